@@ -1,0 +1,1 @@
+"""What every Lockstep service stands on: the shared rules (pure) and the shared shells (RPC, database, telemetry)."""

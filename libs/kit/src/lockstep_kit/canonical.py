@@ -1,0 +1,72 @@
+"""Canonical bytes: RFC 8785 (JSON Canonicalization Scheme), for everything that is hashed or signed. Pure.
+
+Documents hold objects, arrays, strings, booleans and integers of at most 53 bits: no floats and no null, so that no number can be written in
+two ways. Amounts and hashes are strings. A field that is absent is left out, never null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, TypeAlias
+
+import rfc8785
+
+from lockstep_kit.ids import Digest, sha256
+
+Document: TypeAlias = "str | int | bool | Sequence[Document] | Mapping[str, Document]"
+
+_TIME_FORM: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+def canonical(document: Document) -> bytes:
+    """RFC 8785 bytes of a document.
+
+    Raises:
+        TypeError: the document holds something other than strings, integers, booleans, arrays and objects.
+        rfc8785.CanonicalizationError: an integer beyond 53 bits, or a string that is not Unicode.
+    """
+    _check(document)
+    return rfc8785.dumps(document)
+
+
+def _check(document: object) -> None:
+    if isinstance(document, str | bool | int):
+        return
+    if isinstance(document, Mapping):
+        for value in document.values():
+            _check(value)
+    elif isinstance(document, Sequence) and not isinstance(document, bytes | bytearray):
+        for value in document:
+            _check(value)
+    else:
+        raise TypeError(f"a canonical document cannot hold {type(document).__name__}")
+
+
+def digest_of(document: Document) -> Digest:
+    """SHA-256 of a document's canonical bytes."""
+    return sha256(canonical(document))
+
+
+def statement(domain: str, document: Document) -> bytes:
+    """The bytes that are signed for a document: its domain, a line feed, its canonical bytes.
+
+    The domain keeps a signature made for one purpose from being valid for another.
+    """
+    return domain.encode("ascii") + b"\n" + canonical(document)
+
+
+def time_text(moment: datetime) -> str:
+    """RFC 3339 text of a moment, always in UTC with six decimals, so that it has one form."""
+    if moment.tzinfo is None:
+        raise TypeError("a moment without an offset is not a point in time")
+    return moment.astimezone(UTC).strftime(_TIME_FORM)
+
+
+def time_from_text(text: str) -> datetime:
+    """The moment of `time_text`.
+
+    Raises:
+        ValueError: another form.
+    """
+    return datetime.strptime(text, _TIME_FORM).replace(tzinfo=UTC)

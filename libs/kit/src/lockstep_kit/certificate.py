@@ -1,0 +1,294 @@
+"""The checks of gates and of the decision certificate (docs/protocol.md, "Decision certificate"). Pure.
+
+The coordinator runs `check_gate` before it opens a gate; every participant runs `check_commit` and `check_abort` against its own registry before any
+effect, so that a compromised coordinator can neither move money alone nor release one leg of a settled plan. Every check either passes or raises
+`NotAuthorised` with a named reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeAlias
+
+from lockstep_kit.ids import ActorId, Digest
+from lockstep_kit.keys import opens
+from lockstep_kit.plan import Leg, PlanHeader, leg_belongs
+from lockstep_kit.registry import GATE_ROLES, Actor, Registry
+from lockstep_kit.statements import (
+    Gate,
+    GateSignature,
+    OutcomeKind,
+    Promise,
+    SignedOutcome,
+    SignedVote,
+    Verdict,
+    votes_digest,
+)
+
+
+class Decision(StrEnum):
+    """What was decided about a plan."""
+
+    COMMIT = "COMMIT"
+    ABORT = "ABORT"
+    DELEGATED = "DELEGATED"
+
+
+class NotAuthorised(Exception):
+    """A signature, a gate or a certificate does not allow what is asked.
+
+    Attributes:
+        reason: UPPER_SNAKE, docs/errors.md.
+        detail: one sentence.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A leg, bound to its plan."""
+
+    #: Head of the plan.
+    header: PlanHeader
+    #: The leg.
+    leg: Leg
+    #: Its place, from 0.
+    index: int
+    #: Its audit path to legs_root.
+    path: tuple[Digest, ...]
+    #: SHA-256 of its key.
+    lock: Digest
+
+    def check(self) -> None:
+        """The leg stands under the head's root.
+
+        Raises:
+            NotAuthorised: LEG_NOT_IN_PLAN.
+        """
+        if not leg_belongs(self.leg, self.index, self.path, self.header):
+            raise NotAuthorised("LEG_NOT_IN_PLAN", "the leg's path does not lead to the plan's legs_root")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Why a participant may commit."""
+
+    #: Head of the plan.
+    header: PlanHeader
+    #: The maker's signature.
+    make: GateSignature
+    #: The approver's.
+    approve: GateSignature
+    #: The releaser's, over the votes.
+    release: GateSignature
+    #: One YES of every leg, in plan order.
+    votes: tuple[SignedVote, ...]
+    #: COMMIT or DELEGATED.
+    decision: Decision
+    #: Leg that decides or decided, or "".
+    delegated_leg_id: str
+    #: The delegated leg's signed Done, once a delegated decision became COMMIT.
+    delegated_outcome: SignedOutcome | None
+    #: When the release gate opened.
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """Authority to release: the deadline passed."""
+
+
+AbortAuthority: TypeAlias = SignedVote | SignedOutcome | GateSignature | DeadlinePassed
+
+
+def check_gate(signed: GateSignature, gate: Gate, plan_digest: Digest, registry: Registry, moment: datetime) -> Actor:
+    """The person who signed this gate of this plan, with the gate's role, by a key and a statement that are valid at that moment.
+
+    Raises:
+        NotAuthorised: GATE_WRONG, GATE_PLAN_DIGEST, GATE_EXPIRED, GATE_SIGNATURE, GATE_ROLE.
+    """
+    statement = signed.statement
+    if statement.gate is not gate:
+        raise NotAuthorised("GATE_WRONG", f"the signature is for the gate {statement.gate}, not {gate}")
+    if statement.plan_digest != plan_digest:
+        raise NotAuthorised("GATE_PLAN_DIGEST", "the signature is about another plan")
+    if moment >= statement.expires_at:
+        raise NotAuthorised("GATE_EXPIRED", "the signature's time is over")
+    actor = registry.actor_of(signed.signature, statement.signed_bytes(), moment)
+    if actor is None:
+        raise NotAuthorised("GATE_SIGNATURE", "no registered key that is valid now made this signature")
+    if not actor.roles & GATE_ROLES[gate]:
+        raise NotAuthorised("GATE_ROLE", f"{actor.actor_id} has no role that opens the gate {gate}")
+    return actor
+
+
+def check_distinct(actors: Sequence[ActorId]) -> None:
+    """Maker, approver, releaser and validator are different persons.
+
+    Raises:
+        NotAuthorised: GATE_SAME_PERSON.
+    """
+    if len(set(actors)) != len(actors):
+        raise NotAuthorised("GATE_SAME_PERSON", "one person may not act twice in a plan's gates")
+
+
+def check_vote(signed: SignedVote, registry: Registry) -> None:
+    """The vote is the participant's.
+
+    Raises:
+        NotAuthorised: VOTE_SIGNATURE.
+    """
+    who = registry.participant_of(signed.signature, signed.vote.signed_bytes(), signed.vote.voted_at)
+    if who is None or who.name != signed.vote.participant:
+        raise NotAuthorised("VOTE_SIGNATURE", f"the vote about leg {signed.vote.leg_id} is not signed by {signed.vote.participant}")
+
+
+def check_outcome(signed: SignedOutcome, registry: Registry) -> None:
+    """The outcome is the participant's.
+
+    Raises:
+        NotAuthorised: OUTCOME_SIGNATURE.
+    """
+    outcome = signed.outcome
+    who = registry.participant_of(signed.signature, outcome.signed_bytes(), outcome.settled_at)
+    if who is None or who.name != outcome.participant:
+        raise NotAuthorised("OUTCOME_SIGNATURE", f"the outcome of leg {outcome.leg_id} is not signed by {outcome.participant}")
+
+
+def check_prepare(binding: Binding, make: GateSignature, registry: Registry, moment: datetime) -> None:
+    """A registered maker asked for the plan, and the leg is part of it.
+
+    Raises:
+        NotAuthorised: as `Binding.check` and `check_gate`.
+    """
+    binding.check()
+    check_gate(make, Gate.MAKE, binding.header.digest, registry, moment)
+    _check_approves(make)
+
+
+def check_commit(certificate: Certificate, binding: Binding, key: bytes, participant: str, registry: Registry) -> None:
+    """The certificate lets this participant execute this leg. `key` is b"" for evidence legs.
+
+    Signatures, roles and promises count as of `decided_at`.
+
+    Raises:
+        NotAuthorised: with the first reason found.
+    """
+    binding.check()
+    plan_digest = certificate.header.digest
+    if binding.header.digest != plan_digest:
+        raise NotAuthorised("CERTIFICATE_PLAN_DIGEST", "the certificate is about another plan")
+    _check_people(certificate, plan_digest, registry)
+    _check_votes(certificate, plan_digest, registry)
+    own = certificate.votes[binding.index].vote
+    if own.participant != participant or own.leg_id != binding.leg.leg_id or own.lock != binding.lock:
+        raise NotAuthorised("CERTIFICATE_OWN_VOTE", "the vote in the certificate is not the one this participant gave for this leg")
+    if binding.leg.settling and not opens(key, binding.lock):
+        raise NotAuthorised("KEY_WRONG", "the key does not open the leg's lock")
+    _check_decision(certificate, binding, registry)
+
+
+def _check_people(certificate: Certificate, plan_digest: Digest, registry: Registry) -> None:
+    moment = certificate.decided_at
+    people = []
+    for gate, signed in (
+        (Gate.MAKE, certificate.make),
+        (Gate.APPROVE, certificate.approve),
+        (Gate.RELEASE, certificate.release),
+    ):
+        people.append(check_gate(signed, gate, plan_digest, registry, moment).actor_id)
+        _check_approves(signed)
+    check_distinct(people)
+    if certificate.release.statement.votes_digest != votes_digest(certificate.votes):
+        raise NotAuthorised("CERTIFICATE_VOTES_DIGEST", "the releaser signed over other votes")
+
+
+def _check_approves(signed: GateSignature) -> None:
+    if signed.statement.verdict is not Verdict.APPROVE:
+        raise NotAuthorised("GATE_REJECTED", f"the gate {signed.statement.gate} was refused")
+
+
+def _check_votes(certificate: Certificate, plan_digest: Digest, registry: Registry) -> None:
+    if len(certificate.votes) != certificate.header.leg_count:
+        raise NotAuthorised("CERTIFICATE_VOTES", "there is not one vote of every leg")
+    if len({signed.vote.leg_id for signed in certificate.votes}) != len(certificate.votes):
+        raise NotAuthorised("CERTIFICATE_VOTES", "a leg's vote is there twice")
+    for signed in certificate.votes:
+        if signed.vote.plan_digest != plan_digest:
+            raise NotAuthorised("CERTIFICATE_VOTES", f"the vote about leg {signed.vote.leg_id} is about another plan")
+        promise = signed.vote.promise
+        if promise is None:
+            raise NotAuthorised("CERTIFICATE_VOTES", f"the vote about leg {signed.vote.leg_id} is a NO")
+        if promise.expires_at is not None and promise.expires_at <= certificate.decided_at:
+            raise NotAuthorised("CERTIFICATE_PROMISE_LAPSED", f"the promise about leg {signed.vote.leg_id} had lapsed")
+        check_vote(signed, registry)
+
+
+def _check_decision(certificate: Certificate, binding: Binding, registry: Registry) -> None:
+    """The decision reaches this leg: DELEGATED only the delegated one; COMMIT all, with the delegated leg's Done where there was one."""
+    if certificate.decided_at > certificate.header.deadline:
+        raise NotAuthorised("CERTIFICATE_LATE", "the decision was written after the plan's deadline")
+    delegated = certificate.delegated_leg_id
+    if certificate.decision is Decision.DELEGATED:
+        if delegated != binding.leg.leg_id:
+            raise NotAuthorised("CERTIFICATE_DECISION", "the decision is delegated to another leg")
+        return
+    if certificate.decision is not Decision.COMMIT:
+        raise NotAuthorised("CERTIFICATE_DECISION", "the decision is not to commit")
+    soft = [signed.vote.leg_id for signed in certificate.votes if _soft(signed)]
+    if not delegated:
+        if soft and not certificate.header.policy.accept_expiry_risk:
+            raise NotAuthorised("CERTIFICATE_DECISION", "a promise can lapse, but the decision was not delegated to its leg")
+        return
+    done = certificate.delegated_outcome
+    if done is None or done.outcome.leg_id != delegated or done.outcome.kind is not OutcomeKind.DONE:
+        raise NotAuthorised("CERTIFICATE_DELEGATE", "the delegated leg's signed Done is missing")
+    voter = next((signed.vote.participant for signed in certificate.votes if signed.vote.leg_id == delegated), None)
+    if done.outcome.plan_digest != binding.header.digest or done.outcome.participant != voter:
+        raise NotAuthorised("CERTIFICATE_DELEGATE", "the delegated leg's Done is about another plan or by another participant")
+    check_outcome(done, registry)
+
+
+def _soft(signed: SignedVote) -> bool:
+    return isinstance(signed.vote.answer, Promise) and signed.vote.answer.soft
+
+
+def check_abort(authority: AbortAuthority, binding: Binding, registry: Registry, moment: datetime) -> None:
+    """The authority lets this participant release this leg at that moment of its own clock.
+
+    Raises:
+        NotAuthorised: with the first reason found.
+    """
+    binding.check()
+    plan_digest = binding.header.digest
+    match authority:
+        case DeadlinePassed():
+            if moment <= binding.header.deadline:
+                raise NotAuthorised("ABORT_DEADLINE", "the plan's deadline has not passed by this participant's clock")
+        case SignedVote():
+            if authority.vote.plan_digest != plan_digest or authority.vote.promise is not None:
+                raise NotAuthorised("ABORT_VOTE", "the vote is about another plan, or no NO")
+            check_vote(authority, registry)
+        case SignedOutcome():
+            if authority.outcome.plan_digest != plan_digest or authority.outcome.kind is OutcomeKind.DONE:
+                raise NotAuthorised("ABORT_OUTCOME", "the outcome is about another plan, or no refusal")
+            check_outcome(authority, registry)
+        case GateSignature():
+            _check_stop(authority, plan_digest, registry, moment)
+
+
+def _check_stop(signed: GateSignature, plan_digest: Digest, registry: Registry, moment: datetime) -> None:
+    """A person refused a gate or cancelled. The statement may have run out since: what it stopped stays stopped."""
+    statement = signed.statement
+    cancels = statement.gate is Gate.CANCEL and statement.verdict is Verdict.APPROVE
+    rejects = statement.gate in (Gate.APPROVE, Gate.RELEASE) and statement.verdict is Verdict.REJECT
+    if not cancels and not rejects:
+        raise NotAuthorised("ABORT_GATE", "the signature neither cancels the plan nor refuses a gate before the decision")
+    check_gate(signed, statement.gate, plan_digest, registry, min(moment, statement.expires_at - datetime.resolution))
