@@ -8,7 +8,8 @@ Rules, in the order in which they are asked (docs/protocol.md, "Fence"):
 
 A replay changes nothing and gets the stored answer. Rejected changes nothing and is never an outcome. Prepare after `prepare_by` is Rejected. Abort of
 an unknown leg is begun, not answered: the participant first asks outside, and then leaves the tombstone RELEASED, which bars a late Prepare. Commit of
-an unknown leg is Rejected, unless the certificate holds this participant's own signed YES, which restores the row. After COMMIT there is no way back;
+an unknown leg is Rejected, unless the certificate holds this participant's own signed YES, which restores the row. Abort of a refused leg asks outside once more, so that
+RELEASED always means: the outside world confirmed that it cannot execute. After COMMIT there is no way back;
 only a delegated leg may still be told to abort while it is COMMITTING, and then the outside world decides which of the two happened.
 
 The other half of the table says where a leg may go by the participant's own findings (`complete`).
@@ -158,7 +159,7 @@ TABLE: Final[Mapping[tuple[Phase | None, Command], Phase | Action | Rejected]] =
     (Phase.PREPARED, Command.ABORT): Phase.ABORTING,
     (Phase.REFUSED, Command.PREPARE): Action.REPLAY,
     (Phase.REFUSED, Command.COMMIT): Action.REPLAY,
-    (Phase.REFUSED, Command.ABORT): Action.REPLAY,
+    (Phase.REFUSED, Command.ABORT): Phase.ABORTING,
     (Phase.COMMITTING, Command.PREPARE): Action.REPLAY,
     (Phase.COMMITTING, Command.COMMIT): Action.REPLAY,
     (Phase.COMMITTING, Command.ABORT): Phase.ABORTING,

@@ -1,0 +1,118 @@
+# Lockstep. `make help` lists what there is; `make demo` and `make test` set up whatever they need.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON3 ?= python3
+PYTHON := .venv/bin/python
+
+# A suite that runs longer than this is stopped as by Ctrl-C, so that its tests still clean up; then killed.
+BOUNDED = timeout --foreground --signal=INT --kill-after=60
+UNIT_SECONDS_MAX := 1200
+E2E_SECONDS_MAX := 1200
+# A test that takes longer prints where every thread stands.
+PYTEST := $(PYTHON) -m pytest -o faulthandler_timeout=180
+
+UNIT_TESTS = $(wildcard contracts/tests libs/*/tests services/*/tests sandbox/tests sandbox/*/tests tools/tests)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Set up the environment, node tools and schemas; skipped when up to date
+	@$(PYTHON3) tools/setup.py
+
+# -- Running -----------------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: setup ## Start everything, settle a plan live, show the evidence, abort two more, stop
+	@$(PYTHON) -m lockstep_sandbox.demo
+
+.PHONY: up
+up: setup ## Start everything and leave it running for the `lockstep` command
+	@$(PYTHON) -m lockstep_sandbox.up
+
+.PHONY: down
+down: setup ## Stop what `make up` started
+	@$(PYTHON) -m lockstep_sandbox.down
+
+.PHONY: bench
+bench: setup ## Measure settlements per second, latency, commits, calls and memory
+	@$(PYTHON) -m lockstep_bench
+
+# -- Tests -------------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: setup check ## All checks, then all tests
+	@$(MAKE) test-integration
+	@$(MAKE) test-e2e
+
+.PHONY: test-unit
+test-unit: setup ## The packages' tests that need no database, chain or process
+	@$(BOUNDED) $(UNIT_SECONDS_MAX) $(PYTEST) -m "not integration" $(UNIT_TESTS)
+
+.PHONY: test-integration
+test-integration: setup ## All of the packages' own tests, with a real Postgres and a real chain
+	@$(BOUNDED) $(UNIT_SECONDS_MAX) $(PYTEST) $(UNIT_TESTS)
+
+.PHONY: test-contracts
+test-contracts: setup ## The contracts' tests against the real node
+	@$(BOUNDED) $(UNIT_SECONDS_MAX) $(PYTEST) contracts/tests
+
+.PHONY: test-e2e
+test-e2e: setup ## Everything real and together: all services, databases, the chain, the bank
+	@$(BOUNDED) $(E2E_SECONDS_MAX) $(PYTEST) tests
+
+# -- Checks ------------------------------------------------------------------------------------------------------------
+
+.PHONY: check
+check: setup ## Every check below, two at a time
+	@$(PYTHON) tools/check.py
+
+.PHONY: lint types imports proto-lint proto-check contracts-check docs-check tree-check
+lint: setup ## Rules and format of the Python code (ruff)
+types: setup ## Types of all packages and their tests (mypy --strict)
+imports: setup ## Who may import whom (import-linter)
+proto-lint: setup ## Rules of the protocol's definitions, and their compatibility with the baseline (buf)
+proto-check: setup ## The generated protocol code is what the definitions generate
+contracts-check: setup ## The contract artifacts are what the sources compile to
+docs-check: setup ## The generated pages are what would be generated
+tree-check: setup ## Nothing in the tree that does not belong there
+lint types imports proto-lint proto-check contracts-check docs-check tree-check:
+	@$(PYTHON) tools/check.py $@
+
+# -- Generated files ---------------------------------------------------------------------------------------------------
+
+.PHONY: fmt
+fmt: setup ## Format the Python code, and mend what can be mended
+	@.venv/bin/ruff check --quiet --fix-only . && .venv/bin/ruff format --quiet .
+
+.PHONY: protos
+protos: setup ## Generate the protocol's code
+	@$(PYTHON) tools/protos.py
+
+.PHONY: protos-baseline
+protos-baseline: setup ## Take the protocol as it is for the baseline of compatibility
+	@$(PYTHON) tools/protos.py --baseline
+
+.PHONY: contracts
+contracts: setup ## Compile the contracts
+	@$(PYTHON) tools/node.py node contracts/compile.mjs
+
+.PHONY: docs
+docs: setup ## Write the generated pages
+	@$(PYTHON) tools/docs.py
+
+.PHONY: lock
+lock: setup ## Resolve requirements.in and bootstrap.in anew, with hashes
+	@for name in requirements bootstrap; do \
+	  .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --no-emit-find-links $$name.in -o $$name.lock; \
+	done
+
+.PHONY: clean
+clean: ## Remove everything that tools made; `make setup` makes it again
+	@rm -rf .venv .schemas .sandbox tools/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,283 @@
+"""What the facts of a plan say: which cause they give, which legs are done, held, unknown or soft. Pure; read by the protocol alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from coordinator.model import (
+    Cause,
+    CheckFailed,
+    Event,
+    GateRecord,
+    LegNews,
+    LegReversed,
+    LegState,
+    Limits,
+    OperatorsSettled,
+    Order,
+    Plan,
+    State,
+)
+from lockstep_kit.certificate import Decision
+from lockstep_kit.fence import Phase
+from lockstep_kit.ids import Digest
+from lockstep_kit.participant.ports import PlanOutcome
+from lockstep_kit.plan import LegKind
+from lockstep_kit.statements import Gate, Refusal, Verdict, evidence_digest, votes_digest
+
+#: States before the decision.
+UNDECIDED = (State.DRAFT, State.INITIATED, State.PRECONDITIONS_PENDING, State.READY_FOR_PREPARE, State.PREPARED)
+
+
+def leg(plan: Plan, leg_id: str) -> LegState:
+    """One leg."""
+    return next(each for each in plan.legs if each.leg_id == leg_id)
+
+
+def with_leg(plan: Plan, changed: LegState) -> Plan:
+    """The plan with one leg changed."""
+    return replace(plan, legs=tuple(changed if each.leg_id == changed.leg_id else each for each in plan.legs))
+
+
+def settling(plan: Plan) -> tuple[LegState, ...]:
+    """Legs that move value."""
+    return tuple(each for each in plan.legs if each.kind.settling)
+
+
+def notarisations(plan: Plan) -> tuple[LegState, ...]:
+    """Evidence legs that come before the journal."""
+    return tuple(each for each in plan.legs if each.kind is LegKind.NOTARISATION)
+
+
+def journal(plan: Plan) -> LegState:
+    """The journal's leg."""
+    return next(each for each in plan.legs if each.kind is LegKind.JOURNAL)
+
+
+def executed(each: LegState) -> bool:
+    """Whether the leg took effect, and still does."""
+    if each.reversed:
+        return False
+    return each.phase is Phase.COMMITTED or (each.operators_evidence is not None and each.operators_evidence.executed)
+
+
+def barred(each: LegState) -> bool:
+    """Whether the leg can never take effect, and nothing is held for it."""
+    if each.operators_evidence is not None:
+        return not each.operators_evidence.executed
+    return each.phase in (Phase.REFUSED, Phase.RELEASED)
+
+
+def untouched(each: LegState) -> bool:
+    """Whether nobody was ever asked about the leg."""
+    return each.order is Order.NONE and each.phase is None
+
+
+def unknown_legs(plan: Plan) -> tuple[LegState, ...]:
+    """Settling legs of which nobody can say now whether they took effect: commanded, not answered."""
+    return tuple(
+        each
+        for each in settling(plan)
+        if each.order in (Order.COMMIT, Order.ABORT) and not executed(each) and not barred(each) and not each.reversed
+    )
+
+
+def all_prepared(plan: Plan) -> bool:
+    """Whether every leg's promise stands."""
+    return all(each.phase is Phase.PREPARED and each.promise is not None for each in plan.legs)
+
+
+def soft_legs(plan: Plan) -> tuple[str, ...]:
+    """Settling legs whose promise may fail to be kept, in plan order."""
+    return tuple(each.leg_id for each in settling(plan) if each.promise is not None and each.promise.soft)
+
+
+def gate(plan: Plan, which: Gate, verdict: Verdict = Verdict.APPROVE) -> GateRecord | None:
+    """The first signature of that kind."""
+    for record in plan.gates:
+        if record.signed.statement.gate is which and record.signed.statement.verdict is verdict:
+            return record
+    return None
+
+
+def stopping_gate(plan: Plan, cause: Cause) -> GateRecord | None:
+    """The signature that stopped the plan, or refused its evidence."""
+    if cause is Cause.CANCELLED:
+        return gate(plan, Gate.CANCEL)
+    if cause is Cause.GATE_REJECTED:
+        return gate(plan, Gate.APPROVE, Verdict.REJECT) or gate(plan, Gate.RELEASE, Verdict.REJECT)
+    if cause is Cause.EVIDENCE_REJECTED:
+        return gate(plan, Gate.VALIDATE, Verdict.REJECT)
+    return None
+
+
+def votes(plan: Plan) -> Digest | None:
+    """What the releaser signs; None as long as a YES is missing."""
+    given = [each.vote for each in plan.legs if each.vote is not None and each.promise is not None]
+    return votes_digest(given) if len(given) == len(plan.legs) else None
+
+
+def evidence(plan: Plan) -> Digest:
+    """What the validator signs, and what is put on chain: the settling legs' signed outcomes, as far as there are any."""
+    return evidence_digest([each.outcome for each in settling(plan) if each.outcome is not None])
+
+
+def outcome(plan: Plan) -> PlanOutcome | None:
+    """How the plan ends, as far as its state says."""
+    if plan.outcome is PlanOutcome.MIXED:
+        return PlanOutcome.MIXED
+    if plan.state is State.COMMITTED:
+        return PlanOutcome.COMMITTED
+    if plan.state is State.ABORTED:
+        return PlanOutcome.REVERSED if any(each.reversed for each in plan.legs) else PlanOutcome.ABORTED
+    return plan.outcome if plan.state is State.CLOSED else None
+
+
+def cause(plan: Plan, now: datetime, limits: Limits) -> Cause | None:
+    """The cause that the facts give, or None where the plan rests."""
+    match plan.state:
+        case State.READY_FOR_PREPARE if all_prepared(plan) and gate(plan, Gate.APPROVE):
+            return _stop(plan, now, limits) or Cause.PREPARED_AND_APPROVED
+        case State.PREPARED if gate(plan, Gate.RELEASE):
+            return _stop(plan, now, limits) or _release(plan)
+        case state if state in UNDECIDED:
+            return _stop(plan, now, limits)
+        case State.EXECUTING:
+            return _executing(plan)
+        case State.VALIDATING:
+            return _validating(plan)
+        case State.COMMITTED:
+            return _closing(plan, Phase.COMMITTED) or (Cause.CONTRADICTION if not plan.sealing and contradicted(plan) else None)
+        case State.ABORTED:
+            found = any(executed(each) for each in settling(plan)) and not plan.sealing and plan.outcome is not PlanOutcome.MIXED
+            return _closing(plan, Phase.RELEASED) or (Cause.FOUND_EXECUTED if found else None)
+        case State.PARTIALLY_EXECUTED:
+            return _partial(plan)
+        case State.UNWIND_PENDING if all(barred(each) or each.reversed or untouched(each) for each in settling(plan)):
+            return Cause.UNWOUND
+        case _:
+            return None
+
+
+def _stop(plan: Plan, now: datetime, limits: Limits) -> Cause | None:
+    """Why a plan must not go on to its decision."""
+    if gate(plan, Gate.CANCEL):
+        return Cause.CANCELLED
+    if stopping_gate(plan, Cause.GATE_REJECTED):
+        return Cause.GATE_REJECTED
+    if any(each.vote is not None and each.promise is None for each in plan.legs):
+        return Cause.VOTED_NO
+    if any(barred(each) for each in plan.legs):
+        return Cause.PROMISE_WITHDRAWN
+    if now > plan.deadline:
+        return Cause.DEADLINE_PASSED
+    return Cause.CHECK_FAILED if promise_finding(plan, limits) else None
+
+
+def promise_finding(plan: Plan, limits: Limits) -> tuple[str, str, str] | None:
+    """Reason, leg and sentence where the promises given cannot carry the decision; None where they can."""
+    for each in plan.legs:
+        lapses = each.promise.expires_at if each.promise else None
+        if lapses is not None and lapses < plan.deadline + limits.delivery_margin:
+            return "PROMISE_TOO_SHORT", each.leg_id, "the promise ends before the plan's deadline and the delivery margin"
+    soft = soft_legs(plan)
+    if len(soft) > 1 and not plan.policy.accept_expiry_risk:
+        return "TWO_SOFT_LEGS", soft[1], "more than one promise can lapse, and the plan does not accept that risk"
+    return None
+
+
+def _release(plan: Plan) -> Cause:
+    """How the decision is written: by one soft leg, where there is one; else at once."""
+    return Cause.RELEASED_DELEGATED if len(soft_legs(plan)) == 1 else Cause.RELEASED
+
+
+def _executing(plan: Plan) -> Cause | None:
+    if plan.decision is Decision.DELEGATED:
+        delegate = leg(plan, plan.delegate)
+        if executed(delegate):
+            return Cause.DELEGATE_DONE
+        # A refusal alone does not decide: only what was released outside can never execute.
+        answered = delegate.operators_evidence is not None and not delegate.operators_evidence.executed
+        return Cause.DELEGATE_RELEASED if delegate.phase is Phase.RELEASED or answered else None
+    if contradicted(plan):
+        return Cause.CONTRADICTION
+    if any(barred(each) for each in settling(plan)):
+        return Cause.LEG_REFUSED
+    return Cause.ALL_DONE if all(executed(each) for each in settling(plan)) else None
+
+
+def contradicted(plan: Plan) -> bool:
+    """Whether a participant complains about a leg that it had executed."""
+    return any(executed(each) and each.trouble for each in settling(plan))
+
+
+def _validating(plan: Plan) -> Cause | None:
+    if contradicted(plan):
+        return Cause.CONTRADICTION
+    if gate(plan, Gate.VALIDATE, Verdict.REJECT):
+        return Cause.EVIDENCE_REJECTED
+    return Cause.EVIDENCE_VALIDATED if gate(plan, Gate.VALIDATE) else None
+
+
+def _closing(plan: Plan, sealed: Phase) -> Cause | None:
+    if journal(plan).phase is not sealed or not plan.sealing:
+        return None
+    return Cause.SETTLED_OUTSIDE if plan.outcome is PlanOutcome.MIXED else Cause.SEALED
+
+
+def _partial(plan: Plan) -> Cause | None:
+    if plan.outcome is PlanOutcome.MIXED:
+        return _closing(plan, Phase.COMMITTED if plan.decision is Decision.COMMIT else Phase.RELEASED)
+    if plan.policy.unwind_automatically and not plan.unwound_by_policy and not unknown_legs(plan):
+        return Cause.UNWIND_ORDERED
+    return None
+
+
+def explain(plan: Plan, why: Cause, event: Event, limits: Limits) -> tuple[str, str, str]:
+    """Reason of docs/errors.md, leg and sentence for a cause; empty for those that need none."""
+    match why:
+        case Cause.CHECK_FAILED:
+            if isinstance(event, CheckFailed):
+                return event.reason, event.leg_id, event.detail
+            return promise_finding(plan, limits) or ("CHECK_FAILED", "", "")
+        case Cause.VOTED_NO:
+            refused = next(each for each in plan.legs if each.vote is not None and each.promise is None)
+            return _refusal(refused, refused.vote.vote.answer if refused.vote else None, "voted NO")
+        case Cause.PROMISE_WITHDRAWN | Cause.LEG_REFUSED:
+            refused = next(each for each in plan.legs if barred(each))
+            return _refusal(refused, refused.outcome.outcome.refusal if refused.outcome else None, "will never execute")
+        case Cause.DELEGATE_RELEASED:
+            refused = leg(plan, plan.delegate)
+            return _refusal(refused, refused.outcome.outcome.refusal if refused.outcome else None, "was released without effect")
+        case Cause.CONTRADICTION:
+            about = next(each for each in settling(plan) if executed(each) and each.trouble)
+            return "EVIDENCE_CONTRADICTED", about.leg_id, about.trouble
+        case Cause.FOUND_EXECUTED:
+            about = next(each for each in settling(plan) if executed(each))
+            return "ABORTED_LEG_EXECUTED", about.leg_id, "a leg of an aborted plan took effect"
+        case Cause.REVERSAL_REFUSED:
+            return "REVERSAL_REFUSED", event.leg_id if isinstance(event, LegReversed) else "", "a reversal was refused"
+        case Cause.GATE_REJECTED | Cause.EVIDENCE_REJECTED:
+            record = stopping_gate(plan, why)
+            return why.value, "", f"{record.actor} refused the gate {record.signed.statement.gate}" if record else ""
+        case Cause.CANCELLED:
+            record = gate(plan, Gate.CANCEL)
+            return "CANCELLED", "", f"cancelled by {record.actor}" if record else ""
+        case Cause.DEADLINE_PASSED:
+            return "DEADLINE_PASSED", "", "the deadline passed before the decision"
+        case Cause.SETTLED_OUTSIDE:
+            return "SETTLED_OUTSIDE", "", event.detail if isinstance(event, OperatorsSettled) else ""
+        case Cause.DELEGATE_DONE:
+            return "", plan.delegate, ""
+        case Cause.ALL_DONE:
+            return "", event.leg_id if isinstance(event, LegNews) else settling(plan)[-1].leg_id, ""
+        case _:
+            return "", "", ""
+
+
+def _refusal(each: LegState, refusal: object, otherwise: str) -> tuple[str, str, str]:
+    if isinstance(refusal, Refusal):
+        code = f" ({refusal.outside_code})" if refusal.outside_code else ""
+        return refusal.reason, each.leg_id, f"{refusal.detail or otherwise}{code}"
+    return "LEG_REFUSED", each.leg_id, otherwise

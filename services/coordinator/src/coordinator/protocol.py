@@ -1,0 +1,329 @@
+"""The protocol: what a plan's state and decision become, and what is to be done. Pure: no I/O, no clock, no randomness.
+
+`step(plan, event, now, limits)` is the only way in which a plan changes. It does four things, in this order:
+
+1. absorb: the event becomes facts of the plan (a vote, a signature, an outcome);
+2. move: as long as the facts give a cause, the one literal table `TABLE`, keyed on (state, decision, cause), says where the plan goes;
+3. order: commands follow from state, decision and facts; each leg is given each command once, and the relay repeats it until it is answered;
+4. call: what takes too long, or contradicts, opens an escalation once.
+
+Before the decision: presumed abort. After COMMIT: forward only; no listener, outage, signature or deadline undoes it. A time-out, a lost connection, a
+Rejected command is no event at all: only a participant's signed report is. Each move is one transition and one journal event; the move to CLOSED
+is recorded by the journal's own closing entry, whose number is reserved when the journal is told to seal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from coordinator import facts
+from coordinator.calls import overdue
+from coordinator.model import (
+    Cause,
+    CheckFailed,
+    ChecksBegun,
+    ChecksPassed,
+    Created,
+    Effect,
+    Escalate,
+    Event,
+    EventType,
+    ExecuteAsked,
+    GateRecord,
+    GateSigned,
+    LegNews,
+    LegReversed,
+    LegState,
+    Limits,
+    Moved,
+    OperatorsAnswered,
+    OperatorsRedrove,
+    OperatorsSettled,
+    OperatorsUnwound,
+    Order,
+    Plan,
+    Record,
+    State,
+    Step,
+    Ticket,
+)
+from coordinator.orders import orders
+from lockstep_kit.certificate import Decision
+from lockstep_kit.fence import Phase
+from lockstep_kit.participant.ports import PlanOutcome
+from lockstep_kit.statements import Gate, OutcomeKind, Refusal
+
+#: A plan's facts can drive it through this many moves at one event at the most; more would be a cycle in the table.
+MOVES_MAX: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """Where a cause leads."""
+
+    #: State entered.
+    state: State
+    #: Decision after it.
+    decision: Decision | None
+    #: Journal event that records it.
+    event: EventType
+    #: Whether a person is called.
+    escalates: bool = False
+
+
+def _stops(*states: State) -> dict[tuple[State, Decision | None, Cause], Arc]:
+    causes = (
+        Cause.CHECK_FAILED,
+        Cause.VOTED_NO,
+        Cause.GATE_REJECTED,
+        Cause.PROMISE_WITHDRAWN,
+        Cause.CANCELLED,
+        Cause.DEADLINE_PASSED,
+    )
+    arc = Arc(State.ABORTED, Decision.ABORT, EventType.PLAN_ABORTED)
+    return {(state, None, cause): arc for state in states for cause in causes}
+
+
+_C: Final = Decision.COMMIT
+_A: Final = Decision.ABORT
+_D: Final = Decision.DELEGATED
+
+#: The protocol. What is not here cannot happen.
+TABLE: Final[Mapping[tuple[State, Decision | None, Cause], Arc]] = {
+    (State.DRAFT, None, Cause.EXECUTE_ASKED): Arc(State.INITIATED, None, EventType.PLAN_INITIATED),
+    (State.INITIATED, None, Cause.CHECKS_BEGUN): Arc(State.PRECONDITIONS_PENDING, None, EventType.PLAN_INITIATED),
+    (State.PRECONDITIONS_PENDING, None, Cause.CHECKS_PASSED): Arc(State.READY_FOR_PREPARE, None, EventType.PLAN_READY),
+    (State.READY_FOR_PREPARE, None, Cause.PREPARED_AND_APPROVED): Arc(State.PREPARED, None, EventType.PLAN_APPROVED),
+    (State.PREPARED, None, Cause.RELEASED): Arc(State.EXECUTING, _C, EventType.PLAN_RELEASED),
+    (State.PREPARED, None, Cause.RELEASED_DELEGATED): Arc(State.EXECUTING, _D, EventType.PLAN_RELEASED),
+    **_stops(State.DRAFT, State.INITIATED, State.PRECONDITIONS_PENDING, State.READY_FOR_PREPARE, State.PREPARED),
+    (State.EXECUTING, _D, Cause.DELEGATE_DONE): Arc(State.EXECUTING, _C, EventType.LEG_EXECUTED),
+    (State.EXECUTING, _D, Cause.DELEGATE_RELEASED): Arc(State.ABORTED, _A, EventType.PLAN_ABORTED),
+    (State.EXECUTING, _C, Cause.ALL_DONE): Arc(State.VALIDATING, _C, EventType.LEG_EXECUTED),
+    (State.EXECUTING, _C, Cause.LEG_REFUSED): Arc(State.PARTIALLY_EXECUTED, _C, EventType.EXCEPTION_RAISED, escalates=True),
+    (State.EXECUTING, _C, Cause.CONTRADICTION): Arc(State.PARTIALLY_EXECUTED, _C, EventType.EXCEPTION_RAISED, escalates=True),
+    (State.VALIDATING, _C, Cause.EVIDENCE_VALIDATED): Arc(State.COMMITTED, _C, EventType.PLAN_COMMITTED),
+    (State.VALIDATING, _C, Cause.EVIDENCE_REJECTED): Arc(State.PARTIALLY_EXECUTED, _C, EventType.EXCEPTION_RAISED, escalates=True),
+    (State.VALIDATING, _C, Cause.CONTRADICTION): Arc(State.PARTIALLY_EXECUTED, _C, EventType.EXCEPTION_RAISED, escalates=True),
+    (State.COMMITTED, _C, Cause.SEALED): Arc(State.CLOSED, _C, EventType.PLAN_CLOSED),
+    (State.COMMITTED, _C, Cause.CONTRADICTION): Arc(State.PARTIALLY_EXECUTED, _C, EventType.EXCEPTION_RAISED, escalates=True),
+    (State.ABORTED, _A, Cause.SEALED): Arc(State.CLOSED, _A, EventType.PLAN_CLOSED),
+    (State.ABORTED, _A, Cause.SETTLED_OUTSIDE): Arc(State.CLOSED, _A, EventType.PLAN_CLOSED),
+    (State.ABORTED, _A, Cause.FOUND_EXECUTED): Arc(State.PARTIALLY_EXECUTED, _A, EventType.EXCEPTION_RAISED, escalates=True),
+    (State.ABORTED, _C, Cause.SEALED): Arc(State.CLOSED, _C, EventType.PLAN_CLOSED),
+    (State.ABORTED, _C, Cause.SETTLED_OUTSIDE): Arc(State.CLOSED, _C, EventType.PLAN_CLOSED),
+    (State.ABORTED, _C, Cause.FOUND_EXECUTED): Arc(State.PARTIALLY_EXECUTED, _C, EventType.EXCEPTION_RAISED, escalates=True),
+    (State.PARTIALLY_EXECUTED, _C, Cause.REDRIVEN): Arc(State.EXECUTING, _C, EventType.EXCEPTION_RESOLVED),
+    (State.PARTIALLY_EXECUTED, _C, Cause.UNWIND_ORDERED): Arc(State.UNWIND_PENDING, _C, EventType.EXCEPTION_RESOLVED),
+    (State.PARTIALLY_EXECUTED, _C, Cause.SETTLED_OUTSIDE): Arc(State.CLOSED, _C, EventType.PLAN_CLOSED),
+    (State.PARTIALLY_EXECUTED, _A, Cause.UNWIND_ORDERED): Arc(State.UNWIND_PENDING, _A, EventType.EXCEPTION_RESOLVED),
+    (State.PARTIALLY_EXECUTED, _A, Cause.SETTLED_OUTSIDE): Arc(State.CLOSED, _A, EventType.PLAN_CLOSED),
+    (State.UNWIND_PENDING, _C, Cause.UNWOUND): Arc(State.ABORTED, _C, EventType.PLAN_ABORTED),
+    (State.UNWIND_PENDING, _A, Cause.UNWOUND): Arc(State.ABORTED, _A, EventType.PLAN_ABORTED),
+    (State.UNWIND_PENDING, _C, Cause.REVERSAL_REFUSED): Arc(
+        State.PARTIALLY_EXECUTED, _C, EventType.EXCEPTION_RAISED, escalates=True
+    ),
+    (State.UNWIND_PENDING, _A, Cause.REVERSAL_REFUSED): Arc(
+        State.PARTIALLY_EXECUTED, _A, EventType.EXCEPTION_RAISED, escalates=True
+    ),
+}
+
+#: Gates whose signature a journal event carries.
+_EVENT_GATES: Final[Mapping[EventType, Gate]] = {
+    EventType.PLAN_APPROVED: Gate.APPROVE,
+    EventType.PLAN_RELEASED: Gate.RELEASE,
+}
+
+
+def step(plan: Plan, event: Event, now: datetime, limits: Limits) -> Step:
+    """The plan after an event, and what is to be done, in order.
+
+    An event that has no place (a stale report, a second request) changes nothing and gives no effects.
+    """
+    after, effects = _absorb(plan, event, now)
+    asked = _asked(plan, event)
+    # An execution is one journal event: of the transition that it brings about, or of its own where it brings about none.
+    done = _executed_now(plan, after, event)
+    for _ in range(MOVES_MAX):
+        cause = asked or facts.cause(after, now, limits)
+        asked = None
+        arc = None if cause is None else TABLE.get((after.state, after.decision, cause))
+        if done and (arc is None or arc.event is not EventType.LEG_EXECUTED):
+            after, recorded = _recorded(after, EventType.LEG_EXECUTED, done)
+            effects = (*effects, *recorded)
+        done = ""
+        if cause is None or arc is None:
+            break
+        after, moved = _move(after, cause, event, now, limits)
+        effects = (*effects, *moved)
+    else:
+        raise AssertionError(f"plan {plan.plan_id} does not come to rest in {after.state}")
+    after, ordered = orders(after, now)
+    after, called = overdue(after, now, limits)
+    effects = (*effects, *ordered, *called)
+    check_step(plan, after, effects)
+    return Step(after, effects)
+
+
+def _absorb(plan: Plan, event: Event, now: datetime) -> tuple[Plan, tuple[Effect, ...]]:
+    """The event as facts, with the journal events that record no transition."""
+    match event:
+        case Created():
+            return _created(plan, event.make, now)
+        case LegNews():
+            return _heard(plan, event)
+        case GateSigned():
+            return _signed(plan, event.record)
+        case OperatorsAnswered():
+            plan = facts.with_leg(plan, replace(facts.leg(plan, event.leg_id), operators_evidence=event.answer))
+            return _recorded(plan, EventType.EXCEPTION_RESOLVED, event.leg_id)
+        case OperatorsRedrove() if plan.state is State.PARTIALLY_EXECUTED:
+            again = replace(facts.leg(plan, event.leg_id), order=Order.PREPARE, phase=Phase.PREPARED, outcome=None)
+            return facts.with_leg(plan, again), ()
+        case OperatorsSettled() if plan.state in (State.ABORTED, State.PARTIALLY_EXECUTED) and not plan.sealing:
+            return _recorded(replace(plan, outcome=PlanOutcome.MIXED), EventType.EXCEPTION_RESOLVED, detail=event.detail)
+        case LegReversed() if event.done:
+            plan = facts.with_leg(plan, replace(facts.leg(plan, event.leg_id), reversed=True))
+            return _recorded(plan, EventType.LEG_REVERSED, event.leg_id)
+        case _:
+            return plan, ()
+
+
+def _created(plan: Plan, make: GateRecord, now: datetime) -> tuple[Plan, tuple[Effect, ...]]:
+    plan = replace(plan, gates=(make,), transition_no=1, journal_sequence=1, since=now)
+    moved = Moved(1, None, State.DRAFT, None, Cause.CREATED, 1)
+    return plan, (moved, Record(1, EventType.PLAN_CREATED, moved=moved, gate=make))
+
+
+def _heard(plan: Plan, news: LegNews) -> tuple[Plan, tuple[Effect, ...]]:
+    """A participant's report. What is not newer than what is known is no news."""
+    leg = facts.leg(plan, news.leg_id)
+    if news.revision <= leg.revision:
+        return plan, ()
+    heard = replace(leg, phase=news.phase, revision=news.revision, vote=news.vote, outcome=news.outcome, trouble=news.trouble)
+    plan = facts.with_leg(plan, heard)
+    effects: tuple[Effect, ...] = ()
+    if leg.vote is None and news.vote is not None:
+        voted = EventType.LEG_REFUSED if isinstance(news.vote.vote.answer, Refusal) else EventType.LEG_PREPARED
+        plan, effects = _recorded(plan, voted, news.leg_id)
+    if leg.kind.settling and _refused(news) and not _refused(leg):
+        plan, more = _recorded(plan, EventType.LEG_REFUSED, news.leg_id)
+        effects = (*effects, *more)
+    return plan, effects
+
+
+def _refused(known: LegState | LegNews) -> bool:
+    return known.outcome is not None and known.outcome.outcome.kind is OutcomeKind.REFUSED
+
+
+def _executed_now(before: Plan, after: Plan, event: Event) -> str:
+    """The settling leg that this event shows to be executed, or ""."""
+    if not isinstance(event, LegNews) or not facts.leg(after, event.leg_id).kind.settling:
+        return ""
+    known = facts.executed(facts.leg(before, event.leg_id))
+    return event.leg_id if facts.executed(facts.leg(after, event.leg_id)) and not known else ""
+
+
+def _signed(plan: Plan, record: GateRecord) -> tuple[Plan, tuple[Effect, ...]]:
+    plan = replace(plan, gates=(*plan.gates, record))
+    if record.signed.statement.gate is Gate.VALIDATE:
+        return _recorded(plan, EventType.EVIDENCE_VALIDATED, gate=record)
+    return plan, ()
+
+
+def _recorded(
+    plan: Plan, event: EventType, leg_id: str = "", *, gate: GateRecord | None = None, detail: str = ""
+) -> tuple[Plan, tuple[Effect, ...]]:
+    """A journal event that records no transition; none once the journal was told to seal."""
+    if plan.sealing or plan.state is State.CLOSED:
+        return plan, ()
+    plan = replace(plan, journal_sequence=plan.journal_sequence + 1)
+    return plan, (Record(plan.journal_sequence, event, leg_id, gate=gate, detail=detail),)
+
+
+def _asked(plan: Plan, event: Event) -> Cause | None:
+    """The cause that an event is by itself, whatever the facts."""
+    match event:
+        case ExecuteAsked():
+            return Cause.EXECUTE_ASKED
+        case ChecksBegun():
+            return Cause.CHECKS_BEGUN
+        case ChecksPassed():
+            return Cause.CHECKS_PASSED
+        case CheckFailed():
+            return Cause.CHECK_FAILED
+        case OperatorsRedrove():
+            return Cause.REDRIVEN
+        case OperatorsAnswered() if plan.state is State.PARTIALLY_EXECUTED:
+            return Cause.REDRIVEN if event.answer.executed else None
+        case OperatorsUnwound() if not facts.unknown_legs(plan):
+            return Cause.UNWIND_ORDERED
+        case LegReversed() if not event.done:
+            return Cause.REVERSAL_REFUSED
+        case _:
+            return None
+
+
+def _move(plan: Plan, cause: Cause, event: Event, now: datetime, limits: Limits) -> tuple[Plan, tuple[Effect, ...]]:
+    """One transition, as the table says."""
+    arc = TABLE[plan.state, plan.decision, cause]
+    sequence = plan.journal_sequence if arc.state is State.CLOSED else plan.journal_sequence + 1
+    moved = Moved(plan.transition_no + 1, plan.state, arc.state, arc.decision, cause, sequence)
+    reason, about, detail = facts.explain(plan, cause, event, limits)
+    after = replace(
+        plan,
+        state=arc.state,
+        decision=arc.decision,
+        since=now,
+        transition_no=moved.transition_no,
+        journal_sequence=sequence,
+    )
+    if cause in (Cause.RELEASED, Cause.RELEASED_DELEGATED):
+        after = replace(after, decided_at=now, delegate=facts.soft_legs(plan)[0] if cause is Cause.RELEASED_DELEGATED else "")
+    if cause is Cause.UNWIND_ORDERED and not isinstance(event, OperatorsUnwound):
+        after = replace(after, unwound_by_policy=True)
+    if arc.state in (State.ABORTED, State.PARTIALLY_EXECUTED) and cause is not Cause.UNWOUND:
+        after = replace(after, cause=cause, reason=reason, reason_leg=about, reason_detail=detail)
+    after = replace(after, outcome=facts.outcome(after))
+    effects: list[Effect] = [moved]
+    if arc.state is not State.CLOSED:
+        gate = facts.gate(plan, _EVENT_GATES[arc.event]) if arc.event in _EVENT_GATES else facts.stopping_gate(plan, cause)
+        effects.append(Record(sequence, arc.event, about, moved, gate, reason, detail))
+    if arc.escalates:
+        ticket = Ticket(reason, about, detail, now)
+        after = replace(after, tickets=(*after.tickets, ticket))
+        effects.append(Escalate(ticket))
+    return after, tuple(effects)
+
+
+def check_step(before: Plan, after: Plan, effects: tuple[Effect, ...]) -> None:
+    """What must hold between a plan before and after any event, whatever the table says.
+
+    Raises:
+        AssertionError: it does not; the transaction is rolled back and nothing was done.
+    """
+    decided = (before.decision, after.decision)
+    changes = decided[0] is not decided[1]
+    allowed = {(None, _C), (None, _A), (None, _D), (_D, _C), (_D, _A)}
+    _assert(not changes or decided in allowed, "a decision is written once", before)
+    moves = [effect for effect in effects if isinstance(effect, Moved)]
+    records = [effect for effect in effects if isinstance(effect, Record)]
+    first = 1 if before.transition_no == 0 else before.transition_no + 1
+    _assert([move.transition_no for move in moves] == list(range(first, first + len(moves))), "transitions are dense", before)
+    recorded = [record.moved.transition_no for record in records if record.moved is not None]
+    closing = [move.transition_no for move in moves if move.entered is State.CLOSED]
+    _assert(sorted(recorded + closing) == [move.transition_no for move in moves], "one event per transition", before)
+    numbers = list(range(before.journal_sequence + 1, before.journal_sequence + 1 + len(records)))
+    _assert([record.sequence for record in records] == numbers, "journal events are dense", before)
+    _assert(not (before.sealing and records), "nothing is appended once the journal seals", before)
+    _assert(before.state is not State.CLOSED or after.state is State.CLOSED, "CLOSED is the end", before)
+    for old, new in zip(before.legs, after.legs, strict=True):
+        _assert(old.leg_id == new.leg_id and new.revision >= old.revision, "legs stay, revisions grow", before)
+
+
+def _assert(holds: bool, rule: str, plan: Plan) -> None:
+    if not holds:
+        raise AssertionError(f"plan {plan.plan_id} in {plan.state}/{plan.decision}: {rule}")

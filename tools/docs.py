@@ -1,0 +1,42 @@
+"""Writes the generated pages of docs/, or says which are stale.
+
+    tools/docs.py              writes them
+    tools/docs.py --check      prints one line for each page that differs from what would be written; exits 1 if one does
+
+A generator is a function without arguments that returns the page's text; it is registered in `PAGES` by the page's path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Mapping
+
+import api_reference
+from workspace import ROOT
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "docs/api.md": api_reference.page,
+}
+
+
+def main() -> int:
+    """Returns the exit code: 1 when asked to check and a page is stale."""
+    check, stale = "--check" in sys.argv[1:], 0
+    for name, generate in PAGES.items():
+        path = ROOT / name
+        there, fresh = path.read_text() if path.is_file() else "", generate()
+        if there == fresh:
+            continue
+        if check:
+            stale += 1
+            print(f"{name} is not what would be generated: run `make docs`")
+            print("\n".join(list(difflib.unified_diff(there.splitlines(), fresh.splitlines(), lineterm="", n=0))[2:12]))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(fresh)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
