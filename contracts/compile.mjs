@@ -87,7 +87,8 @@ function artifact(name, source, contract, compiler) {
     settings: SETTINGS,
     library: `@openzeppelin/contracts@${JSON.parse(readFileSync(join(LIBRARY, "package.json"), "utf8")).version}`,
     deployed_bytes: deployed.length / 2,
-    deployed_sha256: createHash("sha256").update(Buffer.from(deployed.replace(/__\$\w+\$__/g, "0".repeat(40)), "hex")).digest("hex"),
+    // Of the code before immutable values are filled in, as the compiler gives it.
+    deployed_sha256: createHash("sha256").update(Buffer.from(deployed, "hex")).digest("hex"),
   };
   const lines = Object.entries(head).map(([key, value]) => `  ${JSON.stringify(key)}: ${JSON.stringify(value)},`);
   const abi = contract.abi.map((item) => `    ${JSON.stringify(item)}`).join(",\n");

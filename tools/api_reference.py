@@ -17,7 +17,6 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
     ServiceDescriptorProto,
 )
-
 from workspace import ROOT
 
 PROTOS = ROOT / "protos"

@@ -79,7 +79,7 @@ def types() -> Iterator[Command]:
     mypy = [program("mypy"), "--no-error-summary", "--sqlite-cache"]
     sources = [str(package.source) for package in packages() if not package.is_generated]
     yield [*mypy, *sources]
-    yield [*mypy, *paths(ROOT / "tools", "*.py")]
+    yield [*mypy, *paths(ROOT / "tools", "*.py"), "conftest.py"]
     for folder in test_folders():
         yield [*mypy, str(folder)]
 

@@ -13,10 +13,12 @@ import sys
 from collections.abc import Callable, Mapping
 
 import api_reference
+import protocol_page
 from workspace import ROOT
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/api.md": api_reference.page,
+    "docs/protocol.md": protocol_page.page,
 }
 
 

@@ -12,10 +12,12 @@ LOOPBACK = "127.0.0.1"
 #: Below what the kernel gives to outgoing connections: a port stays free while the program that owns it is being restarted.
 FIRST, BEFORE_EPHEMERAL = 20_000, 32_000
 ATTEMPTS_MAX = 200
+#: What this process gave out: a port is not given twice, even before its owner listens.
+_given: set[int] = set()
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct ports on which nothing listens now.
+    """Distinct ports on which nothing listens now, and that were not given out before.
 
     Raises:
         OSError: No free port was found.
@@ -32,7 +34,9 @@ def _hold_one(held: contextlib.ExitStack) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
             probe.bind((LOOPBACK, port))
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
     raise OSError(f"no free port between {FIRST} and {end}")
 
 

@@ -39,7 +39,7 @@ class Program:
     command: Sequence[str]
     #: Added to the environment of this process.
     environ: Mapping[str, str] = field(default_factory=dict)
-    #: Asked until it answers True; an exception of OSError counts as no. None: ready once started.
+    #: Asked until it answers True; an exception counts as no, and is told if it stays so. None: ready once started.
     ready: Callable[[], Awaitable[bool]] | None = None
     #: How long it may take until it is ready.
     ready_seconds_max: float = 30.0
@@ -74,9 +74,7 @@ class Supervisor:
         self._directory.mkdir(parents=True, exist_ok=True)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await asyncio.shield(self.stop_all())
 
     async def start(self, *programs: Program) -> None:
@@ -125,7 +123,7 @@ class Supervisor:
 
     async def stop_all(self) -> None:
         """Stops everything, last started first."""
-        for name in reversed(list(self._running)):
+        for name in reversed(self.names()):
             await self.stop(name)
 
     async def kill9(self, name: str) -> None:
@@ -167,8 +165,8 @@ class Supervisor:
         return self._running[name].pid
 
     def names(self) -> list[str]:
-        """The programs that were started and not stopped, in the order of starting."""
-        return list(self._running)
+        """The programs that were started and not stopped, in the order of their first start."""
+        return [name for name in self._programs if name in self._running]
 
     def ended(self) -> dict[str, int]:
         """Exit codes of the programs that ended though nobody stopped them."""
@@ -188,7 +186,8 @@ class Supervisor:
 
     def resident_bytes(self) -> dict[str, int]:
         """Resident memory of each running program with the processes of its group, as the kernel counts it."""
-        page, sums = os.sysconf("SC_PAGE_SIZE"), {}
+        page = os.sysconf("SC_PAGE_SIZE")
+        sums: dict[str, int] = {}
         groups = {process.pid: name for name, process in self._running.items() if process.poll() is None}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
@@ -215,17 +214,20 @@ class Supervisor:
 
     async def _wait_until_ready(self, program: Program) -> ProgramFailed | None:
         process, deadline = self._running[program.name], time.monotonic() + program.ready_seconds_max
+        answer = ""
         while True:
             if (code := process.poll()) is not None:
                 return ProgramFailed(program.name, f"ended with {code}", self.log_tail(program.name))
             if program.ready is None:
                 return None
-            with contextlib.suppress(OSError, TimeoutError):
+            try:
                 async with asyncio.timeout(max(deadline - time.monotonic(), 0.1)):
                     if await program.ready():
                         return None
+            except Exception as error:  # noqa: BLE001 - a client says in ways of its own that nobody answers yet
+                answer = f" ({type(error).__name__}: {error})"
             if time.monotonic() > deadline:
-                reason = f"was not ready within {program.ready_seconds_max:g} s"
+                reason = f"was not ready within {program.ready_seconds_max:g} s{answer}"
                 return ProgramFailed(program.name, reason, self.log_tail(program.name))
             await asyncio.sleep(POLL_SECONDS)
 

@@ -1,8 +1,8 @@
 """The folder of one run, and the file that describes what runs.
 
-    .sandbox/current -> run-20260101T120000-4f2a        the run that `make up` left, if one runs
-    .sandbox/run-…/sandbox.json                          endpoints, certificates, keys: see `Description`; mode 0600
-    .sandbox/run-…/{logs,keys,certs,chain,config,state}  what its programs write and read; mode 0700
+.sandbox/current -> run-20260101T120000-4f2a        the run that `make up` left, if one runs
+.sandbox/run-…/sandbox.json                          endpoints, certificates, keys: see `Description`; mode 0600
+.sandbox/run-…/{logs,keys,certs,chain,config,state}  what its programs write and read; mode 0700
 """
 
 from __future__ import annotations

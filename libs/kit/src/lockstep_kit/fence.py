@@ -3,10 +3,10 @@
 Rules, in the order in which they are asked (docs/protocol.md, "Fence"):
 
 1. Another digest than the stored one: Rejected. The digest binds plan digest, leg and lock, nothing else.
-2. An epoch older than the stored one: Rejected. A newer one is stored, whatever else the command does.
+2. An epoch older than the stored one: Rejected. A newer one is stored, whatever else becomes of the command, once there is a row to store it in.
 3. What the table says for (phase, command). A leg that is not known has the phase None.
 
-A replay changes nothing and gets the stored answer. Rejected changes nothing and is never an outcome. Prepare after `prepare_by` is Rejected. Abort of
+A replay changes nothing and gets the stored answer. Rejected changes nothing of the leg and is never an outcome. Prepare after `prepare_by` is Rejected. Abort of
 an unknown leg is begun, not answered: the participant first asks outside, and then leaves the tombstone RELEASED, which bars a late Prepare. Commit of
 an unknown leg is Rejected, unless the certificate holds this participant's own signed YES, which restores the row. Abort of a refused leg asks outside once more, so that
 RELEASED always means: the outside world confirmed that it cannot execute. After COMMIT there is no way back;
@@ -140,7 +140,7 @@ class Ruling:
 
     #: BEGIN: the row changed and work starts. REPLAY: answer what stands. REJECT: nothing.
     action: Action
-    #: The row to store; None when there is nothing to store.
+    #: The row to store; None when there is nothing to store. With REPLAY and REJECT only its epoch may differ.
     row: FenceRow | None
     #: Why, when rejected.
     reason: Rejected | None = None
@@ -189,6 +189,11 @@ FINDINGS: Final[Mapping[tuple[Phase, Finding], Phase]] = {
 }
 
 
+#: Revision at which a leg's YES is given: one for PREPARING, one for the vote. A restored row goes on from it, so that whoever ignores lower revisions
+#: than the one it saw does not ignore what becomes of the leg.
+YES_REVISION: Final = 2
+
+
 def fence_digest(binding: Binding) -> Digest:
     """What a leg's row is bound to: plan digest, leg and lock, nothing else."""
     return digest_of(
@@ -209,17 +214,17 @@ def rule(row: FenceRow | None, asked: Asked, now: datetime) -> Ruling:
         return Ruling(Action.REJECT, None, Rejected.EPOCH_STALE)
     if row is None:
         row = FenceRow(None, None, asked.epoch)
-    raised = replace(row, epoch=asked.epoch)
+    raised = raise_epoch(row, asked.epoch)
     told = TABLE[row.phase, asked.command]
     if told is Rejected.LEG_UNKNOWN and asked.own_yes:
-        told = Phase.COMMITTING
+        told, row = Phase.COMMITTING, replace(row, revision=YES_REVISION)
     if isinstance(told, Rejected):
-        return Ruling(Action.REJECT, None, told)
+        return Ruling(Action.REJECT, raised, told)
     if isinstance(told, Action):
-        return Ruling(told, raised if raised != row else None)
+        return Ruling(told, raised)
     refused = _refused(row, asked, now)
     if refused is not None:
-        return Ruling(Action.REJECT, None, refused)
+        return Ruling(Action.REJECT, raised, refused)
     decision = asked.decision if asked.command is Command.COMMIT else row.decision
     begun = FenceRow(told, asked.digest, asked.epoch, decision, row.revision + 1)
     return Ruling(Action.BEGIN, begun)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FieldInvalid(ValueError):
     """A field breaks a rule; nothing was changed.
@@ -25,3 +28,12 @@ def require(condition: bool, field: str, rule: str) -> None:
     """Raise FieldInvalid unless the condition holds."""
     if not condition:
         raise FieldInvalid(field, rule)
+
+
+@contextmanager
+def within(prefix: str) -> Iterator[None]:
+    """Findings raised inside name their field from further outside."""
+    try:
+        yield
+    except FieldInvalid as finding:
+        raise finding.under(prefix) from None

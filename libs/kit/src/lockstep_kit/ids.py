@@ -95,3 +95,8 @@ def derived(*parts: str) -> str:
 def sha256(octets: bytes) -> Digest:
     """SHA-256 (FIPS 180-4)."""
     return Digest(hashlib.sha256(octets).digest())
+
+
+def journal_event_id(plan: PlanId, sequence: int) -> str:
+    """Id of a plan's nth journal event: the coordinator and the journal draw the same."""
+    return derived("journal", plan, str(sequence))

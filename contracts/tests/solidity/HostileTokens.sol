@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
+
+/// A token that anybody may mint: the base of those that misbehave.
+abstract contract OpenToken is ERC20 {
+    function mint(address to, uint256 amount) external {
+        _mint(to, amount);
+    }
+}
+
+/// Keeps one per cent of every transfer.
+contract FeeToken is OpenToken {
+    constructor() ERC20("Fee", "FEE") {}
+
+    function _update(address from, address to, uint256 amount) internal override {
+        if (from == address(0) || to == address(0)) return super._update(from, to, amount);
+        super._update(from, address(0xdead), amount / 100);
+        super._update(from, to, amount - amount / 100);
+    }
+}
+
+/// Refuses transfers to or from whom it is told to, and burns all gas on the way to whom it is told to.
+contract BlockingToken is OpenToken {
+    mapping(address => bool) public isBlocked;
+    mapping(address => bool) public isBomb;
+
+    constructor() ERC20("Blocking", "BLK") {}
+
+    function setBlocked(address account, bool blocked) external {
+        isBlocked[account] = blocked;
+    }
+
+    function setBomb(address account, bool bomb) external {
+        isBomb[account] = bomb;
+    }
+
+    function _update(address from, address to, uint256 amount) internal override {
+        require(!isBlocked[from] && !isBlocked[to], "blocked");
+        if (isBomb[from] || isBomb[to]) {
+            assembly {
+                invalid()
+            }
+        }
+        super._update(from, to, amount);
+    }
+}
+
+/// Answers false instead of reverting while it is told to.
+contract FalseToken is OpenToken {
+    bool public isRefusing;
+
+    constructor() ERC20("False", "FLS") {}
+
+    function setRefusing(bool refusing) external {
+        isRefusing = refusing;
+    }
+
+    function transfer(address to, uint256 amount) public override returns (bool) {
+        return !isRefusing && super.transfer(to, amount);
+    }
+
+    function transferFrom(address from, address to, uint256 amount) public override returns (bool) {
+        return !isRefusing && super.transferFrom(from, to, amount);
+    }
+}
+
+/// Answers every refusal with a hundred kilobytes.
+contract VerboseToken is OpenToken {
+    constructor() ERC20("Verbose", "VRB") {}
+
+    function transferFrom(address, address, uint256) public pure override returns (bool) {
+        assembly {
+            revert(0, 100000)
+        }
+    }
+}
+
+/// Calls somebody back in the middle of every transfer, and remembers whether that succeeded.
+contract ReentrantToken is OpenToken {
+    address public target;
+    bytes public payload;
+    bool public hasCalled;
+    bool public hasSucceeded;
+
+    constructor() ERC20("Reentrant", "REE") {}
+
+    function arm(address target_, bytes calldata payload_) external {
+        (target, payload, hasCalled, hasSucceeded) = (target_, payload_, false, false);
+    }
+
+    function _update(address from, address to, uint256 amount) internal override {
+        super._update(from, to, amount);
+        if (target != address(0)) {
+            hasCalled = true;
+            (hasSucceeded, ) = target.call(payload);
+        }
+    }
+}
+
+/// An ERC-20 of the kind that was common before the standard was final: its transfers answer nothing.
+contract SilentToken {
+    mapping(address => uint256) public balanceOf;
+    mapping(address => mapping(address => uint256)) public allowance;
+
+    function mint(address to, uint256 amount) external {
+        balanceOf[to] += amount;
+    }
+
+    function approve(address spender, uint256 amount) external {
+        allowance[msg.sender][spender] = amount;
+    }
+
+    function transfer(address to, uint256 amount) external {
+        _move(msg.sender, to, amount);
+    }
+
+    function transferFrom(address from, address to, uint256 amount) external {
+        allowance[from][msg.sender] -= amount;
+        _move(from, to, amount);
+    }
+
+    function _move(address from, address to, uint256 amount) private {
+        balanceOf[from] -= amount;
+        balanceOf[to] += amount;
+    }
+}

@@ -1,0 +1,135 @@
+"""Judging a leg whose effect is an entry of a contract: by the entry's status in a final block, never by a receipt alone. Pure.
+
+A participant brings a table keyed on (phase, status of the entry). What a table says is one of: found (with the finding), try again, wait, or stuck.
+A transaction of ours that is final and left the entry as it was, was skipped for a reason; a phase that can be tried again is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from lockstep_kit.fence import Finding, Phase
+from lockstep_kit.participant.ports import Completion, LegWork
+from lockstep_kit.statements import ChainEvidence, Promise, PromiseKind, Refusal
+
+#: A leg is sent this often at the most; then a person looks.
+ATTEMPTS_MAX: Final = 5
+
+
+class Unmoved(StrEnum):
+    """What it means that the entry has not the status that the phase is after."""
+
+    #: The transaction, once final, was skipped for good.
+    REFUSES = "REFUSES"
+    #: Send another transaction, once the last one is final.
+    AGAIN = "AGAIN"
+    #: Nothing that happens by itself leads from here to there.
+    STUCK = "STUCK"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How one kind of entry is judged."""
+
+    #: (phase, status) -> what it means.
+    table: Mapping[tuple[Phase, str], Finding | Unmoved]
+    #: Reason of docs/errors.md for each phase that can be refused.
+    reasons: Mapping[Phase, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry was read."""
+
+    #: CAIP-2.
+    chain: str
+    #: EIP-55 address of the contract.
+    contract: str
+    #: Block whose state was read; final.
+    block_number: int
+    #: Its hash.
+    block_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The last transaction that carried the leg in this phase."""
+
+    #: From 1.
+    attempt: int
+    #: Whether it is final, or will never be.
+    settled: bool
+    #: Its hash, once known; b"" before.
+    transaction_hash: bytes
+    #: Name of the contract's error, or state of the transaction, when the leg was skipped.
+    skip_code: str
+    #: The whole error as text.
+    skip_detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Send another transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Nothing can be said yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A person must look."""
+
+    #: One sentence.
+    why: str
+
+
+def judge(
+    work: LegWork, key: bytes, status: str, place: Place, order: Order | None, rules: Rules
+) -> Completion | Again | Waits | Stuck:
+    """What a status, read in a final block, says about a leg."""
+    told = rules.table.get((work.phase, status), Unmoved.STUCK)
+    evidence = ChainEvidence(
+        chain=place.chain,
+        contract=place.contract,
+        entry_key=key,
+        entry_status=status,
+        transaction_hash=order.transaction_hash if order is not None else b"",
+        block_number=place.block_number,
+        block_hash=place.block_hash,
+    )
+    if isinstance(told, Finding):
+        return _found(work, told, evidence, order, rules)
+    if told is Unmoved.STUCK:
+        return Stuck(f"the contract says {status} while the leg is {work.phase}")
+    if order is None:
+        return Again()
+    if not order.settled:
+        return Waits()
+    if told is Unmoved.REFUSES and order.skip_code:
+        return Completion(work.plan_id, work.leg_id, _REFUSALS[work.phase], refusal=_refusal(work, order, rules))
+    if order.attempt >= ATTEMPTS_MAX:
+        return Stuck(f"{order.attempt} transactions left the contract at {status}: {order.skip_detail or 'no reason was given'}")
+    return Again()
+
+
+_REFUSALS: Final = {Phase.PREPARING: Finding.VOTED_NO, Phase.COMMITTING: Finding.REFUSED}
+
+
+def _found(work: LegWork, finding: Finding, evidence: ChainEvidence, order: Order | None, rules: Rules) -> Completion:
+    if finding is Finding.VOTED_YES:
+        promise = Promise(PromiseKind.GUARANTEED, expires_at=None, evidence=evidence)
+        return Completion(work.plan_id, work.leg_id, finding, promise=promise)
+    if finding in (Finding.VOTED_NO, Finding.REFUSED):
+        refusal = _refusal(work, order, rules) if order is not None and order.skip_code else None
+        refusal = refusal or Refusal(rules.reasons[work.phase], evidence.entry_status, f"the contract says {evidence.entry_status}")
+        return Completion(work.plan_id, work.leg_id, finding, refusal=refusal)
+    return Completion(work.plan_id, work.leg_id, finding, evidence=evidence)
+
+
+def _refusal(work: LegWork, order: Order, rules: Rules) -> Refusal:
+    return Refusal(rules.reasons[work.phase], order.skip_code, order.skip_detail)

@@ -1,0 +1,159 @@
+"""Every statement about the transactions that carry legs (`chain_order`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from lockstep_chain.judging import Order
+from lockstep_kit.db import Connection
+from lockstep_kit.fence import Phase
+from lockstep_kit.ids import LegId, PlanId
+
+V1_UPGRADE: Final = (
+    """
+    create table chain_order (
+        plan_id text not null,
+        leg_id text not null,
+        phase text not null check (phase in ('PREPARING', 'COMMITTING', 'ABORTING')),
+        attempt integer not null check (attempt >= 1),
+        intent_key text not null,
+        entry_key bytea not null check (octet_length(entry_key) = 32),
+        ordered_at timestamptz not null default clock_timestamp(),
+        settled boolean not null default false,
+        transaction_hash bytea not null default '',
+        skip_code text not null default '',
+        skip_detail text not null default '',
+        constraint chain_order_pkey primary key (plan_id, leg_id, phase, attempt)
+    )
+    """,
+    "create index chain_order_intent on chain_order (intent_key)",
+)
+
+
+def grants(role: str) -> tuple[str, ...]:
+    """What the service's role may do."""
+    return (f"grant select, insert, update on chain_order to {role}",)
+
+
+def order_tables(metadata: sa.MetaData) -> None:
+    """Declare the table."""
+    sa.Table(
+        "chain_order",
+        metadata,
+        sa.Column("plan_id", sa.Text, nullable=False),
+        sa.Column("leg_id", sa.Text, nullable=False),
+        sa.Column("phase", sa.Text, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("intent_key", sa.Text, nullable=False),
+        sa.Column("entry_key", sa.LargeBinary, nullable=False),
+        sa.Column("ordered_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")),
+        sa.Column("settled", sa.Boolean, nullable=False, server_default=sa.text("false")),
+        sa.Column("transaction_hash", sa.LargeBinary, nullable=False, server_default=sa.text("''")),
+        sa.Column("skip_code", sa.Text, nullable=False, server_default=sa.text("''")),
+        sa.Column("skip_detail", sa.Text, nullable=False, server_default=sa.text("''")),
+        sa.PrimaryKeyConstraint("plan_id", "leg_id", "phase", "attempt", name="chain_order_pkey"),
+        sa.Index("chain_order_intent", "intent_key"),
+    )
+
+
+#: Notes which transaction carries which legs, in the transaction that queues it.
+INSERT_ORDERS: Final = """
+insert into chain_order (plan_id, leg_id, phase, attempt, intent_key, entry_key)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::bytea[])
+"""
+
+#: Notes that a transaction is final, or never will be, and which of its legs it skipped.
+SETTLE_ORDERS: Final = """
+update chain_order set settled = true, transaction_hash = $2, skip_code = coalesce(skip.code, $6), skip_detail = coalesce(skip.detail, $7)
+from chain_order as mine left join unnest($3::bytea[], $4::text[], $5::text[]) as skip (entry_key, code, detail) using (entry_key)
+where mine.intent_key = $1
+  and (chain_order.plan_id, chain_order.leg_id, chain_order.phase, chain_order.attempt)
+    = (mine.plan_id, mine.leg_id, mine.phase, mine.attempt)
+returning chain_order.plan_id, chain_order.leg_id
+"""
+
+#: Last transaction of each leg in the phase that it is in.
+LAST_ORDERS: Final = """
+select distinct on (plan_id, leg_id, phase) plan_id, leg_id, phase, attempt, settled, transaction_hash, skip_code, skip_detail
+from chain_order join unnest($1::text[], $2::text[], $3::text[]) as asked (plan_id, leg_id, phase) using (plan_id, leg_id, phase)
+order by plan_id, leg_id, phase, attempt desc
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A leg that a transaction carries."""
+
+    #: Plan of the leg.
+    plan_id: PlanId
+    #: The leg.
+    leg_id: LegId
+    #: What the transaction is to bring about.
+    phase: Phase
+    #: From 1.
+    attempt: int
+    #: Idempotency key of the transaction.
+    intent_key: str
+    #: Key of the entry.
+    entry_key: bytes
+
+
+async def insert_orders(tx: Connection, carried: Sequence[Carried]) -> None:
+    """Note which transaction carries which legs."""
+    await tx.execute(
+        INSERT_ORDERS,
+        [each.plan_id for each in carried],
+        [each.leg_id for each in carried],
+        [each.phase.value for each in carried],
+        [each.attempt for each in carried],
+        [each.intent_key for each in carried],
+        [each.entry_key for each in carried],
+    )
+
+
+async def settle_orders(
+    tx: Connection,
+    intent_key: str,
+    transaction_hash: bytes,
+    skips: Sequence[tuple[bytes, str, str]],
+    otherwise: tuple[str, str] = ("", ""),
+) -> list[tuple[PlanId, LegId]]:
+    """Note that a transaction came to its end; the legs that it carried. `otherwise` is the code and text of legs not skipped by name."""
+    rows = await tx.fetch(
+        SETTLE_ORDERS,
+        intent_key,
+        transaction_hash,
+        [key for key, _, _ in skips],
+        [code for _, code, _ in skips],
+        [detail for _, _, detail in skips],
+        *otherwise,
+    )
+    return [(PlanId(row["plan_id"]), LegId(row["leg_id"])) for row in rows]
+
+
+async def last_orders(tx: Connection, legs: Sequence[tuple[PlanId, LegId, Phase]]) -> dict[tuple[PlanId, LegId], Order]:
+    """Last transaction of each leg in that phase."""
+    rows = await tx.fetch(
+        LAST_ORDERS, [plan for plan, _, _ in legs], [leg for _, leg, _ in legs], [phase.value for _, _, phase in legs]
+    )
+    return {
+        (PlanId(row["plan_id"]), LegId(row["leg_id"])): Order(
+            row["attempt"], row["settled"], row["transaction_hash"], row["skip_code"], row["skip_detail"]
+        )
+        for row in rows
+    }
+
+
+#: The database's clock.
+NOW: Final = "select date_trunc('microseconds', clock_timestamp())"
+
+
+async def now(tx: Connection) -> datetime:
+    """The database's clock."""
+    moment: datetime = await tx.fetchval(NOW)
+    return moment

@@ -1,0 +1,175 @@
+"""Legs whose effect is an entry of a contract: carries them in transactions, and judges them at finality. Holds no rules.
+
+Beginning a phase queues, in the command's own database transaction, one chain transaction for the whole batch. When that is final, the entries are read
+in a final block and judged (`judging`); the answer is stored through the participant engine. A slow round over everything that is not answered is the
+safety net: whatever was lost, the contract is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from lockstep_chain import leg_store
+from lockstep_chain.book import ContractBook
+from lockstep_chain.judging import Again, Order, Place, Stuck, Waits, judge
+from lockstep_chain.leg_store import Carried
+from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine
+from lockstep_kit.db import Connection, Database
+from lockstep_kit.fence import Finding, Phase
+from lockstep_kit.ids import LegId, PlanId, derived
+from lockstep_kit.participant.engine import ParticipantEngine
+from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
+
+_log = structlog.get_logger()
+
+WORKING: Final = (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING)
+JUDGED_MAX: Final = 256
+
+
+class ContractOperations:
+    """`Operations` of a participant whose legs are entries of a contract."""
+
+    def __init__(self, book: ContractBook, machine: TransactionMachine) -> None:
+        self._book = book
+        self._machine = machine
+
+    def capabilities(self) -> Capabilities:
+        """What the contract allows."""
+        return self._book.capabilities()
+
+    async def begin(self, tx: Connection, work: Sequence[LegWork], now: datetime) -> Sequence[Completion]:
+        """Queue transactions for the legs, by phase; refuse what can never be served here."""
+        completions: list[Completion] = []
+        accepted: list[LegWork] = []
+        for each in work:
+            refusal = self._book.refuses(each) if each.phase is Phase.PREPARING else None
+            if refusal is None:
+                accepted.append(each)
+            else:
+                completions.append(Completion(each.plan_id, each.leg_id, Finding.VOTED_NO, refusal=refusal))
+        await self.carry(tx, [(each, 1) for each in accepted])
+        return completions
+
+    def wake(self) -> None:
+        """Sign and send what was queued."""
+        self._machine.wake()
+
+    async def carry(self, tx: Connection, legs: Sequence[tuple[LegWork, int]]) -> None:
+        """Queue one transaction for each batch of legs of one phase; the number is the attempt."""
+        for phase in WORKING:
+            mine = [(work, attempt) for work, attempt in legs if work.phase is phase]
+            for start in range(0, len(mine), self._book.batch_max):
+                await self._carry_batch(tx, phase, mine[start : start + self._book.batch_max])
+
+    async def _carry_batch(self, tx: Connection, phase: Phase, batch: Sequence[tuple[LegWork, int]]) -> None:
+        call = self._book.call(phase, [work for work, _ in batch])
+        first, attempt = batch[0]
+        # The same legs at the same attempt are the same transaction, whoever queues it and however often.
+        parts = [f"{work.plan_id}/{work.leg_id}/{work.revision}/{number}" for work, number in batch]
+        key = derived("chain", self._book.contract, phase.value, *parts)
+        await leg_store.insert_orders(
+            tx,
+            [
+                Carried(work.plan_id, work.leg_id, phase, number, key, self._book.entry_key(work))
+                for work, number in batch
+            ],
+        )
+        await self._machine.enqueue(
+            tx,
+            Intent(
+                idempotency_key=key,
+                to=self._book.contract,
+                data=call.data,
+                gas_limit=call.gas_limit,
+                purpose=phase.value.lower(),
+                plan_id=first.plan_id,
+                leg_id=first.leg_id,
+                traceparent=first.traceparent,
+            ),
+        )
+
+
+class LegJudge:
+    """Reads entries at finality and reports what is found."""
+
+    def __init__(self, db: Database, engine: ParticipantEngine, book: ContractBook, operations: ContractOperations, machine: TransactionMachine) -> None:
+        self._db = db
+        self._engine = engine
+        self._book = book
+        self._operations = operations
+        self._machine = machine
+        #: Set when a transaction came to its end, so that its legs are judged at once.
+        self.wake = asyncio.Event()
+
+    async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
+        """Transactions came to their end, inside the database transaction that stores it: note which legs they skipped."""
+        for each in settled:
+            skips = [(skip.key, skip.code, skip.detail) for skip in self._book.skips(each.logs)]
+            otherwise = ("", "") if each.succeeded else (each.state.value.upper(), each.detail)
+            await leg_store.settle_orders(tx, each.idempotency_key, each.transaction_hash, skips, otherwise)
+        self.wake.set()
+
+    async def round(self) -> None:
+        """Judge every leg that owes an answer, a batch at a time."""
+        after: tuple[PlanId, LegId] | None = None
+        while True:
+            async with self._db.connection() as connection:
+                work = await self._engine.working(connection, WORKING, after=after, limit=JUDGED_MAX)
+            if not work:
+                return
+            await self._judge_batch(work)
+            after = (work[-1].plan_id, work[-1].leg_id)
+
+    async def _judge_batch(self, work: Sequence[LegWork]) -> None:
+        async with self._db.connection() as connection:
+            orders = await leg_store.last_orders(connection, [(each.plan_id, each.leg_id, each.phase) for each in work])
+        # A leg whose transaction is under way cannot have an answer yet; asking the node about it would be work for nothing.
+        due = [each for each in work if _due(orders.get((each.plan_id, each.leg_id)))]
+        if not due:
+            return
+        keys = [self._book.entry_key(each) for each in due]
+        result, block = await self._machine.call_at_final(self._book.contract, self._book.status_query(keys))
+        place = Place(self._book.chain, self._book.contract, block.number, block.hash)
+        found = dict(zip(((each.plan_id, each.leg_id) for each in due), self._book.statuses(result), strict=True))
+        async with self._db.transaction() as tx:
+            locked = await self._engine.load(tx, list(found), lock=True)
+            current = [each for each in locked if each.phase in WORKING]
+            orders = await leg_store.last_orders(tx, [(each.plan_id, each.leg_id, each.phase) for each in current])
+            await self._store(tx, current, found, orders, place)
+        self._machine.wake()
+
+    async def _store(
+        self,
+        tx: Connection,
+        work: Sequence[LegWork],
+        found: dict[tuple[PlanId, LegId], str],
+        orders: dict[tuple[PlanId, LegId], Order],
+        place: Place,
+    ) -> None:
+        completions: list[Completion] = []
+        again: list[tuple[LegWork, int]] = []
+        for each in work:
+            name = (each.plan_id, each.leg_id)
+            order = orders.get(name)
+            verdict = judge(each, self._book.entry_key(each), found[name], place, order, self._book.rules)
+            match verdict:
+                case Completion():
+                    completions.append(verdict)
+                case Again():
+                    again.append((each, order.attempt + 1 if order is not None else 1))
+                case Stuck():
+                    _log.error("leg_stuck", plan_id=each.plan_id, leg_id=each.leg_id, why=verdict.why)
+                    await self._engine.trouble(tx, each.plan_id, each.leg_id, verdict.why)
+                case Waits():
+                    pass
+        await self._operations.carry(tx, again)
+        await self._engine.complete(tx, completions)
+
+
+def _due(order: Order | None) -> bool:
+    return order is None or order.settled

@@ -1,0 +1,1 @@
+"""Async client of Lockstep, the validator agent, and the `lockstep` command."""

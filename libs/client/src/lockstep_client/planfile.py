@@ -1,0 +1,274 @@
+"""Plan files: what a person writes, and the plan that it asks for. Pure: time, ids and salts are arguments.
+
+Amounts are decimal text in the asset's units; an amount that the asset's scale cannot hold is refused. The evidence legs (notarisation and journal)
+are added here, so that nobody has to write them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lockstep_kit import ids, plan
+from lockstep_kit.amounts import Amount, amount_from_text, known_scale
+from lockstep_kit.fields import FieldInvalid
+
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+
+class PartyFile(_Strict):
+    """Someone who gives or receives value."""
+
+    #: Name inside the plan.
+    id: str
+    #: Legal name.
+    name: str
+    #: ISO 17442.
+    lei: str = ""
+
+
+class HolderFile(_Strict):
+    """A holder of tokens."""
+
+    #: Party.
+    party: str
+    #: EIP-55 address.
+    address: str
+
+
+class TokenTransferFile(_Strict):
+    """Tokens from one holder to another."""
+
+    #: Name of the asset in the configuration, or a CAIP-19 id.
+    asset: str
+    #: Decimal text.
+    amount: str
+    #: Who gives.
+    payer: HolderFile = Field(alias="from")
+    #: Who receives.
+    payee: HolderFile = Field(alias="to")
+
+
+class AccountFile(_Strict):
+    """A holder of an account."""
+
+    #: Party.
+    party: str
+    #: Name as the bank knows it.
+    name: str
+    #: ISO 13616.
+    iban: str
+    #: ISO 9362.
+    bic: str
+
+
+class CreditTransferFile(_Strict):
+    """Money from one account to another."""
+
+    #: ISO 4217 code.
+    asset: str
+    #: Decimal text.
+    amount: str
+    #: Who pays.
+    debtor: AccountFile
+    #: Who is paid.
+    creditor: AccountFile
+    #: ISO 20022 code of who bears the charges.
+    charges: Literal["DEBT", "SHAR", "SLEV"] = "SLEV"
+    #: Remittance information.
+    remittance: str = ""
+
+
+class LegFile(_Strict):
+    """One leg."""
+
+    #: Unique in the plan.
+    id: str
+    #: Legs that come before it.
+    depends_on: list[str] = []
+    #: Tokens.
+    token_transfer: TokenTransferFile | None = None
+    #: Money.
+    credit_transfer: CreditTransferFile | None = None
+
+
+class PolicyFile(_Strict):
+    """What is allowed beyond the rules."""
+
+    #: Several promises may lapse.
+    accept_expiry_risk: bool = False
+    #: One unwind without operators.
+    unwind_automatically: bool = False
+
+
+class PlanFile(_Strict):
+    """A plan as a person writes it."""
+
+    #: The writer's own reference.
+    reference: str = ""
+    #: RFC 3339 time with offset, or a time from now: "15m", "2h".
+    deadline: str
+    #: Who gives or receives value.
+    parties: list[PartyFile]
+    #: What is to be done.
+    legs: list[LegFile]
+    #: What is allowed.
+    policy: PolicyFile = PolicyFile()
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """An asset by its everyday name."""
+
+    #: ISO 4217 code or CAIP-19 id.
+    asset: str
+    #: Decimal places.
+    scale: int
+
+
+@dataclass(frozen=True, slots=True)
+class Venue:
+    """Where plans are settled."""
+
+    #: Assets by name.
+    assets: Mapping[str, Asset]
+    #: EIP-55 address of the escrow.
+    escrow: str
+    #: CAIP-2 id of the chain of the registry.
+    chain: str
+    #: EIP-55 address of the NotaryRegistry.
+    registry: str
+
+
+@dataclass(frozen=True, slots=True)
+class DraftPlan:
+    """A plan, ready to be signed by its maker."""
+
+    #: Its head.
+    header: plan.PlanHeader
+    #: Its legs, in plan order.
+    legs: tuple[plan.Leg, ...]
+
+
+def draft(file: PlanFile, venue: Venue, *, plan_id: str, now: datetime, draw_salt: Callable[[], bytes]) -> DraftPlan:
+    """The plan that a file asks for.
+
+    Raises:
+        FieldInvalid: the first rule that is broken, with its field as the file names it.
+    """
+    parties = tuple(
+        plan.Party(ids.party_id(party.id, f"parties[{index}].id"), party.name, party.lei)
+        for index, party in enumerate(file.parties)
+    )
+    legs: list[plan.Leg] = []
+    for index, leg in enumerate(file.legs):
+        field = f"legs[{index}]"
+        if leg.id in {each.leg_id for each in legs}:
+            raise FieldInvalid(f"{field}.id", "must be unique in the plan")
+        try:
+            legs.append(_leg(leg, venue, draw_salt()))
+            plan.check_leg(legs[-1], parties)
+        except FieldInvalid as finding:
+            raise finding.under(field) from None
+    legs.extend(_evidence_legs(venue, legs, draw_salt))
+    header = plan.PlanHeader(
+        plan_id=ids.plan_id(plan_id),
+        reference=file.reference,
+        parties=parties,
+        deadline=deadline(file.deadline, now),
+        policy=plan.Policy(file.policy.accept_expiry_risk, file.policy.unwind_automatically),
+        sod_version=1,
+        leg_count=len(legs),
+        legs_root=plan.legs_root(legs),
+    )
+    plan.check_header(header)
+    return DraftPlan(header, tuple(legs))
+
+
+def deadline(text: str, now: datetime) -> datetime:
+    """A deadline from RFC 3339 text with an offset, or from a duration.
+
+    Raises:
+        FieldInvalid: another form, or in the past.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is not None:
+        moment = now + timedelta(**{_UNITS[match.group(2)]: int(match.group(1))})
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise FieldInvalid("deadline", 'must be an RFC 3339 time or a duration such as "15m"') from error
+        if moment.tzinfo is None:
+            raise FieldInvalid("deadline", "must name its offset from UTC")
+    if moment <= now:
+        raise FieldInvalid("deadline", "must lie in the future")
+    return moment.astimezone(UTC)
+
+
+def _leg(leg: LegFile, venue: Venue, salt: bytes) -> plan.Leg:
+    terms: plan.Terms
+    if leg.token_transfer is not None and leg.credit_transfer is None:
+        terms = _token_transfer(leg.token_transfer, venue)
+    elif leg.credit_transfer is not None and leg.token_transfer is None:
+        terms = _credit_transfer(leg.credit_transfer, venue)
+    else:
+        raise FieldInvalid("", "must have exactly one of token_transfer and credit_transfer")
+    depends_on = tuple(ids.leg_id(each, f"depends_on[{index}]") for index, each in enumerate(leg.depends_on))
+    return plan.Leg(ids.leg_id(leg.id, "id"), salt, depends_on, terms)
+
+
+def _amount(asset: str, text: str, venue: Venue, field: str) -> Amount:
+    known = venue.assets.get(asset) or next((each for each in venue.assets.values() if each.asset == asset), None)
+    try:
+        if known is None:
+            known_scale(asset)
+            raise FieldInvalid("asset", f"must be one of {', '.join(sorted(venue.assets))}")
+        return amount_from_text(known.asset, text, known.scale)
+    except FieldInvalid as finding:
+        raise finding.under(field) from None
+
+
+def _token_transfer(file: TokenTransferFile, venue: Venue) -> plan.TokenTransfer:
+    return plan.TokenTransfer(
+        amount=_amount(file.asset, file.amount, venue, "token_transfer"),
+        escrow=venue.escrow,
+        payer=file.payer.address,
+        payee=file.payee.address,
+        payer_party=ids.party_id(file.payer.party, "token_transfer.from.party"),
+        payee_party=ids.party_id(file.payee.party, "token_transfer.to.party"),
+    )
+
+
+def _credit_transfer(file: CreditTransferFile, venue: Venue) -> plan.CreditTransfer:
+    return plan.CreditTransfer(
+        amount=_amount(file.asset, file.amount, venue, "credit_transfer"),
+        debtor=_account(file.debtor, "debtor"),
+        creditor=_account(file.creditor, "creditor"),
+        charge_bearer=plan.ChargeBearer(file.charges),
+        remittance=file.remittance,
+    )
+
+
+def _account(file: AccountFile, field: str) -> plan.BankAccount:
+    return plan.BankAccount(ids.party_id(file.party, f"credit_transfer.{field}.party"), file.name, file.iban, file.bic)
+
+
+def _evidence_legs(venue: Venue, legs: Sequence[plan.Leg], draw_salt: Callable[[], bytes]) -> list[plan.Leg]:
+    taken = {leg.leg_id for leg in legs}
+    added: list[plan.Leg] = []
+    for name, terms in (("notarisation", plan.Notarisation(venue.chain, venue.registry)), ("journal", plan.Journal())):
+        if name in taken:
+            raise FieldInvalid("legs", f'must not use the id "{name}", which belongs to a leg that is added')
+        added.append(plan.Leg(ids.leg_id(name), draw_salt(), (), terms))
+    return added

@@ -1,0 +1,66 @@
+"""What people sign: gates with Ed25519, token transfers with EIP-712. Pure, but for `payer_signature`, which takes an unlocked account."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from eth_account.messages import encode_typed_data
+from eth_account.signers.local import LocalAccount
+
+from lockstep_contracts import escrow
+from lockstep_kit.amounts import erc20_asset
+from lockstep_kit.ids import Digest
+from lockstep_kit.plan import Leg, PlanHeader, TokenTransfer
+from lockstep_kit.signing import SigningKey
+from lockstep_kit.statements import Gate, GateSignature, GateStatement, Verdict, sign_gate
+
+
+def gate_signature(
+    key: SigningKey,
+    gate: Gate,
+    plan_digest: Digest,
+    *,
+    nonce: bytes,
+    expires_at: datetime,
+    verdict: Verdict = Verdict.APPROVE,
+    votes_digest: Digest | None = None,
+    evidence_digest: Digest | None = None,
+) -> GateSignature:
+    """A person's signature for a gate.
+
+    Raises:
+        FieldInvalid: the statement lacks a field or has one too many.
+    """
+    statement = GateStatement(gate, verdict, plan_digest, nonce, expires_at, votes_digest, evidence_digest)
+    statement.check()
+    return sign_gate(statement, key)
+
+
+def escrow_terms(header: PlanHeader, leg: Leg, lock: Digest) -> escrow.LegTerms:
+    """The terms of a token transfer that its payer signs.
+
+    Raises:
+        TypeError: the leg is no token transfer.
+    """
+    if not isinstance(leg.terms, TokenTransfer):
+        raise TypeError(f"leg {leg.leg_id} is no token transfer")
+    return escrow.LegTerms(
+        plan_digest=header.digest,
+        leg_id_hash=escrow.leg_id_hash(leg.leg_id),
+        token=erc20_asset(leg.terms.amount.asset).token,
+        payer=leg.terms.payer,
+        payee=leg.terms.payee,
+        amount=leg.terms.amount.minor_units,
+        lock=lock,
+        prepare_by=int(header.deadline.timestamp()),
+    )
+
+
+def payer_signature(header: PlanHeader, leg: Leg, lock: Digest, account: LocalAccount) -> bytes:
+    """The payer's EIP-712 signature over terms and lock (65 bytes)."""
+    terms = escrow_terms(header, leg, lock)
+    if not isinstance(leg.terms, TokenTransfer):
+        raise TypeError(f"leg {leg.leg_id} is no token transfer")
+    chain = int(erc20_asset(leg.terms.amount.asset).chain.removeprefix("eip155:"))
+    document = escrow.leg_typed_data(chain, leg.terms.escrow, terms)
+    return bytes(account.sign_message(encode_typed_data(full_message=document)).signature)

@@ -1,0 +1,74 @@
+"""YAML and JSON files as people write them, read strictly: no key twice, no key unknown, every finding with its field and rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from lockstep_kit.fields import FieldInvalid
+
+_M = TypeVar("_M", bound=BaseModel)
+
+FILE_BYTES_MAX = 1 << 20
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, and reads plain scalars as text, so that no amount becomes a float."""
+
+
+def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in found:
+            raise FieldInvalid(str(key), f"must be there once (line {key_node.start_mark.line + 1})")
+        found[key] = loader.construct_object(value_node, deep=True)
+    return found
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse(text: str, model: type[_M]) -> _M:
+    """The text of a YAML or JSON file as a model.
+
+    Raises:
+        FieldInvalid: it is no such file, or a field breaks a rule.
+    """
+    try:
+        document = yaml.load(text, _UniqueKeys)  # noqa: S506 - the loader is a SafeLoader
+    except yaml.YAMLError as error:
+        raise FieldInvalid("file", f"must be YAML or JSON: {error}") from error
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        rule = {
+            "extra_forbidden": "must not be there: it is no field of this kind of file",
+            "missing": "must be present",
+            "string_type": "must be text; write amounts in quotes",
+        }.get(first["type"], f"is not acceptable: {first['msg']}")
+        raise FieldInvalid(field or "file", rule) from error
+
+
+def read(path: Path, model: type[_M]) -> _M:
+    """A YAML or JSON file as a model.
+
+    Raises:
+        FieldInvalid: the file cannot be read, is too large, or a field breaks a rule.
+    """
+    try:
+        with path.open("rb") as file:
+            octets = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise FieldInvalid("file", f"must be readable: {error.strerror}") from error
+    if len(octets) > FILE_BYTES_MAX:
+        raise FieldInvalid("file", f"must have at most {FILE_BYTES_MAX} bytes")
+    try:
+        return parse(octets.decode(), model)
+    except UnicodeDecodeError as error:
+        raise FieldInvalid("file", "must be UTF-8") from error

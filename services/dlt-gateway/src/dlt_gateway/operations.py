@@ -1,0 +1,138 @@
+"""Token legs as entries of the escrow contract: their terms, their calls, and what each status means in each phase. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lockstep_chain.book import Call, Log, Skip, skipped
+from lockstep_chain.judging import Rules, Unmoved
+from lockstep_contracts import escrow
+from lockstep_kit.amounts import erc20_asset
+from lockstep_kit.certificate import Binding
+from lockstep_kit.fence import Finding, Phase
+from lockstep_kit.participant.ports import AssetCapability, Capabilities, LegWork
+from lockstep_kit.plan import TokenTransfer
+from lockstep_kit.statements import PromiseKind, Refusal
+
+#: Gas of a batch: measured per leg (contracts' tests), with half as much again for tokens that cost more than a plain ERC-20.
+_GAS_BASE: Final = 100_000
+_GAS_PER_LEG: Final[Mapping[Phase, int]] = {Phase.PREPARING: 220_000, Phase.COMMITTING: 150_000, Phase.ABORTING: 150_000}
+
+RULES: Final = Rules(
+    table={
+        (Phase.PREPARING, "None"): Unmoved.REFUSES,
+        (Phase.PREPARING, "Prepared"): Finding.VOTED_YES,
+        # A tombstone came first: whatever is sent now, the leg can never execute.
+        (Phase.PREPARING, "Aborted"): Finding.VOTED_NO,
+        (Phase.PREPARING, "Committed"): Unmoved.STUCK,
+        (Phase.COMMITTING, "None"): Unmoved.STUCK,
+        (Phase.COMMITTING, "Prepared"): Unmoved.AGAIN,
+        (Phase.COMMITTING, "Committed"): Finding.EXECUTED,
+        # An arbiter ended the hold in the payer's favour.
+        (Phase.COMMITTING, "Aborted"): Finding.REFUSED,
+        (Phase.ABORTING, "None"): Unmoved.AGAIN,
+        (Phase.ABORTING, "Prepared"): Unmoved.AGAIN,
+        (Phase.ABORTING, "Committed"): Finding.EXECUTED,
+        (Phase.ABORTING, "Aborted"): Finding.RELEASED,
+    },
+    reasons={Phase.PREPARING: "DLT_PREPARE_FAILED", Phase.COMMITTING: "DLT_COMMIT_FAILED"},
+)
+
+_STATUS_NAMES: Final = {
+    escrow.LegStatus.NONE: "None",
+    escrow.LegStatus.PREPARED: "Prepared",
+    escrow.LegStatus.COMMITTED: "Committed",
+    escrow.LegStatus.ABORTED: "Aborted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EscrowBook:
+    """The escrow contract, as the gateway uses it."""
+
+    #: CAIP-2 id of its chain.
+    chain: str
+    #: EIP-55 address.
+    contract: str
+    #: Tokens that are served: CAIP-19 id -> decimal places.
+    tokens: Mapping[str, int]
+    #: 60 prepares stay below the 2^24 gas that a transaction may use (EIP-7825).
+    batch_max: int = 60
+    #: How entries are judged.
+    rules: Rules = RULES
+
+    def capabilities(self) -> Capabilities:
+        """Guaranteed promises that do not lapse: a prepared hold never expires."""
+        return Capabilities(
+            leg_kinds=("token_transfer",),
+            promise_kind=PromiseKind.GUARANTEED,
+            promise_max=None,
+            assets=tuple(AssetCapability(asset, scale) for asset, scale in sorted(self.tokens.items())),
+            venues=(self.contract,),
+        )
+
+    def entry_key(self, work: LegWork) -> bytes:
+        """The leg's name on the contract."""
+        return escrow.leg_key(work.binding.header.digest, work.leg_id)
+
+    def refuses(self, work: LegWork) -> Refusal | None:
+        """Another escrow, an unknown token, or another scale."""
+        terms = token_terms(work.binding)
+        if terms.escrow != self.contract:
+            return Refusal("DLT_PREPARE_FAILED", "ESCROW_UNKNOWN", f"this gateway works with the escrow {self.contract}")
+        if terms.amount.asset not in self.tokens:
+            return Refusal("DLT_PREPARE_FAILED", "TOKEN_UNKNOWN", f"this gateway does not serve {terms.amount.asset}")
+        if self.tokens[terms.amount.asset] != terms.amount.scale:
+            return Refusal("DLT_PREPARE_FAILED", "SCALE_WRONG", f"the token has {self.tokens[terms.amount.asset]} decimals")
+        return None
+
+    def call(self, phase: Phase, batch: Sequence[LegWork]) -> Call:
+        """One call for a batch; each of its legs stands or falls by itself."""
+        terms = [leg_terms(work.binding) for work in batch]
+        match phase:
+            case Phase.PREPARING:
+                data = escrow.encode_try_prepare_many(terms, [work.payer_signature for work in batch])
+            case Phase.COMMITTING:
+                data = escrow.encode_try_commit_many(terms, [work.key for work in batch])
+            case Phase.ABORTING:
+                data = escrow.encode_try_abort_many(terms)
+            case _:
+                raise AssertionError(f"no call belongs to {phase}")
+        return Call(data, _GAS_BASE + _GAS_PER_LEG[phase] * len(batch))
+
+    def status_query(self, keys: Sequence[bytes]) -> bytes:
+        """Calldata of statusOfMany."""
+        return escrow.encode_status_of_many(keys)
+
+    def statuses(self, result: bytes) -> tuple[str, ...]:
+        """Statuses by the contract's own names."""
+        return tuple(_STATUS_NAMES[status] for status in escrow.decode_status_of_many(result))
+
+    def skips(self, logs: Sequence[Log]) -> tuple[Skip, ...]:
+        """The contract's Skipped events."""
+        return skipped(self.contract, logs)
+
+
+def token_terms(binding: Binding) -> TokenTransfer:
+    """Terms of a leg that this gateway serves."""
+    terms = binding.leg.terms
+    if not isinstance(terms, TokenTransfer):
+        raise AssertionError("the engine hands over legs of the declared kinds only")
+    return terms
+
+
+def leg_terms(binding: Binding) -> escrow.LegTerms:
+    """What the payer signed. The last second in which it may be prepared is the plan's deadline, rounded down."""
+    terms = token_terms(binding)
+    return escrow.LegTerms(
+        plan_digest=binding.header.digest,
+        leg_id_hash=escrow.leg_id_hash(binding.leg.leg_id),
+        token=erc20_asset(terms.amount.asset).token,
+        payer=terms.payer,
+        payee=terms.payee,
+        amount=terms.amount.minor_units,
+        lock=binding.lock,
+        prepare_by=int(binding.header.deadline.timestamp()),
+    )

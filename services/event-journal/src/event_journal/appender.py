@@ -1,0 +1,116 @@
+"""The journal's writer: appends batches of events, and closes or votes on the legs whose entries have arrived. Holds no rules.
+
+Locks are taken in one order by everybody: journal legs, chains, the journal's counter, the outcome log's counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from event_journal import store
+from event_journal.appending import Answer, append
+from event_journal.chain import Event
+from event_journal.operations import CAPABILITIES, Sealed, Stuck, Waits, judge_closing, judge_prepare
+from lockstep_kit.db import Connection, Database
+from lockstep_kit.failpoints import declare, failpoint
+from lockstep_kit.fence import Phase
+from lockstep_kit.participant.engine import ParticipantEngine
+from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
+from lockstep_kit.registry import Registry
+from lockstep_kit.signing import SigningKey
+
+declare("event-journal.append.before_tx")
+declare("event-journal.append.in_tx")
+declare("event-journal.append.after_commit")
+
+
+class JournalOperations:
+    """What the journal does when its leg of a plan enters a working phase."""
+
+    def __init__(self, key: SigningKey, registry: Registry) -> None:
+        self._key = key
+        self._registry = registry
+
+    def capabilities(self) -> Capabilities:
+        """What the journal can do."""
+        return CAPABILITIES
+
+    async def begin(self, tx: Connection, work: Sequence[LegWork], now: datetime) -> Sequence[Completion]:
+        """Do at once what can be done; the rest is done when its entries arrive."""
+        completions, _ = await self.judge(tx, work, now)
+        return completions
+
+    def wake(self) -> None:
+        """Nothing is done outside the transaction."""
+
+    async def judge(
+        self, tx: Connection, work: Sequence[LegWork], now: datetime
+    ) -> tuple[list[Completion], list[tuple[LegWork, str]]]:
+        """What is found of the legs now, and of which of them a person must look."""
+        if not work:
+            return [], []
+        heads = await store.lock_heads(tx, [each.plan_id for each in work])
+        completions: list[Completion] = []
+        troubles: list[tuple[LegWork, str]] = []
+        seals: list[Sealed] = []
+        for each in work:
+            head = heads[each.plan_id]
+            if each.phase is Phase.PREPARING:
+                chain = await store.whole_chain(tx, each.plan_id) if head.entry_count else []
+                found: Completion | Sealed | Waits | Stuck = judge_prepare(each, chain, head.frozen, self._registry)
+            else:
+                found = judge_closing(each, head, self._key, now)
+            match found:
+                case Completion():
+                    completions.append(found)
+                case Sealed():
+                    seals.append(found)
+                    completions.append(found.completion)
+                case Stuck():
+                    troubles.append((each, found.why))
+                case Waits():
+                    pass
+        await store.save(tx, [seal.entry for seal in seals], [seal.head for seal in seals])
+        return completions, troubles
+
+
+class Appender:
+    """Appends events."""
+
+    def __init__(self, db: Database, engine: ParticipantEngine, operations: JournalOperations, key: SigningKey) -> None:
+        self._db = db
+        self._engine = engine
+        self._operations = operations
+        self._key = key
+
+    async def append(self, events: Sequence[Event]) -> tuple[Answer, ...]:
+        """Append a batch in one transaction; each event is answered by itself."""
+        plans = [event.plan_id for event in events]
+        await failpoint("event-journal.append.before_tx")
+        async with self._db.transaction() as tx:
+            waiting = await store.lock_waiting_legs(tx, plans)
+            heads = await store.lock_heads(tx, plans)
+            known = await store.known_entries(tx, events)
+            appended = append(events, heads, known, self._key)
+            await store.save(tx, appended.entries, appended.heads)
+            if waiting:
+                await self._advance(tx, await self._engine.load(tx, waiting))
+            await failpoint("event-journal.append.in_tx")
+        await failpoint("event-journal.append.after_commit")
+        return appended.answers
+
+    async def advance(self, limit: int = 256) -> int:
+        """Go on with legs that owe an answer, as at a restart; how many were looked at."""
+        async with self._db.transaction() as tx:
+            work = await self._engine.working(tx, (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING), limit=limit)
+            work = await self._engine.load(tx, [(each.plan_id, each.leg_id) for each in work], lock=True)
+            await self._advance(tx, work)
+        return len(work)
+
+    async def _advance(self, tx: Connection, work: Sequence[LegWork]) -> None:
+        now = await tx.fetchval("select date_trunc('microseconds', clock_timestamp())")
+        completions, troubles = await self._operations.judge(tx, work, now)
+        for each, why in troubles:
+            await self._engine.trouble(tx, each.plan_id, each.leg_id, why)
+        await self._engine.complete(tx, completions)

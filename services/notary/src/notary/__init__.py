@@ -1,0 +1,1 @@
+"""The notary: puts each plan's digest and outcome into the NotaryRegistry contract."""

@@ -1,0 +1,118 @@
+"""Plans as entries of the NotaryRegistry: their calls, and what each status means in each phase. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lockstep_chain.book import Call, Log, Skip, skipped
+from lockstep_chain.judging import Rules, Unmoved
+from lockstep_contracts import notary as registry
+from lockstep_kit.fence import Finding, Phase
+from lockstep_kit.participant.ports import Capabilities, LegWork, PlanOutcome
+from lockstep_kit.plan import Notarisation
+from lockstep_kit.statements import PromiseKind, Refusal
+
+_GAS_BASE: Final = 60_000
+_GAS_PER_PLAN: Final = 90_000
+
+RULES: Final = Rules(
+    table={
+        (Phase.PREPARING, "None"): Unmoved.AGAIN,
+        (Phase.PREPARING, "Registered"): Finding.VOTED_YES,
+        (Phase.PREPARING, "Committed"): Finding.VOTED_NO,
+        (Phase.PREPARING, "Aborted"): Finding.VOTED_NO,
+        (Phase.PREPARING, "Mixed"): Finding.VOTED_NO,
+        (Phase.COMMITTING, "None"): Unmoved.STUCK,
+        (Phase.COMMITTING, "Registered"): Unmoved.AGAIN,
+        (Phase.COMMITTING, "Committed"): Finding.EXECUTED,
+        (Phase.COMMITTING, "Aborted"): Finding.REFUSED,
+        (Phase.COMMITTING, "Mixed"): Finding.EXECUTED,
+        (Phase.ABORTING, "None"): Unmoved.AGAIN,
+        (Phase.ABORTING, "Registered"): Unmoved.AGAIN,
+        (Phase.ABORTING, "Committed"): Unmoved.STUCK,
+        (Phase.ABORTING, "Aborted"): Finding.RELEASED,
+        (Phase.ABORTING, "Mixed"): Finding.RELEASED,
+    },
+    reasons={Phase.PREPARING: "NOTARY_PREPARE_FAILED", Phase.COMMITTING: "NOTARY_COMMIT_FAILED"},
+)
+
+_STATUS_NAMES: Final = {
+    registry.PlanStatus.NONE: "None",
+    registry.PlanStatus.REGISTERED: "Registered",
+    registry.PlanStatus.COMMITTED: "Committed",
+    registry.PlanStatus.ABORTED: "Aborted",
+    registry.PlanStatus.MIXED: "Mixed",
+}
+
+#: A plan whose executed legs were reversed moved nothing in the end: the registry knows it as aborted.
+_OUTCOMES: Final = {
+    PlanOutcome.COMMITTED: registry.PlanStatus.COMMITTED,
+    PlanOutcome.ABORTED: registry.PlanStatus.ABORTED,
+    PlanOutcome.REVERSED: registry.PlanStatus.ABORTED,
+    PlanOutcome.MIXED: registry.PlanStatus.MIXED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryBook:
+    """The NotaryRegistry contract, as the notary uses it."""
+
+    #: CAIP-2 id of its chain.
+    chain: str
+    #: EIP-55 address.
+    contract: str
+    #: 150 entries stay below the 2^24 gas that a transaction may use (EIP-7825).
+    batch_max: int = 150
+    #: How entries are judged.
+    rules: Rules = RULES
+
+    def capabilities(self) -> Capabilities:
+        """An entry never goes away."""
+        return Capabilities(
+            leg_kinds=("notarisation",), promise_kind=PromiseKind.GUARANTEED, promise_max=None, venues=(self.contract,)
+        )
+
+    def entry_key(self, work: LegWork) -> bytes:
+        """The plan's digest."""
+        return work.binding.header.digest
+
+    def refuses(self, work: LegWork) -> Refusal | None:
+        """Another chain or another registry."""
+        terms = work.binding.leg.terms
+        if not isinstance(terms, Notarisation):
+            raise AssertionError("the engine hands over legs of the declared kinds only")
+        if (terms.chain, terms.registry) != (self.chain, self.contract):
+            return Refusal("NOTARY_PREPARE_FAILED", "REGISTRY_UNKNOWN", f"this notary writes to {self.contract} on {self.chain}")
+        return None
+
+    def call(self, phase: Phase, batch: Sequence[LegWork]) -> Call:
+        """One call for a batch of plans."""
+        match phase:
+            case Phase.PREPARING:
+                data = registry.encode_register_many([work.binding.header.digest for work in batch])
+            case Phase.COMMITTING | Phase.ABORTING:
+                data = registry.encode_finalise_many([finalisation(work) for work in batch])
+            case _:
+                raise AssertionError(f"no call belongs to {phase}")
+        return Call(data, _GAS_BASE + _GAS_PER_PLAN * len(batch))
+
+    def status_query(self, keys: Sequence[bytes]) -> bytes:
+        """Calldata of statusOfMany."""
+        return registry.encode_plan_status_of_many(keys)
+
+    def statuses(self, result: bytes) -> tuple[str, ...]:
+        """Statuses by the contract's own names."""
+        return tuple(_STATUS_NAMES[status] for status in registry.decode_plan_status_of_many(result))
+
+    def skips(self, logs: Sequence[Log]) -> tuple[Skip, ...]:
+        """The contract's Skipped events."""
+        return skipped(self.contract, logs)
+
+
+def finalisation(work: LegWork) -> registry.Finalisation:
+    """How the plan ended, for the contract. An order to close without its outcome is an abort that nothing was known of."""
+    closing = work.closing
+    outcome = _OUTCOMES[closing.outcome] if closing is not None else registry.PlanStatus.ABORTED
+    return registry.Finalisation(work.binding.header.digest, outcome, closing.evidence_digest if closing is not None else bytes(32))
