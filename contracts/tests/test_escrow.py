@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from contracts_world import CHAIN_ID, SUPPLY, Reverted, World, address, hostile, method, signer
+from contracts_world import CHAIN_ID, SUPPLY, Receipt, Reverted, World, address, hostile, method, signer
 
 from lockstep_contracts import LegStatus, leg_signing_hash
 from lockstep_contracts import escrow as calls
@@ -52,12 +54,13 @@ def test_the_digest_of_the_terms_is_kept(world: World) -> None:
 def test_a_repeat_changes_nothing(world: World, end: str) -> None:
     """Every call that took effect can be repeated: it succeeds, moves nothing and emits nothing."""
     terms, key = world.leg() if end == "tombstoned" else world.prepared()
-    again = {
+    repeats: dict[str, Callable[[], Receipt]] = {
         "prepared": lambda: world.prepare(terms),
         "committed": lambda: world.commit(terms, key),
         "aborted": lambda: world.abort(terms),
         "tombstoned": lambda: world.operate(calls.encode_tombstone(terms.leg_key)),
-    }[end]
+    }
+    again = repeats[end]
     again()
     before = world.balance(world.escrow), world.balance(world.payer.address), world.balance(world.payee)
     for _ in range(2):
@@ -128,7 +131,7 @@ def test_commit_of_an_unknown_leg_is_refused(world: World) -> None:
 def test_other_terms_for_the_same_leg_are_refused(world: World, changed: str) -> None:
     """Prepare, commit and abort of a prepared leg want exactly the terms that were prepared."""
     terms, key = world.prepared()
-    values = {"amount": 999, "lock": hashlib.sha256(bytes(32)).digest(), "prepare_by": terms.prepare_by + 1}
+    values: dict[str, Any] = {"amount": 999, "lock": hashlib.sha256(bytes(32)).digest(), "prepare_by": terms.prepare_by + 1}
     other = replace(terms, **{changed: values.get(changed, world.admin)})
     attempts = [calls.encode_prepare(other, world.sign(other)), calls.encode_commit(other, key), calls.encode_abort(other)]
     for calldata in attempts:
@@ -188,9 +191,12 @@ def test_a_contract_wallet_pays_with_its_owner_s_signature(world: World) -> None
 
 def test_a_late_prepare_is_refused(world: World) -> None:
     """A prepare in a block after prepareBy takes nothing; its repeat, if it was in time, still succeeds."""
-    in_time, _ = world.prepared()
+    in_time, _ = world.leg()
     late, _ = world.leg()
-    world.chain.pass_time(3601)
+    world.chain.rpc("evm_setNextBlockTimestamp", in_time.prepare_by)
+    world.prepare(in_time)
+    world.chain.rpc("evm_setNextBlockTimestamp", in_time.prepare_by + 1)
+    late = replace(late, prepare_by=in_time.prepare_by)
     with pytest.raises(Reverted, match="PrepareTooLate"):
         world.prepare(late)
     assert world.prepare(in_time).events == ()

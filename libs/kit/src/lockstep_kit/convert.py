@@ -9,16 +9,21 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from lockstep.participant.v1 import leg_pb2
 from lockstep.type.v1 import amount_pb2, certificate_pb2, outcome_pb2, plan_pb2, signature_pb2
-
 from lockstep_kit import ids, plan, statements
 from lockstep_kit.amounts import Amount, amount_of
 from lockstep_kit.certificate import AbortAuthority, Binding, Certificate, DeadlinePassed, Decision
 from lockstep_kit.fence import Epoch
-from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.fields import FieldInvalid, require, within
 from lockstep_kit.signing import Signature
 from lockstep_kit.statements import Gate, OutcomeKind, PromiseKind, Verdict
+
+#: First second of the year 9999: what is added to a time stays one that can be written down.
+_SECONDS_END: Final = 253_370_764_800
+#: Canonical bytes hold integers of at most 53 bits.
+_COUNT_END: Final = 2**53
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -68,10 +73,8 @@ def time_from_pb(message: Timestamp, field: str) -> datetime:
     """A moment in UTC, to the microsecond; finer parts are refused, since they would not survive the database."""
     if not 0 <= message.nanos < 1_000_000_000 or message.nanos % 1000:
         raise FieldInvalid(field, "must be a time with microseconds at the finest")
-    try:
-        return datetime.fromtimestamp(message.seconds, UTC).replace(microsecond=message.nanos // 1000)
-    except (ValueError, OverflowError, OSError) as error:
-        raise FieldInvalid(field, "must be a time of the years 1 to 9999") from error
+    require(0 <= message.seconds < _SECONDS_END, field, "must be a time of the years 1970 to 9998")
+    return datetime.fromtimestamp(message.seconds, UTC).replace(microsecond=message.nanos // 1000)
 
 
 def time_to_pb(moment: datetime) -> Timestamp:
@@ -79,6 +82,12 @@ def time_to_pb(moment: datetime) -> Timestamp:
     message = Timestamp()
     message.FromDatetime(moment.astimezone(UTC))
     return message
+
+
+def count_from_pb(count: int, field: str) -> int:
+    """A count or revision that canonical bytes can hold."""
+    require(0 <= count < _COUNT_END, field, "must be 0 to 2^53 - 1")
+    return count
 
 
 def amount_from_pb(message: amount_pb2.Amount) -> Amount:
@@ -295,7 +304,7 @@ def evidence_from_pb(message: outcome_pb2.Evidence) -> statements.Evidence:
                 entry_key=chain.entry_key,
                 entry_status=chain.entry_status,
                 transaction_hash=chain.transaction_hash,
-                block_number=chain.block_number,
+                block_number=count_from_pb(chain.block_number, "evidence.chain.block_number"),
                 block_hash=chain.block_hash,
             )
         case "bank":
@@ -311,7 +320,8 @@ def evidence_from_pb(message: outcome_pb2.Evidence) -> statements.Evidence:
             )
         case "journal":
             journal = message.journal
-            return statements.JournalEvidence(journal.entry_count, journal.head_hash, journal.sealed)
+            entry_count = count_from_pb(journal.entry_count, "evidence.journal.entry_count")
+            return statements.JournalEvidence(entry_count, journal.head_hash, journal.sealed)
         case _:
             raise FieldInvalid("evidence", "must be of a kind that this version knows")
 
@@ -425,7 +435,7 @@ def outcome_from_pb(message: outcome_pb2.SignedOutcome) -> statements.SignedOutc
         kind=enum_from_pb(OUTCOMES, message.kind, "kind"),
         evidence=evidence_from_pb(message.evidence) if message.HasField("evidence") else None,
         refusal=refusal_from_pb(message.refusal) if message.HasField("refusal") else None,
-        revision=message.revision,
+        revision=count_from_pb(message.revision, "revision"),
         settled_at=time_from_pb(message.outcome_time, "outcome_time"),
     )
     return statements.SignedOutcome(outcome, signature_from_pb(message.signature))
@@ -453,11 +463,15 @@ def outcome_to_pb(signed: statements.SignedOutcome) -> outcome_pb2.SignedOutcome
 
 def binding_from_pb(message: leg_pb2.LegBinding) -> Binding:
     """A leg bound to its plan, its form checked; whether it belongs there is `Binding.check`."""
-    require(message.HasField("plan") and message.HasField("leg"), "binding", "must hold plan and leg")
-    header = header_from_pb(message.plan)
+    require(message.HasField("plan"), "plan", "must be present")
+    require(message.HasField("leg"), "leg", "must be present")
+    with within("plan"):
+        header = header_from_pb(message.plan)
+    with within("leg"):
+        leg = leg_from_pb(message.leg, header)
     return Binding(
         header=header,
-        leg=leg_from_pb(message.leg, header),
+        leg=leg,
         index=message.leg_index,
         path=tuple(ids.digest(each, f"inclusion_path[{index}]") for index, each in enumerate(message.inclusion_path)),
         lock=ids.digest(message.lock, "lock"),
@@ -478,18 +492,35 @@ def binding_to_pb(binding: Binding) -> leg_pb2.LegBinding:
 def certificate_from_pb(message: certificate_pb2.DecisionCertificate) -> Certificate:
     """A decision's certificate, its form checked; what it proves is `check_commit`."""
     for field in ("plan", "make", "approve", "release", "decide_time"):
-        require(message.HasField(field), f"certificate.{field}", "must be present")
+        require(message.HasField(field), field, "must be present")
+    with within("plan"):
+        header = header_from_pb(message.plan)
     return Certificate(
-        header=header_from_pb(message.plan),
-        make=gate_from_pb(message.make),
-        approve=gate_from_pb(message.approve),
-        release=gate_from_pb(message.release),
-        votes=tuple(vote_from_pb(each) for each in message.votes),
-        decision=enum_from_pb(DECISIONS, message.decision, "certificate.decision"),
+        header=header,
+        make=_gate_within(message.make, "make"),
+        approve=_gate_within(message.approve, "approve"),
+        release=_gate_within(message.release, "release"),
+        votes=tuple(_vote_within(each, f"votes[{index}]") for index, each in enumerate(message.votes)),
+        decision=enum_from_pb(DECISIONS, message.decision, "decision"),
         delegated_leg_id=message.delegated_leg_id,
-        delegated_outcome=outcome_from_pb(message.delegated_outcome) if message.HasField("delegated_outcome") else None,
-        decided_at=time_from_pb(message.decide_time, "certificate.decide_time"),
+        delegated_outcome=_outcome_within(message.delegated_outcome) if message.HasField("delegated_outcome") else None,
+        decided_at=time_from_pb(message.decide_time, "decide_time"),
     )
+
+
+def _gate_within(message: signature_pb2.GateSignature, prefix: str) -> statements.GateSignature:
+    with within(prefix):
+        return gate_from_pb(message)
+
+
+def _vote_within(message: outcome_pb2.SignedVote, prefix: str) -> statements.SignedVote:
+    with within(prefix):
+        return vote_from_pb(message)
+
+
+def _outcome_within(message: outcome_pb2.SignedOutcome) -> statements.SignedOutcome:
+    with within("delegated_outcome"):
+        return outcome_from_pb(message)
 
 
 def certificate_to_pb(certificate: Certificate) -> certificate_pb2.DecisionCertificate:
@@ -511,17 +542,19 @@ def certificate_to_pb(certificate: Certificate) -> certificate_pb2.DecisionCerti
 
 def authority_from_pb(message: certificate_pb2.AbortAuthority) -> AbortAuthority:
     """Why a leg may be released; what it proves is `check_abort`."""
-    match message.WhichOneof("authority"):
-        case "no_vote":
-            return vote_from_pb(message.no_vote)
-        case "refused":
-            return outcome_from_pb(message.refused)
-        case "gate":
-            return gate_from_pb(message.gate)
-        case "deadline_passed":
-            return DeadlinePassed()
-        case _:
-            raise FieldInvalid("authority", "must be present")
+    kind = message.WhichOneof("authority")
+    if kind is None:
+        raise FieldInvalid("authority", "must be present")
+    with within(kind):
+        match kind:
+            case "no_vote":
+                return vote_from_pb(message.no_vote)
+            case "refused":
+                return outcome_from_pb(message.refused)
+            case "gate":
+                return gate_from_pb(message.gate)
+            case "deadline_passed":
+                return DeadlinePassed()
 
 
 def authority_to_pb(authority: AbortAuthority) -> certificate_pb2.AbortAuthority:

@@ -6,11 +6,11 @@ Rules, in the order in which they are asked (docs/protocol.md, "Fence"):
 2. An epoch older than the stored one: Rejected. A newer one is stored, whatever else becomes of the command, once there is a row to store it in.
 3. What the table says for (phase, command). A leg that is not known has the phase None.
 
-A replay changes nothing and gets the stored answer. Rejected changes nothing of the leg and is never an outcome. Prepare after `prepare_by` is Rejected. Abort of
-an unknown leg is begun, not answered: the participant first asks outside, and then leaves the tombstone RELEASED, which bars a late Prepare. Commit of
-an unknown leg is Rejected, unless the certificate holds this participant's own signed YES, which restores the row. Abort of a refused leg asks outside once more, so that
-RELEASED always means: the outside world confirmed that it cannot execute. After COMMIT there is no way back;
-only a delegated leg may still be told to abort while it is COMMITTING, and then the outside world decides which of the two happened.
+A replay changes nothing and gets the stored answer. Rejected changes nothing of the leg and is never an outcome. Prepare after `prepare_by` is
+Rejected. Abort of an unknown leg is begun, not answered: the participant first asks outside, and then leaves the tombstone RELEASED, which bars a late
+Prepare. Commit of an unknown leg is Rejected, unless the certificate holds this participant's own signed YES, which restores the row. Abort of a
+refused leg asks outside once more, so that RELEASED always means: the outside world confirmed that it cannot execute. After COMMIT there is no way back; only a
+delegated leg may still be told to abort while it is COMMITTING, and then the outside world decides which of the two happened.
 
 The other half of the table says where a leg may go by the participant's own findings (`complete`).
 """

@@ -1,0 +1,82 @@
+"""Named places at which a test can make the process die, wait or fail. Inert unless armed.
+
+A name is `<service>.<operation>.<where>`. Every name is declared where it is used, so that a campaign can count them all and find one that was never hit.
+Armed by the setting LOCKSTEP_FAILPOINTS: `name=action[@nth]`, parted by semicolons; an action is kill, raise or sleep:<milliseconds>.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+from typing import Final
+
+ENVIRONMENT: Final = "LOCKSTEP_FAILPOINTS"
+SLEEP_MILLISECONDS_MAX: Final = 600_000
+
+_declared: set[str] = set()
+_armed: dict[str, _Armed] = {}
+
+
+class FailpointRaised(BaseException):
+    """A failpoint was armed with `raise`; no handler for ordinary errors may swallow it."""
+
+
+@dataclass(slots=True)
+class _Armed:
+    action: str
+    nth: int
+    hits: int = 0
+
+
+def declare(*names: str) -> None:
+    """Make names known, so that they can be armed and counted."""
+    _declared.update(names)
+
+
+def failpoint_names() -> tuple[str, ...]:
+    """Every name that the loaded modules declare, sorted."""
+    return tuple(sorted(_declared))
+
+
+def arm(text: str) -> None:
+    """Arm failpoints; an empty text disarms all.
+
+    Raises:
+        ValueError: a name that nobody declared, or an action that is none.
+    """
+    _armed.clear()
+    for part in filter(None, (piece.strip() for piece in text.split(";"))):
+        name, _, told = part.partition("=")
+        action, _, nth = told.partition("@")
+        verb, _, argument = action.partition(":")
+        if name not in _declared:
+            raise ValueError(f"no failpoint is named {name}")
+        known = verb in ("kill", "raise") and not argument
+        sleeps = verb == "sleep" and argument.isdigit() and int(argument) <= SLEEP_MILLISECONDS_MAX
+        if not known and not sleeps:
+            raise ValueError(f"{action} is no action of a failpoint")
+        _armed[name] = _Armed(action, int(nth or 1))
+
+
+def arm_from_environment() -> None:
+    """Arm what the environment says; called once, when everything is imported."""
+    arm(os.environ.get(ENVIRONMENT, ""))
+
+
+async def failpoint(name: str) -> None:
+    """Do what this place is armed with at its nth hit; nothing otherwise."""
+    if not _armed:
+        return
+    armed = _armed.get(name)
+    if armed is None:
+        return
+    armed.hits += 1
+    if armed.hits != armed.nth:
+        return
+    if armed.action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if armed.action == "raise":
+        raise FailpointRaised(name)
+    await asyncio.sleep(int(armed.action.partition(":")[2]) / 1000)

@@ -1,0 +1,141 @@
+"""What every call passes before its handler: who calls, whether it may, how long it may take; and how errors leave.
+
+One table (caller id -> methods), default deny. The server refuses to start when a registered method has no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from lockstep_kit.errors import LockstepError, as_error, permission_denied, to_status
+from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.rpc import deadlines
+from lockstep_kit.rpc.tls import TRUST_DOMAIN
+
+_log = structlog.get_logger()
+
+#: Anybody with a certificate of the authority may ask whether a service is healthy.
+OPEN_METHODS: Final = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
+ANYBODY: Final = "*"
+
+
+class Access:
+    """Which caller may call which method.
+
+    Keys are SPIFFE ids, prefixes of them that end in "/", or "*" for every caller of the trust domain; values are full method names or "/service/*".
+    """
+
+    def __init__(self, table: Mapping[str, tuple[str, ...]]) -> None:
+        self._table = dict(table)
+
+    def allows(self, caller: str | None, method: str) -> bool:
+        """Whether the caller may call the method."""
+        if caller is None or not caller.startswith(f"spiffe://{TRUST_DOMAIN}/"):
+            return False
+        if method in OPEN_METHODS:
+            return True
+        return any(
+            _matches(method, allowed)
+            for who, methods in self._table.items()
+            if who in (caller, ANYBODY) or (who.endswith("/") and caller.startswith(who))
+            for allowed in methods
+        )
+
+    def covers(self, method: str) -> bool:
+        """Whether any row is about the method."""
+        return method in OPEN_METHODS or any(_matches(method, allowed) for methods in self._table.values() for allowed in methods)
+
+
+def _matches(method: str, allowed: str) -> bool:
+    return method == allowed or (allowed.endswith("/*") and method.startswith(allowed[:-1]))
+
+
+def peer_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+    """SPIFFE id of the caller, as its certificate says; None without one."""
+    found = tuple(context.auth_context().get("peer_spiffe_id", ()))
+    return found[0].decode() if len(found) == 1 else None
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Authorisation, deadlines, well-formedness and errors, around every handler."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """The handler with the guard around it."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method in OPEN_METHODS:
+            return handler
+        # Deserialised inside the guard, so that malformed bytes are the caller's error and not ours.
+        decode = handler.request_deserializer or (lambda octets: octets)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(method, handler.unary_stream, decode), None, handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(method, handler.unary_unary, decode), None, handler.response_serializer
+        )
+
+    def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        caller = peer_id(context)
+        if not self._access.allows(caller, method):
+            _log.warning("call_denied", method=method, caller=caller)
+            raise permission_denied("CALLER_NOT_ALLOWED", "this caller may not call this method")
+        left = context.time_remaining()
+        # gRPC says "no deadline" by a time that is longer than anybody waits.
+        if left is None or left > 10**8:
+            raise LockstepError(grpc.StatusCode.INVALID_ARGUMENT, "DEADLINE_REQUIRED", "every call must carry a deadline")
+        if left < deadlines.MARGIN_SECONDS:
+            raise LockstepError(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_CLOSE", "too little time is left for the call")
+        deadlines.enter(left)
+
+    def _unary(
+        self, method: str, handle: Callable[..., Awaitable[Any]], decode: Callable[[bytes], Any]
+    ) -> Callable[..., Awaitable[Any]]:
+        async def guarded(octets: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                self._admit(method, context)
+                return await handle(_decoded(decode, octets), context)
+            except Exception as error:  # noqa: BLE001 - every error leaves as a status
+                await _leave(method, error, context)
+
+        return guarded
+
+    def _stream(
+        self, method: str, handle: Callable[..., AsyncIterator[Any]], decode: Callable[[bytes], Any]
+    ) -> Callable[..., AsyncIterator[Any]]:
+        async def guarded(octets: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            try:
+                self._admit(method, context)
+                async for message in handle(_decoded(decode, octets), context):
+                    yield message
+            except Exception as error:  # noqa: BLE001 - every error leaves as a status
+                await _leave(method, error, context)
+
+        return guarded
+
+
+def _decoded(decode: Callable[[bytes], Any], octets: bytes) -> Any:
+    try:
+        return decode(octets)
+    except DecodeError as error:
+        raise FieldInvalid("request", "must be a well-formed message of the method's request type") from error
+
+
+async def _leave(method: str, error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    shown = as_error(error)
+    if shown.code is grpc.StatusCode.INTERNAL:
+        _log.error("call_failed", method=method, exc_info=error)
+    status = to_status(shown).SerializeToString()
+    await context.abort(shown.code, shown.message, trailing_metadata=(("grpc-status-details-bin", status),))

@@ -1,0 +1,111 @@
+"""A gRPC server of a service: mutual TLS, guarded, with health, and a drain that ends open streams."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
+from pydantic import BaseModel, ConfigDict, Field
+
+from lockstep_kit.rpc.guard import Access, Guard
+from lockstep_kit.rpc.tls import TlsSettings, server_credentials
+
+_log = structlog.get_logger()
+
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.max_metadata_size", 16_384),
+)
+
+
+class ListenSettings(BaseModel):
+    """Where a server listens and how much it takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; loopback unless told otherwise")
+    port: int = Field(default=0, ge=0, le=65_535, description="port; 0 picks a free one")
+    port_file: Path | None = Field(default=None, description="file to write the port to once the server takes calls")
+    message_bytes_max: int = Field(default=4 << 20, description="largest message that is taken")
+    concurrent_calls_max: int = Field(default=1_000, description="calls at one time; more are refused with RESOURCE_EXHAUSTED")
+    drain_seconds: float = Field(default=5.0, description="time that calls under way get when the server stops")
+
+
+class Server:
+    """A server that takes calls between `start` and `stop`."""
+
+    def __init__(self, listen: ListenSettings, tls: TlsSettings, access: Access) -> None:
+        self._listen = listen
+        self._access = access
+        self._methods: list[str] = []
+        self._drains: list[Callable[[], Awaitable[None]]] = []
+        self._health = health.aio.HealthServicer()
+        tracing = aio_server_interceptor(filter_=filters.negate(filters.health_check()))
+        self._server = grpc.aio.server(
+            interceptors=(tracing, Guard(access)),
+            options=(
+                *_OPTIONS,
+                ("grpc.max_receive_message_length", listen.message_bytes_max),
+                ("grpc.max_send_message_length", listen.message_bytes_max),
+            ),
+            maximum_concurrent_rpcs=listen.concurrent_calls_max,
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self.port = self._server.add_secure_port(f"{listen.host}:{listen.port}", server_credentials(tls))
+
+    def add(self, register: Callable[[Any, Any], None], servicer: object, service: Any) -> None:
+        """Serve a service: its generated `add_…_to_server`, its servicer, and its descriptor."""
+        register(servicer, self._server)
+        self._methods.extend(f"/{service.full_name}/{method.name}" for method in service.methods)
+
+    def on_drain(self, drain: Callable[[], Awaitable[None]]) -> None:
+        """Call this when the server stops taking calls, so that open streams can be ended."""
+        self._drains.append(drain)
+
+    async def start(self) -> None:
+        """Take calls.
+
+        Raises:
+            RuntimeError: a method has no row in the access table.
+        """
+        uncovered = [method for method in self._methods if not self._access.covers(method)]
+        if uncovered:
+            raise RuntimeError(f"no caller is named for {', '.join(uncovered)}")
+        await self._server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        if self._listen.port_file is not None:
+            part = self._listen.port_file.with_suffix(".part")
+            part.write_text(f"{self.port}\n")
+            part.replace(self._listen.port_file)
+        _log.info("serving", host=self._listen.host, port=self.port)
+
+    async def stop(self) -> None:
+        """Take no more calls, end streams, let unary calls finish."""
+        await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        await asyncio.gather(*(drain() for drain in self._drains), return_exceptions=True)
+        await self._server.stop(self._listen.drain_seconds)
+
+
+async def until_told_to_stop(*also: Awaitable[object]) -> None:
+    """Return at SIGTERM or SIGINT, or when one of the other things ends (raising what it raised)."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    waiting = [asyncio.ensure_future(told.wait()), *(asyncio.ensure_future(each) for each in also)]
+    try:
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            each.result()
+    finally:
+        for each in waiting:
+            each.cancel()
