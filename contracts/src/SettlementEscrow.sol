@@ -59,7 +59,7 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
     /// Gas that the token may use in a payout or refund. A token that wants more is claimed, not paid out.
     uint256 public constant TRANSFER_GAS_MAX = 400_000;
     // Gas that must be left before the one or the other begins: a call gets at most 63/64 of what is left (EIP-150), and what
-    // follows it costs something too. Without this, too little gas would look like a token that refuses.
+    // follows it costs something too. So a batch that runs short skips its last items, and keeps what it did before.
     uint256 private constant PREPARE_GAS_LEFT_MIN = PREPARE_GAS_MAX + PREPARE_GAS_MAX / 32 + 30_000;
     uint256 private constant TRANSFER_GAS_LEFT_MIN = TRANSFER_GAS_MAX + TRANSFER_GAS_MAX / 32 + 80_000;
     // Bytes of a failed prepare's answer that are kept: a hostile token may answer with a megabyte.

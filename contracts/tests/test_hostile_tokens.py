@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from contracts_world import SUPPLY, NodeError, Reverted, World, hostile, method
+from contracts_world import SUPPLY, Reverted, World, hostile, method
 
-from lockstep_contracts import LegStatus
+from lockstep_contracts import LegStatus, decode_error
 from lockstep_contracts import escrow as calls
 from lockstep_contracts.events import Aborted, Claimed, Committed, Skipped
 
@@ -94,6 +94,10 @@ def test_a_token_cannot_call_back_into_the_escrow(world: World) -> None:
     world.chain.send(world.admin, world.escrow, calls.GRANT_ROLE.encode(calls.OPERATOR_ROLE, token))
     victim, victim_key = world.prepared()
     terms, key = world.prepared(token=token)
+    unpaid, unpaid_key = world.prepared(token=token)
+    world.set_flag("ReentrantToken", token, "setRefusing", True)
+    world.commit(unpaid, unpaid_key)
+    world.set_flag("ReentrantToken", token, "setRefusing", False)
     inner = [
         calls.encode_commit(victim, victim_key),
         calls.encode_abort(victim),
@@ -111,6 +115,7 @@ def test_a_token_cannot_call_back_into_the_escrow(world: World) -> None:
         called, succeeded = (world.chain.call(token, method(hostile_code, name)()) for name in ("hasCalled", "hasSucceeded"))
         assert (int.from_bytes(called, "big"), int.from_bytes(succeeded, "big")) == (1, 0)
         assert (world.status(victim), world.balance(world.payee, token)) == (LegStatus.PREPARED, 1000)
+        assert world.claimable(token, world.payee) == 1000
         world.assert_conserved(token)
         world.chain.rpc("evm_revert", snapshot)
 
@@ -143,20 +148,33 @@ def test_a_gas_bomb_among_payouts_costs_only_itself(world: World) -> None:
     world.assert_conserved(token)
 
 
-def test_too_little_gas_never_looks_like_a_refusing_token(world: World) -> None:
-    """With any gas limit a payout either arrives or did not begin: it never becomes claimable for want of gas."""
-    terms, key = world.prepared()
-    calldata = calls.encode_try_commit_many([terms], [key])
-    for gas in range(60_000, 640_000, 20_000):
+@pytest.mark.parametrize("size", [1, 12])
+def test_a_batch_that_runs_short_of_gas_keeps_what_it_did(world: World, size: int) -> None:
+    """With too little gas the last items are skipped for that reason; nothing becomes claimable, and the first are paid."""
+    pairs = [world.prepared() for _ in range(size)]
+    calldata = calls.encode_try_commit_many([terms for terms, _ in pairs], [key for _, key in pairs])
+    paid_at = []
+    for gas in range(100_000 + 30_000 * size, 660_000 + 30_000 * size, 40_000):
         snapshot = world.chain.rpc("evm_snapshot")
-        try:
-            receipt = world.operate(calldata, gas=gas)
-        except NodeError:
-            receipt = None
+        receipt = world.operate(calldata, gas=gas)
+        skipped = [decode_error(event.reason) for event in receipt.events if isinstance(event, Skipped)]
+        assert {error.name for error in skipped if error} <= {"GasTooLow"}
+        paid_at.append(size - len(skipped))
+        assert world.balance(world.payee) == 1000 * paid_at[-1]
         assert world.claimable_total() == 0
-        assert world.balance(world.payee) == (1000 if world.status(terms) is LegStatus.COMMITTED else 0)
-        if receipt is not None and world.status(terms) is LegStatus.PREPARED:
-            assert [type(event) for event in receipt.events] == [Skipped]
         world.chain.rpc("evm_revert", snapshot)
+    assert paid_at == sorted(paid_at)
+    assert (paid_at[0], paid_at[-1]) == (0, size)
+    assert size == 1 or set(paid_at) > {0, size}
+
+
+def test_a_batch_of_prepares_that_runs_short_of_gas_keeps_what_it_did(world: World) -> None:
+    """The same for prepares: those that had no gas left are skipped, and can be prepared by the next batch."""
+    legs = [world.leg()[0] for _ in range(8)]
+    calldata = calls.encode_try_prepare_many(legs, [world.sign(terms) for terms in legs])
+    world.operate(calldata, gas=1_400_000)
+    statuses = world.statuses(legs)
+    assert (statuses[0], statuses[-1]) == (LegStatus.PREPARED, LegStatus.NONE)
+    world.assert_conserved()
     world.operate(calldata)
-    assert world.balance(world.payee) == 1000
+    assert world.statuses(legs) == [LegStatus.PREPARED] * 8

@@ -77,8 +77,9 @@ contract VerboseToken is OpenToken {
     }
 }
 
-/// Calls somebody back in the middle of every transfer, and remembers whether that succeeded.
+/// Calls somebody back in the middle of every transfer, and remembers whether that succeeded; refuses while it is told to.
 contract ReentrantToken is OpenToken {
+    bool public isRefusing;
     address public target;
     bytes public payload;
     bool public hasCalled;
@@ -86,11 +87,16 @@ contract ReentrantToken is OpenToken {
 
     constructor() ERC20("Reentrant", "REE") {}
 
+    function setRefusing(bool refusing) external {
+        isRefusing = refusing;
+    }
+
     function arm(address target_, bytes calldata payload_) external {
         (target, payload, hasCalled, hasSucceeded) = (target_, payload_, false, false);
     }
 
     function _update(address from, address to, uint256 amount) internal override {
+        require(!isRefusing, "refusing");
         super._update(from, to, amount);
         if (target != address(0)) {
             hasCalled = true;

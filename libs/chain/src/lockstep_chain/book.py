@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lockstep_chain.judging import Rules
+from lockstep_chain.ports import Log
 from lockstep_contracts.events import Skipped, decode_error, decode_log
 from lockstep_kit.fence import Phase
 from lockstep_kit.participant.ports import Capabilities, LegWork
@@ -21,18 +22,6 @@ class Call:
     data: bytes
     #: Gas that it may use; fixed, so that no node has to be asked.
     gas_limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """One log of a receipt."""
-
-    #: EIP-55 address of the contract that wrote it.
-    address: str
-    #: Its topics (32 bytes each).
-    topics: tuple[bytes, ...]
-    #: Its data.
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

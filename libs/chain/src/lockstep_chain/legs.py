@@ -68,16 +68,13 @@ class ContractOperations:
 
     async def _carry_batch(self, tx: Connection, phase: Phase, batch: Sequence[tuple[LegWork, int]]) -> None:
         call = self._book.call(phase, [work for work, _ in batch])
-        first, attempt = batch[0]
+        first, _ = batch[0]
         # The same legs at the same attempt are the same transaction, whoever queues it and however often.
         parts = [f"{work.plan_id}/{work.leg_id}/{work.revision}/{number}" for work, number in batch]
         key = derived("chain", self._book.contract, phase.value, *parts)
         await leg_store.insert_orders(
             tx,
-            [
-                Carried(work.plan_id, work.leg_id, phase, number, key, self._book.entry_key(work))
-                for work, number in batch
-            ],
+            [Carried(work.plan_id, work.leg_id, phase, number, key, self._book.entry_key(work)) for work, number in batch],
         )
         await self._machine.enqueue(
             tx,
@@ -97,7 +94,14 @@ class ContractOperations:
 class LegJudge:
     """Reads entries at finality and reports what is found."""
 
-    def __init__(self, db: Database, engine: ParticipantEngine, book: ContractBook, operations: ContractOperations, machine: TransactionMachine) -> None:
+    def __init__(
+        self,
+        db: Database,
+        engine: ParticipantEngine,
+        book: ContractBook,
+        operations: ContractOperations,
+        machine: TransactionMachine,
+    ) -> None:
         self._db = db
         self._engine = engine
         self._book = book

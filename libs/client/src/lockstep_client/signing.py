@@ -1,18 +1,23 @@
-"""What people sign: gates with Ed25519, token transfers with EIP-712. Pure, but for `payer_signature`, which takes an unlocked account."""
+"""What people sign: gates with Ed25519, token transfers with EIP-712. Pure, but for `payer_signature`, which takes an unlocked account.
+
+The libraries of the chain are imported where they are used: who signs a gate does not wait for them.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from eth_account.messages import encode_typed_data
-from eth_account.signers.local import LocalAccount
-
-from lockstep_contracts import escrow
 from lockstep_kit.amounts import erc20_asset
 from lockstep_kit.ids import Digest
 from lockstep_kit.plan import Leg, PlanHeader, TokenTransfer
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import Gate, GateSignature, GateStatement, Verdict, sign_gate
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
+
+    from lockstep_contracts import escrow
 
 
 def gate_signature(
@@ -42,6 +47,8 @@ def escrow_terms(header: PlanHeader, leg: Leg, lock: Digest) -> escrow.LegTerms:
     Raises:
         TypeError: the leg is no token transfer.
     """
+    from lockstep_contracts import escrow
+
     if not isinstance(leg.terms, TokenTransfer):
         raise TypeError(f"leg {leg.leg_id} is no token transfer")
     return escrow.LegTerms(
@@ -58,6 +65,10 @@ def escrow_terms(header: PlanHeader, leg: Leg, lock: Digest) -> escrow.LegTerms:
 
 def payer_signature(header: PlanHeader, leg: Leg, lock: Digest, account: LocalAccount) -> bytes:
     """The payer's EIP-712 signature over terms and lock (65 bytes)."""
+    from eth_account.messages import encode_typed_data
+
+    from lockstep_contracts import escrow
+
     terms = escrow_terms(header, leg, lock)
     if not isinstance(leg.terms, TokenTransfer):
         raise TypeError(f"leg {leg.leg_id} is no token transfer")

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lockstep_chain.book import Call, Log, Skip, skipped
+from lockstep_chain.book import Call, Skip, skipped
 from lockstep_chain.judging import Rules, Unmoved
+from lockstep_chain.ports import Log
 from lockstep_contracts import escrow
 from lockstep_kit.amounts import erc20_asset
 from lockstep_kit.certificate import Binding

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import asyncpg
-from lockstep.journal.v1 import entry_pb2, journal_reader_service_pb2, journal_service_pb2
 
 from event_journal.appending import Answer, Verdict
 from event_journal.chain import Event, Verification
 from event_journal.store import entry_of
+from lockstep.journal.v1 import entry_pb2, journal_reader_service_pb2, journal_service_pb2
 from lockstep_kit import ids
 from lockstep_kit.convert import enum_to_pb, signature_to_pb, time_from_pb, time_to_pb
 from lockstep_kit.ids import sha256

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lockstep_chain.book import Call, Log, Skip, skipped
+from lockstep_chain.book import Call, Skip, skipped
 from lockstep_chain.judging import Rules, Unmoved
+from lockstep_chain.ports import Log
 from lockstep_contracts import notary as registry
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.participant.ports import Capabilities, LegWork, PlanOutcome

@@ -101,7 +101,12 @@ def read_commit(command: leg_pb2.CommitCommand, certificate: Certificate, messag
         require(not command.key, "key", "must be absent for evidence legs")
     not_after = time_from_pb(command.not_after, "not_after") if command.HasField("not_after") else None
     delegated = certificate.decision is Decision.DELEGATED
-    require(not delegated or not_after is not None, "not_after", "must be present when the decision is delegated to the leg")
+    # A decision to commit is never too late: only the delegated leg may be refused for the time it takes to arrive.
+    require(
+        delegated == (not_after is not None),
+        "not_after",
+        "must be present when, and only when, the decision is delegated to the leg",
+    )
     closing = _closing_of(command, binding)
     order = CommitOrder(
         certificate=certificate,
@@ -214,15 +219,16 @@ def _vote_of(
     return None
 
 
-def work_of(record: LegRecord) -> LegWork:
-    """A stored leg as the participant's own code is told of it.
+def work_of(record: LegRecord, binding: Binding | None = None) -> LegWork:
+    """A stored leg as the participant's own code is told of it; its binding is read from the row unless it is at hand.
 
     Raises:
         AssertionError: the row holds an epoch and nothing else.
     """
     if record.fence.phase is None or record.binding is None or record.since is None:
         raise AssertionError("a leg that is not known has no work")
-    binding = binding_from_pb(leg_pb2.LegBinding.FromString(record.binding))
+    if binding is None:
+        binding = binding_from_pb(leg_pb2.LegBinding.FromString(record.binding))
     journal = binding.leg.kind is LegKind.JOURNAL
     return LegWork(
         binding=binding,

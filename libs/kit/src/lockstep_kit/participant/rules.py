@@ -5,6 +5,7 @@ What a command may do is `lockstep_kit.fence`; what authorises it is `lockstep_k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
@@ -19,6 +20,7 @@ from lockstep_kit.participant.records import (
     CommitOrder,
     Item,
     ItemReason,
+    LegKey,
     LegRecord,
     PrepareOrder,
     Rejection,
@@ -186,20 +188,31 @@ def answer(item: Item, record: LegRecord | None, ruled: Ruling | Rejection) -> A
 
 
 def verdict_of(command: Command, phase: Phase) -> Verdict:
-    """How a command that the fence accepted stands in a phase."""
+    """How a command that the fence accepted stands in a phase; another command may have overtaken it meanwhile."""
+    if phase.working and not (command is Command.PREPARE and phase is Phase.COMMITTING):
+        return Verdict.PENDING
     match command, phase:
-        case (Command.PREPARE, Phase.PREPARING) | (Command.COMMIT, Phase.COMMITTING) | (Command.ABORT, Phase.ABORTING):
-            return Verdict.PENDING
         case Command.ABORT, Phase.COMMITTED:
             # Nothing was released, and REFUSED would say that it never executes: the report says that it did.
             return Verdict.REJECTED
         case Command.ABORT, _:
             return Verdict.DONE
-        case Command.COMMIT, Phase.ABORTING:
-            return Verdict.PENDING
         case _, Phase.REFUSED | Phase.RELEASED:
             return Verdict.REFUSED
-        case Command.PREPARE, Phase.ABORTING:
-            return Verdict.PENDING
         case _:
             return Verdict.DONE
+
+
+def once_each(entries: Sequence[Item | Answer]) -> list[Item | Answer]:
+    """The same batch, in which a leg that comes again is Rejected."""
+    seen: set[LegKey] = set()
+    kept: list[Item | Answer] = []
+    for entry in entries:
+        if isinstance(entry, Item) and entry.key_of_leg in seen:
+            twice = Rejection(ItemReason.LEG_TWICE, "the leg has been named before in this batch")
+            kept.append(Answer(*entry.key_of_leg, Verdict.REJECTED, rejection=twice))
+            continue
+        if isinstance(entry, Item):
+            seen.add(entry.key_of_leg)
+        kept.append(entry)
+    return kept

@@ -1,0 +1,271 @@
+"""The validator agent: a person's stand-in with its own process, its own key and its own eyes.
+
+For each plan that waits for validation it inspects the evidence itself and signs once. The signed request is on disk before it is sent, so that a restarted
+agent sends the very same request again and never a second one. Whatever does not hold keeps it from signing, and it says what; only when told so by a setting
+does it sign a REJECT, and never for something that may come to hold by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import grpc
+import structlog
+
+from lockstep.coordinator.v1.settlement_pb2 import PLAN_STATE_VALIDATING
+from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
+from lockstep_client.client import LockstepClient
+from lockstep_client.convert import PlanView, plan_from_pb
+from lockstep_client.evidence import JOURNAL_SILENT, Finding
+from lockstep_client.inspection import Inspector
+from lockstep_client.signing import gate_signature
+from lockstep_client.watching import Change, Snapshot
+from lockstep_kit import ids
+from lockstep_kit.convert import gate_to_pb, time_from_pb
+from lockstep_kit.errors import LockstepError
+from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.ids import NONCE_BYTES
+from lockstep_kit.signing import SigningKey
+from lockstep_kit.statements import Gate, Verdict
+
+_log = structlog.get_logger()
+
+VALIDATING: Final = "VALIDATING"
+#: States from which a plan may still come to be validated.
+_BEFORE: Final = frozenset(
+    {"DRAFT", "INITIATED", "PRECONDITIONS_PENDING", "READY_FOR_PREPARE", "PREPARED", "EXECUTING", "PARTIALLY_EXECUTED", VALIDATING}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """How the agent works."""
+
+    #: How long a signature opens the gate.
+    signature_seconds: float = 300.0
+    #: Pause between two looks at the list of plans.
+    poll_seconds: float = 0.5
+    #: First pause before a plan is inspected again; it doubles.
+    again_seconds_min: float = 0.1
+    #: Longest pause before a plan is inspected again.
+    again_seconds_max: float = 10.0
+    #: How long a journal that is late or down holds up a signature.
+    journal_seconds_max: float = 10.0
+    #: Whether evidence that cannot come to hold is answered with a signed REJECT.
+    rejects: bool = False
+
+
+class Conclusion(StrEnum):
+    """What the agent did about a plan."""
+
+    SIGNED = "SIGNED"
+    REJECTED = "REJECTED"
+    REFUSED = "REFUSED"
+    WAITS = "WAITS"
+    NOT_ASKED = "NOT_ASKED"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the agent found and did."""
+
+    #: The plan.
+    plan_id: str
+    #: What was done.
+    conclusion: Conclusion
+    #: What does not hold.
+    findings: tuple[Finding, ...] = ()
+    #: One sentence, or "".
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A plan that is not done with."""
+
+    #: When it was first seen, by the loop's clock.
+    since: float
+    #: Pause before the next look.
+    pause: float
+    #: When it is looked at next, by the loop's clock.
+    next_at: float
+    #: What was said of it last, so that it is said once.
+    said: tuple[Finding, ...] = ()
+
+
+class ValidatorAgent:
+    """Validates plans with one key."""
+
+    def __init__(
+        self,
+        client: LockstepClient,
+        inspector: Inspector,
+        key: SigningKey,
+        requests: Path,
+        settings: AgentSettings | None = None,
+        report: Callable[[Judgement], None] = lambda _: None,
+    ) -> None:
+        self._client = client
+        self._inspector = inspector
+        self._key = key
+        self._requests = requests
+        self._settings = settings or AgentSettings()
+        self._report = report
+        self._open: dict[str, _Open] = {}
+        self._done: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Validate whatever waits, until cancelled. An unreachable coordinator is waited for."""
+        while True:
+            try:
+                waiting = [plan_from_pb(plan) async for plan in self._client.list_plans(states=(PLAN_STATE_VALIDATING,))]
+                await self._look_at(waiting)
+            except LockstepError as error:
+                if error.code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    raise
+                _log.warning("coordinator_unreachable", reason=error.reason)
+            except FieldInvalid as error:
+                _log.error("plan_malformed", field=error.field, rule=error.rule)
+            await asyncio.sleep(self._settings.poll_seconds)
+
+    async def _look_at(self, waiting: Sequence[PlanView]) -> None:
+        present = {view.header.plan_id for view in waiting}
+        self._open = {plan_id: each for plan_id, each in self._open.items() if plan_id in present}
+        self._done = {plan_id: digest for plan_id, digest in self._done.items() if plan_id in present}
+        now = asyncio.get_running_loop().time()
+        for view in waiting:
+            plan_id = view.header.plan_id
+            if self._done.get(plan_id) == _place(view):
+                continue
+            each = self._open.setdefault(plan_id, _Open(now, self._settings.again_seconds_min, now))
+            if each.next_at <= now:
+                await self._turn(view, each)
+
+    async def _turn(self, view: PlanView, each: _Open) -> Judgement:
+        loop = asyncio.get_running_loop()
+        judgement = await self.validate(view, waited_seconds=loop.time() - each.since)
+        if judgement.conclusion in (Conclusion.WAITS, Conclusion.REFUSED) and not judgement.detail:
+            each.next_at, each.pause = loop.time() + each.pause, min(each.pause * 2, self._settings.again_seconds_max)
+            if judgement.findings == each.said:
+                return judgement
+            each.said = judgement.findings
+        else:
+            self._open.pop(view.header.plan_id, None)
+            self._done[view.header.plan_id] = _place(view)
+        self._report(judgement)
+        return judgement
+
+    async def validate_one(self, plan_id: str) -> Judgement:
+        """Follow one plan until it was validated, or can no longer be.
+
+        Raises:
+            LockstepError: there is no such plan, or the coordinator stays unreachable.
+        """
+        async for news in self._client.watch_plan(plan_id):
+            state = plan_from_pb(news.plan).state if isinstance(news, Snapshot) else ""
+            if isinstance(news, Change) and news.event.WhichOneof("event") != "transition":
+                continue
+            view = plan_from_pb(await self._client.get_plan(plan_id))
+            state = view.state
+            if state == VALIDATING:
+                return await self._until_done(plan_id)
+            if state not in _BEFORE:
+                break
+        return Judgement(plan_id, Conclusion.NOT_ASKED, detail="the plan does not wait for validation any more")
+
+    async def _until_done(self, plan_id: str) -> Judgement:
+        loop = asyncio.get_running_loop()
+        each = _Open(loop.time(), self._settings.again_seconds_min, loop.time())
+        while True:
+            view = plan_from_pb(await self._client.get_plan(plan_id))
+            if view.state != VALIDATING:
+                return Judgement(plan_id, Conclusion.NOT_ASKED, detail="the plan does not wait for validation any more")
+            judgement = await self._turn(view, each)
+            if judgement.conclusion is not Conclusion.WAITS:
+                return judgement
+            await asyncio.sleep(max(each.next_at - loop.time(), 0.0))
+
+    async def validate(self, view: PlanView, *, waited_seconds: float = 0.0) -> Judgement:
+        """Inspect a plan and sign, once. What was signed before a crash is sent again as it was."""
+        plan_id = view.header.plan_id
+        stored = self._stored(view)
+        if stored is not None:
+            verdict = Verdict.APPROVE if stored.signature.evidence_digest and stored.signature.verdict == 1 else Verdict.REJECT
+            return await self._send(plan_id, stored, verdict, ())
+        findings = tuple(await self._inspector.inspect(view))
+        if waited_seconds >= self._settings.journal_seconds_max:
+            findings = tuple(each for each in findings if each.rule not in JOURNAL_SILENT)
+        if not findings:
+            return await self._send(plan_id, self._signed(view, Verdict.APPROVE), Verdict.APPROVE, ())
+        if any(each.may_pass for each in findings):
+            return Judgement(plan_id, Conclusion.WAITS, findings)
+        if self._settings.rejects:
+            return await self._send(plan_id, self._signed(view, Verdict.REJECT), Verdict.REJECT, findings)
+        return Judgement(plan_id, Conclusion.REFUSED, findings)
+
+    async def _send(self, plan_id: str, request: SignGateRequest, verdict: Verdict, findings: tuple[Finding, ...]) -> Judgement:
+        done = Conclusion.SIGNED if verdict is Verdict.APPROVE else Conclusion.REJECTED
+        try:
+            await self._client.send_gate(request)
+        except LockstepError as error:
+            if error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise
+            return Judgement(plan_id, Conclusion.REFUSED, findings, f"the coordinator refused the signature: {error}")
+        return Judgement(plan_id, done, findings)
+
+    def _signed(self, view: PlanView, verdict: Verdict) -> SignGateRequest:
+        """A fresh request, on disk before anybody sees it."""
+        statement = gate_signature(
+            self._key,
+            Gate.VALIDATE,
+            view.header.digest,
+            nonce=secrets.token_bytes(NONCE_BYTES),
+            expires_at=datetime.now(UTC) + timedelta(seconds=self._settings.signature_seconds),
+            verdict=verdict,
+            evidence_digest=view.evidence_digest,
+        )
+        plan_id = view.header.plan_id
+        request_id = ids.derived("validate", self._key.public.key_id, plan_id, statement.statement.nonce.hex())
+        request = SignGateRequest(request_id=request_id, plan_id=plan_id, signature=gate_to_pb(statement))
+        write_durably(self._file(view), request.SerializeToString(deterministic=True))
+        return request
+
+    def _stored(self, view: PlanView) -> SignGateRequest | None:
+        """The request that was signed for this plan with this evidence, while it opens the gate."""
+        try:
+            request = SignGateRequest.FromString(self._file(view).read_bytes())
+        except FileNotFoundError:
+            return None
+        return request if time_from_pb(request.signature.expire_time, "expire_time") > datetime.now(UTC) else None
+
+    def _file(self, view: PlanView) -> Path:
+        return self._requests / f"{_place(view)}.request"
+
+
+def _place(view: PlanView) -> str:
+    """A plan with its evidence: after a leg was driven anew there is other evidence, and another signature is asked for."""
+    return f"{view.header.plan_id}-{(view.evidence_digest or b'').hex()[:16]}"
+
+
+def write_durably(path: Path, octets: bytes) -> None:
+    """Write a file whole or not at all, mode 0600, and have it outlive a loss of power."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,107 @@
+"""Calls to a service: a deadline always, another try only where the same request may be sent again. No rules of the protocol live here.
+
+Only UNAVAILABLE is tried again (AIP-194), and a bounded number of times. A request carries the id that was drawn for it, so that a try whose answer was lost
+is the same request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from lockstep_kit.errors import LockstepError, from_rpc
+from lockstep_kit.loops import back_off_seconds
+from lockstep_kit.rpc import call_seconds
+
+_Response = TypeVar("_Response")
+
+#: A stream that ends so may be begun again: the connection was lost, the service drains, or the stream's own time is over.
+_AGAIN: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+_rng: Final = random.Random()  # noqa: S311 - jitter, no secret
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """How long calls may take and how often they are tried."""
+
+    #: Deadline of one try.
+    deadline_seconds: float = 10.0
+    #: Tries of one call at the most.
+    attempts_max: int = 6
+    #: Longest pause between tries.
+    pause_seconds_max: float = 2.0
+    #: Deadline of one stream; a watch then begins another where this one ended.
+    stream_seconds: float = 300.0
+    #: Longest silence of a stream, heartbeats included, before it is given up as dead.
+    silence_seconds_max: float = 45.0
+    #: Longest time in which a watch may fail to reach any replica before it gives up.
+    unreachable_seconds_max: float = 120.0
+
+
+async def unary(call: Callable[[float], Awaitable[_Response]], settings: CallSettings) -> _Response:
+    """The answer of a call; `call` is given the deadline of each try in seconds.
+
+    Raises:
+        LockstepError: the service's refusal, or UNAVAILABLE after the last try.
+    """
+    for attempt in range(settings.attempts_max):
+        try:
+            return await call(call_seconds(settings.deadline_seconds))
+        except grpc.aio.AioRpcError as failure:
+            error = from_rpc(failure)
+        if error.code is not grpc.StatusCode.UNAVAILABLE or attempt + 1 == settings.attempts_max:
+            raise error
+        await pause(attempt, settings, error)
+    raise AssertionError("a call has at least one try")
+
+
+async def pause(attempt: int, settings: CallSettings, error: LockstepError | None = None) -> None:
+    """Wait before the next try: capped exponential back-off with jitter, and no less than the service asked for, within the cap."""
+    seconds = back_off_seconds(attempt, _rng, most=settings.pause_seconds_max)
+    if error is not None and error.retry_after is not None:
+        seconds = max(seconds, error.retry_after.total_seconds())
+    await asyncio.sleep(min(seconds, settings.pause_seconds_max))
+
+
+async def stream(
+    begin: Callable[[float], grpc.aio.UnaryStreamCall[Any, _Response]],
+    settings: CallSettings,
+    *,
+    starts_over: Callable[[LockstepError], bool] = lambda _: False,
+) -> AsyncIterator[_Response]:
+    """The messages of a stream that is begun again, with capped back-off, whenever it is lost; ends when the service ends it.
+
+    `begin` is given the deadline in seconds and asks from the caller's present place; `starts_over` may change that place after a refusal and say so.
+
+    Raises:
+        LockstepError: the service's refusal, or nothing was heard for `unreachable_seconds_max`.
+    """
+    failures, heard_at = 0, time.monotonic()
+    while True:
+        call = begin(settings.stream_seconds)
+        messages = call.__aiter__()
+        try:
+            while True:
+                message = await asyncio.wait_for(anext(messages), settings.silence_seconds_max)
+                failures, heard_at = 0, time.monotonic()
+                yield message
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            error = LockstepError(grpc.StatusCode.UNAVAILABLE, "STREAM_SILENT", "the stream brought no heartbeat")
+        except grpc.aio.AioRpcError as failure:
+            error = from_rpc(failure)
+        finally:
+            call.cancel()
+        if starts_over(error):
+            continue
+        if error.code not in _AGAIN or time.monotonic() - heard_at > settings.unreachable_seconds_max:
+            raise error
+        failures += 1
+        await pause(failures, settings, error)

@@ -1,0 +1,134 @@
+"""Reads a validator's own node: plain JSON-RPC, no library that could decide anything. What it reads is judged in `chain_evidence`."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+from eth_utils.address import to_checksum_address
+
+from lockstep_client.chain_evidence import ChainFacts, LoggedCommit
+from lockstep_client.reading import ReadingFailed
+from lockstep_contracts.escrow import LegStatus, decode_leg_of, encode_leg_of, leg_key
+from lockstep_contracts.events import Committed, decode_log, event_topic
+from lockstep_kit.plan import Leg, PlanHeader, TokenTransfer
+from lockstep_kit.statements import ChainEvidence
+
+READ_SECONDS: Final = 10.0
+
+
+class ChainReader:
+    """A node, asked over HTTP. An async context manager."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=READ_SECONDS))
+        self._number = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._session.close()
+
+    async def facts(self, leg: Leg, header: PlanHeader, evidence: ChainEvidence) -> ChainFacts:
+        """Everything that the leg's check needs to know.
+
+        Raises:
+            ReadingFailed: the node cannot be asked, or answers with something else.
+        """
+        if not isinstance(leg.terms, TokenTransfer):
+            raise TypeError(f"leg {leg.leg_id} is no token transfer")
+        key = leg_key(header.digest, leg.leg_id)
+        status, terms_digest = await self._leg_of(leg.terms.escrow, key)
+        if evidence.transaction_hash:
+            succeeded, logs = await self._logs_of_transaction(evidence.transaction_hash)
+        else:
+            succeeded, logs = None, await self._logs_of_leg(leg.terms.escrow, key)
+        return ChainFacts(
+            chain=f"eip155:{_integer(await self._ask('eth_chainId'))}",
+            status=status,
+            terms_digest=terms_digest,
+            evidence_block_hash=await self._block_hash(evidence.block_number),
+            commits=tuple([await self._located(log) for log in logs if _commit(log) is not None]),
+            transaction_succeeded=succeeded,
+        )
+
+    async def _leg_of(self, escrow: str, key: bytes) -> tuple[LegStatus, bytes]:
+        call = {"to": escrow, "data": "0x" + encode_leg_of(key).hex()}
+        result = _octets(await self._ask("eth_call", call, "latest"))
+        try:
+            return decode_leg_of(result)
+        except Exception as error:
+            raise ReadingFailed("chain", f"{escrow} does not answer as an escrow does") from error
+
+    async def _logs_of_transaction(self, transaction_hash: bytes) -> tuple[bool, list[dict[str, Any]]]:
+        receipt = await self._ask("eth_getTransactionReceipt", "0x" + transaction_hash.hex())
+        if not isinstance(receipt, dict):
+            return False, []
+        return _integer(receipt.get("status")) == 1, _logs(receipt.get("logs"))
+
+    async def _logs_of_leg(self, escrow: str, key: bytes) -> list[dict[str, Any]]:
+        topics = ["0x" + event_topic(Committed).hex(), "0x" + key.hex()]
+        wanted = {"address": escrow, "fromBlock": "0x0", "toBlock": "latest", "topics": topics}
+        return _logs(await self._ask("eth_getLogs", wanted))
+
+    async def _located(self, log: dict[str, Any]) -> LoggedCommit:
+        event = _commit(log)
+        if event is None:
+            raise AssertionError("only payouts are located")
+        number = _integer(log.get("blockNumber"))
+        return LoggedCommit(
+            contract=to_checksum_address(str(log.get("address"))),
+            event=event,
+            transaction_hash=_octets(log.get("transactionHash")),
+            block_number=number,
+            block_hash=_octets(log.get("blockHash")),
+            canonical_hash=await self._block_hash(number),
+        )
+
+    async def _block_hash(self, number: int) -> bytes:
+        block = await self._ask("eth_getBlockByNumber", hex(number), False)  # noqa: FBT003 - JSON-RPC takes booleans by position
+        return _octets(block.get("hash")) if isinstance(block, dict) else b""
+
+    async def _ask(self, method: str, *parameters: Any) -> Any:
+        self._number += 1
+        request = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": list(parameters)}
+        try:
+            async with self._session.post(self._url, json=request) as response:
+                if response.status != 200:
+                    raise ReadingFailed("chain", f"the node answered {method} with HTTP {response.status}")
+                answer = await response.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ReadingFailed("chain", f"the node cannot be asked for {method}: {type(error).__name__}") from error
+        if not isinstance(answer, dict) or "error" in answer or "result" not in answer:
+            raise ReadingFailed("chain", f"the node answered {method} with an error")
+        return answer["result"]
+
+
+def _commit(log: dict[str, Any]) -> Committed | None:
+    event = decode_log([_octets(topic) for topic in log.get("topics") or ()], _octets(log.get("data")))
+    return event if isinstance(event, Committed) else None
+
+
+def _logs(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise ReadingFailed("chain", "the node's logs have another form")
+    return value
+
+
+def _integer(value: Any) -> int:
+    try:
+        return int(value, 16)
+    except (TypeError, ValueError) as error:
+        raise ReadingFailed("chain", "the node answered with something that is no quantity") from error
+
+
+def _octets(value: Any) -> bytes:
+    if not isinstance(value, str) or not value.startswith("0x"):
+        raise ReadingFailed("chain", "the node answered with something that is no hex text")
+    try:
+        return bytes.fromhex(value[2:])
+    except ValueError as error:
+        raise ReadingFailed("chain", "the node answered with something that is no hex text") from error

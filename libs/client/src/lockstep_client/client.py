@@ -1,0 +1,155 @@
+"""Async client of the coordinator.
+
+Every logical request has one request id, however often it is sent. Refusals arrive as `LockstepError` with the service's reason; UNAVAILABLE means that
+nothing is known, and the same request may be sent again with the same id.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Collection, Mapping
+from types import TracebackType
+from typing import Final, Self
+
+from lockstep.coordinator.v1 import settlement_service_pb2 as messages
+from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanState, Transition
+from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
+from lockstep_client.calls import CallSettings, unary
+from lockstep_client.planfile import DraftPlan
+from lockstep_client.watching import PlanNews, watch_plan
+from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb
+from lockstep_kit.ids import LegId
+from lockstep_kit.rpc import TlsSettings, channel
+from lockstep_kit.statements import GateSignature
+
+MESSAGE_BYTES_MAX: Final = 16 << 20
+
+
+def draw_request_id() -> str:
+    """A fresh request id."""
+    return str(uuid.uuid4())
+
+
+class LockstepClient:
+    """The coordinator, over one mTLS channel. An async context manager; not bound to one replica."""
+
+    def __init__(self, target: str, tls: TlsSettings, settings: CallSettings | None = None) -> None:
+        self._settings = settings or CallSettings()
+        self._channel = channel(target, tls, message_bytes_max=MESSAGE_BYTES_MAX)
+        self._stub = SettlementServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the channel; calls under way end."""
+        await self._channel.close()
+
+    async def create_plan(self, draft: DraftPlan, make: GateSignature, *, request_id: str | None = None) -> Plan:
+        """The accepted plan, with its legs' locks. Nothing is asked of anyone yet.
+
+        Raises:
+            LockstepError: the plan breaks a rule, the maker may not, or the request id was used for something else.
+        """
+        request = messages.CreatePlanRequest(
+            request_id=request_id or draw_request_id(),
+            header=header_to_pb(draft.header),
+            legs=[leg_to_pb(leg) for leg in draft.legs],
+            make=gate_to_pb(make),
+        )
+        answer = await unary(lambda seconds: self._stub.CreatePlan(request, timeout=seconds), self._settings)
+        return answer.plan
+
+    async def execute_plan(self, plan_id: str, payer_signatures: Mapping[LegId, bytes], *, request_id: str | None = None) -> Plan:
+        """The started plan; it returns at once.
+
+        Raises:
+            LockstepError: the plan is in another state, or a payer's signature is missing.
+        """
+        request = messages.ExecutePlanRequest(
+            request_id=request_id or draw_request_id(),
+            plan_id=plan_id,
+            payer_signatures=[
+                messages.PayerSignature(leg_id=leg_id, signature=signature) for leg_id, signature in payer_signatures.items()
+            ],
+        )
+        answer = await unary(lambda seconds: self._stub.ExecutePlan(request, timeout=seconds), self._settings)
+        return answer.plan
+
+    async def get_plan(self, plan_id: str) -> Plan:
+        """The plan as it stands.
+
+        Raises:
+            LockstepError: there is no such plan.
+        """
+        request = messages.GetPlanRequest(plan_id=plan_id)
+        answer = await unary(lambda seconds: self._stub.GetPlan(request, timeout=seconds), self._settings)
+        return answer.plan
+
+    async def list_plans(self, *, states: Collection[PlanState.ValueType] = (), page_size: int = 50) -> AsyncIterator[Plan]:
+        """Plans, newest first, fetched page by page as they are asked for."""
+        token = ""
+        while True:
+            request = messages.ListPlansRequest(page_size=page_size, page_token=token, states=list(states))
+            page = await self._list_plans(request)
+            for plan in page.plans:
+                yield plan
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def _list_plans(self, request: messages.ListPlansRequest) -> messages.ListPlansResponse:
+        return await unary(lambda seconds: self._stub.ListPlans(request, timeout=seconds), self._settings)
+
+    async def cancel_plan(self, plan_id: str, cancel: GateSignature, *, etag: str = "", request_id: str | None = None) -> Plan:
+        """The plan, stopped before its decision.
+
+        Raises:
+            LockstepError: it is decided already, has changed since the etag, or the signer may not.
+        """
+        request = messages.CancelPlanRequest(
+            request_id=request_id or draw_request_id(), plan_id=plan_id, cancel=gate_to_pb(cancel), etag=etag
+        )
+        answer = await unary(lambda seconds: self._stub.CancelPlan(request, timeout=seconds), self._settings)
+        return answer.plan
+
+    async def sign_gate(self, plan_id: str, signature: GateSignature, *, request_id: str | None = None) -> Plan:
+        """The plan after the signature.
+
+        Raises:
+            LockstepError: the gate is not open, or the signer may not.
+        """
+        return await self.send_gate(
+            messages.SignGateRequest(request_id=request_id or draw_request_id(), plan_id=plan_id, signature=gate_to_pb(signature))
+        )
+
+    async def send_gate(self, request: messages.SignGateRequest) -> Plan:
+        """The plan after a signature whose request was put together, and perhaps stored, before."""
+        answer = await unary(lambda seconds: self._stub.SignGate(request, timeout=seconds), self._settings)
+        return answer.plan
+
+    async def list_transitions(self, plan_id: str, *, page_size: int = 100) -> AsyncIterator[Transition]:
+        """The plan's transitions in order, fetched page by page."""
+        token = ""
+        while True:
+            request = messages.ListTransitionsRequest(plan_id=plan_id, page_size=page_size, page_token=token)
+            page = await self._list_transitions(request)
+            for transition in page.transitions:
+                yield transition
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def _list_transitions(self, request: messages.ListTransitionsRequest) -> messages.ListTransitionsResponse:
+        return await unary(lambda seconds: self._stub.ListTransitions(request, timeout=seconds), self._settings)
+
+    def watch_plan(self, plan_id: str, *, resume_token: str = "") -> AsyncIterator[PlanNews]:
+        """The plan's snapshot, then its changes without gap or duplicate, until its last; reconnects by itself.
+
+        Raises:
+            LockstepError: there is no such plan, or no replica was reached for `unreachable_seconds_max`.
+        """
+        return watch_plan(self._stub, plan_id, self._settings, resume_token=resume_token)

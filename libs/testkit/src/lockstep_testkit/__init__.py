@@ -1,0 +1,1 @@
+"""Real databases and certificates for tests."""

@@ -1,0 +1,69 @@
+"""Fixtures for every package's tests, as a pytest plugin: nothing is started, and no library is imported, before a test asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+if TYPE_CHECKING:
+    from lockstep_kit.rpc.tls import TlsSettings
+    from lockstep_sandbox.authority import Authority
+    from lockstep_testkit.databases import Databases, TestDatabase
+
+
+@pytest.fixture(scope="session")
+def superuser_url() -> Iterator[str]:
+    """URL of a superuser of the run's database server, with password."""
+    from lockstep_testkit.databases import database_server
+
+    with database_server() as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def databases(superuser_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Databases]:
+    """The run's databases."""
+    from lockstep_testkit.databases import Databases
+
+    made = Databases(superuser_url, tmp_path_factory.mktemp("databases"))
+    yield made
+    await made.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def database_for(databases: Databases) -> AsyncIterator[Callable[..., Awaitable[TestDatabase]]]:
+    """Makes a migrated database of a service for this test: `await database_for("event_journal")`."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(service: str, migrations: Path | None = None) -> TestDatabase:
+            database = await databases.create(service, migrations)
+            stack.push_async_callback(databases.drop, database)
+            return database
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority for the run."""
+    from lockstep_sandbox.authority import Authority
+
+    return Authority.create(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def tls_for(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TlsSettings]:
+    """Makes a certificate: `tls_for("spiffe://lockstep.local/coordinator")`; once for each identity."""
+    issued: dict[str, TlsSettings] = {}
+
+    def issue(spiffe_id: str) -> TlsSettings:
+        if spiffe_id not in issued:
+            issued[spiffe_id] = authority.issue(spiffe_id, tmp_path_factory.mktemp("certificates"))
+        return issued[spiffe_id]
+
+    return issue

@@ -1,0 +1,13 @@
+"""The declared schema; migrations make it, and a test shows that both agree."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from lockstep_chain import leg_store, schema
+from lockstep_kit.participant.schema import participant_tables
+
+METADATA = sa.MetaData()
+participant_tables(METADATA)
+schema.transaction_tables(METADATA)
+leg_store.order_tables(METADATA)

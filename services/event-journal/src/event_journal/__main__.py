@@ -1,0 +1,5 @@
+"""`python -m event_journal`."""
+
+from event_journal.main import main
+
+main()

@@ -1,0 +1,169 @@
+"""Chains: what verifies, and what is named when something does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from event_journal.appending import Head, Known, Verdict, append
+from event_journal.chain import CLOSED, GENESIS, Entry, Event, entry_bytes, link, verify
+from lockstep_kit.canonical import canonical
+from lockstep_kit.ids import PlanId, journal_event_id, sha256
+from lockstep_kit.registry import Participant, RegisteredKey, Registry
+from lockstep_kit.signing import SigningKey
+
+PLAN = PlanId("1b4e28ba-2fa1-4d3b-8bd4-0a1f0f9c2b11")
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+KEY = SigningKey(bytes(range(32)))
+STRANGER = SigningKey(bytes(32))
+
+
+def registry_of(*keys: SigningKey) -> Registry:
+    valid = [RegisteredKey(key.public, NOW - timedelta(days=1), NOW + timedelta(days=1)) for key in keys]
+    return Registry([], [Participant("event-journal", tuple(valid))])
+
+
+REGISTRY = registry_of(KEY)
+
+
+def event(sequence: int, **changes: object) -> Event:
+    made = Event(
+        plan_id=PLAN,
+        sequence=sequence,
+        event_id=journal_event_id(PLAN, sequence),
+        type="plan.created" if sequence == 1 else "plan.initiated",
+        actor="alice",
+        actor_role="maker",
+        event_time=NOW,
+        payload=canonical({"plan_digest": "00" * 32, "n": sequence}),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def chain_of(count: int) -> list[Entry]:
+    chain: list[Entry] = []
+    for sequence in range(1, count + 1):
+        chain.append(link(event(sequence), chain[-1].entry_hash if chain else GENESIS, KEY))
+    return chain
+
+
+def rules(chain: list[Entry], registry: Registry = REGISTRY) -> set[str]:
+    return {finding.rule for finding in verify(chain, registry).findings}
+
+
+def test_untouched_chain_is_valid() -> None:
+    """A chain as it was written verifies, with its count and head."""
+    chain = chain_of(5)
+    found = verify(chain, REGISTRY)
+    assert found.valid
+    assert (found.entry_count, found.head_hash, found.sealed) == (5, chain[-1].entry_hash, False)
+
+
+def test_every_change_is_named() -> None:
+    """A changed, dropped, swapped or foreign entry is found, and the rule it breaks is named."""
+    chain = chain_of(5)
+    tampered = replace(chain[2], event=replace(chain[2].event, actor="mallory"))
+    assert rules([*chain[:2], tampered, *chain[3:]]) == {"ENTRY_CHANGED"}
+    payload = replace(chain[2], event=replace(chain[2].event, payload=canonical({"n": 99})))
+    assert rules([*chain[:2], payload, *chain[3:]]) == {"ENTRY_CHANGED"}
+    assert {"SEQUENCE_GAP", "LINK_BROKEN"} <= rules([*chain[:2], *chain[3:]])
+    assert {"SEQUENCE_GAP", "LINK_BROKEN"} <= rules([chain[0], chain[2], chain[1], *chain[3:]])
+    forged = link(chain[4].event, chain[3].entry_hash, STRANGER)
+    assert rules([*chain[:4], forged]) == {"SIGNATURE_INVALID"}
+    assert "TYPE_MISPLACED" in rules(chain[1:])
+    assert rules([]) == {"CHAIN_EMPTY"}
+
+
+def test_nothing_follows_a_seal() -> None:
+    """An entry behind the closing entry is found."""
+    chain = chain_of(2)
+    seal = link(event(3, type=CLOSED), chain[-1].entry_hash, KEY)
+    behind = link(event(4), seal.entry_hash, KEY)
+    assert verify([*chain, seal], REGISTRY).sealed
+    assert rules([*chain, seal, behind]) == {"AFTER_SEAL"}
+
+
+def test_chain_signed_by_an_unregistered_key_is_refused() -> None:
+    """A chain that was signed anew with another key does not verify, however consistent it is."""
+    entries: list[Entry] = []
+    for sequence in (1, 2, 3):
+        entries.append(link(event(sequence), entries[-1].entry_hash if entries else GENESIS, STRANGER))
+    assert rules(entries) == {"SIGNATURE_INVALID"}
+    assert rules(entries, registry_of(KEY, STRANGER)) == set()
+
+
+def heads(count: int, *, sealed: bool = False) -> tuple[dict[PlanId, Head], dict[tuple[PlanId, int], Known]]:
+    chain = chain_of(count)
+    head = Head(PLAN, count, chain[-1].entry_hash, sealed=sealed, frozen="")
+    known = {
+        (PLAN, entry.event.sequence): Known(
+            entry.event.event_id, entry.event.type, sha256(entry.event.payload), entry.entry_hash
+        )
+        for entry in chain
+    }
+    return {PLAN: head}, known
+
+
+def test_append_answers_each_event_by_itself() -> None:
+    """New events are appended, repeats answered as before, gaps told what is expected; nothing else moves."""
+    standing, known = heads(3)
+    made = append([event(2), event(4), event(6), event(5)], standing, known, KEY)
+    assert [answer.verdict for answer in made.answers] == [Verdict.APPENDED, Verdict.APPENDED, Verdict.GAP, Verdict.APPENDED]
+    assert made.answers[0].entry_hash == known[PLAN, 2].entry_hash
+    assert made.answers[2].expected_sequence == 5
+    assert [entry.event.sequence for entry in made.entries] == [4, 5]
+    assert made.heads == (Head(PLAN, 5, made.entries[-1].entry_hash, sealed=False, frozen=""),)
+
+
+def test_other_content_at_a_taken_place_freezes_the_chain() -> None:
+    """The same number with other bytes is a conflict, and nothing is appended to the chain from then on."""
+    standing, known = heads(3)
+    made = append([event(3, payload=canonical({"n": 33})), event(4)], standing, known, KEY)
+    assert [answer.verdict for answer in made.answers] == [Verdict.CONFLICT, Verdict.CONFLICT]
+    assert made.entries == ()
+    assert made.heads[0].frozen
+
+
+def test_sealed_chain_takes_nothing() -> None:
+    """An event behind a seal is refused; a repeat of one before it is still answered."""
+    standing, known = heads(3, sealed=True)
+    made = append([event(4), event(3)], standing, known, KEY)
+    assert [answer.verdict for answer in made.answers] == [Verdict.SEALED, Verdict.APPENDED]
+    assert made.entries == made.heads == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"type": "plan.renamed"}, "type"),
+        ({"type": CLOSED}, "type"),
+        ({"type": "plan.created"}, "type"),
+        ({"payload": b'{"n": 1}'}, "payload"),
+        ({"payload": b'{"n":1.5}'}, "payload"),
+        ({"payload": b"[]"}, "payload"),
+        ({"payload": b"{}" + b" " * 70_000}, "payload"),
+        ({"actor": ""}, "actor"),
+        ({"event_id": ""}, "event_id"),
+    ],
+)
+def test_malformed_event_is_named_and_changes_nothing(changes: dict[str, object], field: str) -> None:
+    """An event that breaks a rule of form is answered INVALID with its field; the chain stays."""
+    standing, known = heads(3)
+    made = append([event(4, **changes)], standing, known, KEY)
+    assert made.answers[0].verdict is Verdict.INVALID
+    assert made.answers[0].message.startswith(field)
+    assert made.entries == made.heads == ()
+
+
+def test_entry_bytes_are_pinned() -> None:
+    """The bytes of an entry are what auditors' own programs compute; they never change within a version."""
+    assert entry_bytes(event(1), GENESIS, "0011223344556677") == (
+        b'lockstep/entry/v1\n{"actor":"alice","actor_role":"maker","event_id":"' + journal_event_id(PLAN, 1).encode() + b'",'
+        b'"event_time":"2026-11-21T12:00:00.000000Z","key_id":"0011223344556677","payload_hash":"'
+        + sha256(event(1).payload).hex().encode()
+        + b'","plan_id":"1b4e28ba-2fa1-4d3b-8bd4-0a1f0f9c2b11","previous_hash":"'
+        + b"0" * 64
+        + b'","sequence":1,"type":"plan.created","version":1}'
+    )

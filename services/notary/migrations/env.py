@@ -1,0 +1,7 @@
+"""Runs this service's migrations."""
+
+from notary.tables import METADATA
+
+from lockstep_kit.migrate import run_env
+
+run_env(METADATA)
