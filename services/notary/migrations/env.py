@@ -1,7 +1,6 @@
 """Runs this service's migrations."""
 
-from notary.tables import METADATA
-
 from lockstep_kit.migrate import run_env
+from notary.tables import METADATA
 
 run_env(METADATA)

@@ -133,8 +133,8 @@ class Conditions:
 
     #: The account's next nonce, its transactions in the pool counted.
     pending_nonce: int
-    #: Base fee of the latest block in wei.
-    base_fee: int
+    #: The latest block.
+    head: Block
     #: What the node suggests as tip, in wei.
     tip: int
 

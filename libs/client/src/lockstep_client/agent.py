@@ -29,7 +29,7 @@ from lockstep_client.inspection import Inspector
 from lockstep_client.signing import gate_signature
 from lockstep_client.watching import Change, Snapshot
 from lockstep_kit import ids
-from lockstep_kit.convert import gate_to_pb, time_from_pb
+from lockstep_kit.convert import VERDICTS, enum_from_pb, gate_to_pb, time_from_pb
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import NONCE_BYTES
@@ -52,7 +52,7 @@ class AgentSettings:
     #: How long a signature opens the gate.
     signature_seconds: float = 300.0
     #: Pause between two looks at the list of plans.
-    poll_seconds: float = 0.5
+    poll_seconds: float = 0.2
     #: First pause before a plan is inspected again; it doubles.
     again_seconds_min: float = 0.1
     #: Longest pause before a plan is inspected again.
@@ -198,8 +198,7 @@ class ValidatorAgent:
         plan_id = view.header.plan_id
         stored = self._stored(view)
         if stored is not None:
-            verdict = Verdict.APPROVE if stored.signature.evidence_digest and stored.signature.verdict == 1 else Verdict.REJECT
-            return await self._send(plan_id, stored, verdict, ())
+            return await self._send(plan_id, stored, enum_from_pb(VERDICTS, stored.signature.verdict, "verdict"), ())
         findings = tuple(await self._inspector.inspect(view))
         if waited_seconds >= self._settings.journal_seconds_max:
             findings = tuple(each for each in findings if each.rule not in JOURNAL_SILENT)

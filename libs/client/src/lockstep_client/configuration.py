@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep_client.planfile import Asset, Venue
 from lockstep_client.strict_yaml import read
+from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.rpc import TlsSettings
+from lockstep_kit.telemetry import TelemetrySettings
+
+ENVIRONMENT: Final = "LOCKSTEP_CONFIG"
+#: Where `make up` leaves the configuration of the running sandbox.
+SANDBOX: Final = Path(".sandbox/current/client.yaml")
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TlsPart(_Part):
-    """What the client shows to the services."""
-
-    certificate_file: Path = Field(description="the client's certificate, PEM")
-    key_file: Path = Field(description="its key, PEM, mode 0600")
-    ca_file: Path = Field(description="the authority that the services' certificates come from, PEM")
 
 
 class AssetPart(_Part):
@@ -49,7 +49,7 @@ class ClientConfiguration(_Part):
     coordinator: str = Field(description="host:port of the coordinator")
     journal: str = Field(description="host:port of the event journal")
     notary: str = Field(description="host:port of the notary")
-    tls: TlsPart
+    tls: TlsSettings = Field(description="what the client shows to the services, and whom it trusts")
     registry_file: Path = Field(description="registry of persons' and participants' public keys that this client trusts")
     assets: dict[str, AssetPart] = Field(description="assets by name")
     escrow: str = Field(description="EIP-55 address of the escrow")
@@ -59,7 +59,9 @@ class ClientConfiguration(_Part):
     payers: dict[str, PayerPart] = Field(default={}, description="EIP-55 address -> key of a token payer")
     chain_rpc_url: str | None = Field(default=None, description="JSON-RPC of a node that the validator trusts")
     bank_reader: BankReaderPart | None = Field(default=None, description="the bank's book, as the validator reads it")
-    spans_url: str | None = Field(default=None, description="span store")
+    spans_url: str | None = Field(default=None, description="span store, for `lockstep trace`")
+    telemetry: TelemetrySettings | None = Field(default=None, description="where the client's own spans go; none: nowhere")
+    state_directory: Path = Field(default=Path("agent"), description="where the validator agent keeps the requests that it signed")
 
     @property
     def venue(self) -> Venue:
@@ -81,7 +83,8 @@ def read_configuration(path: Path) -> ClientConfiguration:
     found = read(path, ClientConfiguration)
     return found.model_copy(
         update={
-            "tls": TlsPart(**{name: _beside(path, value) for name, value in found.tls}),
+            "tls": TlsSettings(**{name: _beside(path, value) for name, value in found.tls}),
+            "state_directory": _beside(path, found.state_directory),
             "registry_file": _beside(path, found.registry_file),
             "maker_key_file": _beside(path, found.maker_key_file) if found.maker_key_file else None,
             "payers": {
@@ -92,6 +95,22 @@ def read_configuration(path: Path) -> ClientConfiguration:
             else None,
         }
     )
+
+
+def find_configuration(named: Path | None, environment: str | None, working_directory: Path) -> Path:
+    """The configuration file: the one that is named, else the environment's, else the running sandbox's, searched upwards.
+
+    Raises:
+        FieldInvalid: there is none.
+    """
+    if named is not None:
+        return named
+    if environment:
+        return Path(environment)
+    for directory in (working_directory, *working_directory.parents):
+        if (directory / SANDBOX).is_file():
+            return directory / SANDBOX
+    raise FieldInvalid("--config", f"must name a configuration file, since neither ${ENVIRONMENT} nor {SANDBOX} does; `make up` makes one")
 
 
 def _beside(path: Path, named: Path) -> Path:

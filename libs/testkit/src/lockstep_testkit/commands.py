@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
-from lockstep.participant.v1 import leg_pb2, participant_service_pb2
 
+from lockstep.participant.v1 import leg_pb2, participant_service_pb2
 from lockstep_kit.certificate import AbortAuthority, Certificate, Decision
 from lockstep_kit.convert import authority_to_pb, binding_to_pb, certificate_to_pb, epoch_to_pb, gate_to_pb, time_to_pb
 from lockstep_kit.fence import Epoch

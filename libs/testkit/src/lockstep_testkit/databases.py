@@ -22,13 +22,7 @@ import asyncpg
 
 from lockstep_kit.db import DatabaseSettings
 from lockstep_kit.migrate import migrate
-from lockstep_sandbox.postgres import (
-    ServiceDatabase,
-    create_owned_database,
-    create_service_database,
-    new_service_database,
-    private_postgres,
-)
+from lockstep_sandbox.postgres import ServiceDatabase, create_service_database, owned_database, plan_service_database, private_postgres
 
 ENVIRONMENT: Final = "DATABASE_URL_TEST"
 IMAGE: Final = "postgres:18-alpine"
@@ -94,15 +88,14 @@ class Databases:
         self._clones += 1
         name = f"{template.name}_{self._clones}"
         async with _connection(self._superuser_url) as connection:
-            await create_owned_database(connection, template, name=name, template=template.name)
-        server = urlsplit(self._superuser_url)
-        place = f"{server.hostname}:{server.port or 5432}/{name}"
+            for statement in owned_database(template, name, template.name):
+                await connection.execute(statement)
         return TestDatabase(
             name=name,
             role=template.role,
-            owner_url=f"postgresql://{template.owner}:{template.owner_password}@{place}",
-            role_url=f"postgresql://{template.role}:{template.role_password}@{place}",
-            settings=DatabaseSettings(url=f"postgresql://{template.role}@{place}", password_file=self._password_file(template)),
+            owner_url=self._url(f"{template.owner}:{template.owner_password}", name),
+            role_url=self._url(f"{template.role}:{template.role_password}", name),
+            settings=DatabaseSettings(url=self._url(template.role, name), password_file=self._password_file(template)),
         )
 
     async def drop(self, database: TestDatabase) -> None:
@@ -123,14 +116,17 @@ class Databases:
         key = f"{service}:{migrations}"
         if key not in self._templates:
             numbered = f"{self._suffix}_{len(self._templates)}"
-            template = new_service_database(service, numbered)
+            template = plan_service_database(service, numbered)
             await create_service_database(self._superuser_url, template)
             self._templates[key] = template
             if migrations is not None:
-                server = urlsplit(self._superuser_url)
-                owner_url = template.owner_url(str(server.hostname), server.port or 5432)
+                owner_url = self._url(f"{template.owner}:{template.owner_password}", template.name)
                 await asyncio.to_thread(migrate, migrations, owner_url, template.role)
         return self._templates[key]
+
+    def _url(self, user: str, database: str) -> str:
+        server = urlsplit(self._superuser_url)
+        return f"postgresql://{user}@{server.hostname}:{server.port or 5432}/{database}"
 
     def _password_file(self, template: ServiceDatabase) -> Path:
         path = self._folder / f"{template.role}.password"
@@ -158,7 +154,7 @@ def database_server() -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         url = _in_container(stack)
         if url is None:
-            url = stack.enter_context(private_postgres(THROWN_AWAY)).url
+            url = stack.enter_context(private_postgres(secrets.token_urlsafe(24), **THROWN_AWAY))
         yield url
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,17 +54,17 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """A certificate authority for the run."""
     from lockstep_sandbox.authority import Authority
 
-    return Authority.create(tmp_path_factory.mktemp("authority"))
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="session")
-def tls_for(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TlsSettings]:
+def tls_for(authority: Authority) -> Callable[[str], TlsSettings]:
     """Makes a certificate: `tls_for("spiffe://lockstep.local/coordinator")`; once for each identity."""
-    issued: dict[str, TlsSettings] = {}
+    from lockstep_kit.rpc.tls import TRUST_DOMAIN, TlsSettings
 
+    @functools.cache
     def issue(spiffe_id: str) -> TlsSettings:
-        if spiffe_id not in issued:
-            issued[spiffe_id] = authority.issue(spiffe_id, tmp_path_factory.mktemp("certificates"))
-        return issued[spiffe_id]
+        name = spiffe_id.removeprefix(f"spiffe://{TRUST_DOMAIN}/")
+        return TlsSettings.model_validate(authority.issue(name).settings())
 
     return issue

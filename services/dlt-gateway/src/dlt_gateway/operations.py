@@ -9,17 +9,13 @@ from typing import Final
 from lockstep_chain.book import Call, Skip, skipped
 from lockstep_chain.judging import Rules, Unmoved
 from lockstep_chain.ports import Log
-from lockstep_contracts import escrow
+from lockstep_contracts import escrow, gas
 from lockstep_kit.amounts import erc20_asset
 from lockstep_kit.certificate import Binding
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.participant.ports import AssetCapability, Capabilities, LegWork
 from lockstep_kit.plan import TokenTransfer
 from lockstep_kit.statements import PromiseKind, Refusal
-
-#: Gas of a batch: measured per leg (contracts' tests), with half as much again for tokens that cost more than a plain ERC-20.
-_GAS_BASE: Final = 100_000
-_GAS_PER_LEG: Final[Mapping[Phase, int]] = {Phase.PREPARING: 220_000, Phase.COMMITTING: 150_000, Phase.ABORTING: 150_000}
 
 RULES: Final = Rules(
     table={
@@ -59,8 +55,8 @@ class EscrowBook:
     contract: str
     #: Tokens that are served: CAIP-19 id -> decimal places.
     tokens: Mapping[str, int]
-    #: 60 prepares stay below the 2^24 gas that a transaction may use (EIP-7825).
-    batch_max: int = 60
+    #: More would use more gas than a transaction may (EIP-7825).
+    batch_max: int = min(gas.PREPARE_MAX, gas.PAY_OUT_MAX)
     #: How entries are judged.
     rules: Rules = RULES
 
@@ -94,14 +90,14 @@ class EscrowBook:
         terms = [leg_terms(work.binding) for work in batch]
         match phase:
             case Phase.PREPARING:
-                data = escrow.encode_try_prepare_many(terms, [work.payer_signature for work in batch])
+                signatures = [work.payer_signature for work in batch]
+                return Call(escrow.encode_try_prepare_many(terms, signatures), gas.prepare_gas(len(batch)))
             case Phase.COMMITTING:
-                data = escrow.encode_try_commit_many(terms, [work.key for work in batch])
+                return Call(escrow.encode_try_commit_many(terms, [work.key for work in batch]), gas.pay_out_gas(len(batch)))
             case Phase.ABORTING:
-                data = escrow.encode_try_abort_many(terms)
+                return Call(escrow.encode_try_abort_many(terms), gas.pay_out_gas(len(batch)))
             case _:
                 raise AssertionError(f"no call belongs to {phase}")
-        return Call(data, _GAS_BASE + _GAS_PER_LEG[phase] * len(batch))
 
     def status_query(self, keys: Sequence[bytes]) -> bytes:
         """Calldata of statusOfMany."""

@@ -9,14 +9,12 @@ from typing import Final
 from lockstep_chain.book import Call, Skip, skipped
 from lockstep_chain.judging import Rules, Unmoved
 from lockstep_chain.ports import Log
+from lockstep_contracts import gas
 from lockstep_contracts import notary as registry
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.participant.ports import Capabilities, LegWork, PlanOutcome
 from lockstep_kit.plan import Notarisation
 from lockstep_kit.statements import PromiseKind, Refusal
-
-_GAS_BASE: Final = 60_000
-_GAS_PER_PLAN: Final = 90_000
 
 RULES: Final = Rules(
     table={
@@ -64,8 +62,8 @@ class RegistryBook:
     chain: str
     #: EIP-55 address.
     contract: str
-    #: 150 entries stay below the 2^24 gas that a transaction may use (EIP-7825).
-    batch_max: int = 150
+    #: More would use more gas than a transaction may (EIP-7825).
+    batch_max: int = min(gas.REGISTER_MAX, gas.FINALISE_MAX)
     #: How entries are judged.
     rules: Rules = RULES
 
@@ -92,12 +90,13 @@ class RegistryBook:
         """One call for a batch of plans."""
         match phase:
             case Phase.PREPARING:
-                data = registry.encode_register_many([work.binding.header.digest for work in batch])
+                digests = [work.binding.header.digest for work in batch]
+                return Call(registry.encode_register_many(digests), gas.register_gas(len(batch)))
             case Phase.COMMITTING | Phase.ABORTING:
-                data = registry.encode_finalise_many([finalisation(work) for work in batch])
+                finalisations = [finalisation(work) for work in batch]
+                return Call(registry.encode_finalise_many(finalisations), gas.finalise_gas(len(batch)))
             case _:
                 raise AssertionError(f"no call belongs to {phase}")
-        return Call(data, _GAS_BASE + _GAS_PER_PLAN * len(batch))
 
     def status_query(self, keys: Sequence[bytes]) -> bytes:
         """Calldata of statusOfMany."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lockstep.type.v1 import outcome_pb2 as lockstep_dot_type_dot_v1_dot_outcome__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lockstep/notary/v1/notary_service.proto\x12\x12lockstep.notary.v1\x1a\x1elockstep/type/v1/outcome.proto\")\n\x16GetNotarisationRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xc6\x01\n\x17GetNotarisationResponse\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x35\n\x0cregistration\x18\x02 \x01(\x0b\x32\x1f.lockstep.type.v1.ChainEvidence\x12\x35\n\x0c\x66inalisation\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.ChainEvidence\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\x17\n\x0f\x65vidence_digest\x18\x05 \x01(\x0c\x32{\n\rNotaryService\x12j\n\x0fGetNotarisation\x12*.lockstep.notary.v1.GetNotarisationRequest\x1a+.lockstep.notary.v1.GetNotarisationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lockstep/notary/v1/notary_service.proto\x12\x12lockstep.notary.v1\x1a\x1elockstep/type/v1/outcome.proto\")\n\x16GetNotarisationRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xad\x01\n\x17GetNotarisationResponse\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x35\n\x0cregistration\x18\x02 \x01(\x0b\x32\x1f.lockstep.type.v1.ChainEvidence\x12\x35\n\x0c\x66inalisation\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.ChainEvidence\x12\x0f\n\x07outcome\x18\x04 \x01(\t2{\n\rNotaryService\x12j\n\x0fGetNotarisation\x12*.lockstep.notary.v1.GetNotarisationRequest\x1a+.lockstep.notary.v1.GetNotarisationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETNOTARISATIONREQUEST']._serialized_start=95
   _globals['_GETNOTARISATIONREQUEST']._serialized_end=136
   _globals['_GETNOTARISATIONRESPONSE']._serialized_start=139
-  _globals['_GETNOTARISATIONRESPONSE']._serialized_end=337
-  _globals['_NOTARYSERVICE']._serialized_start=339
-  _globals['_NOTARYSERVICE']._serialized_end=462
+  _globals['_GETNOTARISATIONRESPONSE']._serialized_end=312
+  _globals['_NOTARYSERVICE']._serialized_start=314
+  _globals['_NOTARYSERVICE']._serialized_end=437
 # @@protoc_insertion_point(module_scope)

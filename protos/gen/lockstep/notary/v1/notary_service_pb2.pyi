@@ -49,13 +49,10 @@ class GetNotarisationResponse(_message.Message):
     REGISTRATION_FIELD_NUMBER: _builtins.int
     FINALISATION_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
-    EVIDENCE_DIGEST_FIELD_NUMBER: _builtins.int
     plan_digest: _builtins.bytes
     """Required. Digest that stands in the registry (32 bytes)."""
     outcome: _builtins.str
     """Present once recorded: outcome as the registry names it ("Committed", "Aborted", "Mixed")."""
-    evidence_digest: _builtins.bytes
-    """Present once recorded: the evidence digest beside it (32 bytes)."""
     @_builtins.property
     def registration(self) -> _outcome_pb2.ChainEvidence:
         """Present once final: the transaction that registered the digest."""
@@ -71,11 +68,10 @@ class GetNotarisationResponse(_message.Message):
         registration: _outcome_pb2.ChainEvidence | None = ...,
         finalisation: _outcome_pb2.ChainEvidence | None = ...,
         outcome: _builtins.str = ...,
-        evidence_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finalisation", b"finalisation", "registration", b"registration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_digest", b"evidence_digest", "finalisation", b"finalisation", "outcome", b"outcome", "plan_digest", b"plan_digest", "registration", b"registration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finalisation", b"finalisation", "outcome", b"outcome", "plan_digest", b"plan_digest", "registration", b"registration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

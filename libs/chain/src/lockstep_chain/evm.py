@@ -1,0 +1,313 @@
+"""The chain over JSON-RPC, and a signer from an encrypted keystore. The one module that knows how nodes speak and how transactions are signed.
+
+Every answer is either a fact or EvmUnavailable; what a node says of bytes that it was sent is read by one table, since every client has words of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import structlog
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
+
+from lockstep_chain.ports import (
+    Answer,
+    Block,
+    CallReverted,
+    ChainMismatch,
+    Conditions,
+    EvmUnavailable,
+    Log,
+    PlacedLog,
+    Receipt,
+    SenderTransaction,
+    Signed,
+    Tag,
+    Unsigned,
+)
+from lockstep_chain.rpc import Call, JsonRpc, RpcError
+from lockstep_kit.fields import FieldInvalid, require
+
+_log = structlog.get_logger()
+
+#: JSON-RPC: the node does not know the method.
+METHOD_NOT_FOUND: Final = -32601
+#: geth: execution reverted.
+EXECUTION_REVERTED: Final = 3
+
+#: Words of geth, Besu, Nethermind, Erigon, OpenEthereum and anvil, in lower case; the first that is found counts.
+_WORDS: Final[tuple[tuple[str, Answer], ...]] = (
+    ("already known", Answer.ACCEPTED),
+    ("alreadyknown", Answer.ACCEPTED),
+    ("already imported", Answer.ACCEPTED),
+    ("known transaction", Answer.ACCEPTED),
+    ("nonce too low", Answer.NONCE_USED),
+    ("nonce is too low", Answer.NONCE_USED),
+    ("oldnonce", Answer.NONCE_USED),
+    ("replacement", Answer.OUTBID),
+    ("insufficient funds", Answer.UNFUNDED),
+    ("insufficientfunds", Answer.UNFUNDED),
+    ("upfront cost exceeds", Answer.UNFUNDED),
+    ("less than block base fee", Answer.UNDERPRICED),
+    ("underpriced", Answer.UNDERPRICED),
+    ("below configured minimum", Answer.UNDERPRICED),
+    ("feetoolow", Answer.UNDERPRICED),
+    ("intrinsic gas", Answer.IMPOSSIBLE),
+    ("block gas limit", Answer.IMPOSSIBLE),
+    ("gaslimitexceeded", Answer.IMPOSSIBLE),
+    ("transaction gas limit", Answer.IMPOSSIBLE),
+    ("gas limit too high", Answer.IMPOSSIBLE),
+    ("oversized", Answer.IMPOSSIBLE),
+    ("floor data gas", Answer.IMPOSSIBLE),
+)
+
+
+def read_answer(said: object) -> Answer:
+    """What a node's answer to eth_sendRawTransaction means."""
+    if not isinstance(said, RpcError):
+        return Answer.ACCEPTED
+    text = said.message.lower()
+    return next((answer for words, answer in _WORDS if words in text), Answer.UNCLEAR)
+
+
+class JsonRpcEvm:
+    """`Evm` over one JSON-RPC endpoint."""
+
+    def __init__(self, rpc: JsonRpc, chain_id: int) -> None:
+        self._rpc = rpc
+        self._chain_id = chain_id
+
+    @classmethod
+    async def connect(cls, url: str, chain_id: int, *, request_seconds_max: float = 5.0) -> Self:
+        """An endpoint that was asked which chain it serves.
+
+        Raises:
+            ChainMismatch: it serves another chain, or one without EIP-1559 fees.
+            EvmUnavailable: it does not answer.
+        """
+        rpc = JsonRpc(url, request_seconds_max=request_seconds_max)
+        try:
+            served, head = _facts(await rpc.batch([("eth_chainId", ()), ("eth_getBlockByNumber", ("latest", False))]))
+            if _int(served) != chain_id:
+                raise ChainMismatch(f"the endpoint serves chain {_int(served)}, not {chain_id}")
+            if "baseFeePerGas" not in head:
+                raise ChainMismatch(f"chain {chain_id} has no base fee (EIP-1559)")
+        except BaseException:
+            await rpc.close()
+            raise
+        return cls(rpc, chain_id)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._rpc.close()
+
+    @property
+    def chain_id(self) -> int:
+        """EIP-155 id of the chain that the endpoint was checked to serve."""
+        return self._chain_id
+
+    async def block(self, at: int | Tag) -> Block | None:
+        """The canonical block there; None when there is none, or when the chain has no such tag."""
+        try:
+            found = await self._rpc.call("eth_getBlockByNumber", at.value if isinstance(at, Tag) else hex(at), False)
+        except RpcError as error:
+            if isinstance(at, Tag) and at is not Tag.LATEST:
+                return None
+            raise EvmUnavailable(f"block {at}: {error}") from error
+        return None if found is None else _block(found)
+
+    async def nonce(self, address: str, at: int) -> int:
+        """Number of transactions that the account had sent up to and with that block."""
+        return _int(await self._fact("eth_getTransactionCount", address, hex(at)))
+
+    async def conditions(self, address: str) -> Conditions:
+        """What must be known before the account's next transaction is signed."""
+        pending, head, tip = await self._rpc.batch(
+            [
+                ("eth_getTransactionCount", (address, "pending")),
+                ("eth_getBlockByNumber", ("latest", False)),
+                ("eth_maxPriorityFeePerGas", ()),
+            ]
+        )
+        # A network without fees need not have the method.
+        tip = "0x0" if isinstance(tip, RpcError) and tip.code == METHOD_NOT_FOUND else tip
+        pending, head, tip = _facts((pending, head, tip))
+        return Conditions(_int(pending), _block(head), _int(tip))
+
+    async def receipts(self, hashes: Sequence[bytes]) -> Mapping[bytes, Receipt]:
+        """Receipts by transaction hash; a hash without one is missing."""
+        found = await self._all([("eth_getTransactionReceipt", (_hex(each),)) for each in hashes])
+        return {each: _receipt(receipt) for each, receipt in zip(hashes, found, strict=True) if receipt is not None}
+
+    async def block_hashes(self, numbers: Collection[int]) -> Mapping[int, bytes]:
+        """Hashes of the canonical blocks at these heights; a height without one is missing."""
+        asked = sorted(set(numbers))
+        found = await self._all([("eth_getBlockByNumber", (hex(number), False)) for number in asked])
+        return {number: _bytes(block["hash"]) for number, block in zip(asked, found, strict=True) if block is not None}
+
+    async def transactions_in(self, number: int) -> Sequence[SenderTransaction]:
+        """Transactions of the canonical block at that height."""
+        block = await self._fact("eth_getBlockByNumber", hex(number), True)
+        if block is None:
+            raise EvmUnavailable(f"there is no block {number}")
+        return [
+            SenderTransaction(_bytes(each["hash"]), _address(each["from"]), _int(each["nonce"])) for each in block["transactions"]
+        ]
+
+    async def broadcast(self, raws: Sequence[bytes]) -> Sequence[Answer]:
+        """Send bytes in one batch; what the node said of each. What got no answer is UNCLEAR."""
+        try:
+            said = await self._rpc.batch([("eth_sendRawTransaction", (_hex(raw),)) for raw in raws])
+        except EvmUnavailable as error:
+            _log.warning("broadcast_unclear", transactions=len(raws), error=str(error))
+            return [Answer.UNCLEAR] * len(raws)
+        answers = [read_answer(each) for each in said]
+        for each, answer in zip(said, answers, strict=True):
+            if isinstance(each, RpcError) and answer is not Answer.ACCEPTED:
+                _log.warning("broadcast_refused", answer=answer.value, said=each.message[:200])
+        return answers
+
+    async def call(self, to: str, data: bytes, *, at: Block | int, sender: str | None = None, value: int = 0) -> bytes:
+        """Result of a call at a block, by its hash where a block is given (EIP-1898)."""
+        place: object = {"blockHash": _hex(at.hash), "requireCanonical": True} if isinstance(at, Block) else hex(at)
+        request = {"to": to, "data": _hex(data), "value": hex(value)} | ({"from": sender} if sender else {})
+        try:
+            return _bytes(await self._rpc.call("eth_call", request, place))
+        except RpcError as error:
+            if error.code == EXECUTION_REVERTED or "revert" in error.message.lower():
+                raise CallReverted(_bytes(error.revert_data or "0x")) from error
+            raise EvmUnavailable(f"eth_call: {error}") from error
+
+    async def logs(self, address: str, topics: Sequence[bytes | None], first: int, last: int) -> Sequence[PlacedLog]:
+        """Logs of a contract in canonical blocks `first` to `last`, both included; topics by position, None for any."""
+        wanted = [None if topic is None else _hex(topic) for topic in topics]
+        request = {"address": address, "topics": wanted, "fromBlock": hex(first), "toBlock": hex(last)}
+        return [_placed_log(each) for each in await self._fact("eth_getLogs", request)]
+
+    async def _fact(self, method: str, *params: object) -> Any:
+        try:
+            return await self._rpc.call(method, *params)
+        except RpcError as error:
+            raise EvmUnavailable(f"{method}: {error}") from error
+
+    async def _all(self, calls: Sequence[Call]) -> Sequence[Any]:
+        return _facts(await self._rpc.batch(calls)) if calls else ()
+
+
+class KeystoreSigner:
+    """`Signer` with a key from an encrypted keystore file; the key stays in this process's memory."""
+
+    def __init__(self, account: LocalAccount) -> None:
+        self._account = account
+        self._address = _address(account.address)
+
+    @classmethod
+    async def open(cls, keystore_file: Path, password_file: Path) -> Self:
+        """The key of a keystore (Web3 Secret Storage version 3), decrypted with the password that another file holds.
+
+        Raises:
+            FieldInvalid: a file can be read by others than its owner, or the password does not open the keystore.
+            OSError: a file cannot be read.
+        """
+        for field, path in (("keystore_file", keystore_file), ("password_file", password_file)):
+            require(path.stat().st_mode & 0o077 == 0, field, "must be readable by its owner only")
+        keystore = json.loads(keystore_file.read_text())
+        password = password_file.read_text().strip()
+        try:
+            # Key derivation is slow on purpose: not in the event loop.
+            key = await asyncio.to_thread(Account.decrypt, keystore, password)
+        except (ValueError, KeyError, TypeError):
+            raise FieldInvalid("password_file", "must hold the password of the keystore") from None
+        return cls(Account.from_key(key))
+
+    @property
+    def address(self) -> str:
+        """EIP-55 address of the account."""
+        return self._address
+
+    async def sign(self, transactions: Sequence[Unsigned]) -> Sequence[Signed]:
+        """Sign, in order; the same transaction gives the same bytes (RFC 6979)."""
+        return await asyncio.to_thread(lambda: [self._sign(each) for each in transactions])
+
+    def _sign(self, transaction: Unsigned) -> Signed:
+        signed = self._account.sign_transaction(
+            {
+                "type": 2,
+                "chainId": transaction.chain_id,
+                "nonce": transaction.nonce,
+                "to": transaction.to,
+                "value": transaction.value,
+                "data": transaction.data,
+                "gas": transaction.gas_limit,
+                "maxFeePerGas": transaction.fees.max_fee,
+                "maxPriorityFeePerGas": transaction.fees.tip,
+                "accessList": [],
+            }
+        )
+        return Signed(bytes(signed.hash), bytes(signed.raw_transaction))
+
+
+def _facts(found: Sequence[Any | RpcError]) -> Sequence[Any]:
+    for each in found:
+        if isinstance(each, RpcError):
+            raise EvmUnavailable(f"the node answered: {each}") from each
+    return found
+
+
+def _int(text: str) -> int:
+    return int(text, 16)
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text[2:])
+
+
+def _hex(octets: bytes) -> str:
+    return "0x" + octets.hex()
+
+
+@functools.lru_cache(maxsize=4096)
+def _address(text: str) -> str:
+    return str(to_checksum_address(text))
+
+
+def _block(found: Mapping[str, Any]) -> Block:
+    return Block(
+        number=_int(found["number"]),
+        hash=_bytes(found["hash"]),
+        base_fee=_int(found["baseFeePerGas"]),
+        timestamp=_int(found["timestamp"]),
+    )
+
+
+def _log_of(found: Mapping[str, Any]) -> Log:
+    return Log(_address(found["address"]), tuple(_bytes(topic) for topic in found["topics"]), _bytes(found["data"]))
+
+
+def _placed_log(found: Mapping[str, Any]) -> PlacedLog:
+    return PlacedLog(
+        log=_log_of(found),
+        block_number=_int(found["blockNumber"]),
+        block_hash=_bytes(found["blockHash"]),
+        transaction_hash=_bytes(found["transactionHash"]),
+        index=_int(found["logIndex"]),
+    )
+
+
+def _receipt(found: Mapping[str, Any]) -> Receipt:
+    return Receipt(
+        transaction_hash=_bytes(found["transactionHash"]),
+        block_number=_int(found["blockNumber"]),
+        block_hash=_bytes(found["blockHash"]),
+        succeeded=_int(found["status"]) == 1,
+        gas_used=_int(found["gasUsed"]),
+        effective_gas_price=_int(found["effectiveGasPrice"]),
+        logs=tuple(_log_of(log) for log in found["logs"]),
+    )

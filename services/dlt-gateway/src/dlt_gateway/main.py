@@ -1,0 +1,30 @@
+"""`python -m dlt_gateway --config FILE`: the composition root; nothing else constructs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dlt_gateway.operations import EscrowBook
+from dlt_gateway.settings import DltGatewaySettings
+from lockstep_chain.process import ContractParticipant
+from lockstep_kit.forms import check_evm_address
+from lockstep_kit.participant.process import ParticipantProcess
+from lockstep_kit.settings import load
+
+NAME = "dlt-gateway"
+
+
+async def run(settings: DltGatewaySettings) -> None:
+    """Serve until told to stop."""
+    check_evm_address(settings.escrow, "escrow")
+    book = EscrowBook(f"eip155:{settings.chain.chain_id}", settings.escrow, settings.tokens)
+    async with (
+        ParticipantProcess.opened(NAME, settings, settings.participant) as process,
+        ContractParticipant.opened(process, book, settings.chain, settings.judge_seconds) as participant,
+    ):
+        await process.serve(participant.engine, loops=participant.loops)
+
+
+def main() -> None:
+    """Run with the settings of the command line."""
+    asyncio.run(run(load(DltGatewaySettings)))

@@ -1,0 +1,21 @@
+"""Settings of the dlt-gateway."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from lockstep_chain.settings import ChainSettings
+from lockstep_kit.participant.settings import ParticipantSettings
+from lockstep_kit.settings import ServiceSettings
+
+
+class DltGatewaySettings(ServiceSettings):
+    """Settings of the dlt-gateway."""
+
+    participant: ParticipantSettings = Field(description="its half of the protocol")
+    chain: ChainSettings = Field(description="the chain and the account that it signs with")
+    escrow: str = Field(description="EIP-55 address of the SettlementEscrow contract")
+    tokens: dict[str, int] = Field(description="tokens that are served: CAIP-19 id -> decimal places")
+    judge_seconds: float = Field(
+        default=1.0, gt=0, le=60, description="how often unanswered legs are judged, should nothing wake the judge"
+    )
