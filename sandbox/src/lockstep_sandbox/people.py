@@ -5,6 +5,7 @@ Private keys are Ed25519 in PKCS #8 PEM, mode 0600, one file each: `keys/<name>.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,16 +69,17 @@ def draw_keys(directory: Path) -> dict[str, KeyFile]:
 
 
 def write_registry(path: Path, keys: Mapping[str, KeyFile], not_before: datetime, not_after: datetime) -> Path:
-    """Writes the registry that every service is given: persons with their roles, participants, and their public keys in hex.
+    """Writes the registry that every service is given: persons with their roles, participants, and their public keys in base64.
 
     Every key counts from `not_before`, inclusive, until `not_after`, exclusive; both in UTC.
     """
 
     def keys_of(name: str) -> list[dict[str, Any]]:
-        return [{"public": keys[name].public.hex(), "not_before": not_before, "not_after": not_after}]
+        public = base64.b64encode(keys[name].public).decode()
+        return [{"public_key": public, "not_before": not_before, "not_after": not_after}]
 
     document = {
-        "actors": [{"id": person.actor_id, "roles": list(person.roles), "keys": keys_of(person.actor_id)} for person in PEOPLE],
+        "actors": [{"actor_id": person.actor_id, "roles": list(person.roles), "keys": keys_of(person.actor_id)} for person in PEOPLE],
         "participants": [{"name": name, "keys": keys_of(name)} for name in SIGNING_SERVICES],
     }
     path.write_text(yaml.safe_dump(document, sort_keys=False))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
 from lockstep_chain.machine import Attempt, AttemptKind, Intent, Outbound, State
 from lockstep_chain.ports import Answer, Fees, Receipt, Signed
+from lockstep_chain.records import Ending, InFlight, Queued, Reference
 from lockstep_kit.db import Connection
 
 #: Takes, or keeps, the lease of an account, and makes its row the first time; nothing is returned when somebody else holds it.
@@ -119,7 +119,7 @@ order by t.nonce, a.number
 
 #: Bytes of the last attempts.
 LAST_RAW: Final = """
-select distinct on (transaction_id) transaction_id, number, raw from evm_attempt
+select distinct on (transaction_id) transaction_id, number, transaction_hash, raw from evm_attempt
 where transaction_id = any($1) order by transaction_id, number desc
 """
 
@@ -161,62 +161,6 @@ returning evm_transaction.id
 IN_FLIGHT_MAX: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Who and what a transaction belongs to."""
-
-    #: Row of the transaction.
-    id: int
-    #: The intent's key.
-    idempotency_key: str
-    #: What it is for.
-    purpose: str
-    #: Plan that it belongs to.
-    plan_id: str | None
-    #: Leg that it belongs to.
-    leg_id: str | None
-    #: W3C trace context of the call that caused it.
-    traceparent: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """A transaction that waits for its nonce; locked."""
-
-    #: Whose it is.
-    reference: Reference
-    #: What it does.
-    intent: Intent
-    #: Whether it is to be dropped instead.
-    cancel_requested: bool
-
-
-@dataclass(frozen=True, slots=True)
-class InFlight:
-    """A transaction that the chain has not settled."""
-
-    #: Whose it is.
-    reference: Reference
-    #: Where it stands.
-    outbound: Outbound
-    #: Gas that it may use.
-    gas_limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a transaction came to its end."""
-
-    #: A settled state.
-    state: State
-    #: What shows it; None for DEAD and MANUAL.
-    receipt: Receipt | None = None
-    #: Why, in one sentence; "" when there is nothing to say.
-    detail: str = ""
-    #: What a person needs to reconcile it.
-    evidence: Mapping[str, Any] | None = None
-
-
 class Account:
     """The statements, bound to one account of one chain and one holder of its lease."""
 
@@ -251,7 +195,7 @@ class Account:
     async def take_queued(self, tx: Connection, limit: int) -> list[Queued]:
         """The oldest queued transactions, locked."""
         return [
-            Queued(_reference(row), _intent(row), row["cancel_requested"])
+            Queued(row["id"], _intent(row), row["cancel_requested"])
             for row in await tx.fetch(TAKE_QUEUED, self.chain_id, limit)
         ]
 
@@ -321,9 +265,10 @@ async def store_attempt(
     await tx.execute(STORE_ATTEMPT, transaction_id, number, kind.value, signed.hash, signed.raw, fees.max_fee, fees.tip)
 
 
-async def last_raws(tx: Connection, ids: Sequence[int]) -> dict[int, tuple[int, bytes]]:
+async def last_raws(tx: Connection, ids: Sequence[int]) -> dict[int, tuple[int, Signed]]:
     """Number and bytes of the last attempts by transaction."""
-    return {row["transaction_id"]: (row["number"], row["raw"]) for row in await tx.fetch(LAST_RAW, list(ids))}
+    rows = await tx.fetch(LAST_RAW, list(ids))
+    return {row["transaction_id"]: (row["number"], Signed(row["transaction_hash"], row["raw"])) for row in rows}
 
 
 async def note_answers(
@@ -356,20 +301,20 @@ async def mark_reorganised(tx: Connection, ids: Sequence[int]) -> None:
     await tx.execute(MARK_REORGANISED, list(ids))
 
 
-async def settle(tx: Connection, endings: Sequence[tuple[int, Ending]]) -> set[int]:
+async def settle(tx: Connection, endings: Sequence[Ending]) -> set[int]:
     """Store the end of transactions; ids of those that had not come to it before."""
-    receipts = [ending.receipt for _, ending in endings]
+    receipts = [ending.receipt for ending in endings]
     rows = await tx.fetch(
         SETTLE,
-        [each for each, _ in endings],
-        [ending.state.value for _, ending in endings],
+        [ending.reference.id for ending in endings],
+        [ending.state.value for ending in endings],
         [receipt and receipt.transaction_hash for receipt in receipts],
         [receipt and receipt.block_number for receipt in receipts],
         [receipt and receipt.block_hash for receipt in receipts],
         [receipt and receipt.gas_used for receipt in receipts],
         [receipt and receipt.effective_gas_price for receipt in receipts],
-        [ending.detail for _, ending in endings],
-        [None if ending.evidence is None else json.dumps(ending.evidence) for _, ending in endings],
+        [ending.detail for ending in endings],
+        [None if ending.evidence is None else json.dumps(ending.evidence) for ending in endings],
     )
     return {row["id"] for row in rows}
 

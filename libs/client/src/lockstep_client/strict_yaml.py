@@ -16,15 +16,17 @@ FILE_BYTES_MAX = 1 << 20
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice, and reads plain scalars as text, so that no amount becomes a float."""
+    """Refuses a mapping that has a key twice, or a key that is no text."""
 
 
 def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise FieldInvalid("file", f"must have text as keys (line {key_node.start_mark.line + 1})")
         if key in found:
-            raise FieldInvalid(str(key), f"must be there once (line {key_node.start_mark.line + 1})")
+            raise FieldInvalid(key, f"must be there once (line {key_node.start_mark.line + 1})")
         found[key] = loader.construct_object(value_node, deep=True)
     return found
 
@@ -40,8 +42,13 @@ def parse(text: str, model: type[_M]) -> _M:
     """
     try:
         document = yaml.load(text, _UniqueKeys)  # noqa: S506 - the loader is a SafeLoader
-    except yaml.YAMLError as error:
-        raise FieldInvalid("file", f"must be YAML or JSON: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise FieldInvalid("file", f"must be YAML or JSON: {error.problem or error.context}{where}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, FieldInvalid):
+            raise
+        raise FieldInvalid("file", "must be YAML or JSON, with characters and nesting that those allow") from error
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -50,7 +57,7 @@ def parse(text: str, model: type[_M]) -> _M:
         rule = {
             "extra_forbidden": "must not be there: it is no field of this kind of file",
             "missing": "must be present",
-            "string_type": "must be text; write amounts in quotes",
+            "string_type": "must be text: numbers and times are written in quotes",
         }.get(first["type"], f"is not acceptable: {first['msg']}")
         raise FieldInvalid(field or "file", rule) from error
 

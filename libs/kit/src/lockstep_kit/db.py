@@ -13,29 +13,34 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 _log = structlog.get_logger()
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
+_LISTEN_RETRY_SECONDS_MIN: Final = 0.1
 _LISTEN_RETRY_SECONDS_MAX: Final = 5.0
+#: A listening connection that nobody writes on is asked for a sign of life this often: a lost network path says nothing by itself.
+_LISTEN_PROBE_SECONDS: Final = 20.0
+_CLOSE_SECONDS_MAX: Final = 5.0
 _TRANSIENT: Final = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,
     asyncpg.InterfaceError,
-    ConnectionError,
-    TimeoutError,
 )
 
 
@@ -44,18 +49,32 @@ class DatabaseSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: str = Field(description="postgresql://role@host:port/database, without a password")
-    password_file: Path | None = Field(
-        default=None, description="file with the role's password; none where the server asks for none"
-    )
+    url: str = Field(description="postgresql://role@host:port/database, without a password, which comes from a file")
+    password_file: Path | None = Field(default=None, description="file with the role's password; none where the server asks for none")
     pool_size_max: int = Field(default=10, ge=1, le=100, description="connections at the most; more do not help on few cores")
-    lock_timeout_seconds: float = Field(default=10.0, description="longest wait for a row; a deadlock is found sooner")
-    statement_timeout_seconds: float = Field(default=30.0, description="longest statement")
-    connect_timeout_seconds: float = Field(default=10.0, description="longest wait for a new connection")
+    acquire_timeout_seconds: float = Field(default=10.0, gt=0, description="longest wait for a free connection; then the work is refused")
+    lock_timeout_seconds: float = Field(default=10.0, gt=0, description="longest wait for a row; a deadlock is found sooner")
+    statement_timeout_seconds: float = Field(default=30.0, gt=0, description="longest statement, and longest pause inside a transaction")
+    connect_timeout_seconds: float = Field(default=10.0, gt=0, description="longest wait for a new connection")
+
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("postgresql", "postgres"):
+            raise ValueError("must be a postgresql:// URL")
+        if parts.password is not None or "password=" in parts.query:
+            raise ValueError("must hold no password: name a file in password_file")
+        return url
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same work may succeed when it is done again."""
+    """Whether the database could not do the work now, and the same work may succeed when it is done again."""
+    return isinstance(error, (*_TRANSIENT, ConnectionError, TimeoutError))
+
+
+def is_database_trouble(error: BaseException) -> bool:
+    """The same, of errors that only the database raises."""
     return isinstance(error, _TRANSIENT)
 
 
@@ -67,24 +86,24 @@ def violated(error: BaseException) -> str | None:
 
 
 class Database:
-    """A pool of connections to one database."""
+    """A pool of connections to one database, and one connection that listens."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], arguments: dict[str, Any]) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], arguments: dict[str, Any], acquire_seconds_max: float) -> None:
         self._pool = pool
-        self._arguments = arguments
-        self._listeners: list[asyncio.Task[None]] = []
+        self._acquire_seconds_max = acquire_seconds_max
+        self._listener = _Listener(arguments)
 
     @classmethod
     async def connect(cls, settings: DatabaseSettings, *, application_name: str) -> Database:
-        """A pool that has reached its server.
+        """A pool that has reached its server. The password is read again for each new connection, so that it can be changed.
 
         Raises:
-            OSError, asyncpg.PostgresError: the server cannot be reached, or refuses.
+            OSError, asyncpg.PostgresError: the server cannot be reached, or refuses, or the password cannot be read.
         """
-        password = settings.password_file.read_text().strip() if settings.password_file else None
+        path = settings.password_file
         arguments: dict[str, Any] = {
             "dsn": settings.url,
-            "password": password,
+            "password": (lambda: path.read_text().strip()) if path is not None else None,
             "timeout": settings.connect_timeout_seconds,
             "server_settings": {
                 "application_name": application_name,
@@ -95,55 +114,98 @@ class Database:
             },
         }
         pool = await asyncpg.create_pool(min_size=1, max_size=settings.pool_size_max, **arguments)
-        return cls(pool, arguments)
+        return cls(pool, arguments, settings.acquire_timeout_seconds)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """One READ COMMITTED transaction."""
-        async with self._pool.acquire() as connection, connection.transaction():
+        """One READ COMMITTED transaction.
+
+        Raises:
+            TimeoutError: no connection became free in time.
+        """
+        async with self._pool.acquire(timeout=self._acquire_seconds_max) as connection, connection.transaction(isolation="read_committed"):
             yield connection
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection outside a transaction, for reads and single statements."""
-        async with self._pool.acquire() as connection:
+        """A connection outside a transaction, for reads and single statements.
+
+        Raises:
+            TimeoutError: no connection became free in time.
+        """
+        async with self._pool.acquire(timeout=self._acquire_seconds_max) as connection:
             yield connection
 
     async def now(self) -> datetime:
         """The database's clock, to the microsecond."""
-        moment: datetime = await self._pool.fetchval("select clock_timestamp()")
+        async with self.connection() as connection:
+            moment: datetime = await connection.fetchval("select clock_timestamp()")
         return moment.astimezone(UTC)
 
     def listen(self, channel: str, wake: asyncio.Event) -> None:
         """Set the event at each notification, and after each reconnection, since one may have been missed."""
-        self._listeners.append(asyncio.create_task(self._listen(channel, wake), name=f"listen:{channel}"))
-
-    async def _listen(self, channel: str, wake: asyncio.Event) -> None:
-        pause = 0.1
-        while True:
-            lost = asyncio.Event()
-            try:
-                connection = await asyncpg.connect(**self._arguments)
-            except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-                _log.warning("listen_failed", channel=channel, error=type(error).__name__)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-                pause = min(pause * 2, _LISTEN_RETRY_SECONDS_MAX)
-                continue
-            try:
-                connection.add_termination_listener(lambda *_, lost=lost: lost.set())
-                await connection.add_listener(channel, lambda *_: wake.set())
-                wake.set()
-                pause = 0.1
-                await lost.wait()
-            finally:
-                connection.terminate()
+        self._listener.add(channel, wake)
 
     async def close(self) -> None:
-        """End listening, and every connection once its work is done."""
-        for task in self._listeners:
-            task.cancel()
-        await asyncio.gather(*self._listeners, return_exceptions=True)
+        """End listening, and every connection once its work is done; after some seconds, whether it is done or not."""
+        await self._listener.close()
         try:
-            await asyncio.wait_for(self._pool.close(), 5.0)
+            await asyncio.wait_for(self._pool.close(), _CLOSE_SECONDS_MAX)
         except TimeoutError:
             self._pool.terminate()
+
+
+class _Listener:
+    """One connection that listens to any number of channels, and is made again whenever it is lost."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self._arguments = arguments
+        self._wakes: dict[str, list[asyncio.Event]] = {}
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+
+    def add(self, channel: str, wake: asyncio.Event) -> None:
+        self._wakes.setdefault(channel, []).append(wake)
+        self._changed.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="database.listen")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        pause = _LISTEN_RETRY_SECONDS_MIN
+        while True:
+            try:
+                connection = await asyncpg.connect(**self._arguments)
+                pause = _LISTEN_RETRY_SECONDS_MIN
+                try:
+                    await self._listen(connection)
+                finally:
+                    connection.terminate()
+            except Exception as error:  # noqa: BLE001 - whatever it is, listening must begin again; polling goes on meanwhile
+                _log.warning("listen_lost", channels=sorted(self._wakes), error=type(error).__name__)
+            await asyncio.sleep(self._rng.uniform(pause / 2, pause))
+            pause = min(pause * 2, _LISTEN_RETRY_SECONDS_MAX)
+
+    async def _listen(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Return when the connection is lost."""
+        connection.add_termination_listener(lambda *_: self._changed.set())
+        heard: set[str] = set()
+        while not connection.is_closed():
+            self._changed.clear()
+            for channel in self._wakes.keys() - heard:
+                await connection.add_listener(channel, self._wake)
+                heard.add(channel)
+                self._wake(connection, 0, channel, "")
+            try:
+                await asyncio.wait_for(self._changed.wait(), _LISTEN_PROBE_SECONDS)
+            except TimeoutError:
+                await connection.execute("select", timeout=_LISTEN_RETRY_SECONDS_MAX)
+
+    def _wake(self, _connection: object, _pid: int, channel: str, _payload: object) -> None:
+        for wake in self._wakes[channel]:
+            wake.set()

@@ -1,28 +1,41 @@
 """The error that crosses RPC: raised on one side, sent as google.rpc.Status, raised again on the other.
 
-There is always exactly one ErrorInfo, with a reason of docs/errors.md and the domain "lockstep"; other details where they fit. What is not a LockstepError
-or a FieldInvalid becomes INTERNAL, and its text stays in the log.
+There is always exactly one ErrorInfo (AIP-193), with a reason of docs/errors.md and the domain "lockstep"; other details where they fit. What is no
+LockstepError and none of the rules' own exceptions becomes INTERNAL, and its text stays in the log. A status leaves in a trailer, which has a limit:
+texts are cut, lists shortened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from lockstep_kit.certificate import NotAuthorised
+from lockstep_kit.db import is_database_trouble
 from lockstep_kit.fields import FieldInvalid
 
+_Detail = TypeVar("_Detail", bound=Message)
+
 DOMAIN: Final = "lockstep"
+INTERNAL: Final = "INTERNAL"
+
+TEXT_CHARACTERS_MAX: Final = 512
+METADATA_CHARACTERS_MAX: Final = 128
+FIELDS_MAX: Final = 10
+
+#: Keys of the metadata that tell where an error belongs.
+PLAN, LEG, PHASE, AUDIT_LOG = "plan", "leg", "phase", "audit_log_id"
 
 
-@dataclass
+@dataclass(eq=False)
 class LockstepError(Exception):
     """A refusal or failure with a reason that programs can read."""
 
@@ -32,7 +45,7 @@ class LockstepError(Exception):
     reason: str
     #: One sentence for a person.
     message: str
-    #: Values that the message names: plan, leg, phase, …
+    #: Values that the message names, by PLAN, LEG, PHASE, AUDIT_LOG and others.
     metadata: Mapping[str, str] = field(default_factory=dict)
     #: Fields that break a rule.
     fields: tuple[FieldInvalid, ...] = ()
@@ -79,8 +92,18 @@ def unavailable(reason: str, message: str, retry_after: timedelta = timedelta(se
     return LockstepError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_after=retry_after)
 
 
+def epoch_stale(message: str, **metadata: str) -> LockstepError:
+    """The caller's lease was taken over; its commands have no effect any more."""
+    return aborted("EPOCH_STALE", message, **metadata)
+
+
+def resume_token_expired() -> LockstepError:
+    """What the token resumes from is no longer kept: start over without one."""
+    return LockstepError(grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED", "the resume token is too old: start over without one")
+
+
 def as_error(error: BaseException) -> LockstepError:
-    """Any exception as the error that a caller may see."""
+    """Any exception as the error that a caller may see. Of the database's troubles it learns that it may try again, and no more."""
     match error:
         case LockstepError():
             return error
@@ -88,18 +111,28 @@ def as_error(error: BaseException) -> LockstepError:
             return field_invalid(error)
         case NotAuthorised():
             return permission_denied(error.reason, error.detail)
+        case _ if is_database_trouble(error):
+            return unavailable("DATABASE_UNAVAILABLE", "the service cannot reach its database, or had to give way there")
         case _:
-            return LockstepError(grpc.StatusCode.INTERNAL, "INTERNAL", "an internal error; the log of the service says more")
+            return LockstepError(grpc.StatusCode.INTERNAL, INTERNAL, "an internal error; the log of the service says more")
 
 
 def to_status(error: LockstepError) -> status_pb2.Status:
     """The error as google.rpc.Status."""
-    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))]
+    message = _cut(error.message, TEXT_CHARACTERS_MAX)
+    metadata = {name: _cut(value, METADATA_CHARACTERS_MAX) for name, value in error.metadata.items()}
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if error.fields:
-        violations = [error_details_pb2.BadRequest.FieldViolation(field=each.field, description=each.rule) for each in error.fields]
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(
+                field=_cut(each.field, METADATA_CHARACTERS_MAX), description=_cut(each.rule, TEXT_CHARACTERS_MAX)
+            )
+            for each in error.fields[:FIELDS_MAX]
+        ]
         details.append(error_details_pb2.BadRequest(field_violations=violations))
     if error.code is grpc.StatusCode.FAILED_PRECONDITION:
-        violation = error_details_pb2.PreconditionFailure.Violation(type=error.reason, description=error.message)
+        subject = "/".join(metadata[name] for name in (PLAN, LEG) if name in metadata)
+        violation = error_details_pb2.PreconditionFailure.Violation(type=error.reason, subject=subject, description=message)
         details.append(error_details_pb2.PreconditionFailure(violations=[violation]))
     if error.retry_after is not None:
         retry = error_details_pb2.RetryInfo()
@@ -110,7 +143,11 @@ def to_status(error: LockstepError) -> status_pb2.Status:
         holder = any_pb2.Any()
         holder.Pack(detail)
         packed.append(holder)
-    return status_pb2.Status(code=_number(error.code), message=error.message, details=packed)
+    return status_pb2.Status(code=_number(error.code), message=message, details=packed)
+
+
+def _cut(text: str, characters_max: int) -> str:
+    return text if len(text) <= characters_max else text[: characters_max - 1] + "…"
 
 
 def _number(code: grpc.StatusCode) -> int:
@@ -118,15 +155,32 @@ def _number(code: grpc.StatusCode) -> int:
 
 
 def from_rpc(error: grpc.aio.AioRpcError) -> LockstepError:
-    """The error that a call ended with. A caller that asked for an effect still knows nothing about the effect."""
-    reason, metadata, fields, retry = error.code().name, {}, [], None
-    status = rpc_status.from_call(error)
+    """The error that a call ended with; details of another domain, as a proxy adds them, are not taken for ours.
+
+    A caller that asked for an effect still knows nothing about the effect.
+    """
+    found = LockstepError(error.code(), error.code().name, error.details() or "")
+    try:
+        status = rpc_status.from_call(cast("grpc.Call", error))
+    except ValueError:
+        # The trailer contradicts the status: whoever wrote it, it says nothing reliable.
+        return found
+    infos = [info for info in _unpacked(status, error_details_pb2.ErrorInfo) if info.domain == DOMAIN]
+    if not infos:
+        return found
+    found.reason, found.metadata = infos[0].reason, dict(infos[0].metadata)
+    for bad in _unpacked(status, error_details_pb2.BadRequest):
+        found.fields = tuple(FieldInvalid(each.field, each.description) for each in bad.field_violations)
+    for again in _unpacked(status, error_details_pb2.RetryInfo):
+        found.retry_after = again.retry_delay.ToTimedelta()
+    return found
+
+
+def _unpacked(status: status_pb2.Status | None, kind: type[_Detail]) -> Iterator[_Detail]:
     for holder in status.details if status is not None else ():
-        info, bad, again = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
-        if holder.Unpack(info):
-            reason, metadata = info.reason, dict(info.metadata)
-        elif holder.Unpack(bad):
-            fields = [FieldInvalid(each.field, each.description) for each in bad.field_violations]
-        elif holder.Unpack(again):
-            retry = again.retry_delay.ToTimedelta()
-    return LockstepError(error.code(), reason, error.details() or "", metadata, tuple(fields), retry)
+        detail = kind()
+        try:
+            if holder.Unpack(detail):
+                yield detail
+        except DecodeError:
+            continue

@@ -22,7 +22,13 @@ import asyncpg
 
 from lockstep_kit.db import DatabaseSettings
 from lockstep_kit.migrate import migrate
-from lockstep_sandbox.postgres import ServiceDatabase, create_service_database, owned_database, plan_service_database, private_postgres
+from lockstep_sandbox.postgres import (
+    ServiceDatabase,
+    create_service_database,
+    owned_database,
+    plan_service_database,
+    private_postgres,
+)
 
 ENVIRONMENT: Final = "DATABASE_URL_TEST"
 IMAGE: Final = "postgres:18-alpine"

@@ -9,13 +9,16 @@
 The service runs for real, against its real outside world; the harness says how to get a plan whose leg can be prepared, executed and released there.
 """
 
+# ruff: noqa: S101 - a suite of tests asserts
+
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+import grpc
 import pytest
 
 from lockstep.participant.v1 import leg_pb2, participant_service_pb2
@@ -24,6 +27,7 @@ from lockstep_kit.convert import epoch_to_pb, outcome_from_pb, vote_from_pb
 from lockstep_kit.errors import from_rpc
 from lockstep_kit.fence import Epoch
 from lockstep_kit.participant.ports import Closing, PlanOutcome
+from lockstep_kit.registry import Registry
 from lockstep_kit.statements import OutcomeKind
 from lockstep_testkit import commands, factories
 from lockstep_testkit.factories import PlanCase
@@ -55,7 +59,7 @@ class ParticipantHarness:
     #: Name that its votes carry.
     participant: str
     #: As the coordinator.
-    stub: participant_service_pb2_grpc.ParticipantServiceAsyncStub
+    stub: participant_service_pb2_grpc.ParticipantServiceStub
     #: Its leg in the plans.
     leg_id: str
     #: A new plan whose leg here can be prepared: whatever that needs outside is in place.
@@ -67,7 +71,7 @@ class ParticipantHarness:
     #: Longest time that the outside world takes for one step.
     step_seconds: float = 20.0
     #: Registry to verify its signatures with.
-    registry: factories.Registry = field(default_factory=factories.registry_of)
+    registry: Registry = field(default_factory=factories.registry_of)
 
     async def prepare(self, plan: PlanCase) -> leg_pb2.CommandAnswer:
         """Prepare the leg, and wait until it has voted."""
@@ -235,7 +239,7 @@ class ParticipantConformance:
         before = await harness.prepare(plan)
         vote = vote_from_pb(before.report.vote)
         good, other = plan.certificate(vote), plan.certificate()
-        forged = Certificate(**{name: getattr(good, name) for name in good.__slots__} | {"release": other.release})
+        forged = replace(good, release=other.release)
         answer = await harness.send_commit(await harness.commit_command(plan, forged), forged)
         assert (answer.verdict, answer.rejection.reason) == (REJECTED, "CERTIFICATE_VOTES_DIGEST")
         if plan.leg(harness.leg_id).settling:
@@ -279,8 +283,6 @@ class ParticipantConformance:
     @pytest.mark.parametrize("count", [0, 257])
     async def test_batch_size(self, harness: ParticipantHarness, count: int) -> None:
         """A batch holds 1 to 256 items; another request is refused as a whole, with the field at fault."""
-        import grpc
-
         request = participant_service_pb2.AbortRequest(commands=[leg_pb2.AbortCommand()] * count)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await harness.stub.Abort(request, timeout=CALL_SECONDS)
@@ -297,10 +299,10 @@ class ParticipantConformance:
         await harness.prepare(before)
         cursor = await self._cursor_at(harness, before)
         await harness.prepare(after)
-        seen = []
+        seen: list[leg_pb2.LegReport] = []
         call = harness.stub.WatchOutcomes(participant_service_pb2.WatchOutcomesRequest(after=cursor), timeout=CALL_SECONDS)
         async for message in call:
-            seen += [report for report in message.reports]
+            seen += list(message.reports)
             if any(report.plan_id == after.plan_id and report.phase == leg_pb2.LEG_PHASE_PREPARED for report in seen):
                 break
         call.cancel()

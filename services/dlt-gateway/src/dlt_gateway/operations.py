@@ -56,7 +56,7 @@ class EscrowBook:
     #: Tokens that are served: CAIP-19 id -> decimal places.
     tokens: Mapping[str, int]
     #: More would use more gas than a transaction may (EIP-7825).
-    batch_max: int = min(gas.PREPARE_MAX, gas.PAY_OUT_MAX)
+    batch_max: int = min(gas.PREPARE_LEGS_MAX, gas.PAY_OUT_LEGS_MAX)
     #: How entries are judged.
     rules: Rules = RULES
 

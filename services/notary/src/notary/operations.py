@@ -63,7 +63,7 @@ class RegistryBook:
     #: EIP-55 address.
     contract: str
     #: More would use more gas than a transaction may (EIP-7825).
-    batch_max: int = min(gas.REGISTER_MAX, gas.FINALISE_MAX)
+    batch_max: int = min(gas.REGISTER_PLANS_MAX, gas.FINALISE_PLANS_MAX)
     #: How entries are judged.
     rules: Rules = RULES
 

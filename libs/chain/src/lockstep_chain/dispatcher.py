@@ -1,0 +1,215 @@
+"""Everything that signs and sends. Holds no rules: what is signed is stored first, what is sent was stored before.
+
+Nonces are given, transactions signed, and bytes stored in one database transaction, under the lock of the account's row, which only the holder of its
+lease gets. Bytes go out in nonce order, one sender at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import structlog
+from opentelemetry.trace import SpanKind
+
+from lockstep_chain import store
+from lockstep_chain.machine import AttemptKind, Intent, Replace, State, check_intent, first_fees, payload_hash
+from lockstep_chain.ports import Conditions, Evm, Fees, Signed, Signer, Unsigned
+from lockstep_chain.records import Ending, InFlight, Queued, Reference
+from lockstep_chain.settings import ChainSettings
+from lockstep_chain.settling import GAP_PURPOSE, NONCE, OnSettled, attributes, settle_in
+from lockstep_chain.store import Account
+from lockstep_kit.db import Connection, Database
+from lockstep_kit.failpoints import failpoint
+from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.telemetry import span
+
+_log = structlog.get_logger()
+
+#: Gas of a transaction that does nothing.
+EMPTY_GAS = 21_000
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Bytes to be sent."""
+
+    #: Whose they are.
+    reference: Reference
+    #: Nonce; bytes are sent in its order.
+    nonce: int
+    #: Number of the attempt.
+    number: int
+    #: The bytes and their hash.
+    signed: Signed
+
+
+class Dispatcher:
+    """Signs and sends for one account."""
+
+    def __init__(
+        self, db: Database, evm: Evm, signer: Signer, settings: ChainSettings, account: Account, on_settled: OnSettled, service: str
+    ) -> None:
+        self._db = db
+        self._evm = evm
+        self._signer = signer
+        self._settings = settings
+        self._account = account
+        self._on_settled = on_settled
+        self._service = service
+        # One sender at a time: nodes have been seen to lose transactions of one account that arrive side by side.
+        self._sending = asyncio.Lock()
+        #: Transactions that are signed and on their way for the first time; nobody else need send them.
+        self.under_way: set[int] = set()
+
+    async def dispatch(self) -> None:
+        """Sign and send everything that is queued, as far as the limit of unmined transactions allows."""
+        while True:
+            async with self._db.connection() as connection:
+                if not await self._account.has_queued(connection):
+                    return
+            conditions = await self._evm.conditions(self._account.address)
+            fees = first_fees(conditions.head.base_fee, conditions.tip, self._settings.policy)
+            if fees is None:
+                _log.warning("fees_above_ceiling", base_fee_wei=conditions.head.base_fee, tip_wei=conditions.tip)
+                return
+            async with self._sending:
+                try:
+                    parcels, taken = await self._assign(conditions, fees)
+                    await failpoint(f"{self._service}.chain.assign.after_commit")
+                    await self._send(parcels, conditions.head.number)
+                finally:
+                    self.under_way.clear()
+            if taken < self._settings.assign_batch_max:
+                return
+
+    async def _assign(self, conditions: Conditions, fees: Fees) -> tuple[list[Parcel], int]:
+        """Give nonces, sign and store, in one transaction; the parcels, and how many queued transactions were taken."""
+        await failpoint(f"{self._service}.chain.assign.before_tx")
+        async with self._db.transaction() as tx:
+            stored_nonce = await self._account.lock(tx)
+            if stored_nonce is None:
+                return [], 0
+            room = self._settings.unmined_max - await self._account.count_unmined(tx)
+            limit = min(room, self._settings.assign_batch_max)
+            queued = await self._account.take_queued(tx, limit) if limit > 0 else []
+            living = await self._bury(tx, queued)
+            # The chain's count is only a floor: transactions of ours that the node does not have yet are above it.
+            nonce = max(stored_nonce, conditions.pending_nonce)
+            if nonce > stored_nonce > 0:
+                _log.warning("nonces_used_elsewhere", first=stored_nonce, count=nonce - stored_nonce)
+            parcels = await self._sign(tx, living, nonce, fees)
+            await failpoint(f"{self._service}.chain.assign.in_tx")
+            self.under_way.update(parcel.reference.id for parcel in parcels)
+        return parcels, len(queued)
+
+    async def _bury(self, tx: Connection, queued: Sequence[Queued]) -> list[Queued]:
+        """Settle as dead what can never be signed, so that it takes no nonce; the rest."""
+        living, endings = [], []
+        for each in queued:
+            why = self._permanently_refused(each)
+            if why is None:
+                living.append(each)
+            else:
+                endings.append(Ending(each.reference, State.DEAD, detail=why))
+        if endings:
+            await settle_in(tx, endings, self._on_settled)
+        return living
+
+    def _permanently_refused(self, queued: Queued) -> str | None:
+        if queued.cancel_requested:
+            return "withdrawn before it was signed"
+        try:
+            check_intent(queued.intent, self._settings.limits)
+        except FieldInvalid as finding:
+            return str(finding)
+        return None
+
+    async def _sign(self, tx: Connection, queued: Sequence[Queued], nonce: int, fees: Fees) -> list[Parcel]:
+        if not queued:
+            return []
+        nonces = range(nonce, nonce + len(queued))
+        signed = await self._signer.sign([self._unsigned(each.intent, n, fees) for each, n in zip(queued, nonces, strict=True)])
+        await self._account.store_signed(tx, [each.id for each in queued], nonces, signed, fees)
+        return [Parcel(each.reference, n, 1, bytes_) for each, n, bytes_ in zip(queued, nonces, signed, strict=True)]
+
+    def _unsigned(self, intent: Intent, nonce: int, fees: Fees) -> Unsigned:
+        return Unsigned(
+            chain_id=self._account.chain_id,
+            nonce=nonce,
+            to=intent.to,
+            value=intent.value,
+            data=intent.data,
+            gas_limit=intent.gas_limit,
+            fees=fees,
+        )
+
+    async def resend(self, rows: Sequence[InFlight], head: int) -> None:
+        """Send the stored bytes of last attempts again."""
+        if not rows:
+            return
+        async with self._sending:
+            async with self._db.connection() as connection:
+                raws = await store.last_raws(connection, [row.id for row in rows])
+            await self._send([Parcel(row.reference, row.outbound.nonce, *raws[row.id]) for row in rows], head)
+
+    async def replace(self, row: InFlight, told: Replace, head: int) -> None:
+        """Sign another attempt with the same nonce, store it, then send it; nothing if it was mined meanwhile."""
+        number = row.outbound.attempts[-1].number + 1
+        async with self._sending:
+            async with self._db.transaction() as tx:
+                if await self._account.lock(tx) is None:
+                    return
+                payload = await store.lock_unmined(tx, row.id)
+                if payload is None:
+                    return
+                to, value, data, gas_limit = payload
+                if told.kind is AttemptKind.CANCEL:
+                    to, value, data, gas_limit = self._account.address, 0, b"", EMPTY_GAS
+                intent = Intent(row.reference.idempotency_key, to, data, gas_limit, value)
+                (signed,) = await self._signer.sign([self._unsigned(intent, row.outbound.nonce, told.fees)])
+                await store.store_attempt(tx, row.id, number, told.kind, signed, told.fees)
+                await failpoint(f"{self._service}.chain.replace.in_tx")
+            await failpoint(f"{self._service}.chain.replace.after_commit")
+            _log.info("transaction_replaced", transaction_id=row.id, kind=told.kind.value, attempt=number, nonce=row.outbound.nonce)
+            await self._send([Parcel(row.reference, row.outbound.nonce, number, signed)], head)
+
+    async def fill(self, nonce: int) -> None:
+        """Use up a nonce below others that no transaction has, so that those can be mined."""
+        conditions = await self._evm.conditions(self._account.address)
+        fees = first_fees(conditions.head.base_fee, conditions.tip, self._settings.policy)
+        if fees is None:
+            return
+        address = self._account.address
+        key = f"{GAP_PURPOSE}/{self._account.chain_id}/{address}/{nonce}"
+        intent = Intent(key, address, b"", EMPTY_GAS, purpose=GAP_PURPOSE)
+        async with self._sending:
+            async with self._db.transaction() as tx:
+                if await self._account.lock(tx) is None or await self._account.nonce_taken(tx, nonce):
+                    return
+                added = await store.enqueue(tx, self._account.chain_id, intent, payload_hash(self._account.chain_id, intent))
+                if added is None:
+                    return
+                parcels = await self._sign(tx, [Queued(added, intent, cancel_requested=False)], nonce, fees)
+            _log.warning("nonce_gap_filled", nonce=nonce)
+            await self._send(parcels, conditions.head.number)
+
+    async def _send(self, parcels: Sequence[Parcel], head: int) -> None:
+        """Send stored bytes in nonce order, and note what the node says of them."""
+        if not parcels:
+            return
+        ordered = sorted(parcels, key=lambda parcel: parcel.nonce)
+        with ExitStack() as spans:
+            for each in ordered:
+                told = attributes(each.reference, each.signed.hash) | {NONCE: each.nonce}
+                traceparent = each.reference.traceparent
+                spans.enter_context(span("chain.send", traceparent=traceparent, kind=SpanKind.CLIENT, attributes=told))
+            answers = await self._evm.broadcast([each.signed.raw for each in ordered])
+        await failpoint(f"{self._service}.chain.broadcast.after_send")
+        async with self._db.transaction() as tx:
+            ids, numbers = [each.reference.id for each in ordered], [each.number for each in ordered]
+            await store.note_answers(tx, ids, numbers, answers, head)
+            await failpoint(f"{self._service}.chain.broadcast.in_tx")
+        await failpoint(f"{self._service}.chain.broadcast.after_commit")

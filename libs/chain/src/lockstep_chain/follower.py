@@ -1,0 +1,242 @@
+"""Follows the chain, and does with every transaction in flight what the pure machine says. Holds no rules.
+
+A round reads the head, then the nonces, then the receipts, then which blocks are canonical: in that order, so that no transaction can be mined between two
+answers without being seen. Whatever cannot be read ends the round, and nothing is concluded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+
+from lockstep_chain import store
+from lockstep_chain.dispatcher import Dispatcher
+from lockstep_chain.machine import (
+    Action,
+    ByTag,
+    Mine,
+    Reconcile,
+    Reorganised,
+    Replace,
+    Resend,
+    Settle,
+    Sighting,
+    State,
+    Wait,
+    final_number,
+    first_fees,
+    judge,
+)
+from lockstep_chain.ports import Block, CallReverted, Evm, EvmUnavailable, Fees, Receipt, SenderTransaction, Tag
+from lockstep_chain.records import Ending, InFlight
+from lockstep_chain.settings import ChainSettings
+from lockstep_chain.settling import Settler
+from lockstep_chain.store import Account
+from lockstep_kit.db import Database
+from lockstep_kit.failpoints import failpoint
+
+_log = structlog.get_logger()
+
+#: A round is made at least so often, even if the chain stands still: bytes that got no answer are waiting.
+ROUND_SECONDS_MAX: Final = 1.0
+#: Steps of the search for the block in which somebody else used a nonce: each doubles the distance, then halves it.
+SEARCH_STEPS_MAX: Final = 64
+
+
+class Follower:
+    """Watches what is in flight for one account."""
+
+    def __init__(
+        self, db: Database, evm: Evm, settings: ChainSettings, account: Account, dispatcher: Dispatcher, settler: Settler, service: str
+    ) -> None:
+        self._db = db
+        self._evm = evm
+        self._settings = settings
+        self._account = account
+        self._dispatcher = dispatcher
+        self._settler = settler
+        self._service = service
+        self._seen = b""
+        self._round_due = 0.0
+        #: A nonce that no transaction has, below others, and the height at which it was first noticed.
+        self._gap: tuple[int, int] | None = None
+
+    async def head(self) -> Block:
+        """The latest block.
+
+        Raises:
+            EvmUnavailable: it cannot be read.
+        """
+        head = await self._evm.block(Tag.LATEST)
+        if head is None:
+            raise EvmUnavailable("the chain has no latest block")
+        return head
+
+    async def final_block(self, head: Block) -> Block | None:
+        """The highest final block, as seen from a head; None when nothing is final yet."""
+        rule = self._settings.finality
+        tagged = await self._evm.block(rule.tag) if isinstance(rule, ByTag) else None
+        number = final_number(rule, head.number, tagged.number if tagged is not None else None)
+        if number is None or (tagged is not None and tagged.number == number):
+            return tagged if number is not None else None
+        return head if number == head.number else await self._evm.block(number)
+
+    async def follow(self) -> bool:
+        """Make a round if there is a new head or one is due; whether a transaction left the state in which it counts as unmined."""
+        head = await self.head()
+        if head.hash == self._seen and time.monotonic() < self._round_due:
+            return False
+        async with self._db.connection() as connection:
+            rows = await self._account.in_flight(connection)
+        moved = await self._round(head, rows) if rows else False
+        self._seen, self._round_due = head.hash, time.monotonic() + ROUND_SECONDS_MAX
+        return moved
+
+    async def _round(self, head: Block, rows: Sequence[InFlight]) -> bool:
+        seen = await self._look(head, rows)
+        policy = self._settings.policy
+        judged = [(row, judge(row.outbound, seen, policy)) for row in rows]
+        mined = [(row.id, action.receipt) for row, action in judged if isinstance(action, Mine)]
+        back = [row.id for row, action in judged if isinstance(action, Reorganised)]
+        await self._mark(mined, back)
+        endings = await self._endings(judged, seen)
+        if endings:
+            await self._settler.settle(endings)
+        under_way = self._dispatcher.under_way
+        await self._dispatcher.resend(
+            [row for row, action in judged if isinstance(action, Resend) and row.id not in under_way], head.number
+        )
+        for row, action in judged:
+            if isinstance(action, Replace) and row.id not in under_way:
+                await self._dispatcher.replace(row, action, head.number)
+        await self._mind_gap(rows, seen)
+        return bool(mined or endings)
+
+    async def _look(self, head: Block, rows: Sequence[InFlight]) -> Sighting:
+        """Read the chain, in the order that the pure machine relies on."""
+        address = self._account.address
+        final = await self.final_block(head)
+        latest_nonce = await self._evm.nonce(address, head.number)
+        final_nonce = await self._evm.nonce(address, final.number) if final is not None else 0
+        receipts = await self._evm.receipts([a.transaction_hash for row in rows for a in row.outbound.attempts])
+        canonical = await self._evm.block_hashes({receipt.block_number for receipt in receipts.values()})
+        return Sighting(
+            head=head,
+            final_number=final.number if final is not None else None,
+            latest_nonce=latest_nonce,
+            final_nonce=final_nonce,
+            suggested=await self._suggested(rows, head),
+            receipts=receipts,
+            canonical=canonical,
+        )
+
+    async def _suggested(self, rows: Sequence[InFlight], head: Block) -> Fees:
+        if all(row.outbound.state is State.MINED for row in rows):
+            return Fees(head.base_fee, 0)
+        tip = (await self._evm.conditions(self._account.address)).tip
+        ceiling = self._settings.max_fee_ceiling_wei
+        return first_fees(head.base_fee, tip, self._settings.policy) or Fees(ceiling, min(tip, ceiling))
+
+    async def _mark(self, mined: Sequence[tuple[int, Receipt]], back: Sequence[int]) -> None:
+        if not mined and not back:
+            return
+        async with self._db.transaction() as tx:
+            if mined:
+                await store.mark_mined(tx, mined)
+            if back:
+                _log.warning("transactions_reorganised", transaction_ids=list(back))
+                await store.mark_reorganised(tx, back)
+            await failpoint(f"{self._service}.chain.mined.in_tx")
+        await failpoint(f"{self._service}.chain.mined.after_commit")
+
+    async def _endings(self, judged: Sequence[tuple[InFlight, Action]], seen: Sighting) -> list[Ending]:
+        endings = []
+        for row, action in judged:
+            match action:
+                case Settle(state, receipt):
+                    endings.append(await self._settled(row, state, receipt))
+                case Reconcile():
+                    ending = await self._foreign(row, seen)
+                    if ending is not None:
+                        endings.append(ending)
+                case Wait() | Resend() | Replace() | Mine() | Reorganised():
+                    pass
+        return endings
+
+    async def _settled(self, row: InFlight, state: State, receipt: Receipt) -> Ending:
+        if state is State.CANCELLED:
+            return Ending(row.reference, state, receipt, detail="its nonce was used up by an empty transaction of our own")
+        if state is not State.REVERTED:
+            return Ending(row.reference, state, receipt)
+        if receipt.gas_used >= row.gas_limit:
+            return Ending(row.reference, state, receipt, detail="it reverted for lack of gas", evidence={"out_of_gas": True})
+        revert_data = await self._revert_data(row, receipt)
+        detail = f"it reverted with {revert_data}" if revert_data else "it reverted without a reason that can be read any more"
+        return Ending(row.reference, state, receipt, detail=detail, evidence={"out_of_gas": False, "revert_data": revert_data})
+
+    async def _revert_data(self, row: InFlight, receipt: Receipt) -> str:
+        """What the contract said, by calling it again on the state before the block; "" if that state is gone or the call succeeds there."""
+        async with self._db.connection() as connection:
+            to, data, value = await store.payload(connection, row.id)
+        try:
+            await self._evm.call(to, data, at=receipt.block_number - 1, sender=self._account.address, value=value)
+        except CallReverted as reverted:
+            return "0x" + reverted.revert_data.hex()
+        except EvmUnavailable as error:
+            _log.warning("revert_reason_unknown", transaction_id=row.id, error=str(error))
+        return ""
+
+    async def _foreign(self, row: InFlight, seen: Sighting) -> Ending | None:
+        """Ask once more, and gather what shows that somebody else used the nonce; None if it turns out to be our own."""
+        hashes = [attempt.transaction_hash for attempt in row.outbound.attempts]
+        if await self._evm.receipts(hashes):
+            return None
+        rival = await self._user_of(row.outbound.nonce, seen.final_number or 0)
+        if rival is not None and rival[0].hash in hashes:
+            return None
+        evidence: dict[str, Any] = {
+            "signer": self._account.address,
+            "nonce": row.outbound.nonce,
+            "attempt_hashes": ["0x" + each.hex() for each in hashes],
+            "final_block_number": seen.final_number,
+            "final_nonce": seen.final_nonce,
+            "foreign_hash": "0x" + rival[0].hash.hex() if rival is not None else None,
+            "foreign_block_number": rival[1] if rival is not None else None,
+        }
+        return Ending(row.reference, State.MANUAL, detail="its nonce was used by a transaction that is not ours", evidence=evidence)
+
+    async def _user_of(self, nonce: int, final: int) -> tuple[SenderTransaction, int] | None:
+        """The transaction that used a nonce, and its height; None if the node has forgotten the states that would show it."""
+        try:
+            high, low, step = final, final, 1
+            for _ in range(SEARCH_STEPS_MAX):
+                if low == 0 or await self._evm.nonce(self._account.address, low) <= nonce:
+                    break
+                high, low, step = low, max(0, low - step), step * 2
+            for _ in range(SEARCH_STEPS_MAX):
+                if high - low <= 1:
+                    break
+                middle = (low + high) // 2
+                used = await self._evm.nonce(self._account.address, middle) > nonce
+                low, high = (low, middle) if used else (middle, high)
+            for each in await self._evm.transactions_in(high):
+                if each.sender == self._account.address and each.nonce == nonce:
+                    return each, high
+        except EvmUnavailable as error:
+            _log.warning("nonce_user_unknown", nonce=nonce, error=str(error))
+        return None
+
+    async def _mind_gap(self, rows: Sequence[InFlight], seen: Sighting) -> None:
+        """Have a hole below everything in flight filled, once it has stood for some blocks: something of somebody else may be on its way there."""
+        missing = seen.latest_nonce
+        if rows[0].outbound.nonce <= missing:
+            self._gap = None
+            return
+        if self._gap is None or self._gap[0] != missing:
+            self._gap = (missing, seen.head.number)
+        elif seen.head.number - self._gap[1] >= self._settings.resend_blocks:
+            self._gap = None
+            await self._dispatcher.fill(missing)

@@ -1,0 +1,102 @@
+"""Stores how transactions came to their end, and tells their service, in one database transaction. Holds no rules."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+import structlog
+
+from lockstep_chain import store
+from lockstep_chain.machine import State
+from lockstep_chain.records import Ending, Reference, SettledTransaction
+from lockstep_kit.db import Connection, Database
+from lockstep_kit.failpoints import failpoint
+from lockstep_kit.telemetry import LEG_ID, PLAN_ID, span
+
+_log = structlog.get_logger()
+
+#: Called with transactions that came to their end, inside the database transaction that stores it; must do no other I/O.
+OnSettled = Callable[[Connection, Sequence[SettledTransaction]], Awaitable[None]]
+
+#: Purpose of empty transactions of our own that fill a hole in an account's nonces; no service is told of them.
+GAP_PURPOSE: Final = "gap"
+
+TRANSACTION_HASH: Final = "blockchain.transaction.hash"
+NONCE: Final = "blockchain.transaction.nonce"
+BLOCK_NUMBER: Final = "blockchain.block.number"
+STATE: Final = "blockchain.transaction.state"
+
+
+def attributes(reference: Reference, transaction_hash: bytes) -> dict[str, str | int]:
+    """Attributes of a span about one transaction."""
+    found: dict[str, str | int] = {TRANSACTION_HASH: "0x" + transaction_hash.hex()} if transaction_hash else {}
+    if reference.plan_id is not None:
+        found[PLAN_ID] = reference.plan_id
+    if reference.leg_id is not None:
+        found[LEG_ID] = reference.leg_id
+    return found
+
+
+async def settle_in(tx: Connection, endings: Sequence[Ending], on_settled: OnSettled) -> None:
+    """Store endings and tell the service of those that are new; what is already settled is left alone, so that each is told once."""
+    fresh = await store.settle(tx, endings)
+    told = [each for each in endings if each.reference.id in fresh and each.reference.purpose != GAP_PURPOSE]
+    if told:
+        await on_settled(tx, [SettledTransaction.of(each) for each in told])
+
+
+class Settler:
+    """Settles what is in flight."""
+
+    def __init__(self, db: Database, on_settled: OnSettled, service: str) -> None:
+        self._db = db
+        self._on_settled = on_settled
+        self._service = service
+
+    async def settle(self, endings: Sequence[Ending]) -> None:
+        """Store endings together; if their service cannot take one of them, each by itself, so that it holds up no other.
+
+        Raises:
+            Exception: what the service raised for the last one that it could not take; that one is tried again in the next round.
+        """
+        try:
+            await self._together(endings)
+        except Exception as error:
+            if len(endings) == 1:
+                raise
+            _log.warning("settling_one_by_one", transactions=len(endings), error=type(error).__name__)
+            await self._one_by_one(endings)
+
+    async def _one_by_one(self, endings: Sequence[Ending]) -> None:
+        failed: Exception | None = None
+        for ending in endings:
+            try:
+                await self._together([ending])
+            except Exception as error:  # noqa: BLE001 - the others must not wait for it; it is raised below
+                _log.error("settling_failed", transaction_id=ending.reference.id, error=type(error).__name__)
+                failed = error
+        if failed is not None:
+            raise failed
+
+    async def _together(self, endings: Sequence[Ending]) -> None:
+        await failpoint(f"{self._service}.chain.confirm.before_tx")
+        with ExitStack() as spans:
+            for ending in endings:
+                _enter(spans, ending)
+            async with self._db.transaction() as tx:
+                await settle_in(tx, endings, self._on_settled)
+                await failpoint(f"{self._service}.chain.confirm.in_tx")
+        await failpoint(f"{self._service}.chain.confirm.after_commit")
+        for ending in endings:
+            level = _log.error if ending.state is State.MANUAL else _log.info
+            level("transaction_settled", transaction_id=ending.reference.id, state=ending.state.value, detail=ending.detail)
+
+
+def _enter(spans: ExitStack, ending: Ending) -> None:
+    told = attributes(ending.reference, ending.receipt.transaction_hash if ending.receipt else b"")
+    told[STATE] = ending.state.value
+    if ending.receipt is not None:
+        told[BLOCK_NUMBER] = ending.receipt.block_number
+    spans.enter_context(span("chain.confirm", traceparent=ending.reference.traceparent, attributes=told))

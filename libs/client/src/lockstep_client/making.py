@@ -1,0 +1,123 @@
+"""Making plans: from a file to a signed request, and the payers' consent to what the coordinator answered."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from lockstep.coordinator.v1.settlement_pb2 import Plan
+from lockstep_client.client import LockstepClient
+from lockstep_client.configuration import PayerPart
+from lockstep_client.convert import PlanView, plan_from_pb
+from lockstep_client.planfile import DraftPlan, PlanFile, Venue, draft
+from lockstep_client.signing import gate_signature, payer_signature
+from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.ids import NONCE_BYTES, SALT_BYTES, LegId
+from lockstep_kit.plan import TokenTransfer, legs_root
+from lockstep_kit.signing import SigningKey
+from lockstep_kit.statements import Gate
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
+
+#: How long the maker's signature stays good after the plan's deadline: participants check it when they prepare, and clocks differ.
+MAKE_MARGIN: Final = timedelta(minutes=10)
+
+
+def draw_plan(file: PlanFile, venue: Venue, now: datetime, plan_id: str | None = None) -> DraftPlan:
+    """The plan that a file asks for, with ids and salts freshly drawn.
+
+    Raises:
+        FieldInvalid: the first rule that is broken.
+    """
+    return draft(
+        file, venue, plan_id=plan_id or str(uuid.uuid4()), now=now, draw_salt=lambda: secrets.token_bytes(SALT_BYTES)
+    )
+
+
+async def create(client: LockstepClient, draft_plan: DraftPlan, maker: SigningKey, *, request_id: str | None = None) -> Plan:
+    """The plan as the coordinator accepted it, with its locks.
+
+    Raises:
+        LockstepError: it was refused.
+        FieldInvalid: the coordinator answered with another plan than the one that was signed.
+    """
+    make = gate_signature(
+        maker,
+        Gate.MAKE,
+        draft_plan.header.digest,
+        nonce=secrets.token_bytes(NONCE_BYTES),
+        expires_at=draft_plan.header.deadline + MAKE_MARGIN,
+    )
+    accepted = await client.create_plan(draft_plan, make, request_id=request_id)
+    view = plan_from_pb(accepted)
+    require(view.header.digest == draft_plan.header.digest, "plan.header", "must be the plan that was signed")
+    check_bound(view)
+    return accepted
+
+
+def check_bound(view: PlanView) -> None:
+    """The legs that are shown are the plan's: whoever signs its digest signs these legs.
+
+    Raises:
+        FieldInvalid: they are not.
+    """
+    legs = [each.leg for each in view.legs]
+    require(view.header.digest == view.plan_digest, "plan.plan_digest", "must be the digest of the plan's head")
+    same = len(legs) == view.header.leg_count and legs_root(legs) == view.header.legs_root
+    require(same, "plan.legs", "must be those under the plan's legs_root")
+
+
+def token_payers(view: PlanView) -> dict[LegId, str]:
+    """Each token transfer with the address that must consent to it."""
+    return {each.leg.leg_id: each.leg.terms.payer for each in view.legs if isinstance(each.leg.terms, TokenTransfer)}
+
+
+def unlock(payers: Mapping[str, PayerPart], addresses: set[str]) -> dict[str, LocalAccount]:
+    """The payers' keys, decrypted. Takes as long as the keystores' key derivation was made to take.
+
+    Raises:
+        FieldInvalid: an address has no keystore, or one cannot be opened.
+    """
+    for address in sorted(addresses):
+        require(address in payers, "payers", f"must name a keystore for {address}, which pays in the plan")
+    return {address: _unlock(address, payers[address]) for address in sorted(addresses)}
+
+
+def _unlock(address: str, part: PayerPart) -> LocalAccount:
+    from eth_account import Account
+
+    keystore, password = _text(part.keystore_file), _text(part.password_file).rstrip("\n")
+    unlocked: Any = None
+    try:
+        unlocked = Account.from_key(Account.decrypt(keystore, password))
+    except (ValueError, TypeError, KeyError):
+        unlocked = None
+    # Raised outside the handler: the library's error may quote what is in the file.
+    if unlocked is None or unlocked.address != address:
+        raise FieldInvalid(f"payers.{address}", f"must be a keystore of this address that its password opens ({part.keystore_file})")
+    found: LocalAccount = unlocked
+    return found
+
+
+def _text(path: Path) -> str:
+    return path.read_text()
+
+
+def consent(view: PlanView, accounts: Mapping[str, LocalAccount]) -> dict[LegId, bytes]:
+    """The payers' EIP-712 signatures over every token transfer's terms and lock.
+
+    Raises:
+        FieldInvalid: the plan is not bound to its legs, or locks repeat.
+    """
+    check_bound(view)
+    require(len({each.lock for each in view.legs}) == len(view.legs), "plan.legs", "must have a lock of its own each")
+    return {
+        each.leg.leg_id: payer_signature(view.header, each.leg, each.lock, accounts[each.leg.terms.payer])
+        for each in view.legs
+        if isinstance(each.leg.terms, TokenTransfer)
+    }

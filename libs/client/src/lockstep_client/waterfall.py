@@ -1,0 +1,82 @@
+"""A trace as a waterfall of text: who called whom, and how long it took. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+Span = Mapping[str, Any]
+
+#: Deepest indentation that is drawn; deeper spans stand at this one.
+DEPTH_MAX: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A span as one line of a waterfall."""
+
+    #: How deep it stands below the root.
+    depth: int
+    #: Service whose span it is.
+    service: str
+    #: What was done.
+    name: str
+    #: Whether it failed.
+    failed: bool
+    #: When it began, from the trace's begin, in microseconds.
+    offset_us: int
+    #: How long it took, in microseconds.
+    duration_us: int
+
+
+def bars(spans: Sequence[Span]) -> list[Bar]:
+    """The spans of a trace, each below its parent, siblings by their begin. A span whose parent is not there stands at the top."""
+    if not spans:
+        return []
+    begin = min(int(span["start_unix_nano"]) for span in spans)
+    known = {str(span["span_id"]) for span in spans}
+    children: dict[str, list[Span]] = {}
+    for span in sorted(spans, key=lambda each: int(each["start_unix_nano"])):
+        parent = str(span["parent_span_id"])
+        children.setdefault(parent if parent in known and parent != span["span_id"] else "", []).append(span)
+    found: list[Bar] = []
+    seen: set[str] = set()
+    stack = [(span, 0) for span in reversed(children.get("", []))]
+    while stack:
+        span, depth = stack.pop()
+        if span["span_id"] in seen:
+            continue
+        seen.add(str(span["span_id"]))
+        found.append(_bar(span, depth, begin))
+        stack.extend((child, depth + 1) for child in reversed(children.get(str(span["span_id"]), [])))
+    return found
+
+
+def _bar(span: Span, depth: int, begin: int) -> Bar:
+    start, end = int(span["start_unix_nano"]), int(span["end_unix_nano"])
+    return Bar(
+        depth=min(depth, DEPTH_MAX),
+        service=str(span["service"]),
+        name=str(span["name"]),
+        failed=span["status"] == "error",
+        offset_us=(start - begin) // 1000,
+        duration_us=max(end - start, 0) // 1000,
+    )
+
+
+def drawn(bar: Bar, total_us: int, width: int) -> str:
+    """The bar of a line, `width` characters wide: blanks before, blocks while it took."""
+    total = max(total_us, 1)
+    left = min(bar.offset_us * width // total, width - 1)
+    length = max(1, min((bar.duration_us * width + total - 1) // total, width - left))
+    return " " * left + "█" * length + " " * (width - left - length)
+
+
+def duration_text(microseconds: int) -> str:
+    """A duration in the unit that reads best."""
+    if microseconds < 1000:
+        return f"{microseconds} µs"
+    if microseconds < 1_000_000:
+        return f"{microseconds // 1000}.{microseconds % 1000 // 100} ms"
+    return f"{microseconds // 1_000_000}.{microseconds % 1_000_000 // 10_000:02d} s"
