@@ -79,7 +79,9 @@ def write_registry(path: Path, keys: Mapping[str, KeyFile], not_before: datetime
         return [{"public_key": public, "not_before": not_before, "not_after": not_after}]
 
     document = {
-        "actors": [{"actor_id": person.actor_id, "roles": list(person.roles), "keys": keys_of(person.actor_id)} for person in PEOPLE],
+        "actors": [
+            {"actor_id": person.actor_id, "roles": list(person.roles), "keys": keys_of(person.actor_id)} for person in PEOPLE
+        ],
         "participants": [{"name": name, "keys": keys_of(name)} for name in SIGNING_SERVICES],
     }
     path.write_text(yaml.safe_dump(document, sort_keys=False))

@@ -98,9 +98,7 @@ def heads(count: int, *, sealed: bool = False) -> tuple[dict[PlanId, Head], dict
     chain = chain_of(count)
     head = Head(PLAN, count, chain[-1].entry_hash, sealed=sealed, frozen="")
     known = {
-        (PLAN, entry.event.sequence): Known(
-            entry.event.event_id, entry.event.type, sha256(entry.event.payload), entry.entry_hash
-        )
+        (PLAN, entry.event.sequence): Known(entry.event.event_id, entry.event.type, sha256(entry.event.payload), entry.entry_hash)
         for entry in chain
     }
     return {PLAN: head}, known

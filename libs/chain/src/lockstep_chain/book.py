@@ -39,14 +39,25 @@ class Skip:
 class ContractBook(Protocol):
     """One contract, as a participant uses it."""
 
-    #: CAIP-2 id of its chain.
-    chain: str
-    #: EIP-55 address.
-    contract: str
-    #: Legs in one transaction at the most, so that it stays below the gas and size limits of real networks.
-    batch_max: int
-    #: How its entries are judged.
-    rules: Rules
+    @property
+    def chain(self) -> str:
+        """CAIP-2 id of its chain."""
+        ...
+
+    @property
+    def contract(self) -> str:
+        """EIP-55 address."""
+        ...
+
+    @property
+    def batch_max(self) -> int:
+        """Legs in one transaction at the most, so that it stays below the gas and size limits of real networks."""
+        ...
+
+    @property
+    def rules(self) -> Rules:
+        """How its entries are judged."""
+        ...
 
     def capabilities(self) -> Capabilities:
         """What the participant can do with it."""

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 import structlog
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_typing import ChecksumAddress
 from eth_utils.address import to_checksum_address
 
 from lockstep_chain.ports import (
@@ -116,7 +117,7 @@ class JsonRpcEvm:
     async def block(self, at: int | Tag) -> Block | None:
         """The canonical block there; None when there is none, or when the chain has no such tag."""
         try:
-            found = await self._rpc.call("eth_getBlockByNumber", at.value if isinstance(at, Tag) else hex(at), False)
+            found = await self._rpc.call("eth_getBlockByNumber", (at.value if isinstance(at, Tag) else hex(at), False))
         except RpcError as error:
             if isinstance(at, Tag) and at is not Tag.LATEST:
                 return None
@@ -125,7 +126,7 @@ class JsonRpcEvm:
 
     async def nonce(self, address: str, at: int) -> int:
         """Number of transactions that the account had sent up to and with that block."""
-        return _int(await self._fact("eth_getTransactionCount", address, hex(at)))
+        return _int(await self._fact("eth_getTransactionCount", (address, hex(at))))
 
     async def conditions(self, address: str) -> Conditions:
         """What must be known before the account's next transaction is signed."""
@@ -154,7 +155,7 @@ class JsonRpcEvm:
 
     async def transactions_in(self, number: int) -> Sequence[SenderTransaction]:
         """Transactions of the canonical block at that height."""
-        block = await self._fact("eth_getBlockByNumber", hex(number), True)
+        block = await self._fact("eth_getBlockByNumber", (hex(number), True))
         if block is None:
             raise EvmUnavailable(f"there is no block {number}")
         return [
@@ -179,7 +180,7 @@ class JsonRpcEvm:
         place: object = {"blockHash": _hex(at.hash), "requireCanonical": True} if isinstance(at, Block) else hex(at)
         request = {"to": to, "data": _hex(data), "value": hex(value)} | ({"from": sender} if sender else {})
         try:
-            return _bytes(await self._rpc.call("eth_call", request, place))
+            return _bytes(await self._rpc.call("eth_call", (request, place)))
         except RpcError as error:
             if error.code == EXECUTION_REVERTED or "revert" in error.message.lower():
                 raise CallReverted(_bytes(error.revert_data or "0x")) from error
@@ -189,11 +190,11 @@ class JsonRpcEvm:
         """Logs of a contract in canonical blocks `first` to `last`, both included; topics by position, None for any."""
         wanted = [None if topic is None else _hex(topic) for topic in topics]
         request = {"address": address, "topics": wanted, "fromBlock": hex(first), "toBlock": hex(last)}
-        return [_placed_log(each) for each in await self._fact("eth_getLogs", request)]
+        return [_placed_log(each) for each in await self._fact("eth_getLogs", (request,))]
 
-    async def _fact(self, method: str, *params: object) -> Any:
+    async def _fact(self, method: str, params: Sequence[object]) -> Any:
         try:
-            return await self._rpc.call(method, *params)
+            return await self._rpc.call(method, params)
         except RpcError as error:
             raise EvmUnavailable(f"{method}: {error}") from error
 
@@ -216,16 +217,8 @@ class KeystoreSigner:
             FieldInvalid: a file can be read by others than its owner, or the password does not open the keystore.
             OSError: a file cannot be read.
         """
-        for field, path in (("keystore_file", keystore_file), ("password_file", password_file)):
-            require(path.stat().st_mode & 0o077 == 0, field, "must be readable by its owner only")
-        keystore = json.loads(keystore_file.read_text())
-        password = password_file.read_text().strip()
-        try:
-            # Key derivation is slow on purpose: not in the event loop.
-            key = await asyncio.to_thread(Account.decrypt, keystore, password)
-        except (ValueError, KeyError, TypeError):
-            raise FieldInvalid("password_file", "must hold the password of the keystore") from None
-        return cls(Account.from_key(key))
+        # Key derivation is slow on purpose: not in the event loop.
+        return cls(await asyncio.to_thread(_read_account, keystore_file, password_file))
 
     @property
     def address(self) -> str:
@@ -242,7 +235,7 @@ class KeystoreSigner:
                 "type": 2,
                 "chainId": transaction.chain_id,
                 "nonce": transaction.nonce,
-                "to": transaction.to,
+                "to": _address(transaction.to),
                 "value": transaction.value,
                 "data": transaction.data,
                 "gas": transaction.gas_limit,
@@ -252,6 +245,17 @@ class KeystoreSigner:
             }
         )
         return Signed(bytes(signed.hash), bytes(signed.raw_transaction))
+
+
+def _read_account(keystore_file: Path, password_file: Path) -> LocalAccount:
+    for field, path in (("keystore_file", keystore_file), ("password_file", password_file)):
+        require(path.stat().st_mode & 0o077 == 0, field, "must be readable by its owner only")
+    keystore = json.loads(keystore_file.read_text())
+    try:
+        account: LocalAccount = Account.from_key(Account.decrypt(keystore, password_file.read_text().strip()))
+    except (ValueError, KeyError, TypeError):
+        raise FieldInvalid("password_file", "must hold the password of the keystore") from None
+    return account
 
 
 def _facts(found: Sequence[Any | RpcError]) -> Sequence[Any]:
@@ -274,8 +278,8 @@ def _hex(octets: bytes) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _address(text: str) -> str:
-    return str(to_checksum_address(text))
+def _address(text: str) -> ChecksumAddress:
+    return to_checksum_address(text)
 
 
 def _block(found: Mapping[str, Any]) -> Block:

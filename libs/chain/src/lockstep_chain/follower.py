@@ -50,7 +50,14 @@ class Follower:
     """Watches what is in flight for one account."""
 
     def __init__(
-        self, db: Database, evm: Evm, settings: ChainSettings, account: Account, dispatcher: Dispatcher, settler: Settler, service: str
+        self,
+        db: Database,
+        evm: Evm,
+        settings: ChainSettings,
+        account: Account,
+        dispatcher: Dispatcher,
+        settler: Settler,
+        service: str,
     ) -> None:
         self._db = db
         self._evm = evm

@@ -91,6 +91,23 @@ class ContractOperations:
         )
 
 
+class SettledOrders:
+    """Notes which legs the transactions skipped that came to their end, and wakes the judge."""
+
+    def __init__(self, book: ContractBook) -> None:
+        self._book = book
+        #: Set when a transaction came to its end, so that its legs are judged at once.
+        self.wake = asyncio.Event()
+
+    async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
+        """Runs inside the database transaction that stores the ends."""
+        for each in settled:
+            skips = [(skip.key, skip.code, skip.detail) for skip in self._book.skips(each.logs)]
+            otherwise = ("", "") if each.succeeded else (each.state.value.upper(), each.detail)
+            await leg_store.settle_orders(tx, each.idempotency_key, each.transaction_hash, skips, otherwise)
+        self.wake.set()
+
+
 class LegJudge:
     """Reads entries at finality and reports what is found."""
 
@@ -107,16 +124,6 @@ class LegJudge:
         self._book = book
         self._operations = operations
         self._machine = machine
-        #: Set when a transaction came to its end, so that its legs are judged at once.
-        self.wake = asyncio.Event()
-
-    async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
-        """Transactions came to their end, inside the database transaction that stores it: note which legs they skipped."""
-        for each in settled:
-            skips = [(skip.key, skip.code, skip.detail) for skip in self._book.skips(each.logs)]
-            otherwise = ("", "") if each.succeeded else (each.state.value.upper(), each.detail)
-            await leg_store.settle_orders(tx, each.idempotency_key, each.transaction_hash, skips, otherwise)
-        self.wake.set()
 
     async def round(self) -> None:
         """Judge every leg that owes an answer, a batch at a time."""

@@ -375,7 +375,7 @@ def check_intent(intent: Intent, limits: Limits) -> None:
         FieldInvalid: a field breaks a rule; it names both.
     """
     check_text(intent.idempotency_key, "idempotency_key", length_max=200)
-    check_text(intent.purpose, "purpose", length_max=64)
+    check_text(intent.purpose, "purpose", length_max=64, empty=True)
     check_evm_address(intent.to, "to")
     require(0 <= intent.value < 2**256, "value", "must be an unsigned 256-bit number of wei")
     require(len(intent.data) <= limits.data_bytes_max, "data", f"must have at most {limits.data_bytes_max} bytes")

@@ -52,7 +52,7 @@ class JsonRpc:
         """Close the connections."""
         await self._session.close()
 
-    async def call(self, method: str, *params: object) -> Any:
+    async def call(self, method: str, params: Sequence[object] = ()) -> Any:
         """The result of one call.
 
         Raises:

@@ -50,6 +50,8 @@ _log = structlog.get_logger()
 QUEUE_POLL_SECONDS: Final = 1.0
 #: A lease is renewed in its first third, so that two renewals may fail.
 RENEWALS_IN_LEASE: Final = 3
+#: A lease that somebody else holds is asked for so often.
+LEASE_POLL_SECONDS: Final = 0.5
 #: A machine that stops gives its lease back, but does not wait long for it.
 RELEASE_SECONDS_MAX: Final = 2.0
 
@@ -93,6 +95,7 @@ class TransactionMachine:
         settler = Settler(db, on_settled, service)
         self._follower = Follower(db, evm, settings, self._account, self._dispatcher, settler, service)
         self._queued = asyncio.Event()
+        self._listening = False
         self._leased_until = 0.0
         self._lease_due = 0.0
         self._reachable = True
@@ -129,7 +132,9 @@ class TransactionMachine:
 
     async def run(self) -> None:
         """Sign, send and follow until cancelled."""
-        self._db.listen(CHANNEL, self._queued)
+        if not self._listening:
+            self._db.listen(CHANNEL, self._queued)
+            self._listening = True
         supervisor = TaskSupervisor()
         supervisor.start(
             Loop("chain.dispatch", self._dispatch, poll_seconds=QUEUE_POLL_SECONDS, wake=self._queued),
@@ -199,7 +204,7 @@ class TransactionMachine:
                 held = await self._account.acquire_lease(connection, seconds)
             # Counted from before the statement, so that the database's lease never ends before ours.
             self._leased_until = now + seconds if held else 0.0
-            self._lease_due = now + seconds / RENEWALS_IN_LEASE
+            self._lease_due = now + (seconds / RENEWALS_IN_LEASE if held else LEASE_POLL_SECONDS)
         return now < self._leased_until
 
     async def _release_lease(self) -> None:

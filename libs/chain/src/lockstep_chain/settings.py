@@ -40,7 +40,7 @@ class ChainSettings(BaseModel):
     attempts_max: int = Field(default=32, ge=2, le=1000, description="attempts of one transaction at the most")
     gas_limit_max: int = Field(default=2**24, ge=21_000, description="gas of one transaction at the most (EIP-7825)")
     data_bytes_max: int = Field(default=127 * 1024, ge=0, description="calldata at the most; geth takes 128 KiB in all")
-    lease_seconds: float = Field(default=10.0, ge=1, le=300, description="a replica that is silent so long is no longer the sender")
+    lease_seconds: float = Field(default=3.0, ge=1, le=300, description="a replica that is silent so long is no longer the sender")
 
     @model_validator(mode="after")
     def _one_finality(self) -> Self:

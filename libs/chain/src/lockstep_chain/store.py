@@ -195,8 +195,7 @@ class Account:
     async def take_queued(self, tx: Connection, limit: int) -> list[Queued]:
         """The oldest queued transactions, locked."""
         return [
-            Queued(row["id"], _intent(row), row["cancel_requested"])
-            for row in await tx.fetch(TAKE_QUEUED, self.chain_id, limit)
+            Queued(row["id"], _intent(row), row["cancel_requested"]) for row in await tx.fetch(TAKE_QUEUED, self.chain_id, limit)
         ]
 
     async def store_signed(
@@ -258,9 +257,7 @@ async def lock_unmined(tx: Connection, transaction_id: int) -> tuple[str, int, b
     return None if row is None else (row["to_address"], int(row["value"]), row["data"], row["gas_limit"])
 
 
-async def store_attempt(
-    tx: Connection, transaction_id: int, number: int, kind: AttemptKind, signed: Signed, fees: Fees
-) -> None:
+async def store_attempt(tx: Connection, transaction_id: int, number: int, kind: AttemptKind, signed: Signed, fees: Fees) -> None:
     """Store another attempt."""
     await tx.execute(STORE_ATTEMPT, transaction_id, number, kind.value, signed.hash, signed.raw, fees.max_fee, fees.tip)
 
@@ -271,9 +268,7 @@ async def last_raws(tx: Connection, ids: Sequence[int]) -> dict[int, tuple[int, 
     return {row["transaction_id"]: (row["number"], Signed(row["transaction_hash"], row["raw"])) for row in rows}
 
 
-async def note_answers(
-    tx: Connection, ids: Sequence[int], numbers: Sequence[int], answers: Sequence[Answer], head: int
-) -> None:
+async def note_answers(tx: Connection, ids: Sequence[int], numbers: Sequence[int], answers: Sequence[Answer], head: int) -> None:
     """Note what a node said of attempts, and the head at that time."""
     await tx.execute(NOTE_ANSWERS, list(ids), list(numbers), [answer.value for answer in answers], head)
 

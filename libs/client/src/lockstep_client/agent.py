@@ -27,7 +27,7 @@ from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.evidence import JOURNAL_SILENT, Finding
 from lockstep_client.inspection import Inspector
 from lockstep_client.signing import gate_signature
-from lockstep_client.watching import Change, Snapshot
+from lockstep_client.watching import Change
 from lockstep_kit import ids
 from lockstep_kit.convert import VERDICTS, enum_from_pb, gate_to_pb, time_from_pb
 from lockstep_kit.errors import LockstepError
@@ -39,6 +39,7 @@ from lockstep_kit.statements import Gate, Verdict
 _log = structlog.get_logger()
 
 VALIDATING: Final = "VALIDATING"
+_UNREACHABLE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 #: States from which a plan may still come to be validated.
 _BEFORE: Final = frozenset(
     {"DRAFT", "INITIATED", "PRECONDITIONS_PENDING", "READY_FOR_PREPARE", "PREPARED", "EXECUTING", "PARTIALLY_EXECUTED", VALIDATING}
@@ -53,6 +54,8 @@ class AgentSettings:
     signature_seconds: float = 300.0
     #: Pause between two looks at the list of plans.
     poll_seconds: float = 0.2
+    #: Plans that are looked at at one time.
+    plans_max: int = 16
     #: First pause before a plan is inspected again; it doubles.
     again_seconds_min: float = 0.1
     #: Longest pause before a plan is inspected again.
@@ -100,6 +103,10 @@ class _Open:
     #: What was said of it last, so that it is said once.
     said: tuple[Finding, ...] = ()
 
+    def wait(self, now: float, pause_max: float) -> None:
+        """Look again after a pause, and twice as long the next time."""
+        self.next_at, self.pause = now + self.pause, min(self.pause * 2, pause_max)
+
 
 class ValidatorAgent:
     """Validates plans with one key."""
@@ -121,39 +128,62 @@ class ValidatorAgent:
         self._report = report
         self._open: dict[str, _Open] = {}
         self._done: dict[str, str] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Validate whatever waits, until cancelled. An unreachable coordinator is waited for."""
-        while True:
-            try:
-                waiting = [plan_from_pb(plan) async for plan in self._client.list_plans(states=(PLAN_STATE_VALIDATING,))]
-                await self._look_at(waiting)
-            except LockstepError as error:
-                if error.code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                    raise
-                _log.warning("coordinator_unreachable", reason=error.reason)
-            except FieldInvalid as error:
-                _log.error("plan_malformed", field=error.field, rule=error.rule)
-            await asyncio.sleep(self._settings.poll_seconds)
+        """Validate whatever waits, until cancelled. An unreachable coordinator is waited for.
 
-    async def _look_at(self, waiting: Sequence[PlanView]) -> None:
+        Raises:
+            LockstepError: the coordinator does not let this agent see plans.
+        """
+        try:
+            while True:
+                try:
+                    waiting = [plan_from_pb(plan) async for plan in self._client.list_plans(states=(PLAN_STATE_VALIDATING,))]
+                    self._begin(waiting)
+                except LockstepError as error:
+                    if error.code not in _UNREACHABLE:
+                        raise
+                    _log.warning("coordinator_unreachable", reason=error.reason)
+                except FieldInvalid as error:
+                    _log.error("plan_malformed", field=error.field, rule=error.rule)
+                await asyncio.sleep(self._settings.poll_seconds)
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _begin(self, waiting: Sequence[PlanView]) -> None:
+        """Have every plan looked at whose time has come and that is not being looked at."""
         present = {view.header.plan_id for view in waiting}
         self._open = {plan_id: each for plan_id, each in self._open.items() if plan_id in present}
-        self._done = {plan_id: digest for plan_id, digest in self._done.items() if plan_id in present}
+        self._done = {plan_id: place for plan_id, place in self._done.items() if plan_id in present}
         now = asyncio.get_running_loop().time()
         for view in waiting:
             plan_id = view.header.plan_id
-            if self._done.get(plan_id) == _place(view):
+            if plan_id in self._tasks or self._done.get(plan_id) == _place(view):
                 continue
             each = self._open.setdefault(plan_id, _Open(now, self._settings.again_seconds_min, now))
-            if each.next_at <= now:
-                await self._turn(view, each)
+            if each.next_at <= now and len(self._tasks) < self._settings.plans_max:
+                self._tasks[plan_id] = asyncio.create_task(self._look_at(view, each), name=f"validate:{plan_id}")
+
+    async def _look_at(self, view: PlanView, each: _Open) -> None:
+        plan_id = view.header.plan_id
+        try:
+            await self._turn(view, each)
+        except LockstepError as error:
+            _log.warning("validation_interrupted", plan_id=plan_id, reason=error.reason)
+        except Exception:  # noqa: BLE001 - one plan's trouble must not keep the others waiting; it is logged and tried again
+            _log.exception("validation_failed", plan_id=plan_id)
+            each.wait(asyncio.get_running_loop().time(), self._settings.again_seconds_max)
+        finally:
+            self._tasks.pop(plan_id, None)
 
     async def _turn(self, view: PlanView, each: _Open) -> Judgement:
         loop = asyncio.get_running_loop()
         judgement = await self.validate(view, waited_seconds=loop.time() - each.since)
         if judgement.conclusion in (Conclusion.WAITS, Conclusion.REFUSED) and not judgement.detail:
-            each.next_at, each.pause = loop.time() + each.pause, min(each.pause * 2, self._settings.again_seconds_max)
+            each.wait(loop.time(), self._settings.again_seconds_max)
             if judgement.findings == each.said:
                 return judgement
             each.said = judgement.findings
@@ -170,11 +200,9 @@ class ValidatorAgent:
             LockstepError: there is no such plan, or the coordinator stays unreachable.
         """
         async for news in self._client.watch_plan(plan_id):
-            state = plan_from_pb(news.plan).state if isinstance(news, Snapshot) else ""
             if isinstance(news, Change) and news.event.WhichOneof("event") != "transition":
                 continue
-            view = plan_from_pb(await self._client.get_plan(plan_id))
-            state = view.state
+            state = plan_from_pb(await self._client.get_plan(plan_id)).state
             if state == VALIDATING:
                 return await self._until_done(plan_id)
             if state not in _BEFORE:
@@ -215,7 +243,7 @@ class ValidatorAgent:
         try:
             await self._client.send_gate(request)
         except LockstepError as error:
-            if error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            if error.code in _UNREACHABLE:
                 raise
             return Judgement(plan_id, Conclusion.REFUSED, findings, f"the coordinator refused the signature: {error}")
         return Judgement(plan_id, done, findings)

@@ -6,7 +6,6 @@ import secrets
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan
@@ -28,18 +27,18 @@ if TYPE_CHECKING:
 MAKE_MARGIN: Final = timedelta(minutes=10)
 
 
-def draw_plan(file: PlanFile, venue: Venue, now: datetime, plan_id: str | None = None) -> DraftPlan:
+def draw_plan(file: PlanFile, venue: Venue, now: datetime) -> DraftPlan:
     """The plan that a file asks for, with ids and salts freshly drawn.
 
     Raises:
         FieldInvalid: the first rule that is broken.
     """
     return draft(
-        file, venue, plan_id=plan_id or str(uuid.uuid4()), now=now, draw_salt=lambda: secrets.token_bytes(SALT_BYTES)
+        file, venue, plan_id=str(uuid.uuid4()), now=now, draw_salt=lambda: secrets.token_bytes(SALT_BYTES)
     )
 
 
-async def create(client: LockstepClient, draft_plan: DraftPlan, maker: SigningKey, *, request_id: str | None = None) -> Plan:
+async def create(client: LockstepClient, draft_plan: DraftPlan, maker: SigningKey) -> Plan:
     """The plan as the coordinator accepted it, with its locks.
 
     Raises:
@@ -53,7 +52,7 @@ async def create(client: LockstepClient, draft_plan: DraftPlan, maker: SigningKe
         nonce=secrets.token_bytes(NONCE_BYTES),
         expires_at=draft_plan.header.deadline + MAKE_MARGIN,
     )
-    accepted = await client.create_plan(draft_plan, make, request_id=request_id)
+    accepted = await client.create_plan(draft_plan, make)
     view = plan_from_pb(accepted)
     require(view.header.digest == draft_plan.header.digest, "plan.header", "must be the plan that was signed")
     check_bound(view)
@@ -91,7 +90,7 @@ def unlock(payers: Mapping[str, PayerPart], addresses: set[str]) -> dict[str, Lo
 def _unlock(address: str, part: PayerPart) -> LocalAccount:
     from eth_account import Account
 
-    keystore, password = _text(part.keystore_file), _text(part.password_file).rstrip("\n")
+    keystore, password = part.keystore_file.read_text(), part.password_file.read_text().rstrip("\n")
     unlocked: Any = None
     try:
         unlocked = Account.from_key(Account.decrypt(keystore, password))
@@ -102,10 +101,6 @@ def _unlock(address: str, part: PayerPart) -> LocalAccount:
         raise FieldInvalid(f"payers.{address}", f"must be a keystore of this address that its password opens ({part.keystore_file})")
     found: LocalAccount = unlocked
     return found
-
-
-def _text(path: Path) -> str:
-    return path.read_text()
 
 
 def consent(view: PlanView, accounts: Mapping[str, LocalAccount]) -> dict[LegId, bytes]:

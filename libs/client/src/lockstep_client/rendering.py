@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
+from lockstep.type.v1 import amount_pb2, outcome_pb2
 from lockstep_client.convert import state_name
 from lockstep_client.documents import (
     decision_name,
@@ -123,8 +124,8 @@ def terms_text(leg: settlement.PlanLeg) -> str:
             return kind or ""
 
 
-def _amount(message: object) -> str:
-    amount = amount_from_pb(message)  # type: ignore[arg-type]
+def _amount(message: amount_pb2.Amount) -> str:
+    amount = amount_from_pb(message)
     asset = amount.asset if ":" not in amount.asset else f"token {amount.asset.rsplit(':', 1)[1][:8]}…"
     return f"{amount.text()} {asset}"
 
@@ -145,8 +146,8 @@ def shown_by(leg: settlement.PlanLeg) -> str:
             return ""
 
 
-def _evidence_text(evidence: object) -> str:
-    document = evidence_document(evidence)  # type: ignore[arg-type]
+def _evidence_text(evidence: outcome_pb2.Evidence) -> str:
+    document = evidence_document(evidence)
     match document.get("kind"):
         case "chain":
             transaction = document.get("transaction_hash", "")

@@ -162,7 +162,7 @@ def from_rpc(error: grpc.aio.AioRpcError) -> LockstepError:
     found = LockstepError(error.code(), error.code().name, error.details() or "")
     try:
         status = rpc_status.from_call(cast("grpc.Call", error))
-    except ValueError:
+    except (ValueError, DecodeError):
         # The trailer contradicts the status: whoever wrote it, it says nothing reliable.
         return found
     infos = [info for info in _unpacked(status, error_details_pb2.ErrorInfo) if info.domain == DOMAIN]

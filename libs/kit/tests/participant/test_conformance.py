@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import pytest
 import pytest_asyncio
-from lockstep.participant.v1 import participant_service_pb2, participant_service_pb2_grpc
 
+from lockstep.participant.v1 import participant_service_pb2, participant_service_pb2_grpc
 from lockstep_kit.errors import from_rpc
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.process import PARTICIPANT_METHODS
@@ -27,7 +27,9 @@ async def plan() -> PlanCase:
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(engine: ParticipantEngine, tls_for: Callable[[str], TlsSettings]) -> AsyncIterator[Server]:
     server = Server(
-        ListenSettings(drain_seconds=2.0), tls_for("spiffe://lockstep.local/bank-gateway"), Access({COORDINATOR: (PARTICIPANT_METHODS,)})
+        ListenSettings(drain_seconds=2.0),
+        tls_for("spiffe://lockstep.local/bank-gateway"),
+        Access({COORDINATOR: (PARTICIPANT_METHODS,)}),
     )
     descriptor = participant_service_pb2.DESCRIPTOR.services_by_name["ParticipantService"]
     server.add(participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server, ParticipantServicer(engine), descriptor)

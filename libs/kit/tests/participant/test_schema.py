@@ -22,9 +22,7 @@ INSERT = """
 
 def steps_of_the_fence() -> set[tuple[str, str]]:
     """Every step that the fence's tables, and the restoring of a row, let a leg take."""
-    commanded = {
-        (phase or "", str(told)) for (phase, _), told in TABLE.items() if not isinstance(told, Action | Rejected)
-    }
+    commanded = {(phase or "", str(told)) for (phase, _), told in TABLE.items() if not isinstance(told, Action | Rejected)}
     return commanded | {(str(phase), str(after)) for (phase, _), after in FINDINGS.items()} | {("", "COMMITTING")}
 
 
@@ -33,7 +31,8 @@ async def place(connection: asyncpg.Connection[asyncpg.Record], plan: str, phase
     await connection.execute("alter table participant_leg disable trigger user")
     if phase is None:
         await connection.execute(
-            "insert into participant_leg (plan_id, leg_id, epoch_generation, epoch_counter, revision) values ($1, 'leg', 1, 5, 0)", plan
+            "insert into participant_leg (plan_id, leg_id, epoch_generation, epoch_counter, revision) values ($1, 'leg', 1, 5, 0)",
+            plan,
         )
     else:
         await connection.execute(INSERT, plan, phase, bytes(32), decision)

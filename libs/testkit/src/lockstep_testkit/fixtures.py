@@ -38,7 +38,7 @@ async def databases(superuser_url: str, tmp_path_factory: pytest.TempPathFactory
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def database_for(databases: Databases) -> AsyncIterator[Callable[..., Awaitable[TestDatabase]]]:
-    """Makes migrated databases for this test, given the package of a service: `await database_for("event_journal")`."""
+    """Makes migrated databases for this test: given the name of a service's package, and its own migrations unless others are given."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(service: str, migrations: Path | None = None) -> TestDatabase:

@@ -15,19 +15,24 @@ from lockstep_kit.statements import Gate
 
 def overdue(plan: Plan, now: datetime, limits: Limits) -> tuple[Plan, tuple[Effect, ...]]:
     """The plan with its new tickets, and the calls. A ticket is raised once per reason and leg, and only a person closes it."""
-    effects: list[Effect] = []
-    known = {(ticket.reason, ticket.leg_id) for ticket in plan.tickets}
+    effects: tuple[Effect, ...] = ()
     for reason, leg_id, detail in tuple(_findings(plan, now, limits)):
-        if (reason, leg_id) in known:
-            continue
-        known.add((reason, leg_id))
-        ticket = Ticket(reason, leg_id, detail, now)
-        plan = replace(plan, tickets=(*plan.tickets, ticket))
-        if not plan.sealing and plan.state is not State.CLOSED:
-            plan = replace(plan, journal_sequence=plan.journal_sequence + 1)
-            effects.append(Record(plan.journal_sequence, EventType.EXCEPTION_RAISED, leg_id, reason=reason, detail=detail))
-        effects.append(Escalate(ticket))
-    return plan, tuple(effects)
+        plan, called = call(plan, reason, leg_id, detail, now)
+        effects = (*effects, *called)
+    return plan, effects
+
+
+def call(plan: Plan, reason: str, leg_id: str, detail: str, now: datetime) -> tuple[Plan, tuple[Effect, ...]]:
+    """The plan with a ticket, and the call; nothing where a ticket for the same reason and leg is open."""
+    if any((ticket.reason, ticket.leg_id) == (reason, leg_id) for ticket in plan.tickets):
+        return plan, ()
+    ticket = Ticket(reason, leg_id, detail, now)
+    plan = replace(plan, tickets=(*plan.tickets, ticket))
+    if plan.sealing or plan.state is State.CLOSED:
+        return plan, (Escalate(ticket),)
+    plan = replace(plan, journal_sequence=plan.journal_sequence + 1)
+    record = Record(plan.journal_sequence, EventType.EXCEPTION_RAISED, leg_id, reason=reason, detail=detail)
+    return plan, (record, Escalate(ticket))
 
 
 def _findings(plan: Plan, now: datetime, limits: Limits) -> Iterator[tuple[str, str, str]]:
@@ -64,8 +69,10 @@ def _older(each: LegState, now: datetime, limit: timedelta) -> bool:
 def next_due(plan: Plan, limits: Limits) -> datetime | None:
     """When the plan must be given a Tick at the latest, or None where time alone changes nothing."""
     moments: list[datetime] = []
-    if plan.state in facts.UNDECIDED or plan.decision is Decision.DELEGATED:
-        moments.append(plan.deadline)
+    delegated = plan.decision is Decision.DELEGATED and facts.leg(plan, plan.delegate).order is not Order.ABORT
+    if plan.state in facts.UNDECIDED or delegated:
+        # The deadline has passed only after it, and times are kept to the microsecond.
+        moments.append(plan.deadline + timedelta(microseconds=1))
     raised = {(ticket.reason, ticket.leg_id) for ticket in plan.tickets}
     for each in facts.unknown_legs(plan):
         if each.ordered_at is not None and ("UNKNOWN_TOO_OLD", each.leg_id) not in raised:

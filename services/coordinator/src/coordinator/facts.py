@@ -94,8 +94,8 @@ def soft_legs(plan: Plan) -> tuple[str, ...]:
 
 
 def gate(plan: Plan, which: Gate, verdict: Verdict = Verdict.APPROVE) -> GateRecord | None:
-    """The first signature of that kind."""
-    for record in plan.gates:
+    """The last signature of that kind: an approval that has run out may be given again."""
+    for record in reversed(plan.gates):
         if record.signed.statement.gate is which and record.signed.statement.verdict is verdict:
             return record
     return None

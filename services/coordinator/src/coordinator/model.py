@@ -335,6 +335,18 @@ class LegReversed:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonNeeded:
+    """Something about the plan that is no fact of it needs a person: an answer that its participant did not sign, a command rejected again and again."""
+
+    #: UPPER_SNAKE reason.
+    reason: str
+    #: Leg that it is about, or "".
+    leg_id: str
+    #: One sentence.
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed."""
 
@@ -352,6 +364,7 @@ Event: TypeAlias = (
     | OperatorsUnwound
     | OperatorsSettled
     | LegReversed
+    | PersonNeeded
     | Tick
 )
 

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Final
 
 from coordinator import facts
-from coordinator.calls import overdue
+from coordinator.calls import call, overdue
 from coordinator.model import (
     Cause,
     CheckFailed,
@@ -44,6 +44,7 @@ from coordinator.model import (
     OperatorsSettled,
     OperatorsUnwound,
     Order,
+    PersonNeeded,
     Plan,
     Record,
     State,
@@ -188,6 +189,8 @@ def _absorb(plan: Plan, event: Event, now: datetime) -> tuple[Plan, tuple[Effect
         case LegReversed() if event.done:
             plan = facts.with_leg(plan, replace(facts.leg(plan, event.leg_id), reversed=True))
             return _recorded(plan, EventType.LEG_REVERSED, event.leg_id)
+        case PersonNeeded():
+            return call(plan, event.reason, event.leg_id, event.detail, now)
         case _:
             return plan, ()
 

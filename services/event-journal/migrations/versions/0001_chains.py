@@ -99,7 +99,7 @@ STATEMENTS = (
     "alter table journal_entry enable always trigger journal_entry_never_truncated",
     """
     create table journal_counter (
-        only boolean primary key default true check (only),
+        singleton boolean primary key default true check (singleton),
         next_position bigint not null,
         incarnation text not null
     )

@@ -46,7 +46,7 @@ JOURNAL_ENTRY = sa.Table(
 JOURNAL_COUNTER = sa.Table(
     "journal_counter",
     METADATA,
-    sa.Column("only", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column("singleton", sa.Boolean, primary_key=True, server_default=sa.true()),
     sa.Column("next_position", sa.BigInteger, nullable=False),
     sa.Column("incarnation", sa.Text, nullable=False),
 )

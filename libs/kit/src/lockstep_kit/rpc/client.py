@@ -1,18 +1,23 @@
-"""Channels to other services."""
+"""Channels to other services: mutually authenticated, traced, with deadlines that never outlive the call that is being served."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 import grpc
 from opentelemetry.instrumentation.grpc import aio_client_interceptors
 
-from lockstep_kit.rpc.tls import TlsSettings, channel_credentials
+from lockstep_kit.rpc import deadlines
+from lockstep_kit.rpc.rotation import RotatingChannel
+from lockstep_kit.rpc.tls import Identity, TlsSettings
 
 _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A watch may be silent for longer than the pings that are allowed without data by default.
+    ("grpc.http2.max_pings_without_data", 0),
     # Whether a call may be repeated is decided by whoever knows what it does, never by the transport.
     ("grpc.enable_retries", 0),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -20,15 +25,42 @@ _OPTIONS: Final = (
 )
 
 
+class _UnaryDeadline(grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(
+        self, continuation: Callable[..., Awaitable[Any]], client_call_details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        return await continuation(_shrunk(client_call_details), request)
+
+
+class _StreamDeadline(grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(
+        self, continuation: Callable[..., Awaitable[Any]], client_call_details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        return await continuation(_shrunk(client_call_details), request)
+
+
+def _shrunk(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+    """The call with no later deadline than the call that is being served leaves it."""
+    if deadlines.remaining_seconds() is None:
+        return details
+    timeout = deadlines.call_seconds(float("inf") if details.timeout is None else details.timeout)
+    return grpc.aio.ClientCallDetails(details.method, timeout, details.metadata, details.credentials, details.wait_for_ready)
+
+
 def channel(target: str, tls: TlsSettings, *, message_bytes_max: int = 4 << 20) -> grpc.aio.Channel:
-    """A mutually authenticated channel to host:port. It connects when it is first used, and again whenever the connection is lost."""
-    return grpc.aio.secure_channel(
-        target,
-        channel_credentials(tls),
-        options=(
-            *_OPTIONS,
-            ("grpc.max_receive_message_length", message_bytes_max),
-            ("grpc.max_send_message_length", message_bytes_max),
-        ),
-        interceptors=aio_client_interceptors(),
+    """A mutually authenticated channel to host:port. It connects when it is first used, and again whenever the connection is lost.
+
+    Raises:
+        OSError, ValueError: the files of `tls` cannot be used.
+    """
+    options = (
+        *_OPTIONS,
+        ("grpc.max_receive_message_length", message_bytes_max),
+        ("grpc.max_send_message_length", message_bytes_max),
     )
+
+    def connect(identity: Identity) -> grpc.aio.Channel:
+        interceptors = [_UnaryDeadline(), _StreamDeadline(), *aio_client_interceptors()]
+        return grpc.aio.secure_channel(target, identity.channel_credentials(), options=options, interceptors=interceptors)
+
+    return RotatingChannel(tls, connect)

@@ -1,10 +1,13 @@
 """What every call passes before its handler: who calls, whether it may, how long it may take; and how errors leave.
 
-One table (caller id -> methods), default deny. The server refuses to start when a registered method has no row.
+One table (caller id -> methods), default deny. The server refuses to start when a registered method has no row. Streams that are open when the server
+drains end with UNAVAILABLE, so that their callers go on elsewhere with their resume tokens.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -12,7 +15,8 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from lockstep_kit.errors import LockstepError, as_error, permission_denied, to_status
+from lockstep_kit.errors import LockstepError, as_error, permission_denied, to_status, unavailable
+from lockstep_kit.failpoints import FailpointRaised
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.rpc import deadlines
 from lockstep_kit.rpc.tls import TRUST_DOMAIN
@@ -22,6 +26,10 @@ _log = structlog.get_logger()
 #: Anybody with a certificate of the authority may ask whether a service is healthy.
 OPEN_METHODS: Final = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 ANYBODY: Final = "*"
+#: gRPC negotiates the version itself; what is older than this is refused at the first call.
+TLS_VERSION: Final = "TLSv1.3"
+#: gRPC says "no deadline" by a time that is longer than anybody waits.
+_NO_DEADLINE_SECONDS: Final = 10**8
 
 
 class Access:
@@ -30,12 +38,13 @@ class Access:
     Keys are SPIFFE ids, prefixes of them that end in "/", or "*" for every caller of the trust domain; values are full method names or "/service/*".
     """
 
-    def __init__(self, table: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, table: Mapping[str, tuple[str, ...]], *, trust_domain: str = TRUST_DOMAIN) -> None:
         self._table = dict(table)
+        self._domain = f"spiffe://{trust_domain}/"
 
     def allows(self, caller: str | None, method: str) -> bool:
         """Whether the caller may call the method."""
-        if caller is None or not caller.startswith(f"spiffe://{TRUST_DOMAIN}/"):
+        if caller is None or not caller.startswith(self._domain):
             return False
         if method in OPEN_METHODS:
             return True
@@ -66,33 +75,42 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._draining = False
+
+    def end_streams(self) -> None:
+        """End the streams that are open, and those that begin from now on, with UNAVAILABLE."""
+        self._draining = True
+        for task in self._streams:
+            task.cancel()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """The handler with the guard around it."""
+        """The handler with the guard around it. Methods take one request; the server refuses to serve others."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method in OPEN_METHODS:
-            return handler
+        if handler is None:
+            return None
         # Deserialised inside the guard, so that malformed bytes are the caller's error and not ours.
-        decode = handler.request_deserializer or (lambda octets: octets)
+        decode = handler.request_deserializer or bytes
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream, decode), None, handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler.unary_unary, decode), None, handler.response_serializer
-        )
+            stream = self._stream(method, handler.unary_stream, decode)
+            return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
+        unary = self._unary(method, handler.unary_unary, decode)
+        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
 
     def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         caller = peer_id(context)
         if not self._access.allows(caller, method):
             _log.warning("call_denied", method=method, caller=caller)
             raise permission_denied("CALLER_NOT_ALLOWED", "this caller may not call this method")
+        if context.auth_context().get("ssl_tls_version", ()) != [TLS_VERSION.encode()]:
+            raise permission_denied("TLS_TOO_OLD", f"calls must come over {TLS_VERSION}")
+        if method in OPEN_METHODS:
+            return
         left = context.time_remaining()
-        # gRPC says "no deadline" by a time that is longer than anybody waits.
-        if left is None or left > 10**8:
+        if left is None or left > _NO_DEADLINE_SECONDS:
             raise LockstepError(grpc.StatusCode.INVALID_ARGUMENT, "DEADLINE_REQUIRED", "every call must carry a deadline")
         if left < deadlines.MARGIN_SECONDS:
             raise LockstepError(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_CLOSE", "too little time is left for the call")
@@ -105,23 +123,45 @@ class Guard(grpc.aio.ServerInterceptor):
             try:
                 self._admit(method, context)
                 return await handle(_decoded(decode, octets), context)
-            except Exception as error:  # noqa: BLE001 - every error leaves as a status
+            except (Exception, FailpointRaised) as error:  # noqa: BLE001 - every error leaves as a status
                 await _leave(method, error, context)
 
         return guarded
 
     def _stream(
-        self, method: str, handle: Callable[..., AsyncIterator[Any]], decode: Callable[[bytes], Any]
+        self, method: str, handle: Callable[..., Any], decode: Callable[[bytes], Any]
     ) -> Callable[..., AsyncIterator[Any]]:
         async def guarded(octets: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            task = asyncio.current_task()
+            if task is None:
+                raise AssertionError("gRPC runs every call as a task")
+            self._streams.add(task)
             try:
                 self._admit(method, context)
-                async for message in handle(_decoded(decode, octets), context):
-                    yield message
-            except Exception as error:  # noqa: BLE001 - every error leaves as a status
+                if self._draining:
+                    raise _draining()
+                answers = handle(_decoded(decode, octets), context)
+                if inspect.isawaitable(answers):
+                    # A handler that writes its answers itself.
+                    await answers
+                else:
+                    async for message in answers:
+                        yield message
+            except asyncio.CancelledError:
+                if not self._draining or context.cancelled():
+                    raise
+                task.uncancel()
+                await _leave(method, _draining(), context)
+            except (Exception, FailpointRaised) as error:  # noqa: BLE001 - every error leaves as a status
                 await _leave(method, error, context)
+            finally:
+                self._streams.discard(task)
 
         return guarded
+
+
+def _draining() -> LockstepError:
+    return unavailable("DRAINING", "the service is about to stop: go on at another replica, with the resume token")
 
 
 def _decoded(decode: Callable[[bytes], Any], octets: bytes) -> Any:
@@ -131,11 +171,16 @@ def _decoded(decode: Callable[[bytes], Any], octets: bytes) -> Any:
         raise FieldInvalid("request", "must be a well-formed message of the method's request type") from error
 
 
-async def _leave(method: str, error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+async def _leave(method: str, error: BaseException, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """End the call with the error as a status; an abort that the handler made itself stays as it is."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
     shown = as_error(error)
     if shown.code is grpc.StatusCode.INTERNAL:
         _log.error("call_failed", method=method, exc_info=error)
-    status = to_status(shown).SerializeToString()
-    await context.abort(shown.code, shown.message, trailing_metadata=(("grpc-status-details-bin", status),))
+    elif shown is not error and shown.code is grpc.StatusCode.UNAVAILABLE:
+        _log.warning("call_unavailable", method=method, error=f"{type(error).__name__}: {error}")
+    status = to_status(shown)
+    await context.abort(
+        shown.code, status.message, trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),)
+    )

@@ -1,4 +1,7 @@
-"""A gRPC server of a service: mutual TLS, guarded, with health, and a drain that ends open streams."""
+"""A gRPC server of a service: mutual TLS, guarded, with health, and a drain that ends open streams.
+
+Health (grpc.health.v1) is answered for "" and for each service by its full name, to everybody in the trust domain.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +49,14 @@ class Server:
     def __init__(self, listen: ListenSettings, tls: TlsSettings, access: Access) -> None:
         self._listen = listen
         self._access = access
+        self._guard = Guard(access)
+        self._services: list[str] = []
         self._methods: list[str] = []
         self._drains: list[Callable[[], Awaitable[None]]] = []
         self._health = health.aio.HealthServicer()
         tracing = aio_server_interceptor(filter_=filters.negate(filters.health_check()))
         self._server = grpc.aio.server(
-            interceptors=(tracing, Guard(access)),
+            interceptors=(tracing, self._guard),
             options=(
                 *_OPTIONS,
                 ("grpc.max_receive_message_length", listen.message_bytes_max),
@@ -63,8 +68,15 @@ class Server:
         self.port = self._server.add_secure_port(f"{listen.host}:{listen.port}", server_credentials(tls))
 
     def add(self, register: Callable[[Any, Any], None], servicer: object, service: Any) -> None:
-        """Serve a service: its generated `add_…_to_server`, its servicer, and its descriptor."""
+        """Serve a service: its generated `add_…_to_server`, its servicer, and its descriptor.
+
+        Raises:
+            ValueError: a method takes a stream of requests, which nothing here guards.
+        """
+        if any(method.client_streaming for method in service.methods):
+            raise ValueError(f"{service.full_name} takes streams of requests")
         register(servicer, self._server)
+        self._services.append(service.full_name)
         self._methods.extend(f"/{service.full_name}/{method.name}" for method in service.methods)
 
     def on_drain(self, drain: Callable[[], Awaitable[None]]) -> None:
@@ -81,7 +93,8 @@ class Server:
         if uncovered:
             raise RuntimeError(f"no caller is named for {', '.join(uncovered)}")
         await self._server.start()
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        for service in self._services:
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         if self._listen.port_file is not None:
             part = self._listen.port_file.with_suffix(".part")
             part.write_text(f"{self.port}\n")
@@ -89,10 +102,18 @@ class Server:
         _log.info("serving", host=self._listen.host, port=self.port)
 
     async def stop(self) -> None:
-        """Take no more calls, end streams, let unary calls finish."""
-        await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-        await asyncio.gather(*(drain() for drain in self._drains), return_exceptions=True)
-        await self._server.stop(self._listen.drain_seconds)
+        """Say that no more calls are wanted, end streams, let unary calls finish, all within `drain_seconds`."""
+        until = asyncio.get_running_loop().time() + self._listen.drain_seconds
+        await self._health.enter_graceful_shutdown()
+        try:
+            async with asyncio.timeout_at(until):
+                results = await asyncio.gather(*(drain() for drain in self._drains), return_exceptions=True)
+            for error in filter(None, results):
+                _log.error("drain_failed", exc_info=error)
+        except TimeoutError:
+            _log.error("drain_failed", reason="took too long")
+        self._guard.end_streams()
+        await self._server.stop(max(until - asyncio.get_running_loop().time(), 0.0))
 
 
 async def until_told_to_stop(*also: Awaitable[object]) -> None:

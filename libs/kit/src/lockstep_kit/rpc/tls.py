@@ -1,12 +1,22 @@
-"""Certificates from files, read anew at each handshake, so that a rotated certificate needs no restart."""
+"""Certificates from files. A rotated certificate needs no restart: servers look at each handshake, channels now and then.
+
+A pair that does not match, as between the writing of its two files, is not taken; the one before stays in use.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import grpc
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from pydantic import BaseModel, ConfigDict, Field
+
+_log = structlog.get_logger()
 
 TRUST_DOMAIN: Final = "lockstep.local"
 
@@ -21,20 +31,70 @@ class TlsSettings(BaseModel):
     ca_file: Path = Field(description="authority that the others' certificates come from, PEM")
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the files held when they were read."""
+
+    #: PEM.
+    certificate: bytes
+    #: PEM.
+    key: bytes = field(repr=False)
+    #: PEM.
+    authority: bytes
+
+    @classmethod
+    def read(cls, settings: TlsSettings) -> Identity:
+        """The files' content.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: a file is no PEM of its kind, or the key is not the certificate's.
+        """
+        found = cls(settings.certificate_file.read_bytes(), settings.key_file.read_bytes(), settings.ca_file.read_bytes())
+        certified = x509.load_pem_x509_certificate(found.certificate).public_key()
+        held = load_pem_private_key(found.key, password=None).public_key()
+        form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        if certified.public_bytes(*form) != held.public_bytes(*form):
+            raise ValueError(f"{settings.key_file} is not the key of {settings.certificate_file}")
+        return found
+
+    def server_configuration(self) -> grpc.ServerCertificateConfiguration:
+        """As a server shows it."""
+        return grpc.ssl_server_certificate_configuration([(self.key, self.certificate)], root_certificates=self.authority)
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """As a client shows it."""
+        return grpc.ssl_channel_credentials(
+            root_certificates=self.authority, private_key=self.key, certificate_chain=self.certificate
+        )
+
+
 def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
-    """Mutual TLS for a server; a client without a certificate of the authority gets no connection."""
+    """Mutual TLS for a server; a client without a certificate of the authority gets no connection.
 
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        pair = (settings.key_file.read_bytes(), settings.certificate_file.read_bytes())
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=settings.ca_file.read_bytes())
+    Raises:
+        OSError, ValueError: the files cannot be used.
+    """
+    current = Identity.read(settings)
 
-    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=True)
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal current
+        found = read_again(settings, current)
+        if found is None:
+            return None
+        current = found
+        return found.server_configuration()
+
+    # None means "as before" (grpc.dynamic_ssl_server_credentials); its stub leaves that out.
+    fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", renewed)
+    return grpc.dynamic_ssl_server_credentials(current.server_configuration(), fetch, require_client_authentication=True)
 
 
-def channel_credentials(settings: TlsSettings) -> grpc.ChannelCredentials:
-    """Mutual TLS for a client."""
-    return grpc.ssl_channel_credentials(
-        root_certificates=settings.ca_file.read_bytes(),
-        private_key=settings.key_file.read_bytes(),
-        certificate_chain=settings.certificate_file.read_bytes(),
-    )
+def read_again(settings: TlsSettings, current: Identity) -> Identity | None:
+    """What the files hold now, if it is something else and can be used; None keeps what there is."""
+    try:
+        found = Identity.read(settings)
+    except (OSError, ValueError) as error:
+        _log.warning("certificate_unreadable", file=str(settings.certificate_file), error=str(error))
+        return None
+    return None if found == current else found

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+
+import pytest
+from chain_world import CHAIN_ID, World, running
+
+from lockstep_chain.failpoints import PLACES
+
+#: Places that every transaction passes.
+PASSED = [place for place in PLACES if not place.startswith("chain.replace")]
+
+
+@pytest.mark.parametrize("place", PASSED)
+async def test_death_at_every_step(world: World, place: str) -> None:
+    """Wherever the process dies, another one brings the transactions to their end: each effect once, each told once, no nonce lost."""
+    first = await world.machine()
+    await world.enqueue(first, "one", "two")
+    await world.crash(first, place, mining=True)
+    second = await world.machine()
+    async with running(second):
+        assert await world.until_told(2) == {"one": "final", "two": "final"}
+        await world.mine(3, pause=0.05)
+    assert await world.effects() == [b"one", b"two"]
+    assert await world.nonce() == 2
+    assert [len(await world.attempts(key)) for key in ("one", "two")] == [1, 1]
+
+
+async def test_death_before_commit_loses_no_nonce(world: World) -> None:
+    """A process that dies before its signed bytes are stored has sent nothing and used no nonce."""
+    first = await world.machine()
+    await world.enqueue(first, "one")
+    await world.crash(first, "chain.assign.in_tx")
+    assert (await world.state("one"), await world.attempts("one")) == ("queued", [])
+    await world.mine(2)
+    assert await world.nonce() == 0
+
+
+async def test_stored_bytes_are_sent_after_a_death(world: World) -> None:
+    """What was stored and not sent is sent by the next process, byte for byte."""
+    first = await world.machine()
+    await world.enqueue(first, "one")
+    await world.crash(first, "chain.assign.after_commit")
+    await world.mine(2)
+    assert (await world.state("one"), await world.nonce()) == ("signed", 0)
+    (stored,) = await world.attempts("one")
+    async with running(await world.machine()):
+        await world.until_told(1)
+    assert (await world.row("one"))["transaction_hash"] == stored["transaction_hash"]
+
+
+async def test_mined_while_down(world: World) -> None:
+    """What was sent, and mined while no process ran, is found and told."""
+    first = await world.machine()
+    await world.enqueue(first, "one")
+    await world.crash(first, "chain.broadcast.after_send")
+    await world.mine(5)
+    assert (await world.state("one"), await world.nonce()) == ("signed", 1)
+    async with running(await world.machine()):
+        assert await world.until_told(1, mining=False) == {"one": "final"}
+
+
+async def test_dropped(world: World) -> None:
+    """Bytes that the node has forgotten are sent again, the same."""
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "sent")
+        (sent,) = await world.attempts("one")
+        await world.node.call("anvil_dropTransaction", "0x" + sent["transaction_hash"].hex())
+        assert await world.until_told(1) == {"one": "final"}
+    assert [each["transaction_hash"] for each in await world.attempts("one")] == [sent["transaction_hash"]]
+    assert await world.effects() == [b"one"]
+
+
+async def test_foreign_nonce(world: World) -> None:
+    """A nonce that somebody else used is a person's matter, with evidence; nothing is sent again under another nonce."""
+    first = await world.machine()
+    await world.enqueue(first, "one")
+    await world.crash(first, "chain.assign.after_commit")
+    _, foreign_hash = await world.foreign(0)
+    await world.mine()
+    machine = await world.machine()
+    async with running(machine):
+        await asyncio.sleep(0.3)
+        assert await world.state("one") == "signed", "not before the rival is final"
+        assert await world.until_told(1) == {"one": "manual"}
+        await world.enqueue(machine, "two")
+        assert (await world.until_told(2))["two"] == "final"
+    evidence = json.loads((await world.row("one"))["evidence"])
+    assert (evidence["foreign_hash"], evidence["nonce"], evidence["foreign_block_number"]) == (foreign_hash, 0, 2)
+    assert await world.effects() == [b"two"]
+
+
+async def test_nonces_used_elsewhere_are_passed_over(world: World) -> None:
+    """Nonces that others used, or that lie in the pool, before anything was signed are not given again."""
+    await world.foreign(0)
+    await world.mine()
+    await world.foreign(1)
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        assert await world.until_told(1) == {"one": "final"}
+    assert (await world.row("one"))["nonce"] == 2
+
+
+async def test_reorganisation(world: World) -> None:
+    """A transaction whose block is no longer canonical goes back to sent, and nothing was told meanwhile; then it is mined again, the same."""
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "sent")
+        await world.mine()
+        await world.until_state("one", "mined")
+        before = await world.row("one")
+        await world.node.call("anvil_reorg", 1, [])
+        await world.until_state("one", "sent")
+        assert await world.told() == {}
+        assert await world.until_told(1) == {"one": "final"}
+    after = await world.row("one")
+    assert after["transaction_hash"] == before["transaction_hash"]
+    assert after["block_hash"] != before["block_hash"]
+    assert await world.effects() == [b"one"]
+
+
+async def test_reorganisation_with_a_rival(world: World) -> None:
+    """A reorganisation that puts somebody else's transaction of the same nonce in our place ends with a person, not before finality."""
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "sent")
+        await world.mine()
+        await world.until_state("one", "mined")
+        raw, foreign_hash = await world.foreign(0, send=False)
+        await world.node.call("anvil_reorg", 1, [["0x" + raw.hex(), 0]])
+        await world.until_state("one", "sent")
+        assert await world.told() == {}
+        assert await world.until_told(1) == {"one": "manual"}
+    assert json.loads((await world.row("one"))["evidence"])["foreign_hash"] == foreign_hash
+    assert await world.effects() == []
+
+
+async def spike(world: World, wei: int) -> None:
+    """A block whose base fee keeps out what pays less."""
+    await world.node.call("anvil_setNextBlockBaseFeePerGas", hex(wei))
+    await world.mine(pause=0.1)
+
+
+async def test_fee_spike(world: World) -> None:
+    """A transaction that its fees keep out is replaced by one that pays at least 10 % more on both fields; one of the two takes effect."""
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "sent")
+
+        async def replaced() -> bool:
+            await spike(world, 40 * 10**9)
+            return len(await world.attempts("one")) > 1
+
+        await world.until(replaced)
+        assert await world.until_told(1) == {"one": "final"}
+    first, second = (await world.attempts("one"))[:2]
+    assert second["kind"] == "bump"
+    assert (second["max_fee"] >= first["max_fee"] * 11 / 10, second["tip"] >= first["tip"] * 11 / 10) == (True, True)
+    assert (await world.effects(), await world.nonce()) == ([b"one"], 1)
+
+
+@pytest.mark.parametrize("place", ["chain.replace.in_tx", "chain.replace.after_commit"])
+async def test_death_while_replacing(world: World, place: str) -> None:
+    """A process that dies while it replaces leaves one effect and one nonce."""
+    machine = await world.machine(resend_blocks=1)
+    await world.enqueue(machine, "one")
+    task = asyncio.create_task(spikes(world))
+    try:
+        await world.crash(machine, place)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    async with running(await world.machine()):
+        assert await world.until_told(1) == {"one": "final"}
+    assert (await world.effects(), await world.nonce()) == ([b"one"], 1)
+
+
+async def spikes(world: World) -> None:
+    """Expensive blocks, once a transaction is on its way."""
+    await world.until_state("one", "sent")
+    while True:
+        await spike(world, 40 * 10**9)
+
+
+async def test_the_ceiling(world: World) -> None:
+    """No attempt ever offers more than the ceiling; while that is too little nothing is signed, and it goes on when fees have fallen."""
+    machine = await world.machine(max_fee_ceiling_wei=5 * 10**9)
+    await spike(world, 40 * 10**9)
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await asyncio.sleep(0.3)
+        assert await world.state("one") == "queued"
+        await spike(world, 10**9)
+        assert await world.until_told(1) == {"one": "final"}
+    assert all(each["max_fee"] <= 5 * 10**9 for each in await world.attempts("one"))
+
+
+async def test_cancel_unblocks(world: World) -> None:
+    """A transaction that is cancelled in time never takes effect, is told so at finality, and blocks no other."""
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "sent")
+        async with world.db.transaction() as tx:
+            assert await machine.request_cancel(tx, "one")
+
+        async def replaced() -> bool:
+            return [each["kind"] for each in await world.attempts("one")] == ["send", "cancel"]
+
+        await world.until(replaced)
+        await world.enqueue(machine, "two")
+        assert await world.until_told(2) == {"one": "cancelled", "two": "final"}
+        async with world.db.transaction() as tx:
+            assert not await machine.request_cancel(tx, "one")
+    assert await world.effects() == [b"two"]
+
+
+async def test_cancelled_too_late(world: World) -> None:
+    """Asking to cancel what is mined already changes nothing: what was mined is told."""
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "sent")
+        await world.mine()
+        await world.until_state("one", "mined")
+        async with world.db.transaction() as tx:
+            assert not await machine.request_cancel(tx, "one")
+        assert await world.until_told(1) == {"one": "final"}
+
+
+async def test_gap(world: World) -> None:
+    """A nonce that nobody has, below others, is used up by an empty transaction of which no service is told."""
+    async with world.database.as_owner() as connection:
+        await connection.execute(
+            "insert into evm_signer (chain_id, address, next_nonce) values ($1, $2, 2)", CHAIN_ID, world.account.address
+        )
+    machine = await world.machine(resend_blocks=1)
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        assert await world.until_told(1) == {"one": "final"}
+    assert (await world.row("one"))["nonce"] == 2
+    assert (await world.nonce(), await world.effects()) == (3, [b"one"])
+
+
+async def test_two_machines_are_one_sender(world: World) -> None:
+    """Two machines on one account share its lease: nothing is done twice, and either goes on when the other ends."""
+    first, second = await world.machine(), await world.machine()
+    keys = [f"key {number:02}" for number in range(40)]
+    async with running(first, second):
+        for start in range(0, 20, 5):
+            await world.enqueue(first, *keys[start : start + 3])
+            await world.enqueue(second, *keys[start + 3 : start + 5])
+        await world.until_told(20)
+    third = await world.machine()
+    async with running(second, third):
+        await world.enqueue(third, *keys[20:])
+        assert await world.until_told(40) == dict.fromkeys(keys, "final")
+    assert await world.effects() == [key.encode() for key in keys]
+    assert await world.nonce() == 40
+
+
+async def test_take_over(world: World) -> None:
+    """A machine whose predecessor was killed waits for the end of its lease, then goes on."""
+    async with world.database.as_owner() as connection:
+        await connection.execute(
+            "insert into evm_signer (chain_id, address, next_nonce, lease_holder, lease_until)"
+            " values ($1, $2, 0, 'the dead', clock_timestamp() + interval '1 second')",
+            CHAIN_ID, world.account.address,
+        )  # fmt: skip
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await asyncio.sleep(0.5)
+        assert await world.state("one") == "queued"
+        assert await world.until_told(1) == {"one": "final"}
+
+
+async def test_without_a_chain_it_waits(world: World) -> None:
+    """While the nonce cannot be asked nothing is signed; while receipts cannot be asked nothing is concluded; then it goes on."""
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "sent")
+        world.process.send_signal(signal.SIGSTOP)
+        await world.enqueue(machine, "two")
+        await asyncio.sleep(1.5)
+        assert (await world.state("one"), await world.state("two")) == ("sent", "queued")
+        world.process.send_signal(signal.SIGCONT)
+        assert await world.until_told(2) == {"one": "final", "two": "final"}
+    assert await world.effects() == [b"one", b"two"]

@@ -1,0 +1,32 @@
+"""The `lockstep` command. Libraries that load slowly are imported by the subcommand that needs them, so that help is there at once."""
+
+from __future__ import annotations
+
+import typer
+
+from lockstep_client.commands import agent, journal, keys, plan
+from lockstep_client.commands.settle import settle, watch
+from lockstep_client.commands.sign import sign
+from lockstep_client.commands.trace import trace
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Settle plans across chains, banks, a notary and a journal: every leg takes effect, or none does, or you are told at once.",
+    epilog="Exit codes: 0 done; 1 refused, or the plan did not settle; 2 bad usage or bad input, nothing was sent; 3 something could not be reached.",
+)
+app.command("settle")(settle)
+app.add_typer(plan.app, name="plan")
+app.command("sign")(sign)
+app.command("watch")(watch)
+app.add_typer(journal.app, name="journal")
+app.command("trace")(trace)
+app.add_typer(keys.app, name="keys")
+app.add_typer(agent.app, name="agent")
+
+
+def main() -> None:
+    """The command's entry point."""
+    app()

@@ -1,0 +1,150 @@
+"""What `settle`, `plan create`, `plan execute` and `watch` share: sending a plan, and following one."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.live import Live
+
+from lockstep.coordinator.v1 import settlement_pb2 as settlement
+from lockstep_client.client import LockstepClient
+from lockstep_client.commands.context import Refused, console, emit
+from lockstep_client.configuration import ClientConfiguration
+from lockstep_client.convert import plan_from_pb, state_name
+from lockstep_client.documents import event_document, outcome_name, plan_document
+from lockstep_client.making import consent, create, draw_plan, token_payers, unlock
+from lockstep_client.planfile import DraftPlan, PlanFile
+from lockstep_client.rendering import event_text, plan_renderable, waiting_text
+from lockstep_client.strict_yaml import read
+from lockstep_client.watching import PlanNews, Snapshot
+from lockstep_kit.fields import require
+from lockstep_kit.key_files import read_signing_key
+from lockstep_kit.telemetry import configure, span
+
+#: States in which nothing moves until people decide.
+_STUCK: Final = frozenset({"PARTIALLY_EXECUTED"})
+
+
+def client_of(configuration: ClientConfiguration) -> LockstepClient:
+    """A client of the configured coordinator. Call it inside a running event loop."""
+    return LockstepClient(configuration.coordinator, configuration.tls)
+
+
+def drawn(configuration: ClientConfiguration, file: Path) -> DraftPlan:
+    """The plan that a file asks for.
+
+    Raises:
+        FieldInvalid: the first rule that is broken; nothing was sent.
+    """
+    return draw_plan(read(file, PlanFile), configuration.venue, datetime.now(UTC))
+
+
+async def sent(
+    client: LockstepClient, configuration: ClientConfiguration, draft: DraftPlan, key: Path | None
+) -> settlement.Plan:
+    """The plan, signed by its maker and accepted."""
+    maker_key = key or configuration.maker_key_file
+    if maker_key is None:
+        raise Refused("MAKER_KEY_MISSING", "nobody is configured to make plans; name a key with --key, or maker_key_file in the configuration")
+    return await create(client, draft, read_signing_key(maker_key))
+
+
+async def executed(
+    client: LockstepClient, configuration: ClientConfiguration, plan: settlement.Plan, request_id: str | None
+) -> settlement.Plan:
+    """The plan, started with the consent of every token payer whose keystore is configured."""
+    view = plan_from_pb(plan)
+    payers = set(token_payers(view).values())
+    accounts = await asyncio.to_thread(unlock, configuration.payers, payers)
+    return await client.execute_plan(view.header.plan_id, consent(view, accounts), request_id=request_id)
+
+
+async def settled(configuration: ClientConfiguration, file: Path, *, json_wanted: bool) -> settlement.Plan:
+    """Create a plan, execute it, and follow it until it is closed or people must decide; returns how it stands then."""
+    draft = drawn(configuration, file)
+    telemetry = configure("lockstep-client", configuration.telemetry) if configuration.telemetry is not None else None
+    try:
+        async with client_of(configuration) as client:
+            with span("settle", attributes={"lockstep.plan_id": draft.header.plan_id}):
+                plan = await sent(client, configuration, draft, None)
+                plan = await executed(client, configuration, plan, None)
+            return await followed(client, plan.header.plan_id, json_wanted=json_wanted, until_stuck=True)
+    finally:
+        if telemetry is not None:
+            await asyncio.to_thread(telemetry.shutdown)
+
+
+def require_settled(plan: settlement.Plan) -> None:
+    """Pass if the plan ended as it should.
+
+    Raises:
+        Refused: it ended otherwise, or waits for operators.
+    """
+    state, outcome, plan_id = state_name(plan.state), outcome_name(plan), plan.header.plan_id
+    if state == "CLOSED" and outcome == "COMMITTED":
+        return
+    why = " ".join(part for part in (plan.reason, plan.reason_leg_id, plan.reason_detail) if part)
+    if state in _STUCK:
+        raise Refused("PLAN_PARTIALLY_EXECUTED", f"operators must decide: {why}; go on with `lockstep watch {plan_id}`", {"plan_id": plan_id})
+    raise Refused(f"PLAN_{outcome or state}", f"the plan did not settle: {why or 'no reason is given'}", {"plan_id": plan_id})
+
+
+async def followed(client: LockstepClient, plan_id: str, *, json_wanted: bool, until_stuck: bool) -> settlement.Plan:
+    """Show a plan's changes until its last; returns how it stands then."""
+    live = sys.stdout.isatty() and not json_wanted
+    plan = await client.get_plan(plan_id)
+    async with AsyncExitStack() as stack:
+        display = stack.enter_context(Live(plan_renderable(plan), console=console(), refresh_per_second=8) if live else nullcontext())
+        asked = ""
+        async for news in client.watch_plan(plan_id):
+            plan = news.plan if isinstance(news, Snapshot) else await client.get_plan(plan_id)
+            if display is not None:
+                display.update(plan_renderable(plan))
+            elif json_wanted:
+                _emit(news)
+            else:
+                asked = _print(news, plan, asked)
+            if until_stuck and state_name(plan.state) in _STUCK:
+                break
+        plan = await client.get_plan(plan_id)
+        if display is not None:
+            display.update(plan_renderable(plan))
+    if not live and not json_wanted:
+        console().print(plan_renderable(plan))
+    return plan
+
+
+def _emit(news: PlanNews) -> None:
+    if isinstance(news, Snapshot):
+        emit({"snapshot": plan_document(news.plan), "resume_token": news.resume_token})
+    else:
+        emit({"event": event_document(news.event), "resume_token": news.resume_token})
+
+
+def _print(news: PlanNews, plan: settlement.Plan, asked: str) -> str:
+    """One line of a change; who is awaited is said when it changes. Returns what was said of that."""
+    if isinstance(news, Snapshot):
+        console().print(plan_renderable(plan))
+    else:
+        console().print(event_text(news.event), markup=False)
+    people = "; ".join(waiting_text(each) for each in plan.waiting if each.kind != settlement.WAITING_KIND_PARTICIPANT)
+    if people and people != asked:
+        console().print(f"              waits for {people}", markup=False)
+    return people
+
+
+def check_plan_id(text: str) -> str:
+    """A plan id as the command was given it.
+
+    Raises:
+        FieldInvalid: it has another form.
+    """
+    from lockstep_kit import ids
+
+    require(text == text.strip().lower(), "PLAN", "must be a lower-case UUID")
+    return ids.plan_id(text, "PLAN")

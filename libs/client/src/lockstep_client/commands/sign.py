@@ -1,0 +1,73 @@
+"""`lockstep sign`: a person's signature at a gate."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lockstep_client.commands.context import Config, Json, PlanId, console, emit, read_configuration, run
+
+
+class GateName(StrEnum):
+    """Gates that are signed one by one."""
+
+    APPROVE = "approve"
+    RELEASE = "release"
+    VALIDATE = "validate"
+
+
+def sign(
+    plan: PlanId,
+    gate: Annotated[GateName, typer.Option("--gate", help="What is decided.")],
+    key: Annotated[Path, typer.Option("--key", help="Key of the person who signs.")],
+    reject: Annotated[bool, typer.Option("--reject", help="Refuse the gate instead of opening it.")] = False,
+    valid: Annotated[
+        str | None,
+        typer.Option("--valid", help='How long the signature is good: "10m", "2h". [until after the plan\'s deadline; validate: 1h]'),
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Sign a gate of a plan. Shows what is signed; for `validate` it inspects the evidence first and refuses over anything that does not hold."""
+
+    async def work() -> None:
+        from datetime import UTC, datetime
+
+        from lockstep_client.commands.settling import check_plan_id, client_of
+        from lockstep_client.commands.signatures import refuse_over, statement
+        from lockstep_client.convert import plan_from_pb
+        from lockstep_client.documents import plan_document
+        from lockstep_client.inspection import Inspector
+        from lockstep_client.planfile import deadline
+        from lockstep_client.rendering import plan_renderable
+        from lockstep_kit.fields import within
+        from lockstep_kit.key_files import read_signing_key
+        from lockstep_kit.registry_file import load_registry
+        from lockstep_kit.statements import Gate, Verdict
+
+        configuration = read_configuration(config)
+        plan_id = check_plan_id(plan)
+        signer = read_signing_key(key)
+        now = datetime.now(UTC)
+        with within("--valid"):
+            valid_for = deadline(valid, now) - now if valid is not None else None
+        verdict = Verdict.REJECT if reject else Verdict.APPROVE
+        async with client_of(configuration) as client:
+            view = plan_from_pb(await client.get_plan(plan_id))
+            wanted = statement(Gate(gate.value.upper()), verdict, view, load_registry(configuration.registry_file), valid_for)
+            if wanted.gate is Gate.VALIDATE and verdict is Verdict.APPROVE:
+                async with Inspector.configured(configuration) as inspector:
+                    refuse_over(await inspector.inspect(view), "the evidence does not hold")
+            if not as_json:
+                for line in wanted.lines():
+                    console().print(line, markup=False)
+            signed = await client.sign_gate(plan_id, wanted.signed(signer))
+        if as_json:
+            emit({"signed": {"gate": wanted.gate.value, "verdict": verdict.value, "key_id": signer.public.key_id}, "plan": plan_document(signed)})
+        else:
+            console().print(plan_renderable(signed))
+
+    run(work, json_wanted=as_json)

@@ -1,0 +1,160 @@
+"""What a person signs, shown before it is signed and computed here, never taken over from the coordinator."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from lockstep_client.commands.context import Refused
+from lockstep_client.convert import PlanView
+from lockstep_client.evidence import SERVERS, Finding, check_leg
+from lockstep_client.making import check_bound
+from lockstep_client.signing import gate_signature
+from lockstep_kit.ids import NONCE_BYTES, Digest
+from lockstep_kit.plan import CreditTransfer, Leg, Notarisation, TokenTransfer
+from lockstep_kit.registry import Registry
+from lockstep_kit.signing import SigningKey
+from lockstep_kit.statements import Gate, GateSignature, SignedOutcome, SignedVote, Verdict, evidence_digest, votes_digest
+
+#: A signature must be good when the decision is written, and until the last participant has looked at it; clocks differ.
+_AFTER_DEADLINE: Final = timedelta(minutes=10)
+#: What has no deadline is good for this long.
+_UNBOUNDED: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What is about to be signed."""
+
+    #: What is decided.
+    gate: Gate
+    #: How.
+    verdict: Verdict
+    #: The plan, as it was checked.
+    view: PlanView
+    #: Release: digest over the votes, recomputed.
+    votes_digest: Digest | None
+    #: Validate: digest over the outcomes, recomputed.
+    evidence_digest: Digest | None
+    #: When the signature stops being good.
+    expires_at: datetime
+
+    def lines(self) -> list[str]:
+        """For the person who signs."""
+        shown = [
+            f"you sign   {self.gate} {self.verdict}",
+            f"plan       {self.view.header.plan_id}  {self.view.header.reference}".rstrip(),
+            f"digest     {self.view.header.digest.hex()}",
+            f"deadline   {self.view.header.deadline.isoformat()}",
+        ]
+        for each in self.view.legs:
+            vote = "" if each.vote is None else "  voted YES" if each.vote.vote.promise is not None else "  voted NO"
+            shown.append(f"leg        {each.leg.leg_id}: {leg_text(each.leg)}{vote if self.votes_digest else ''}")
+        if self.votes_digest is not None:
+            shown.append(f"votes      {self.votes_digest.hex()}")
+        if self.evidence_digest is not None:
+            shown.append(f"evidence   {self.evidence_digest.hex()}")
+        shown.append(f"good until {self.expires_at.isoformat()}")
+        return shown
+
+    def signed(self, key: SigningKey) -> GateSignature:
+        """The statement, signed with a fresh nonce."""
+        return gate_signature(
+            key,
+            self.gate,
+            self.view.header.digest,
+            nonce=secrets.token_bytes(NONCE_BYTES),
+            expires_at=self.expires_at,
+            verdict=self.verdict,
+            votes_digest=self.votes_digest,
+            evidence_digest=self.evidence_digest,
+        )
+
+
+def leg_text(leg: Leg) -> str:
+    """Everything of a leg that moves value or names a place."""
+    match leg.terms:
+        case TokenTransfer() as token:
+            return f"{token.amount} from {token.payer} ({token.payer_party}) to {token.payee} ({token.payee_party}) by escrow {token.escrow}"
+        case CreditTransfer() as credit:
+            debtor, creditor = credit.debtor, credit.creditor
+            return f"{credit.amount} from {debtor.iban} {debtor.agent_bic} ({debtor.name}) to {creditor.iban} {creditor.agent_bic} ({creditor.name})"
+        case Notarisation() as notarisation:
+            return f"notarised in {notarisation.registry} on {notarisation.chain}"
+        case _:
+            return "recorded in the event journal"
+
+
+def statement(gate: Gate, verdict: Verdict, view: PlanView, registry: Registry, valid_for: timedelta | None) -> Statement:
+    """What the gate's statement says about this plan.
+
+    Raises:
+        FieldInvalid: the coordinator shows legs that are not the plan's.
+        Refused: what is to be signed is not complete, or what the coordinator shows does not hold.
+    """
+    check_bound(view)
+    votes = evidence = None
+    if gate is Gate.RELEASE:
+        votes = _votes(view, registry, verdict)
+    if gate is Gate.VALIDATE:
+        evidence = _outcomes(view, verdict)
+    return Statement(gate, verdict, view, votes, evidence, _until(gate, view, valid_for))
+
+
+def _until(gate: Gate, view: PlanView, valid_for: timedelta | None) -> datetime:
+    now = datetime.now(UTC)
+    if valid_for is not None:
+        return now + valid_for
+    return now + _UNBOUNDED if gate is Gate.VALIDATE else max(view.header.deadline, now) + _AFTER_DEADLINE
+
+
+def _votes(view: PlanView, registry: Registry, verdict: Verdict) -> Digest | None:
+    """The digest over every leg's YES, each checked against the signer's own registry."""
+    votes: list[SignedVote] = [each.vote for each in view.legs if each.vote is not None]
+    complete = len(votes) == len(view.legs)
+    if verdict is Verdict.REJECT:
+        return votes_digest(votes) if complete else None
+    if not complete:
+        raise Refused("VOTES_INCOMPLETE", f"{len(votes)} of {len(view.legs)} legs have voted; sign the release when all have")
+    findings = [finding for each in view.legs for finding in check_leg(each, view, registry, SERVERS) if finding.rule in _OF_VOTES]
+    refuse_over(findings, "the votes do not hold")
+    digest = votes_digest(votes)
+    if view.votes_digest != digest:
+        raise Refused("VOTES_DIGEST_DIFFERS", "the coordinator names another digest than that of the votes it shows; do not sign, call an operator")
+    return digest
+
+
+#: What of a leg's check is about its vote.
+_OF_VOTES: Final = frozenset(
+    {"PARTICIPANT_WRONG", "VOTE_MISSING", "VOTE_SIGNATURE", "VOTE_PARTICIPANT", "VOTE_SUBJECT", "VOTE_LOCK", "VOTE_NO"}
+)
+
+
+def _outcomes(view: PlanView, verdict: Verdict) -> Digest | None:
+    outcomes: list[SignedOutcome] = [each.outcome for each in view.legs if each.leg.settling and each.outcome is not None]
+    complete = len(outcomes) == sum(each.leg.settling for each in view.legs)
+    if not complete and verdict is Verdict.APPROVE:
+        raise Refused("OUTCOMES_INCOMPLETE", "not every settling leg is done; sign when the plan is VALIDATING")
+    return evidence_digest(outcomes) if complete else None
+
+
+def refuse_over(findings: Sequence[Finding], what: str) -> None:
+    """Refuse when something does not hold.
+
+    Raises:
+        Refused: with the first finding's rule, and all of them as details.
+    """
+    if not findings:
+        return
+    lines = "; ".join(f"{each.rule} {each.leg_id} {each.message}".replace("  ", " ") for each in findings)
+    details = [{"rule": each.rule, "leg_id": each.leg_id, "message": each.message, "may_pass": each.may_pass} for each in findings]
+    raise Refused(findings[0].rule, f"{what}, nothing was signed: {lines}", {"findings": details})
+
+
+def cancel_signature(key: SigningKey, view: PlanView) -> GateSignature:
+    """A person's signature that stops the plan."""
+    check_bound(view)
+    return Statement(Gate.CANCEL, Verdict.APPROVE, view, None, None, datetime.now(UTC) + _UNBOUNDED).signed(key)

@@ -1,0 +1,25 @@
+"""Whether a service is up: gRPC health over the same mutual TLS as everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from lockstep_kit.rpc import TlsSettings, channel
+
+CHECK_SECONDS: Final = 1.0
+
+
+def serving(address: str, tls: TlsSettings) -> Callable[[], Awaitable[bool]]:
+    """A question to ask a service: does it take calls?"""
+
+    async def asked() -> bool:
+        async with channel(address, tls) as open_channel:
+            answer = await health_pb2_grpc.HealthStub(open_channel).Check(  # type: ignore[misc]  # the stub knows no asyncio
+                health_pb2.HealthCheckRequest(), timeout=CHECK_SECONDS
+            )
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    return asked
