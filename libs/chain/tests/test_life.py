@@ -156,6 +156,20 @@ async def test_one_ending_holds_up_no_other(world: World) -> None:
         assert (await world.until_told(3))["poison"] == "final"
 
 
+async def test_a_dead_one_holds_up_no_other(world: World) -> None:
+    """A dead letter that the service cannot take stays queued, is told again, and takes no nonce."""
+    machine = await world.machine()
+    await world.enqueue(machine, "withdrawn", "one")
+    async with world.db.transaction() as tx:
+        assert await machine.request_cancel(tx, "withdrawn")
+    world.refused.add("withdrawn")
+    async with running(machine):
+        assert await world.until_told(1) == {"one": "final"}
+        assert await world.state("withdrawn") == "queued"
+        world.refused.clear()
+        assert (await world.until_told(2))["withdrawn"] == "dead"
+
+
 async def test_reads_at_finality(world: World) -> None:
     """A call at finality reads the state of a final block, and says which."""
     machine = await world.machine()

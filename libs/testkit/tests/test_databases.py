@@ -46,7 +46,9 @@ with private_postgres("secret") as url:
 def migrations(tmp_path: Path) -> Path:
     folder = tmp_path / "migrations"
     (folder / "versions").mkdir(parents=True)
-    (folder / "env.py").write_text("import sqlalchemy as sa\n\nfrom lockstep_kit.migrate import run_env\n\nrun_env(sa.MetaData())\n")
+    (folder / "env.py").write_text(
+        "import sqlalchemy as sa\n\nfrom lockstep_kit.migrate import run_env\n\nrun_env(sa.MetaData())\n"
+    )
     (folder / "versions" / "0001_things.py").write_text(MIGRATION)
     return folder
 

@@ -47,6 +47,7 @@ class Authority:
     """An authority whose key never leaves this process."""
 
     def __init__(self, folder: Path, *, lifetime: timedelta = timedelta(days=1)) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._lifetime = lifetime
         self._key = ec.generate_private_key(ec.SECP256R1())

@@ -17,9 +17,7 @@ def serving(address: str, tls: TlsSettings) -> Callable[[], Awaitable[bool]]:
 
     async def asked() -> bool:
         async with channel(address, tls) as open_channel:
-            answer = await health_pb2_grpc.HealthStub(open_channel).Check(  # type: ignore[misc]  # the stub knows no asyncio
-                health_pb2.HealthCheckRequest(), timeout=CHECK_SECONDS
-            )
+            answer = await health_pb2_grpc.HealthStub(open_channel).Check(health_pb2.HealthCheckRequest(), timeout=CHECK_SECONDS)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     return asked

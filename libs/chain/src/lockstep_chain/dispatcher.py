@@ -21,7 +21,7 @@ from lockstep_chain.records import Ending, InFlight, Queued, Reference
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.settling import GAP_PURPOSE, NONCE, OnSettled, attributes, settle_in
 from lockstep_chain.store import Account
-from lockstep_kit.db import Connection, Database
+from lockstep_kit.db import Connection, Database, is_transient
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.telemetry import span
@@ -107,15 +107,22 @@ class Dispatcher:
 
     async def _bury(self, tx: Connection, queued: Sequence[Queued]) -> list[Queued]:
         """Settle as dead what can never be signed, so that it takes no nonce; the rest."""
-        living, endings = [], []
+        living = []
         for each in queued:
             why = self._permanently_refused(each)
             if why is None:
                 living.append(each)
+                continue
+            try:
+                async with tx.transaction():
+                    await settle_in(tx, [Ending(each.reference, State.DEAD, detail=why)], self._on_settled)
+            except Exception as error:
+                if is_transient(error):
+                    raise
+                # Its service cannot take it: it stays queued, and holds up no other.
+                _log.exception("burying_failed", transaction_id=each.id)
             else:
-                endings.append(Ending(each.reference, State.DEAD, detail=why))
-        if endings:
-            await settle_in(tx, endings, self._on_settled)
+                _log.error("transaction_dead", transaction_id=each.id, why=why)
         return living
 
     def _permanently_refused(self, queued: Queued) -> str | None:

@@ -11,7 +11,7 @@ import structlog
 from lockstep_chain import store
 from lockstep_chain.machine import State
 from lockstep_chain.records import Ending, Reference, SettledTransaction
-from lockstep_kit.db import Connection, Database
+from lockstep_kit.db import Connection, Database, is_transient
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.telemetry import LEG_ID, PLAN_ID, span
 
@@ -58,27 +58,26 @@ class Settler:
     async def settle(self, endings: Sequence[Ending]) -> None:
         """Store endings together; if their service cannot take one of them, each by itself, so that it holds up no other.
 
+        What the service cannot take is not stored, and is tried again in the next round.
+
         Raises:
-            Exception: what the service raised for the last one that it could not take; that one is tried again in the next round.
+            Exception: the database has a passing trouble.
         """
         try:
             await self._together(endings)
         except Exception as error:
-            if len(endings) == 1:
+            if is_transient(error):
                 raise
-            _log.warning("settling_one_by_one", transactions=len(endings), error=type(error).__name__)
-            await self._one_by_one(endings)
+            for ending in endings:
+                await self._alone(ending)
 
-    async def _one_by_one(self, endings: Sequence[Ending]) -> None:
-        failed: Exception | None = None
-        for ending in endings:
-            try:
-                await self._together([ending])
-            except Exception as error:  # noqa: BLE001 - the others must not wait for it; it is raised below
-                _log.error("settling_failed", transaction_id=ending.reference.id, error=type(error).__name__)
-                failed = error
-        if failed is not None:
-            raise failed
+    async def _alone(self, ending: Ending) -> None:
+        try:
+            await self._together([ending])
+        except Exception as error:
+            if is_transient(error):
+                raise
+            _log.exception("settling_failed", transaction_id=ending.reference.id, state=ending.state.value)
 
     async def _together(self, endings: Sequence[Ending]) -> None:
         await failpoint(f"{self._service}.chain.confirm.before_tx")

@@ -19,6 +19,22 @@ from lockstep_kit.amounts import Amount, amount_from_text, known_scale
 from lockstep_kit.fields import FieldInvalid
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
+#: What the plan calls its fields -> what the file calls them; each at the end of a path, or followed by a dot.
+_WRITTEN: Final = {
+    "payer_party": "from.party",
+    "payee_party": "to.party",
+    "payer": "from.address",
+    "payee": "to.address",
+    "debtor.party_id": "debtor.party",
+    "creditor.party_id": "creditor.party",
+    "agent_bic": "bic",
+    "charge_bearer": "charges",
+    "amount.asset": "asset",
+    "amount.minor_units": "amount",
+    "minor_units": "amount",
+    "party_id": "id",
+    "leg_count": "legs",
+}
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -166,10 +182,28 @@ def draft(file: PlanFile, venue: Venue, *, plan_id: str, now: datetime, draw_sal
     Raises:
         FieldInvalid: the first rule that is broken, with its field as the file names it.
     """
+    try:
+        return _draft(file, venue, plan_id, now, draw_salt)
+    except FieldInvalid as finding:
+        raise FieldInvalid(as_written(finding.field), finding.rule) from None
+
+
+def as_written(field: str) -> str:
+    """The path of a plan's field as the file names it."""
+    for name, written in _WRITTEN.items():
+        if field == name or field.endswith(f".{name}"):
+            return field.removesuffix(name) + written
+    return field
+
+
+def _draft(file: PlanFile, venue: Venue, plan_id: str, now: datetime, draw_salt: Callable[[], bytes]) -> DraftPlan:
     parties = tuple(
         plan.Party(ids.party_id(party.id, f"parties[{index}].id"), party.name, party.lei)
         for index, party in enumerate(file.parties)
     )
+    for index, party in enumerate(parties):
+        if party.party_id in {each.party_id for each in parties[:index]}:
+            raise FieldInvalid(f"parties[{index}].id", "must be unique in the plan")
     legs: list[plan.Leg] = []
     for index, leg in enumerate(file.legs):
         field = f"legs[{index}]"

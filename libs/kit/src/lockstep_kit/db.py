@@ -50,11 +50,17 @@ class DatabaseSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     url: str = Field(description="postgresql://role@host:port/database, without a password, which comes from a file")
-    password_file: Path | None = Field(default=None, description="file with the role's password; none where the server asks for none")
+    password_file: Path | None = Field(
+        default=None, description="file with the role's password; none where the server asks for none"
+    )
     pool_size_max: int = Field(default=10, ge=1, le=100, description="connections at the most; more do not help on few cores")
-    acquire_timeout_seconds: float = Field(default=10.0, gt=0, description="longest wait for a free connection; then the work is refused")
+    acquire_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="longest wait for a free connection; then the work is refused"
+    )
     lock_timeout_seconds: float = Field(default=10.0, gt=0, description="longest wait for a row; a deadlock is found sooner")
-    statement_timeout_seconds: float = Field(default=30.0, gt=0, description="longest statement, and longest pause inside a transaction")
+    statement_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="longest statement, and longest pause inside a transaction"
+    )
     connect_timeout_seconds: float = Field(default=10.0, gt=0, description="longest wait for a new connection")
 
     @field_validator("url")
@@ -123,7 +129,10 @@ class Database:
         Raises:
             TimeoutError: no connection became free in time.
         """
-        async with self._pool.acquire(timeout=self._acquire_seconds_max) as connection, connection.transaction(isolation="read_committed"):
+        async with (
+            self._pool.acquire(timeout=self._acquire_seconds_max) as connection,
+            connection.transaction(isolation="read_committed"),
+        ):
             yield connection
 
     @contextlib.asynccontextmanager

@@ -27,9 +27,10 @@ _Detail = TypeVar("_Detail", bound=Message)
 DOMAIN: Final = "lockstep"
 INTERNAL: Final = "INTERNAL"
 
-TEXT_CHARACTERS_MAX: Final = 512
+#: gRPC takes 8 KiB of trailers by default, where a message is percent-encoded and a status is base64.
+TEXT_CHARACTERS_MAX: Final = 256
 METADATA_CHARACTERS_MAX: Final = 128
-FIELDS_MAX: Final = 10
+FIELDS_BYTES_MAX: Final = 1_800
 
 #: Keys of the metadata that tell where an error belongs.
 PLAN, LEG, PHASE, AUDIT_LOG = "plan", "leg", "phase", "audit_log_id"
@@ -99,7 +100,9 @@ def epoch_stale(message: str, **metadata: str) -> LockstepError:
 
 def resume_token_expired() -> LockstepError:
     """What the token resumes from is no longer kept: start over without one."""
-    return LockstepError(grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED", "the resume token is too old: start over without one")
+    return LockstepError(
+        grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED", "the resume token is too old: start over without one"
+    )
 
 
 def as_error(error: BaseException) -> LockstepError:
@@ -123,13 +126,7 @@ def to_status(error: LockstepError) -> status_pb2.Status:
     metadata = {name: _cut(value, METADATA_CHARACTERS_MAX) for name, value in error.metadata.items()}
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if error.fields:
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(
-                field=_cut(each.field, METADATA_CHARACTERS_MAX), description=_cut(each.rule, TEXT_CHARACTERS_MAX)
-            )
-            for each in error.fields[:FIELDS_MAX]
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
+        details.append(_bad_request(error.fields))
     if error.code is grpc.StatusCode.FAILED_PRECONDITION:
         subject = "/".join(metadata[name] for name in (PLAN, LEG) if name in metadata)
         violation = error_details_pb2.PreconditionFailure.Violation(type=error.reason, subject=subject, description=message)
@@ -144,6 +141,19 @@ def to_status(error: LockstepError) -> status_pb2.Status:
         holder.Pack(detail)
         packed.append(holder)
     return status_pb2.Status(code=_number(error.code), message=message, details=packed)
+
+
+def _bad_request(fields: tuple[FieldInvalid, ...]) -> error_details_pb2.BadRequest:
+    """The first findings, as many as fit."""
+    bad = error_details_pb2.BadRequest()
+    for each in fields:
+        field, rule = _cut(each.field, METADATA_CHARACTERS_MAX), _cut(each.rule, TEXT_CHARACTERS_MAX)
+        bad.field_violations.add(field=field, description=rule)
+        if bad.ByteSize() > FIELDS_BYTES_MAX:
+            break
+    if len(bad.field_violations) > 1 and bad.ByteSize() > FIELDS_BYTES_MAX:
+        del bad.field_violations[-1]
+    return bad
 
 
 def _cut(text: str, characters_max: int) -> str:

@@ -1,62 +1,83 @@
-"""Migrations: Alembic over a service's folder, run as the database's owner, who then grants the service's role what it needs."""
+"""Migrations: Alembic over a service's folder, run as the database's owner, who then grants the service's role what it needs.
+
+Several may run at once, as when several replicas are rolled out: one does the work while the others wait, and then find nothing to do. Each revision is one
+transaction with its row in the version table.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import sqlalchemy as sa
 from alembic import command, context
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, MetaData
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from lockstep_kit.fields import require
 
+_ROLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+#: Advisory lock that a run of migrations holds, on its own database.
+_LOCK: Final = 5_270_311_942
+
 
 def migrate(folder: Path, owner_url: str, role: str) -> None:
-    """Bring a database to the newest revision. `role` is the service's role, which owns nothing."""
-    require(role.isidentifier() and role.islower(), "role", "must be a lower-case identifier")
+    """Bring a database to the newest revision. `role` is the service's role, which owns nothing. Blocks; not to be called in an event loop.
+
+    Raises:
+        FieldInvalid: the role's name needs quotes.
+        alembic.util.CommandError: the folder holds no migrations, or the database is at a revision that the folder does not know.
+    """
+    require(_ROLE.fullmatch(role) is not None, "role", "must be a lower-case name without quotes")
     config = Config()
-    config.set_main_option("script_location", str(folder))
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.attributes.update(url=owner_url, role=role)
     command.upgrade(config, "head")
 
 
-def run_env(metadata: MetaData) -> None:
+def run_env(metadata: sa.MetaData) -> None:
     """What a service's `migrations/env.py` calls."""
     asyncio.run(_run(metadata))
 
 
-async def _run(metadata: MetaData) -> None:
-    def apply(connection: Connection) -> None:
+async def _run(metadata: sa.MetaData) -> None:
+    def apply(connection: sa.Connection) -> None:
+        # Held by the session, over all transactions of the run, and given back when the connection closes.
+        connection.execute(sa.text("select pg_advisory_lock(:key)"), {"key": _LOCK})
+        connection.commit()
         context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
         with context.begin_transaction():
             context.run_migrations()
 
     engine = create_async_engine(_async_url(context.config.attributes["url"]), poolclass=NullPool)
-    async with engine.connect() as connection:
-        await connection.run_sync(apply)
-        await connection.commit()
-    await engine.dispose()
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(apply)
+            await connection.commit()
+    finally:
+        await engine.dispose()
 
 
-async def differences(url: str, metadata: MetaData) -> list[Any]:
-    """Where a migrated database differs from what the code declares; empty when it does not."""
+async def differences(url: str, metadata: sa.MetaData) -> list[Any]:
+    """Where a migrated database differs from what the code declares: tables, columns, types, nullability, defaults, indexes, keys."""
 
-    def compare(connection: Connection) -> list[Any]:
-        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+    def compare(connection: sa.Connection) -> list[Any]:
+        options = {"compare_type": True, "compare_server_default": True}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
 
     engine = create_async_engine(_async_url(url), poolclass=NullPool)
-    async with engine.connect() as connection:
-        found = await connection.run_sync(compare)
-    await engine.dispose()
-    return found
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(compare)
+    finally:
+        await engine.dispose()
 
 
 def _async_url(url: str) -> str:

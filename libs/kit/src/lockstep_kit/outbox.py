@@ -149,7 +149,13 @@ class Outbox:
         rows = await connection.fetch(self._claim, limit, run_max, lease, wanted)
         return [
             Message(
-                row["id"], row["destination"], row["ordering_key"], row["payload"], row["traceparent"], row["attempts"], row["created_at"]
+                row["id"],
+                row["destination"],
+                row["ordering_key"],
+                row["payload"],
+                row["traceparent"],
+                row["attempts"],
+                row["created_at"],
             )
             for row in rows
         ]

@@ -1,16 +1,20 @@
 """Traces: one settlement, one trace, across services, restarts and waits.
 
 A row that causes later work keeps the W3C trace context of whoever caused it (`current_traceparent`), and the work goes on in that trace (`span`).
-Spans are exported in the background; a slow or absent collector never delays a settlement.
+Spans are exported in the background from a queue with a limit; a slow or absent collector never delays a settlement, and costs spans.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
-from opentelemetry import trace
+import grpc
+import structlog
+from opentelemetry import propagate, trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -18,7 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PLAN_ID: Final = "lockstep.plan_id"
 PLAN_IDS: Final = "lockstep.plan_ids"
@@ -26,6 +30,13 @@ LEG_ID: Final = "lockstep.leg_id"
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _TRACER: Final = trace.get_tracer("lockstep")
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+SPANS_QUEUED_MAX: Final = 4_096
+SPANS_PER_EXPORT_MAX: Final = 512
+EXPORT_DELAY_MILLISECONDS: Final = 500
+EXPORT_SECONDS_MAX: Final = 5
+SHUTDOWN_SECONDS_MAX: Final = 5.0
 
 
 class TelemetrySettings(BaseModel):
@@ -46,20 +57,41 @@ class Telemetry:
         self._provider = provider
 
     def shutdown(self) -> None:
-        """Export what waits, within a few seconds."""
-        self._provider.force_flush(3000)
-        self._provider.shutdown()
+        """Export what waits, and give up after some seconds: the exporter itself would go on trying for longer."""
+        ending = threading.Thread(target=self._provider.shutdown, name="telemetry.shutdown", daemon=True)
+        ending.start()
+        ending.join(SHUTDOWN_SECONDS_MAX)
 
 
 def configure(service_name: str, settings: TelemetrySettings) -> Telemetry:
-    """Set up tracing for this process."""
+    """Set up tracing for this process, once.
+
+    Raises:
+        OSError: the authority's file cannot be read.
+    """
     provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(settings.sampled_ratio)), resource=Resource.create({"service.name": service_name})
+        sampler=ParentBased(TraceIdRatioBased(settings.sampled_ratio)),
+        resource=Resource.create({"service.name": service_name}),
+        shutdown_on_exit=False,
     )
     if settings.endpoint is not None:
-        exporter = OTLPSpanExporter(endpoint=settings.endpoint, insecure=True, timeout=5)
-        provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
+        credentials = None
+        if settings.ca_file is not None:
+            credentials = grpc.ssl_channel_credentials(settings.ca_file.read_bytes())
+        exporter = OTLPSpanExporter(
+            endpoint=settings.endpoint, insecure=credentials is None, credentials=credentials, timeout=EXPORT_SECONDS_MAX
+        )
+        provider.add_span_processor(
+            BatchSpanProcessor(
+                exporter,
+                max_queue_size=SPANS_QUEUED_MAX,
+                max_export_batch_size=SPANS_PER_EXPORT_MAX,
+                schedule_delay_millis=EXPORT_DELAY_MILLISECONDS,
+            )
+        )
     trace.set_tracer_provider(provider)
+    # Trace context alone: baggage would carry what callers put there into other services.
+    propagate.set_global_textmap(_PROPAGATOR)
     return Telemetry(provider)
 
 
@@ -84,7 +116,12 @@ def span(
     kind: SpanKind = SpanKind.INTERNAL,
     attributes: Mapping[str, str | int | bool | Sequence[str]] | None = None,
 ) -> Iterator[Span]:
-    """A span of the current trace, or of the one whose context was kept in a row."""
+    """A span of the current trace, or of the one whose context was kept in a row. Log lines written inside carry the plan of its attributes."""
     context = _PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
-    with _TRACER.start_as_current_span(name, context=context, kind=kind, attributes=dict(attributes or {})) as current:
+    told = dict(attributes or {})
+    plan = {"plan_id": told[PLAN_ID]} if PLAN_ID in told else {}
+    with (
+        structlog.contextvars.bound_contextvars(**plan),
+        _TRACER.start_as_current_span(name, context=context, kind=kind, attributes=told) as current,
+    ):
         yield current

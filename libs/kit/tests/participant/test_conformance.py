@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import grpc
 import pytest
@@ -67,12 +68,10 @@ async def test_heartbeats_and_drain(
 ) -> None:
     """A silent stream beats with its cursor, and ends with UNAVAILABLE when the process drains, so that the watcher resumes elsewhere."""
     call = stub.WatchOutcomes(participant_service_pb2.WatchOutcomesRequest(), timeout=CALL_SECONDS)
-    beats = []
+    beats = [cast("participant_service_pb2.WatchOutcomesResponse", await call.read()) for _ in range(3)]
+    await engine.drain()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for message in call:
-            beats.append(message)
-            if len(beats) == 3:
-                await engine.drain()
+        await call.read()
     assert all(not beat.reports and beat.cursor.sequence == 0 and beat.cursor.incarnation for beat in beats)
     assert (from_rpc(caught.value).code, from_rpc(caught.value).reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
 

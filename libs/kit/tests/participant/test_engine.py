@@ -21,7 +21,7 @@ from lockstep_kit.participant.ports import Completion, PlanOutcome
 from lockstep_kit.participant.records import Verdict
 from lockstep_kit.participant.rules import Standing, standing
 from lockstep_kit.participant.settings import ParticipantSettings
-from lockstep_kit.plan import Journal
+from lockstep_kit.plan import Journal, LegKind
 from lockstep_kit.statements import OutcomeKind
 from lockstep_testkit import commands, factories
 from lockstep_testkit.factories import delivery_versus_payment, key_of, registry_of
@@ -230,7 +230,7 @@ async def test_wait_ends_with_the_finding(bench: Bench) -> None:
     plan = delivery_versus_payment()
     started = time.monotonic()
     waiting = asyncio.create_task(bench.prepare(plan, wait=8))
-    while await bench.row(plan) is None:
+    while await bench.row(plan) is None:  # noqa: ASYNC110 - the row shows that the command has been recorded
         await asyncio.sleep(0.01)
     assert not waiting.done()
     await bench.find(plan, Finding.VOTED_YES)
@@ -299,7 +299,7 @@ async def test_certificate_with_a_forged_part(bench: Bench, operations: Scripted
 
 async def test_evidence_leg_is_told_how_to_close(db: Database, settings: ParticipantSettings) -> None:
     """An evidence leg gets its closing with Commit and Abort, and again when it is loaded."""
-    operations = ScriptedOperations(kinds=(factories.LegKind.JOURNAL,), at_once=False)
+    operations = ScriptedOperations(kinds=(LegKind.JOURNAL,), at_once=False)
     engine = ParticipantEngine(
         db=db,
         name="event-journal",

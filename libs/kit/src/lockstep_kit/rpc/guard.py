@@ -128,9 +128,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    def _stream(
-        self, method: str, handle: Callable[..., Any], decode: Callable[[bytes], Any]
-    ) -> Callable[..., AsyncIterator[Any]]:
+    def _stream(self, method: str, handle: Callable[..., Any], decode: Callable[[bytes], Any]) -> Callable[..., AsyncIterator[Any]]:
         async def guarded(octets: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             task = asyncio.current_task()
             if task is None:
@@ -181,6 +179,4 @@ async def _leave(method: str, error: BaseException, context: grpc.aio.ServicerCo
     elif shown is not error and shown.code is grpc.StatusCode.UNAVAILABLE:
         _log.warning("call_unavailable", method=method, error=f"{type(error).__name__}: {error}")
     status = to_status(shown)
-    await context.abort(
-        shown.code, status.message, trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),)
-    )
+    await context.abort(shown.code, status.message, trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),))

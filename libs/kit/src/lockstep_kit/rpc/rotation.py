@@ -24,7 +24,9 @@ OLD_CALLS_SECONDS_MAX: Final = 600.0
 class RotatingChannel(grpc.aio.Channel):
     """A channel over the newest certificate."""
 
-    def __init__(self, tls: TlsSettings, connect: Callable[[Identity], grpc.aio.Channel], *, look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(
+        self, tls: TlsSettings, connect: Callable[[Identity], grpc.aio.Channel], *, look_seconds: float = LOOK_SECONDS
+    ) -> None:
         self._tls = tls
         self._connect = connect
         self._look_seconds = look_seconds

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import ValidationError
+
+from lockstep_kit.db import Database, DatabaseSettings, is_transient, violated
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def database(database_for: Any) -> Any:
+    made = await database_for("runtime_db")
+    async with made.as_owner() as owner:
+        await owner.execute("create table thing (name text constraint thing_pkey primary key, n int constraint thing_small check (n < 10))")
+        await owner.execute(f"grant select, insert, update on thing to {made.role}")
+    return made
+
+
+@contextlib.asynccontextmanager
+async def connected(database: Any, **changes: Any) -> AsyncIterator[Database]:
+    settings = DatabaseSettings.model_validate(database.settings.model_dump() | changes)
+    db = await Database.connect(settings, application_name="runtime-test")
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+async def count(database: Any) -> int:
+    async with database.as_owner() as owner:
+        return int(await owner.fetchval("select count(*) from thing"))
+
+
+async def test_a_transaction_commits_or_leaves_nothing(database: Any) -> None:
+    """What is written stays when the block ends, and none of it when the block raises."""
+    async with connected(database) as db:
+        async with db.transaction() as tx:
+            await tx.execute("insert into thing values ('a', 1)")
+        with pytest.raises(RuntimeError):
+            async with db.transaction() as tx:
+                await tx.execute("insert into thing values ('b', 1)")
+                raise RuntimeError
+    assert await count(database) == 1
+
+
+async def test_a_cancelled_transaction_leaves_nothing(database: Any) -> None:
+    """Cancelling the task in the middle of a transaction rolls it back and gives the connection back."""
+    async with connected(database, pool_size_max=1) as db:
+        inside = asyncio.Event()
+
+        async def work() -> None:
+            async with db.transaction() as tx:
+                await tx.execute("insert into thing values ('a', 1)")
+                inside.set()
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(work())
+        await inside.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with db.connection() as connection:
+            assert await connection.fetchval("select count(*) from thing") == 0
+
+
+async def test_sessions_have_the_limits_of_the_settings(database: Any) -> None:
+    """Isolation, durability, limits, time zone and name of a session are what the settings say, and json comes as text."""
+    async with connected(database, lock_timeout_seconds=1.5, statement_timeout_seconds=2.5) as db, db.transaction() as tx:
+        shown = {name: await tx.fetchval(f"show {name}") for name in ("transaction_isolation", "synchronous_commit", "timezone")}
+        assert shown == {"transaction_isolation": "read committed", "synchronous_commit": "on", "timezone": "UTC"}
+        assert await tx.fetchval("show lock_timeout") == "1500ms"
+        assert await tx.fetchval("show statement_timeout") == "2500ms"
+        assert await tx.fetchval("show idle_in_transaction_session_timeout") == "2500ms"
+        assert await tx.fetchval("show application_name") == "runtime-test"
+        assert await tx.fetchval("""select '{"b": 1.10, "a": 2}'::jsonb""") == '{"a": 2, "b": 1.10}'
+
+
+async def test_a_violation_names_its_constraint(database: Any) -> None:
+    """The name of the violated constraint is told, and nothing for other errors."""
+    async with connected(database) as db:
+        names = []
+        for statement in ("insert into thing values ('a', 11)", "insert into thing values ('a', 1), ('a', 2)", "select 1/0"):
+            with pytest.raises(asyncpg.PostgresError) as caught:
+                async with db.transaction() as tx:
+                    await tx.execute(statement)
+            names.append((violated(caught.value), is_transient(caught.value)))
+    assert names == [("thing_small", False), ("thing_pkey", False), (None, False)]
+
+
+async def test_deadlocks_and_waits_are_transient(database: Any) -> None:
+    """A deadlock's victim, a wait for a row that is too long, and a statement that is too long may be done again."""
+    async with connected(database, lock_timeout_seconds=3, statement_timeout_seconds=5) as db:
+        async with db.transaction() as tx:
+            await tx.execute("insert into thing values ('a', 1), ('b', 1)")
+        gate = asyncio.Barrier(2)
+
+        async def cross(first: str, second: str) -> None:
+            async with db.transaction() as tx:
+                await tx.execute("update thing set n = n + 1 where name = $1", first)
+                await gate.wait()
+                await tx.execute("update thing set n = n + 1 where name = $1", second)
+
+        ends = await asyncio.gather(cross("a", "b"), cross("b", "a"), return_exceptions=True)
+        (victim,) = [end for end in ends if end is not None]
+        assert isinstance(victim, asyncpg.DeadlockDetectedError)
+        assert is_transient(victim)
+    async with connected(database, lock_timeout_seconds=0.1, statement_timeout_seconds=0.3) as db:
+        async with database.as_owner() as owner, owner.transaction():
+            await owner.execute("update thing set n = 1")
+            with pytest.raises(asyncpg.LockNotAvailableError) as waited:
+                async with db.transaction() as tx:
+                    await tx.execute("update thing set n = 2")
+        with pytest.raises(asyncpg.QueryCanceledError) as slow:
+            async with db.transaction() as tx:
+                await tx.execute("select pg_sleep(5)")
+    assert is_transient(waited.value)
+    assert is_transient(slow.value)
+
+
+async def test_a_pool_that_is_used_up_refuses_in_time(database: Any) -> None:
+    """Waiting for a connection has a limit."""
+    async with connected(database, pool_size_max=1, acquire_timeout_seconds=0.2) as db, db.connection():
+        with pytest.raises(TimeoutError) as caught:
+            async with db.transaction():
+                pass
+    assert is_transient(caught.value)
+
+
+async def test_lost_sessions_are_transient_and_made_again(database: Any, databases: Any) -> None:
+    """When the server ends a session, the work in it fails as transient, and the next transaction has a new session."""
+    async with connected(database, pool_size_max=1) as db:
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)) as caught:
+            async with db.transaction() as tx:
+                await tx.execute("insert into thing values ('a', 1)")
+                await end_sessions(databases, database, "true")
+                await tx.execute("insert into thing values ('b', 1)")
+        assert is_transient(caught.value)
+        async with db.transaction() as tx:
+            await tx.execute("insert into thing values ('c', 1)")
+    assert await count(database) == 1
+
+
+async def end_sessions(databases: Any, database: Any, which: str) -> int:
+    superuser = await asyncpg.connect(databases.superuser_url)
+    try:
+        ended = await superuser.fetch(
+            f"select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and usename = $2 and {which}",
+            database.name,
+            database.role,
+        )
+    finally:
+        await superuser.close()
+    return len(ended)
+
+
+async def test_the_clock_is_the_databases(database: Any) -> None:
+    """now() moves inside a transaction too, is aware and in UTC."""
+    async with connected(database) as db:
+        first, second = await db.now(), await db.now()
+    assert first < second
+    assert first.utcoffset() == timedelta(0)
+    assert abs(first - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+async def test_notifications_wake(database: Any) -> None:
+    """A committed notification sets the event of its channel and no other; a rolled back one none."""
+    async with connected(database) as db:
+        one, two = asyncio.Event(), asyncio.Event()
+        db.listen("one", one)
+        db.listen("two", two)
+        for event in (one, two):
+            await asyncio.wait_for(event.wait(), 5)
+            event.clear()
+        with pytest.raises(RuntimeError):
+            async with db.transaction() as tx:
+                await tx.execute("select pg_notify('one', '')")
+                raise RuntimeError
+        async with db.transaction() as tx:
+            await tx.execute("select pg_notify('two', '')")
+            await asyncio.sleep(0.05)
+            assert not two.is_set(), "a notification came before its commit"
+        await asyncio.wait_for(two.wait(), 5)
+        assert not one.is_set()
+
+
+async def test_listening_goes_on_after_the_session_was_lost(database: Any, databases: Any) -> None:
+    """After the listening session was ended, the event is set once, since something may have been missed, and notifications wake again."""
+    async with connected(database) as db:
+        wake = asyncio.Event()
+        db.listen("one", wake)
+        await asyncio.wait_for(wake.wait(), 5)
+        wake.clear()
+        assert await end_sessions(databases, database, "query ilike 'listen%'") == 1
+        await asyncio.wait_for(wake.wait(), 5)
+        wake.clear()
+        async with db.transaction() as tx:
+            await tx.execute("select pg_notify('one', '')")
+        await asyncio.wait_for(wake.wait(), 5)
+
+
+async def test_one_channel_wakes_all_who_listen_on_one_session(database: Any) -> None:
+    """Several events and channels share one connection."""
+    async with connected(database) as db:
+        events = [asyncio.Event() for _ in range(3)]
+        for channel, event in zip(("one", "one", "two"), events, strict=True):
+            db.listen(channel, event)
+        for event in events:
+            await asyncio.wait_for(event.wait(), 5)
+            event.clear()
+        async with database.as_owner() as owner:
+            await owner.execute("select pg_notify('one', ''), pg_notify('two', '')")
+            for event in events:
+                await asyncio.wait_for(event.wait(), 5)
+            sessions = await owner.fetchval("select count(*) from pg_stat_activity where usename = $1", database.role)
+    assert sessions == 2
+
+
+async def test_closing_ends_every_session(database: Any) -> None:
+    """After close no session is left, though one was listening and one was held."""
+    settings = database.settings
+    db = await Database.connect(settings, application_name="runtime-test")
+    wake = asyncio.Event()
+    db.listen("one", wake)
+    await asyncio.wait_for(wake.wait(), 5)
+    await db.close()
+    async with database.as_owner() as owner:
+        for _ in range(100):
+            left = await owner.fetchval("select count(*) from pg_stat_activity where usename = $1", database.role)
+            if left == 0:
+                break
+            await asyncio.sleep(0.05)
+    assert left == 0
+
+
+async def test_a_changed_password_is_used_for_new_connections(database: Any, databases: Any, tmp_path: Path) -> None:
+    """The password file is read at each connection."""
+    file = tmp_path / "password"
+    file.write_text(database.settings.password_file.read_text() + "\n")
+    async with connected(database, password_file=file) as db:
+        superuser = await asyncpg.connect(databases.superuser_url)
+        await superuser.execute(f"alter role {database.role} password 'another'")
+        file.write_text("another")
+        await end_sessions(databases, database, "true")
+        try:
+            async with db.transaction() as tx:
+                assert await tx.fetchval("select 1") == 1
+        finally:
+            old = database.settings.password_file.read_text()
+            await superuser.execute(f"alter role {database.role} password '{old}'")
+            await superuser.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql://a:secret@h/d", "postgresql://a@h/d?password=secret", "mysql://a@h/d", "h"])
+def test_passwords_are_never_in_the_url(url: str) -> None:
+    """A URL with a password, or of another kind, is refused."""
+    with pytest.raises(ValidationError, match="must"):
+        DatabaseSettings(url=url)

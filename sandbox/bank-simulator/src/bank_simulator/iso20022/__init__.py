@@ -1,0 +1,1 @@
+"""The bank's own ISO 20022: nothing outside this package knows XML."""

@@ -1,0 +1,90 @@
+"""Who trades in the sandbox: two parties with tokens, money and accounts, and the bank that keeps them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lockstep_sandbox.deployment import TokenTerms
+
+BANK_BIC: Final = "SNDBDEFFXXX"
+BANK_NAME: Final = "Sandbox Bank"
+#: BIC under which Lockstep instructs the bank.
+OWN_BIC: Final = "LCKSDEFFXXX"
+CURRENCY: Final = "EUR"
+BOND: Final = TokenTerms(
+    "BOND", "Sandbox Bond 2031", 2, minted={"seller": 1_000_000_00, "issuer": 1_000_000_00}, allowing=("seller",)
+)
+COIN: Final = TokenTerms("COIN", "Sandbox Coin", 18, minted={"seller": 1_000_000 * 10**18}, allowing=("seller",))
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Somebody with an account at the bank."""
+
+    #: Name in plans.
+    party_id: str
+    #: Legal name, as the bank knows it.
+    name: str
+    #: ISO 13616.
+    iban: str
+    #: Opening balance, decimal text.
+    opening: str
+
+
+BUYER: Final = Holder("buyer", "Buyer Bank NV", "DE89370400440532013000", "5000000.00")
+SELLER: Final = Holder("seller", "Seller AG", "DE75512108001245126199", "10000.00")
+#: Has an account, and hardly any money.
+PAUPER: Final = Holder("pauper", "Pauper GmbH", "DE12500105170648489890", "25.00")
+
+
+def bank_seed(gateway_identity: str) -> dict[str, Any]:
+    """With what the bank opens; the gateway is known by its certificate."""
+    return {
+        "bic": BANK_BIC,
+        "name": BANK_NAME,
+        "accounts": [
+            {"account": holder.iban, "owner": holder.name, "currency": CURRENCY, "opening_balance": holder.opening}
+            for holder in (BUYER, SELLER, PAUPER)
+        ],
+        "counterparties": [{"name": "Lockstep", "bic": OWN_BIC, "identities": [gateway_identity]}],
+    }
+
+
+def delivery_versus_payment(
+    seller_address: str,
+    buyer_address: str,
+    *,
+    reference: str,
+    quantity: str,
+    price: str,
+    payer: Holder = BUYER,
+    deadline: str = "30m",
+) -> dict[str, Any]:
+    """A plan file: the seller delivers bonds, the payer pays for them."""
+    return {
+        "reference": reference,
+        "deadline": deadline,
+        "parties": [{"id": SELLER.party_id, "name": SELLER.name}, {"id": payer.party_id, "name": payer.name}],
+        "legs": [
+            {
+                "id": "bonds",
+                "token_transfer": {
+                    "asset": BOND.symbol,
+                    "amount": quantity,
+                    "from": {"party": SELLER.party_id, "address": seller_address},
+                    "to": {"party": payer.party_id, "address": buyer_address},
+                },
+            },
+            {
+                "id": "cash",
+                "credit_transfer": {
+                    "asset": CURRENCY,
+                    "amount": price,
+                    "debtor": {"party": payer.party_id, "name": payer.name, "iban": payer.iban, "bic": BANK_BIC},
+                    "creditor": {"party": SELLER.party_id, "name": SELLER.name, "iban": SELLER.iban, "bic": BANK_BIC},
+                    "remittance": reference,
+                },
+            },
+        ],
+    }

@@ -1,0 +1,298 @@
+"""Everything, started together: databases, chain, bank, span store, the five services; and stopped together, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import yaml
+
+from lockstep_kit.rpc import TlsSettings
+from lockstep_sandbox import scene
+from lockstep_sandbox.authority import Authority
+from lockstep_sandbox.chain import CHAIN_ID, Chain
+from lockstep_sandbox.databases import SandboxDatabases, ServiceLogin, migrate
+from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER, deploy_settlement
+from lockstep_sandbox.health import serving
+from lockstep_sandbox.people import PEOPLE, KeyFile, draw_key, draw_keys, write_registry
+from lockstep_sandbox.ports import LOOPBACK, free_ports, listens
+from lockstep_sandbox.processes import Program, Supervisor
+from lockstep_sandbox.runtime import (
+    BankEndpoint,
+    ClientIdentity,
+    Description,
+    RuntimeDirectory,
+    ServiceEndpoint,
+    write_secret,
+)
+
+#: The five services, by name; a service's package is its name with underscores.
+SERVICES: Final = ("dlt-gateway", "bank-gateway", "notary", "event-journal", "coordinator")
+PARTICIPANTS: Final = SERVICES[:4]
+BANK: Final = "bank-simulator"
+SPANS: Final = "spans"
+CLIENT: Final = "client/cli"
+READY_SECONDS_MAX: Final = 30.0
+KEYS_VALID: Final = timedelta(days=30)
+
+
+class Sandbox:
+    """A whole installation on this machine. Use as an async context manager, from the main thread."""
+
+    def __init__(
+        self, run: RuntimeDirectory, *, block_seconds: int = 1, environ: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
+        """Prepare a run; `environ` adds to the environment of a service, by its name."""
+        self.run = run
+        self._block_seconds = block_seconds
+        self._environ = dict(environ or {})
+        self._stack = AsyncExitStack()
+        self._ports = dict(zip((*SERVICES, "otlp", "http", "rail", "control"), free_ports(9), strict=True))
+        self.supervisor = Supervisor(run.path / "logs")
+        self.chain = Chain(self.supervisor, run.path / "chain")
+        self.databases = SandboxDatabases(run.path / "config", secrets.token_urlsafe(24))
+        self.keys: dict[str, KeyFile] = {}
+        self._tls: dict[str, TlsSettings] = {}
+        self.description: Description | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.run.withdraw()
+        await asyncio.shield(self._stack.aclose())
+
+    # -- what others need --------------------------------------------------------------------------------------------
+
+    def address(self, service: str) -> str:
+        """host:port of a service."""
+        return f"{LOOPBACK}:{self._ports[service]}"
+
+    @property
+    def client_configuration(self) -> Path:
+        """The configuration file of the `lockstep` command."""
+        return self.run.path / "client.yaml"
+
+    @property
+    def control_url(self) -> str:
+        """Base URL of the bank's control and inspection interface."""
+        return f"http://{LOOPBACK}:{self._ports['control']}"
+
+    @property
+    def control_token(self) -> str:
+        """Bearer token of that interface."""
+        return (self.run.path / "keys" / "bank-control.token").read_text()
+
+    @property
+    def spans_url(self) -> str:
+        """Base URL of the span store."""
+        return f"http://{LOOPBACK}:{self._ports['http']}"
+
+    def tls(self, name: str) -> TlsSettings:
+        """Certificate of a service or client."""
+        return self._tls[name]
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        run = self.run.path
+        self.keys = draw_keys(run / "keys")
+        for name in ("coordinator-sealing", "coordinator-recovery"):
+            self.keys[name] = draw_key(name, run / "keys")
+        now = datetime.now(UTC).replace(microsecond=0)
+        self._registry = write_registry(run / "config" / "registry.yaml", self.keys, now - timedelta(days=1), now + KEYS_VALID)
+        authority = Authority(run / "certs")
+        names = (*SERVICES, BANK, CLIENT)
+        self._tls = {name: TlsSettings(**authority.issue(name).settings()) for name in names}
+        write_secret(run / "keys" / "bank-control.token", secrets.token_urlsafe(24))
+        write_secret(run / "config" / "generation", "1\n")
+        await self._stack.enter_async_context(self.supervisor)
+        await self._stack.enter_async_context(self.databases)
+        await asyncio.gather(self._start_chain(), self._make_databases(), self.supervisor.start(self._spans()))
+        await self.supervisor.start(self._bank(), *(self._service(name) for name in SERVICES))
+        self._write_client_configuration()
+        self.description = self._describe()
+        self.run.publish(self.description)
+
+    async def _start_chain(self) -> None:
+        await self._stack.enter_async_context(self.chain)
+        await deploy_settlement(self.chain, [scene.BOND, scene.COIN])
+        await self.chain.fund("buyer")
+        await self.chain.begin_mining(self._block_seconds)
+        self.chain.describe()
+
+    async def _make_databases(self) -> None:
+        for name in (*SERVICES, BANK):
+            await self.databases.create(package_of(name))
+        await migrate([(package_of(name), self._login(name)) for name in SERVICES])
+
+    def _login(self, name: str) -> ServiceLogin:
+        return self.databases.logins[package_of(name)]
+
+    def _spans(self) -> Program:
+        command = (
+            sys.executable, "-m", "lockstep_sandbox.spans", "--database", str(self.run.path / "state" / "spans.sqlite"),
+            "--otlp-port", str(self._ports["otlp"]), "--http-port", str(self._ports["http"]),
+        )  # fmt: skip
+        return Program(SPANS, command, ready=lambda: listens(self._ports["http"]), ready_seconds_max=READY_SECONDS_MAX)
+
+    def _bank(self) -> Program:
+        seed = self._write("bank-seed", scene.bank_seed("spiffe://lockstep.local/bank-gateway"))
+        tls, login = self._tls[BANK], self._login(BANK)
+        settings = {
+            # The bank makes its own tables, so its role owns its database.
+            "database": {"url": login.owner_url, "password_file": str(login.owner_password_file)},
+            "rail": {"port": self._ports["rail"], **_files(tls)},
+            "control": {"port": self._ports["control"], "token_file": str(self.run.path / "keys" / "bank-control.token")},
+            "seed_file": str(seed),
+            "schemas": str(schemas()),
+        }
+        command = (sys.executable, "-m", "bank_simulator", "--config", str(self._write(BANK, settings)))
+        return Program(BANK, command, ready=lambda: listens(self._ports["control"]), ready_seconds_max=READY_SECONDS_MAX)
+
+    def _service(self, name: str) -> Program:
+        tls = self._tls[name]
+        settings: dict[str, Any] = {
+            "database": self._login(name).settings(),
+            "listen": {"port": self._ports[name]},
+            "tls": _files(tls),
+            "telemetry": {"endpoint": self.address("otlp"), "sampled_ratio": 1.0},
+        }
+        if name in PARTICIPANTS:
+            key = self.keys[name].private_file
+            settings["participant"] = {"signing_key_file": str(key), "registry_file": str(self._registry)}
+        settings |= getattr(self, f"_{package_of(name)}_settings")()
+        command = (sys.executable, "-m", package_of(name), "--config", str(self._write(name, settings)))
+        ready = serving(self.address(name), self._tls[CLIENT])
+        return Program(name, command, self._environ.get(name, {}), ready=ready, ready_seconds_max=READY_SECONDS_MAX)
+
+    def _event_journal_settings(self) -> dict[str, Any]:
+        return {}
+
+    def _dlt_gateway_settings(self) -> dict[str, Any]:
+        tokens = {self.token_asset(terms.symbol): terms.scale for terms in (scene.BOND, scene.COIN)}
+        return {"chain": self._chain_settings(DLT_SIGNER), "escrow": self.chain.contracts["SettlementEscrow"], "tokens": tokens}
+
+    def _notary_settings(self) -> dict[str, Any]:
+        return {"chain": self._chain_settings(NOTARY_SIGNER), "registry": self.chain.contracts["NotaryRegistry"]}
+
+    def _bank_gateway_settings(self) -> dict[str, Any]:
+        return {
+            "own_bic": scene.OWN_BIC,
+            "bank_bic": scene.BANK_BIC,
+            "currencies": [scene.CURRENCY],
+            "rail_url": f"https://{LOOPBACK}:{self._ports['rail']}",
+            "schemas": str(schemas()),
+        }
+
+    def _coordinator_settings(self) -> dict[str, Any]:
+        return {
+            "registry_file": str(self._registry),
+            "generation_file": str(self.run.path / "config" / "generation"),
+            "participants": {name: self.address(name) for name in PARTICIPANTS},
+        }
+
+    def _chain_settings(self, signer: str) -> dict[str, Any]:
+        files = self.chain.write_keystore(signer)
+        return {
+            "rpc_url": self.chain.node.url,
+            "chain_id": CHAIN_ID,
+            # As on a QBFT network, a block is final when it is there.
+            "finality_depth": 0,
+            "keystore_file": str(files.keystore_file),
+            "password_file": str(files.password_file),
+        }
+
+    def token_asset(self, symbol: str) -> str:
+        """CAIP-19 id of a token."""
+        return f"eip155:{CHAIN_ID}/erc20:{self.chain.tokens[symbol]}"
+
+    def _write(self, name: str, document: Mapping[str, Any]) -> Path:
+        return write_secret(self.run.path / "config" / f"{name}.yaml", yaml.safe_dump(dict(document), sort_keys=False))
+
+    def _write_client_configuration(self) -> None:
+        seller = self.chain.write_keystore("seller")
+        assets = {
+            terms.symbol: {"asset": self.token_asset(terms.symbol), "scale": terms.scale} for terms in (scene.BOND, scene.COIN)
+        }
+        document = {
+            "coordinator": self.address("coordinator"),
+            "journal": self.address("event-journal"),
+            "notary": self.address("notary"),
+            "tls": _files(self._tls[CLIENT]),
+            "registry_file": str(self._registry),
+            "assets": {scene.CURRENCY: {"asset": scene.CURRENCY, "scale": 2}, **assets},
+            "escrow": self.chain.contracts["SettlementEscrow"],
+            "chain": f"eip155:{CHAIN_ID}",
+            "notary_registry": self.chain.contracts["NotaryRegistry"],
+            "maker_key_file": str(self.keys["maker"].private_file),
+            "payers": {
+                self.chain.address("seller"): {
+                    "keystore_file": str(seller.keystore_file),
+                    "password_file": str(seller.password_file),
+                }
+            },
+            "chain_rpc_url": self.chain.node.url,
+            "bank_reader": {"url": self.control_url, "token_file": str(self.run.path / "keys" / "bank-control.token")},
+            "spans_url": self.spans_url,
+            "telemetry": {"endpoint": self.address("otlp"), "sampled_ratio": 1.0},
+        }
+        write_secret(self.client_configuration, yaml.safe_dump(document, sort_keys=False))
+
+    def _describe(self) -> Description:
+        tls = self._tls[CLIENT]
+        return Description(
+            run=self.run.path.name,
+            supervisor_pid=os.getpid(),
+            services={
+                name: ServiceEndpoint(address=self.address(name), spiffe_id=f"spiffe://lockstep.local/{name}") for name in SERVICES
+            },
+            client=ClientIdentity(authority_file=tls.ca_file, certificate_file=tls.certificate_file, private_key_file=tls.key_file),
+            registry_file=self._registry,
+            key_files={person.actor_id: self.keys[person.actor_id].private_file for person in PEOPLE},
+            chain=self.chain.describe(),
+            bank=BankEndpoint(rail_url=f"https://{LOOPBACK}:{self._ports['rail']}", control_url=self.control_url),
+            spans_url=self.spans_url,
+            databases={name: login.url for name, login in self.databases.logins.items()},
+        )
+
+    def plan_file(self, name: str, document: Mapping[str, Any]) -> Path:
+        """Write a plan file; JSON is YAML."""
+        path = self.run.path / "state" / f"{name}.yaml"
+        path.write_text(json.dumps(document, indent=2) + "\n")
+        return path
+
+
+def package_of(service: str) -> str:
+    """Python package, database and role of a service."""
+    return service.replace("-", "_")
+
+
+def schemas() -> Path:
+    """The folder of the official schemas, as set-up leaves it.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    for folder in Path(__file__).parents:
+        if (folder / ".schemas" / "xsd").is_dir():
+            return folder / ".schemas" / "xsd"
+    raise FileNotFoundError("the ISO 20022 schemas are not installed: run `make setup`")
+
+
+def _files(tls: TlsSettings) -> dict[str, str]:
+    return {name: str(path) for name, path in tls}

@@ -1,0 +1,110 @@
+"""Between the bytes that rows keep (deterministic protobuf) and the domain. What was stored was checked on its way in; here it is only read.
+
+What never changes is read once and remembered: the same bytes are the same value.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from coordinator.model import OperatorsEvidence
+from lockstep.participant.v1 import leg_pb2
+from lockstep.type.v1 import certificate_pb2, outcome_pb2, plan_pb2, signature_pb2
+from lockstep_kit import convert
+from lockstep_kit.certificate import AbortAuthority
+from lockstep_kit.participant.convert import closing_from_pb, closing_to_pb
+from lockstep_kit.participant.ports import Closing
+from lockstep_kit.plan import Leg, LegKind, PlanHeader
+from lockstep_kit.statements import GateSignature, SignedOutcome, SignedVote
+
+_REMEMBERED_MAX: Final = 8_192
+
+
+def header_octets(header: PlanHeader) -> bytes:
+    """A head as it is kept."""
+    return convert.header_to_pb(header).SerializeToString(deterministic=True)
+
+
+@lru_cache(_REMEMBERED_MAX)
+def header_of(octets: bytes) -> PlanHeader:
+    """A kept head."""
+    return convert.header_from_pb(plan_pb2.PlanHeader.FromString(octets))
+
+
+def leg_octets(leg: Leg) -> bytes:
+    """A leg as it is kept."""
+    return convert.leg_to_pb(leg).SerializeToString(deterministic=True)
+
+
+@lru_cache(_REMEMBERED_MAX)
+def leg_of(octets: bytes, header: bytes) -> Leg:
+    """A kept leg of the plan with that head."""
+    return convert.leg_from_pb(plan_pb2.Leg.FromString(octets), header_of(header))
+
+
+def gate_octets(signed: GateSignature) -> bytes:
+    """A gate's signature as it is kept."""
+    return convert.gate_to_pb(signed).SerializeToString(deterministic=True)
+
+
+@lru_cache(_REMEMBERED_MAX)
+def gate_of(octets: bytes) -> GateSignature:
+    """A kept gate's signature."""
+    return convert.gate_from_pb(signature_pb2.GateSignature.FromString(octets))
+
+
+def vote_octets(signed: SignedVote | None) -> bytes | None:
+    """A vote as it is kept."""
+    return None if signed is None else convert.vote_to_pb(signed).SerializeToString(deterministic=True)
+
+
+@lru_cache(_REMEMBERED_MAX)
+def vote_of(octets: bytes | None) -> SignedVote | None:
+    """A kept vote."""
+    return None if octets is None else convert.vote_from_pb(outcome_pb2.SignedVote.FromString(octets))
+
+
+def outcome_octets(signed: SignedOutcome | None) -> bytes | None:
+    """An outcome as it is kept."""
+    return None if signed is None else convert.outcome_to_pb(signed).SerializeToString(deterministic=True)
+
+
+@lru_cache(_REMEMBERED_MAX)
+def outcome_of(octets: bytes | None) -> SignedOutcome | None:
+    """A kept outcome."""
+    return None if octets is None else convert.outcome_from_pb(outcome_pb2.SignedOutcome.FromString(octets))
+
+
+def operators_octets(answer: OperatorsEvidence | None) -> bytes | None:
+    """What operators showed, as it is kept."""
+    return None if answer is None else convert.evidence_to_pb(answer.evidence).SerializeToString(deterministic=True)
+
+
+def operators_of(executed: bool | None, octets: bytes | None) -> OperatorsEvidence | None:
+    """What operators showed."""
+    if executed is None or octets is None:
+        return None
+    return OperatorsEvidence(executed, convert.evidence_from_pb(outcome_pb2.Evidence.FromString(octets)))
+
+
+def closing_octets(closing: Closing | None) -> bytes | None:
+    """How a plan is to be closed, as it is kept."""
+    return None if closing is None else closing_to_pb(closing).SerializeToString(deterministic=True)
+
+
+def closing_of(octets: bytes | None, kind: LegKind) -> Closing | None:
+    """How a plan is to be closed."""
+    if octets is None:
+        return None
+    return closing_from_pb(leg_pb2.Closing.FromString(octets), journal=kind is LegKind.JOURNAL)
+
+
+def authority_octets(authority: AbortAuthority | None) -> bytes | None:
+    """Why a leg may be released, as it is kept."""
+    return None if authority is None else convert.authority_to_pb(authority).SerializeToString(deterministic=True)
+
+
+def authority_of(octets: bytes | None) -> AbortAuthority | None:
+    """Why a leg may be released."""
+    return None if octets is None else convert.authority_from_pb(certificate_pb2.AbortAuthority.FromString(octets))

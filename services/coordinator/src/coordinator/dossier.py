@@ -1,0 +1,120 @@
+"""A plan with everything that is known of it: its state, and what never changes (head, legs, locks, routing, payers' signatures). Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from coordinator.model import LegState, Plan, State, Ticket
+from lockstep_kit.certificate import Binding
+from lockstep_kit.ids import ActorId, Digest, LegId, PlanId
+from lockstep_kit.plan import Leg, PlanHeader, inclusion_path
+from lockstep_kit.statements import Gate
+
+
+@dataclass(frozen=True, slots=True)
+class LegFile:
+    """What never changes of a leg once its plan is accepted, but for the payer's signature, which ExecutePlan brings."""
+
+    #: The leg.
+    leg: Leg
+    #: Participant that serves it.
+    participant: str
+    #: SHA-256 of its decision key.
+    lock: Digest
+    #: Token transfers, once executed: the payer's signature; b"" elsewhere and before.
+    payer_signature: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FiledTicket:
+    """An escalation as it is kept."""
+
+    #: Id of the ticket.
+    escalation_id: str
+    #: What is to be resolved.
+    ticket: Ticket
+    #: When it was; None: open.
+    resolved_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """A plan and all its papers."""
+
+    #: Where it stands.
+    plan: Plan
+    #: Its head.
+    header: PlanHeader
+    #: Its legs' papers, in plan order.
+    files: tuple[LegFile, ...]
+    #: Every escalation, in the order in which they were raised.
+    tickets: tuple[FiledTicket, ...]
+    #: Grows with every change.
+    version: int
+    #: When it was accepted.
+    created_at: datetime
+    #: When it last changed.
+    updated_at: datetime
+    #: W3C trace context of the call that created it.
+    traceparent: str | None
+    #: Why the plan's journal takes nothing more, or "".
+    frozen: str = ""
+
+    @property
+    def plan_id(self) -> PlanId:
+        """The plan."""
+        return self.plan.plan_id
+
+    @property
+    def etag(self) -> str:
+        """Changes whenever the plan does."""
+        return f"{self.version:x}"
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """The legs in plan order."""
+        return tuple(each.leg for each in self.files)
+
+    def index(self, leg_id: str) -> int:
+        """Place of a leg."""
+        return next(index for index, each in enumerate(self.files) if each.leg.leg_id == leg_id)
+
+    def file(self, leg_id: str) -> LegFile | None:
+        """A leg's papers; None where the plan has no such leg."""
+        return next((each for each in self.files if each.leg.leg_id == leg_id), None)
+
+    def binding(self, leg_id: str) -> Binding:
+        """A leg, bound to the plan."""
+        index = self.index(leg_id)
+        file = self.files[index]
+        return Binding(self.header, file.leg, index, inclusion_path(self.legs, index), file.lock)
+
+
+def new_plan(header: PlanHeader, legs: tuple[Leg, ...]) -> Plan:
+    """A plan before anything happened to it."""
+    return Plan(
+        plan_id=header.plan_id,
+        digest=header.digest,
+        deadline=header.deadline,
+        policy=header.policy,
+        legs=tuple(LegState(leg.leg_id, leg.kind, leg.depends_on) for leg in legs),
+        state=State.DRAFT,
+    )
+
+
+#: Gates that one person may sign only one of.
+DISTINCT_GATES = frozenset({Gate.MAKE, Gate.APPROVE, Gate.RELEASE, Gate.VALIDATE})
+
+
+def signers(plan: Plan, *, but: Gate | None = None) -> frozenset[ActorId]:
+    """Persons who signed one of the gates that need different persons; those of one gate can be left out."""
+    return frozenset(
+        record.actor
+        for record in plan.gates
+        if record.signed.statement.gate in DISTINCT_GATES and record.signed.statement.gate is not but
+    )
+
+
+LegKeys = Mapping[LegId, bytes]
