@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from lockstep_chain.evm import JsonRpcEvm, KeystoreSigner
@@ -28,7 +27,7 @@ SECONDS_MAX = 20.0
 
 #: Runtime code of a contract: counts and logs every call's calldata under topic 1; reverts with it if it begins with 0xff; without calldata returns the count.
 RUNTIME = bytes.fromhex(
-    "36156027573660006000376000" "3560f81c60ff146033576000" "54600101600055600136600" "0a1005b60005460005260206000f35b366000fd"
+    "361560275736600060003760003560f81c60ff146033576000546001016000556001366000a1005b60005460005260206000f35b366000fd"
 )
 CREATION = bytes.fromhex("6038600c60003960386000f3") + RUNTIME
 

@@ -29,7 +29,9 @@ from chain_world import CHAIN_ID, CREATION, MIGRATION, SECONDS_MAX, World, start
 def chain_migrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("migrations")
     (folder / "versions").mkdir()
-    (folder / "env.py").write_text("import sqlalchemy as sa\n\nfrom lockstep_kit.migrate import run_env\n\nrun_env(sa.MetaData())\n")
+    (folder / "env.py").write_text(
+        "import sqlalchemy as sa\n\nfrom lockstep_kit.migrate import run_env\n\nrun_env(sa.MetaData())\n"
+    )
     (folder / "versions" / "0001_chain.py").write_text(MIGRATION)
     return folder
 

@@ -54,7 +54,8 @@ async def test_nobody_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"not json", {"id": 1}, [], [{"jsonrpc": "2.0", "id": 99, "result": "0x1"}], {"error": {"code": 1, "message": "no"}}]
+    "said",
+    [b"", b"not json", {"id": 1}, [], [{"jsonrpc": "2.0", "id": 99, "result": "0x1"}], {"error": {"code": 1, "message": "no"}}],
 )
 async def test_nonsense_is_no_fact(serve: Serve, said: object) -> None:
     """An endpoint that talks nonsense is unavailable; nothing is concluded from it."""

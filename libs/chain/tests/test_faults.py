@@ -3,11 +3,17 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from collections.abc import Mapping, Sequence
 
 import pytest
 from chain_world import CHAIN_ID, World, running
 
 from lockstep_chain.failpoints import PLACES
+from lockstep_chain.machine import State
+from lockstep_chain.ports import Answer, Receipt
+from lockstep_chain.records import Ending, Reference
+from lockstep_chain.sender import Intent
+from lockstep_chain.settling import Settler
 
 #: Places that every transaction passes.
 PASSED = [place for place in PLACES if not place.startswith("chain.replace")]
@@ -118,6 +124,11 @@ async def test_reorganisation(world: World) -> None:
         await world.node.call("anvil_reorg", 1, [])
         await world.until_state("one", "sent")
         assert await world.told() == {}
+
+        async def sent_again() -> bool:
+            return await world.node.call("eth_getTransactionByHash", "0x" + before["transaction_hash"].hex()) is not None
+
+        await world.until(sent_again)
         assert await world.until_told(1) == {"one": "final"}
     after = await world.row("one")
     assert after["transaction_hash"] == before["transaction_hash"]
@@ -281,6 +292,87 @@ async def test_take_over(world: World) -> None:
         await asyncio.sleep(0.5)
         assert await world.state("one") == "queued"
         assert await world.until_told(1) == {"one": "final"}
+
+
+async def test_no_block_can_hold_it(world: World) -> None:
+    """Bytes that no block can hold free their nonce with an empty transaction, are told as cancelled, and block no other."""
+    await world.node.call("evm_setBlockGasLimit", hex(190_000))
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "large")
+        async with world.db.transaction() as tx:
+            await machine.enqueue(tx, Intent("small", world.contract, b"small", 100_000))
+        assert await world.until_told(2) == {"large": "cancelled", "small": "final"}
+    assert await world.effects() == [b"small"]
+
+
+async def test_without_money_it_waits(world: World) -> None:
+    """An account that cannot pay for gas waits; once it has money the same bytes are mined."""
+    await world.node.call("anvil_setBalance", world.account.address, "0x0")
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "signed")
+        await world.mine(5, pause=0.05)
+        assert await world.state("one") == "signed"
+        await world.node.call("anvil_setBalance", world.account.address, hex(10**21))
+        assert await world.until_told(1) == {"one": "final"}
+    assert len(await world.attempts("one")) == 1
+
+
+async def test_lost_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes whose answer was lost, but which arrived, are the transaction: it is found, and nothing is sent under another nonce."""
+    machine = await world.machine()
+    evm = world.evms[-1]
+    send = evm.broadcast
+
+    async def lose(raws: Sequence[bytes]) -> Sequence[Answer]:
+        await send(raws)
+        monkeypatch.setattr(evm, "broadcast", send)
+        await world.mine()
+        return [Answer.UNCLEAR] * len(raws)
+
+    monkeypatch.setattr(evm, "broadcast", lose)
+    async with running(machine):
+        await world.enqueue(machine, "one", "two")
+        assert await world.until_told(2) == {"one": "final", "two": "final"}
+    assert (await world.effects(), await world.nonce()) == ([b"one", b"two"], 2)
+
+
+async def test_a_lagging_endpoint(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that knows the nonce is used but has not found the receipt yet is asked again: our own transaction is nobody else's."""
+    first = await world.machine()
+    await world.enqueue(first, "one")
+    await world.crash(first, "chain.broadcast.after_send")
+    await world.mine(5)
+    machine = await world.machine()
+    evm = world.evms[-1]
+    read, asked = evm.receipts, 0
+
+    async def lag(hashes: Sequence[bytes]) -> Mapping[bytes, Receipt]:
+        nonlocal asked
+        asked += 1
+        return {} if asked <= 2 else await read(hashes)
+
+    monkeypatch.setattr(evm, "receipts", lag)
+    async with running(machine):
+        assert await world.until_told(1, mining=False) == {"one": "final"}
+    assert asked > 2
+
+
+async def test_an_ending_is_told_once(world: World) -> None:
+    """Whoever else settles the same transaction: it is told once."""
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "sent")
+    await world.mine(4)
+    (sent,) = await world.attempts("one")
+    (receipt,) = (await world.evms[-1].receipts([sent["transaction_hash"]])).values()
+    ending = Ending(Reference((await world.row("one"))["id"], "one", "", None, None, None), State.FINAL, receipt)
+    settlers = [Settler(world.db, world.on_settled, "test") for _ in range(8)]
+    await asyncio.gather(*(settler.settle([ending]) for settler in settlers))
+    assert await world.told() == {"one": "final"}
 
 
 async def test_without_a_chain_it_waits(world: World) -> None:

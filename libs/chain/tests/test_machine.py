@@ -51,7 +51,11 @@ def receipt(number: int, *, succeeded: bool = True, of: Attempt = FIRST) -> Rece
 
 
 def seen_in(found: Receipt) -> dict[str, object]:
-    return {"receipts": {found.transaction_hash: found}, "canonical": {found.block_number: found.block_hash}, "latest_nonce": NONCE + 1}
+    return {
+        "receipts": {found.transaction_hash: found},
+        "canonical": {found.block_number: found.block_hash},
+        "latest_nonce": NONCE + 1,
+    }
 
 
 def test_final_states_have_no_way_out() -> None:

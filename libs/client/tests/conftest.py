@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 from grpc_status import rpc_status
 
 from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2, settlement_service_pb2_grpc
+from lockstep.journal.v1 import journal_reader_service_pb2_grpc
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.planfile import Asset, DraftPlan, PlanFile, Venue, draft
 from lockstep_client.strict_yaml import read
@@ -165,19 +166,26 @@ class World:
 
 def make_world() -> World:
     salts = iter(range(100))
-    drawn = draft(read(EXAMPLE, PlanFile), VENUE, plan_id=str(uuid.uuid4()), now=NOW, draw_salt=lambda: next(salts).to_bytes(16, "big"))
+    drawn = draft(
+        read(EXAMPLE, PlanFile), VENUE, plan_id=str(uuid.uuid4()), now=NOW, draw_salt=lambda: next(salts).to_bytes(16, "big")
+    )
     header = drawn.header
     world = World(drawn, {}, {}, [])
-    shown: dict[LegKind, Evidence] = {
-        LegKind.TOKEN_TRANSFER: ChainEvidence(
-            "eip155:138", ESCROW, leg_key(header.digest, "delivery"), "Committed", b"\x11" * 32, 42, b"\x42" * 32
-        ),
-        LegKind.CREDIT_TRANSFER: BankEvidence("COBADEFFXXX", UETR, "ACSC", booking_reference="B-1"),
-    }
+    booked = BankEvidence("COBADEFFXXX", UETR, "ACSC", booking_reference="B-1")
+    held = replace(booked, status="ACFW", booking_reference="")
+    key = leg_key(header.digest, "delivery")
+    paid = ChainEvidence("eip155:138", ESCROW, key, "Committed", b"\x11" * 32, 42, b"\x42" * 32)
+    shown: dict[LegKind, Evidence] = {LegKind.TOKEN_TRANSFER: paid, LegKind.CREDIT_TRANSFER: booked}
     for leg in drawn.legs:
-        held = replace(shown[leg.kind], status="ACFW", booking_reference="") if leg.kind is LegKind.CREDIT_TRANSFER else None
+        promise = Promise(PromiseKind.GUARANTEED, None, held if leg.kind is LegKind.CREDIT_TRANSFER else None)
         vote = Vote(
-            SERVICES[leg.kind], header.plan_id, header.digest, leg.leg_id, lock_of(leg.leg_id), Promise(PromiseKind.GUARANTEED, None, held), NOW
+            SERVICES[leg.kind],
+            header.plan_id,
+            header.digest,
+            leg.leg_id,
+            lock_of(leg.leg_id),
+            promise,
+            NOW,
         )
         world.votes[leg.leg_id] = sign_vote(vote, key_of(vote.participant))
         if leg.settling:
@@ -197,10 +205,10 @@ def world() -> World:
     return make_world()
 
 
-# -- a coordinator that says what it is told to ------------------------------------------------------------------------
+# -- a coordinator and a journal that say what they are told to ------------------------------------------------------------------------
 
 
-class Scripted(settlement_service_pb2_grpc.SettlementServiceServicer):
+class Scripted(settlement_service_pb2_grpc.SettlementServiceServicer, journal_reader_service_pb2_grpc.JournalReaderServiceServicer):
     """Answers each call with the next of the answers that were put down for its method; an error is raised."""
 
     def __init__(self) -> None:
@@ -243,6 +251,18 @@ class Scripted(settlement_service_pb2_grpc.SettlementServiceServicer):
     async def ListTransitions(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await self._answer("ListTransitions", request, context)
 
+    async def ListEntries(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("ListEntries", request, context)
+
+    async def VerifyPlan(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("VerifyPlan", request, context)
+
+    async def WatchEntries(self, request: Any, context: Any) -> Any:  # noqa: N802
+        for message in await self._answer("WatchEntries", request, context):
+            if isinstance(message, LockstepError):
+                await context.abort_with_status(rpc_status.to_status(to_status(message)))
+            yield message
+
     async def WatchPlan(self, request: Any, context: Any) -> Any:  # noqa: N802
         for message in await self._answer("WatchPlan", request, context):
             if isinstance(message, LockstepError):
@@ -250,7 +270,9 @@ class Scripted(settlement_service_pb2_grpc.SettlementServiceServicer):
             yield message
 
 
-def _certificate(name: str, issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _certificate(
+    name: str, issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(UTC)
@@ -301,6 +323,7 @@ class Coordinator:
         credentials = grpc.ssl_server_credentials([pair], self.tls.ca_file.read_bytes(), require_client_auth=True)
         self.server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         settlement_service_pb2_grpc.add_SettlementServiceServicer_to_server(self.script, self.server)
+        journal_reader_service_pb2_grpc.add_JournalReaderServiceServicer_to_server(self.script, self.server)
         self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
         await self.server.start()
 
@@ -321,7 +344,7 @@ async def coordinator(tls: TlsSettings) -> AsyncIterator[Coordinator]:
 def watched() -> Callable[..., Any]:
     """Messages of a watch."""
 
-    def message(*, snapshot: Any = None, sequence: int = 0, state: int = 0, token: str = "") -> Any:
+    def message(*, snapshot: Any = None, sequence: int = 0, state: Any = 0, token: str = "") -> Any:
         response = settlement_service_pb2.WatchPlanResponse(resume_token=token)
         if snapshot is not None:
             response.snapshot.CopyFrom(snapshot)

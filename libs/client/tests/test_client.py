@@ -17,19 +17,23 @@ from lockstep_client.making import create
 from lockstep_client.watching import Change, Snapshot
 from lockstep_kit.errors import LockstepError, field_invalid, precondition, unavailable
 from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.ids import sha256
+from lockstep_kit.ids import leg_id, sha256
 from lockstep_kit.signing import SigningKey
 
-FAST = CallSettings(deadline_seconds=2.0, attempts_max=4, pause_seconds_max=0.05, silence_seconds_max=0.5, unreachable_seconds_max=5.0)
+FAST = CallSettings(
+    deadline_seconds=2.0, attempts_max=4, pause_seconds_max=0.05, silence_seconds_max=0.5, unreachable_seconds_max=5.0
+)
 TOO_OLD = LockstepError(grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED", "the token is too old")
 
 
 async def test_one_request_one_id(coordinator: Any, tls: Any, world: Any) -> None:
     """A request that is tried again because nothing answered carries the id that it was first sent with, byte for byte the same."""
     plan = world.message()
-    coordinator.script.will("ExecutePlan", unavailable("LEG_BUSY", "busy"), unavailable("LEG_BUSY", "busy"), messages.ExecutePlanResponse(plan=plan))
+    coordinator.script.will(
+        "ExecutePlan", unavailable("LEG_BUSY", "busy"), unavailable("LEG_BUSY", "busy"), messages.ExecutePlanResponse(plan=plan)
+    )
     async with LockstepClient(coordinator.target, tls, FAST) as client:
-        assert (await client.execute_plan(plan.header.plan_id, {"delivery": b"s" * 65})).plan_digest == plan.plan_digest
+        assert (await client.execute_plan(plan.header.plan_id, {leg_id("delivery"): b"s" * 65})).plan_digest == plan.plan_digest
         sent = coordinator.script.asked("ExecutePlan")
         assert len(sent) == 3
         assert len({request.SerializeToString(deterministic=True) for request in sent}) == 1
@@ -56,7 +60,10 @@ async def test_a_refusal_is_not_tried_again(coordinator: Any, tls: Any, error: L
     async with LockstepClient(coordinator.target, tls, FAST) as client:
         with pytest.raises(LockstepError) as refused:
             await client.get_plan("p")
-    assert (refused.value.reason, [each.field for each in refused.value.fields]) == (error.reason, [each.field for each in error.fields])
+    assert (refused.value.reason, [each.field for each in refused.value.fields]) == (
+        error.reason,
+        [each.field for each in error.fields],
+    )
     assert len(coordinator.script.asked("GetPlan")) == 1
 
 
@@ -94,7 +101,12 @@ async def test_a_watch_goes_on_where_it_was(coordinator: Any, tls: Any, watched:
             watched(token="c"),
             unavailable("DRAINING", "draining"),
         ],
-        lambda _: [watched(sequence=4, token="d"), watched(sequence=5, token="e"), watched(sequence=6, token="f"), unavailable("X", "x")],
+        lambda _: [
+            watched(sequence=4, token="d"),
+            watched(sequence=5, token="e"),
+            watched(sequence=6, token="f"),
+            unavailable("X", "x"),
+        ],
         lambda _: [watched(sequence=7, token="g")],
     )
     async with LockstepClient(coordinator.target, tls, FAST) as client:
@@ -142,7 +154,11 @@ async def test_a_watch_survives_a_restart(coordinator: Any, tls: Any, watched: A
 
     coordinator.script.will(
         "WatchPlan",
-        lambda _: [watched(snapshot=settlement.Plan(), token="a"), watched(sequence=1, token="b"), unavailable("DRAINING", "draining")],
+        lambda _: [
+            watched(snapshot=settlement.Plan(), token="a"),
+            watched(sequence=1, token="b"),
+            unavailable("DRAINING", "draining"),
+        ],
         unavailable("STARTING", "starting"),
         lambda _: [watched(sequence=2, token="c")],
     )

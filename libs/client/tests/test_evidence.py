@@ -11,12 +11,13 @@ import pytest
 
 from lockstep_client.bank_evidence import Booking, Side, check_bank_leg
 from lockstep_client.chain_evidence import ChainFacts, LoggedCommit, check_chain_leg
+from lockstep_client.convert import plan_from_pb
 from lockstep_client.evidence import Finding, check_plan, reused
 from lockstep_client.signing import escrow_terms
 from lockstep_contracts.escrow import LegStatus, leg_key, terms_hash
 from lockstep_contracts.events import Committed
 from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.ids import sha256
+from lockstep_kit.ids import leg_id, sha256
 from lockstep_kit.statements import Gate, OutcomeKind, Refusal, Verdict
 
 LATER = datetime(2150, 1, 1, tzinfo=UTC)
@@ -95,8 +96,6 @@ def test_the_participant_is_the_validators_choice(world: Any) -> None:
     """Which participant serves a kind of leg is not the coordinator's to say."""
     message = world.message()
     message.legs[0].participant = "bank-gateway"
-    from lockstep_client.convert import plan_from_pb
-
     assert rules(check_plan(plan_from_pb(message), world.registry)) == {"PARTICIPANT_WRONG"}
 
 
@@ -121,8 +120,6 @@ def test_a_malformed_plan_is_no_plan(world: Any) -> None:
     assert refused.value.field == "plan.plan_digest"
     message = world.message()
     message.legs[1].vote.lock = b""
-    from lockstep_client.convert import plan_from_pb
-
     with pytest.raises(FieldInvalid) as refused:
         plan_from_pb(message)
     assert refused.value.field == "plan.legs[1].lock"
@@ -230,8 +227,8 @@ def test_a_bank_leg_that_holds(world: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "found", "may_pass"),
     [
-        (lambda debit, credit: (credit,), {"BANK_DEBTOR_BOOKINGS", "BANK_REFERENCE_UNKNOWN"}, True),
-        (lambda debit, credit: (debit,), {"BANK_CREDITOR_BOOKINGS"}, True),
+        (lambda _, credit: (credit,), {"BANK_DEBTOR_BOOKINGS", "BANK_REFERENCE_UNKNOWN"}, True),
+        (lambda debit, _: (debit,), {"BANK_CREDITOR_BOOKINGS"}, True),
         (lambda debit, credit: (debit, credit, credit), {"BANK_CREDITOR_BOOKINGS"}, False),
         (lambda debit, credit: (replace(debit, iban="X"), credit), {"BANK_DEBTOR_ACCOUNT"}, False),
         (lambda debit, credit: (debit, replace(credit, iban="X")), {"BANK_CREDITOR_ACCOUNT"}, False),
@@ -260,5 +257,6 @@ def test_the_bank_did_not_settle(world: Any) -> None:
 
 def test_one_payment_shows_one_leg() -> None:
     """Two legs that name the same payment are found."""
-    assert rules(reused([("a", "x"), ("b", "y"), ("c", "x")])) == {"UETR_REUSED"}
-    assert reused([("a", "x"), ("b", "y")]) == []
+    a, b, c = (leg_id(each) for each in "abc")
+    assert rules(reused([(a, "x"), (b, "y"), (c, "x")])) == {"UETR_REUSED"}
+    assert reused([(a, "x"), (b, "y")]) == []

@@ -13,7 +13,7 @@ import yaml
 
 from lockstep_client.planfile import Asset, PlanFile, Venue, deadline, draft
 from lockstep_client.strict_yaml import FILE_BYTES_MAX, parse, read
-from lockstep_kit.amounts import Amount
+from lockstep_kit.amounts import Amount, AssetId
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.plan import CreditTransfer, LegKind, TokenTransfer, legs_root
 
@@ -48,12 +48,17 @@ def changed(*path: str | int, to: object) -> str:
 def test_the_example_is_a_plan() -> None:
     """The documented sample makes a plan of two settling legs and the two evidence legs, bound by its root, with exact amounts."""
     plan = draft(parse(EXAMPLE, PlanFile), VENUE, plan_id=str(uuid.uuid4()), now=NOW, draw_salt=lambda: bytes(16))
-    assert [leg.kind for leg in plan.legs] == [LegKind.TOKEN_TRANSFER, LegKind.CREDIT_TRANSFER, LegKind.NOTARISATION, LegKind.JOURNAL]
+    assert [leg.kind for leg in plan.legs] == [
+        LegKind.TOKEN_TRANSFER,
+        LegKind.CREDIT_TRANSFER,
+        LegKind.NOTARISATION,
+        LegKind.JOURNAL,
+    ]
     token, money = plan.legs[0].terms, plan.legs[1].terms
     assert isinstance(token, TokenTransfer)
     assert isinstance(money, CreditTransfer)
-    assert token.amount == Amount(VENUE.assets["BOND"].asset, 10_000, 2)
-    assert money.amount == Amount("EUR", 9_845_000, 2)
+    assert token.amount == Amount(AssetId(VENUE.assets["BOND"].asset), 10_000, 2)
+    assert money.amount == Amount(AssetId("EUR"), 9_845_000, 2)
     assert plan.header.legs_root == legs_root(plan.legs)
     assert plan.header.deadline == NOW + timedelta(minutes=15)
 
@@ -71,13 +76,25 @@ def test_json_is_the_same() -> None:
         (changed(*TOKENS, "asset", to="EUR"), "legs[0].token_transfer.asset", "must be a CAIP-19 ERC-20 id"),
         (changed(*MONEY, "asset", to="XXX"), "legs[1].credit_transfer.asset", "must be an ISO 4217 currency"),
         (changed(*MONEY, "amount", to="0"), "legs[1].credit_transfer.amount", "must be greater than zero"),
-        (changed(*MONEY, "amount", to="-5.00"), "legs[1].credit_transfer.amount", "must be a plain decimal number greater than zero"),
+        (
+            changed(*MONEY, "amount", to="-5.00"),
+            "legs[1].credit_transfer.amount",
+            "must be a plain decimal number greater than zero",
+        ),
         (changed(*MONEY, "amount", to="1.005"), "legs[1].credit_transfer.amount", "must have at most 2 decimals"),
         (changed(*MONEY, "amount", to="1e3"), "legs[1].credit_transfer.amount", "must be a plain decimal number"),
         (changed(*MONEY, "amount", to="NaN"), "legs[1].credit_transfer.amount", "must be a plain decimal number"),
         (changed(*MONEY, "amount", to="1,000.00"), "legs[1].credit_transfer.amount", "must be a plain decimal number"),
-        (changed(*MONEY, "amount", to=1.5), "legs[1].credit_transfer.amount", "must be text: numbers and times are written in quotes"),
-        (changed(*MONEY, "amount", to=100), "legs[1].credit_transfer.amount", "must be text: numbers and times are written in quotes"),
+        (
+            changed(*MONEY, "amount", to=1.5),
+            "legs[1].credit_transfer.amount",
+            "must be text: numbers and times are written in quotes",
+        ),
+        (
+            changed(*MONEY, "amount", to=100),
+            "legs[1].credit_transfer.amount",
+            "must be text: numbers and times are written in quotes",
+        ),
         (changed(*MONEY, "debtor", "iban", to="DE89370400440532013001"), "legs[1].credit_transfer.debtor.iban", "right checksum"),
         (changed(*MONEY, "creditor", "iban", to="DE89370400440532013000"), "legs[1].credit_transfer.creditor.iban", "must differ"),
         (changed(*MONEY, "creditor", "bic", to="BNPAFRP"), "legs[1].credit_transfer.creditor.bic", "must be a BIC of 8 or 11"),
@@ -88,7 +105,11 @@ def test_json_is_the_same() -> None:
             "legs[0].token_transfer.to.address",
             "must be an EVM address with its EIP-55 checksum",
         ),
-        (changed(*TOKENS, "from", "address", to="0x5aAeb6"), "legs[0].token_transfer.from.address", "must be an EVM address: 0x and 40 hex digits"),
+        (
+            changed(*TOKENS, "from", "address", to="0x5aAeb6"),
+            "legs[0].token_transfer.from.address",
+            "must be an EVM address: 0x and 40 hex digits",
+        ),
         (changed(*TOKENS, "to", "party", to="nobody"), "legs[0].token_transfer.to.party", "must be a party of the plan"),
         (changed("legs", 1, "id", to="delivery"), "legs[1].id", "must be unique in the plan"),
         (changed("legs", 1, "id", to="Delivery!"), "legs[1].id", "must match"),
@@ -146,7 +167,11 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "moment"),
-    [("90s", NOW + timedelta(seconds=90)), ("2d", NOW + timedelta(days=2)), ("2026-06-01T15:00:00+02:00", NOW + timedelta(hours=1))],
+    [
+        ("90s", NOW + timedelta(seconds=90)),
+        ("2d", NOW + timedelta(days=2)),
+        ("2026-06-01T15:00:00+02:00", NOW + timedelta(hours=1)),
+    ],
 )
 def test_deadlines(text: str, moment: datetime) -> None:
     """A deadline is a duration from now, or a time with its offset."""

@@ -11,10 +11,10 @@ from eth_keys.datatypes import Signature
 
 from lockstep_client.signing import escrow_terms, gate_signature, payer_signature
 from lockstep_contracts.escrow import leg_id_hash, leg_signing_hash
+from lockstep_kit.amounts import Amount
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import sha256
 from lockstep_kit.plan import Leg, PlanHeader, Policy, TokenTransfer
-from lockstep_kit.amounts import Amount
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import Gate, Verdict
 

@@ -117,7 +117,7 @@ class Sandbox:
         self._registry = write_registry(run / "config" / "registry.yaml", self.keys, now - timedelta(days=1), now + KEYS_VALID)
         authority = Authority(run / "certs")
         names = (*SERVICES, BANK, CLIENT)
-        self._tls = {name: TlsSettings(**authority.issue(name).settings()) for name in names}
+        self._tls = {name: TlsSettings.model_validate(authority.issue(name).settings()) for name in names}
         write_secret(run / "keys" / "bank-control.token", secrets.token_urlsafe(24))
         write_secret(run / "config" / "generation", "1\n")
         await self._stack.enter_async_context(self.supervisor)

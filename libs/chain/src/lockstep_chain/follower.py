@@ -128,7 +128,9 @@ class Follower:
         final = await self.final_block(head)
         latest_nonce = await self._evm.nonce(address, head.number)
         final_nonce = await self._evm.nonce(address, final.number) if final is not None else 0
-        receipts = await self._evm.receipts([a.transaction_hash for row in rows for a in row.outbound.attempts])
+        # A nonce that was not used at the head has no receipt there, and need not be asked for.
+        used = [row for row in rows if row.outbound.nonce < latest_nonce]
+        receipts = await self._evm.receipts([attempt.transaction_hash for row in used for attempt in row.outbound.attempts])
         canonical = await self._evm.block_hashes({receipt.block_number for receipt in receipts.values()})
         return Sighting(
             head=head,

@@ -172,7 +172,7 @@ class Sighting:
     final_nonce: int
     #: What a new transaction would offer now.
     suggested: Fees
-    #: Receipts of attempts by transaction hash.
+    #: Receipts of attempts by transaction hash; asked for where the nonce was used at the head.
     receipts: Mapping[bytes, Receipt]
     #: Hash of the canonical block at each height that a receipt names.
     canonical: Mapping[int, bytes]

@@ -89,8 +89,8 @@ class Settler:
                 await failpoint(f"{self._service}.chain.confirm.in_tx")
         await failpoint(f"{self._service}.chain.confirm.after_commit")
         for ending in endings:
-            level = _log.error if ending.state is State.MANUAL else _log.info
-            level("transaction_settled", transaction_id=ending.reference.id, state=ending.state.value, detail=ending.detail)
+            if ending.state is not State.FINAL:
+                _log.error("transaction_failed", transaction_id=ending.reference.id, state=ending.state.value, detail=ending.detail)
 
 
 def _enter(spans: ExitStack, ending: Ending) -> None:

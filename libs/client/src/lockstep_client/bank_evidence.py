@@ -57,7 +57,10 @@ def check_bank_leg(view: LegView, bookings: tuple[Booking, ...]) -> list[Finding
     for side, iban, who in ((Side.DEBIT, terms.debtor.iban, "debtor"), (Side.CREDIT, terms.creditor.iban, "creditor")):
         entries = [each for each in own if each.side is side]
         if not found.expect(
-            len(entries) == 1, f"BANK_{who.upper()}_BOOKINGS", f"the book has {len(entries)} bookings on the {who}'s side, not one", may_pass=not entries
+            len(entries) == 1,
+            f"BANK_{who.upper()}_BOOKINGS",
+            f"the book has {len(entries)} bookings on the {who}'s side, not one",
+            may_pass=not entries,
         ):
             continue
         entry = entries[0]

@@ -65,7 +65,11 @@ def check_chain_leg(view: LegView, header: PlanHeader, facts: ChainFacts) -> lis
     key = leg_key(header.digest, view.leg.leg_id)
     found.expect(facts.chain == asset.chain, "CHAIN_OTHER", f"the validator's node is on {facts.chain}, the token on {asset.chain}")
     found.expect(evidence.chain == asset.chain, "CHAIN_EVIDENCE_CHAIN", "the evidence is about another chain")
-    found.expect(evidence.contract == terms.escrow, "CHAIN_EVIDENCE_CONTRACT", "the evidence is about another contract than the plan's escrow")
+    found.expect(
+        evidence.contract == terms.escrow,
+        "CHAIN_EVIDENCE_CONTRACT",
+        "the evidence is about another contract than the plan's escrow",
+    )
     found.expect(evidence.entry_key == key, "CHAIN_EVIDENCE_KEY", "the evidence is about another leg's entry")
     found.expect(
         facts.status is LegStatus.COMMITTED,
@@ -82,7 +86,9 @@ def check_chain_leg(view: LegView, header: PlanHeader, facts: ChainFacts) -> lis
         may_pass=not facts.evidence_block_hash,
     )
     if facts.transaction_succeeded is not None:
-        found.expect(facts.transaction_succeeded, "CHAIN_TRANSACTION_FAILED", "the transaction is not known, or was reverted", may_pass=True)
+        found.expect(
+            facts.transaction_succeeded, "CHAIN_TRANSACTION_FAILED", "the transaction is not known, or was reverted", may_pass=True
+        )
     _check_commit(terms, key, asset.token, evidence, facts, found)
     return found
 
@@ -92,7 +98,9 @@ def _check_commit(
 ) -> None:
     """Exactly one Committed event of the leg, by the escrow, with the very token, payee and amount, in a canonical block."""
     own = [each for each in facts.commits if each.contract == terms.escrow and each.event.leg_key == key]
-    if not found.expect(len(own) == 1, "CHAIN_EVENT_MISSING", f"the escrow logged {len(own)} payouts of the leg, not one", may_pass=not own):
+    if not found.expect(
+        len(own) == 1, "CHAIN_EVENT_MISSING", f"the escrow logged {len(own)} payouts of the leg, not one", may_pass=not own
+    ):
         return
     logged = own[0]
     found.expect(logged.event.token == token, "CHAIN_TOKEN_DIFFERS", f"the escrow paid the token {logged.event.token}")
@@ -109,5 +117,7 @@ def _check_commit(
         may_pass=True,
     )
     found.expect(
-        logged.block_number <= evidence.block_number, "CHAIN_EVENT_LATE", "the payout stands in a later block than the evidence names"
+        logged.block_number <= evidence.block_number,
+        "CHAIN_EVENT_LATE",
+        "the payout stands in a later block than the evidence names",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from lockstep_client.commands import agent, journal, keys, plan
@@ -29,4 +31,6 @@ app.add_typer(agent.app, name="agent")
 
 def main() -> None:
     """The command's entry point."""
+    # The transport's own notes about lost connections are no news: the command says itself what could not be reached.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app()

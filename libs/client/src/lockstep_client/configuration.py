@@ -110,7 +110,9 @@ def find_configuration(named: Path | None, environment: str | None, working_dire
     for directory in (working_directory, *working_directory.parents):
         if (directory / SANDBOX).is_file():
             return directory / SANDBOX
-    raise FieldInvalid("--config", f"must name a configuration file, since neither ${ENVIRONMENT} nor {SANDBOX} does; `make up` makes one")
+    raise FieldInvalid(
+        "--config", f"must name a configuration file, since neither ${ENVIRONMENT} nor {SANDBOX} does; `make up` makes one"
+    )
 
 
 def _beside(path: Path, named: Path) -> Path:

@@ -105,7 +105,12 @@ def _terms_document(leg: plan_pb2.Leg) -> Document:
     match leg.WhichOneof("terms"):
         case "token_transfer":
             token = leg.token_transfer
-            return {"amount": amount_from_pb(token.amount).text(), "asset": token.amount.asset, "from": token.payer, "to": token.payee}
+            return {
+                "amount": amount_from_pb(token.amount).text(),
+                "asset": token.amount.asset,
+                "from": token.payer,
+                "to": token.payee,
+            }
         case "credit_transfer":
             credit = leg.credit_transfer
             amount = amount_from_pb(credit.amount).text()

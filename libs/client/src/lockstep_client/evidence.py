@@ -102,7 +102,12 @@ def _check_people(view: PlanView, registry: Registry, found: Findings) -> None:
     votes = [each.vote for each in view.legs if each.vote is not None]
     for gate in _OPENED:
         record = next(
-            (each for each in view.gates if each.signed.statement.gate is gate and each.signed.statement.verdict is Verdict.APPROVE), None
+            (
+                each
+                for each in view.gates
+                if each.signed.statement.gate is gate and each.signed.statement.verdict is Verdict.APPROVE
+            ),
+            None,
         )
         if record is None:
             found.note("GATE_MISSING", f"nobody is shown to have opened the gate {gate}")
@@ -124,7 +129,11 @@ def check_leg(each: LegView, view: PlanView, registry: Registry, servers: Server
     """A leg's vote is its participant's YES, and a settling leg's outcome its participant's Done, both about this leg of this plan."""
     found = Findings(each.leg.leg_id)
     server = servers[each.leg.kind]
-    found.expect(each.participant == server, "PARTICIPANT_WRONG", f"a leg of the kind {each.leg.kind} is served by {server}, not {each.participant}")
+    found.expect(
+        each.participant == server,
+        "PARTICIPANT_WRONG",
+        f"a leg of the kind {each.leg.kind} is served by {server}, not {each.participant}",
+    )
     if each.vote is None:
         found.note("VOTE_MISSING", "the leg has no vote")
     else:

@@ -29,9 +29,7 @@ from lockstep_kit.statements import BankEvidence, ChainEvidence, Evidence
 class Inspector:
     """Checks plans with the validator's own registry, node, view of the bank's book, and journal. An async context manager."""
 
-    def __init__(
-        self, registry: Registry, journal: JournalClient, chain: ChainReader | None, bank: BankReader | None
-    ) -> None:
+    def __init__(self, registry: Registry, journal: JournalClient, chain: ChainReader | None, bank: BankReader | None) -> None:
         self.registry = registry
         self._journal = journal
         self._chain = chain
@@ -45,7 +43,9 @@ class Inspector:
             registry=load_registry(configuration.registry_file),
             journal=JournalClient(configuration.journal, configuration.tls),
             chain=ChainReader(configuration.chain_rpc_url) if configuration.chain_rpc_url else None,
-            bank=BankReader(configuration.bank_reader.url, configuration.bank_reader.token_file) if configuration.bank_reader else None,
+            bank=BankReader(configuration.bank_reader.url, configuration.bank_reader.token_file)
+            if configuration.bank_reader
+            else None,
         )
 
     async def __aenter__(self) -> Self:

@@ -33,9 +33,7 @@ def draw_plan(file: PlanFile, venue: Venue, now: datetime) -> DraftPlan:
     Raises:
         FieldInvalid: the first rule that is broken.
     """
-    return draft(
-        file, venue, plan_id=str(uuid.uuid4()), now=now, draw_salt=lambda: secrets.token_bytes(SALT_BYTES)
-    )
+    return draft(file, venue, plan_id=str(uuid.uuid4()), now=now, draw_salt=lambda: secrets.token_bytes(SALT_BYTES))
 
 
 async def create(client: LockstepClient, draft_plan: DraftPlan, maker: SigningKey) -> Plan:
@@ -98,7 +96,9 @@ def _unlock(address: str, part: PayerPart) -> LocalAccount:
         unlocked = None
     # Raised outside the handler: the library's error may quote what is in the file.
     if unlocked is None or unlocked.address != address:
-        raise FieldInvalid(f"payers.{address}", f"must be a keystore of this address that its password opens ({part.keystore_file})")
+        raise FieldInvalid(
+            f"payers.{address}", f"must be a keystore of this address that its password opens ({part.keystore_file})"
+        )
     found: LocalAccount = unlocked
     return found
 

@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
+import orjson
 import rfc8785
 
 from lockstep_kit.ids import Digest, sha256
 
 Document: TypeAlias = "str | int | bool | Sequence[Document] | Mapping[str, Document]"
 
+#: First integer that a reader of JSON may round.
+_INTEGER_END: Final = 2**53
 _TIME_FORM: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -26,21 +29,27 @@ def canonical(document: Document) -> bytes:
         TypeError: the document holds something other than strings, integers, booleans, arrays and objects.
         rfc8785.CanonicalizationError: an integer beyond 53 bits, or a string that is not Unicode.
     """
-    _check(document)
-    return rfc8785.dumps(document)
+    # Where all is ASCII, sorting by code points is RFC 8785's order and one spelling is left for each string: a fast writer gives the same bytes.
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS) if _plain(document) else rfc8785.dumps(document)
 
 
-def _check(document: object) -> None:
-    if isinstance(document, str | bool | int):
-        return
+def _plain(document: object) -> bool:
+    """Whether the document is built of ASCII strings, dictionaries, lists, tuples and integers of 53 bits; TypeError if it is no document."""
+    if isinstance(document, str):
+        return document.isascii()
+    if isinstance(document, int):
+        return -_INTEGER_END < document < _INTEGER_END
     if isinstance(document, Mapping):
-        for value in document.values():
-            _check(value)
-    elif isinstance(document, Sequence) and not isinstance(document, bytes | bytearray):
+        plain = isinstance(document, dict)
+        for key, value in document.items():
+            plain = _plain(value) and plain and isinstance(key, str) and key.isascii()
+        return plain
+    if isinstance(document, Sequence) and not isinstance(document, bytes | bytearray):
+        plain = isinstance(document, list | tuple)
         for value in document:
-            _check(value)
-    else:
-        raise TypeError(f"a canonical document cannot hold {type(document).__name__}")
+            plain = _plain(value) and plain
+        return plain
+    raise TypeError(f"a canonical document cannot hold {type(document).__name__}")
 
 
 def digest_of(document: Document) -> Digest:

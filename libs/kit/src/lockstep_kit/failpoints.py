@@ -16,6 +16,7 @@ ENVIRONMENT: Final = "LOCKSTEP_FAILPOINTS"
 SLEEP_MILLISECONDS_MAX: Final = 600_000
 
 _declared: set[str] = set()
+_passed: dict[str, int] = {}
 _armed: dict[str, _Armed] = {}
 
 
@@ -40,13 +41,20 @@ def failpoint_names() -> tuple[str, ...]:
     return tuple(sorted(_declared))
 
 
+def passed() -> dict[str, int]:
+    """How often each place was passed since failpoints were last armed; nothing is counted while none is."""
+    return dict(_passed)
+
+
 def arm(text: str) -> None:
-    """Arm failpoints; an empty text disarms all.
+    """Arm failpoints instead of those armed before; an empty text disarms all.
 
     Raises:
-        ValueError: a name that nobody declared, or an action that is none.
+        ValueError: a name that nobody declared, an action that is none, or a count below one; nothing is armed then.
     """
     _armed.clear()
+    _passed.clear()
+    wanted: dict[str, _Armed] = {}
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
         name, _, told = part.partition("=")
         action, _, nth = told.partition("@")
@@ -57,7 +65,10 @@ def arm(text: str) -> None:
         sleeps = verb == "sleep" and argument.isdigit() and int(argument) <= SLEEP_MILLISECONDS_MAX
         if not known and not sleeps:
             raise ValueError(f"{action} is no action of a failpoint")
-        _armed[name] = _Armed(action, int(nth or 1))
+        if nth and not (nth.isdigit() and int(nth) >= 1):
+            raise ValueError(f"{nth} is no count of hits")
+        wanted[name] = _Armed(action, int(nth or 1))
+    _armed.update(wanted)
 
 
 def arm_from_environment() -> None:
@@ -69,6 +80,7 @@ async def failpoint(name: str) -> None:
     """Do what this place is armed with at its nth hit; nothing otherwise."""
     if not _armed:
         return
+    _passed[name] = _passed.get(name, 0) + 1
     armed = _armed.get(name)
     if armed is None:
         return

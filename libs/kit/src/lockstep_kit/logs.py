@@ -1,4 +1,7 @@
-"""Logs: one JSON object a line, with the trace that the line belongs to."""
+"""Logs: one JSON object a line on standard error, with the service, and with the trace and plan that the line belongs to.
+
+What libraries log through the standard library comes out the same way, from WARNING on.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,33 @@ from opentelemetry import trace
 
 def configure_logs(service_name: str, level: str = "INFO") -> None:
     """Write this process's log to standard error."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _with_trace,
+        _with_service(service_name),
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _with_trace,
-            _with_service(service_name),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*shared, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(logging.getLevelName(level), logging.WARNING))
 
 
 def _with_service(service_name: str) -> structlog.typing.Processor:

@@ -10,6 +10,8 @@ from typing import Final
 
 import structlog
 
+from lockstep_kit.db import is_transient
+
 _log = structlog.get_logger()
 
 BACK_OFF_SECONDS_MIN: Final = 0.1
@@ -44,9 +46,12 @@ class Loop:
             try:
                 await self._work()
                 failures = 0
-            except Exception:  # noqa: BLE001 - a loop outlives every error
+            except Exception as error:  # noqa: BLE001 - a loop outlives every error
                 failures += 1
-                _log.exception("loop_failed", loop=self.name, failures=failures)
+                if is_transient(error):
+                    _log.warning("loop_delayed", loop=self.name, failures=failures, error=f"{type(error).__name__}: {error}")
+                else:
+                    _log.exception("loop_failed", loop=self.name, failures=failures)
                 await asyncio.sleep(back_off_seconds(failures, self._rng))
                 continue
             with contextlib.suppress(TimeoutError):

@@ -11,8 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
 
 from lockstep_kit.db import DatabaseSettings
 from lockstep_kit.fields import FieldInvalid
@@ -63,6 +71,22 @@ def load(settings: type[_S], argv: Sequence[str] | None = None) -> _S:
     try:
         found: _S = FromFile()
     except ValidationError as error:
-        first = error.errors()[0]
-        raise FieldInvalid(".".join(str(part) for part in first["loc"]), f"is not acceptable: {first['msg']}") from error
+        # The texts name no values: one of them might be a secret in the wrong place.
+        first, *others = (f"{'.'.join(str(part) for part in each['loc'])} {_rule(each)}" for each in error.errors())
+        field, _, rule = first.partition(" ")
+        raise FieldInvalid(field, "; ".join((rule, *others))) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, SettingsError) as error:
+        raise FieldInvalid("--config", f"must be a readable YAML file of settings: {error}") from error
     return found
+
+
+def _rule(finding: ErrorDetails) -> str:
+    match finding["type"]:
+        case "missing":
+            return "must be given"
+        case "extra_forbidden":
+            return "must not be given: there is no such setting"
+        case "value_error":
+            return finding["msg"].removeprefix("Value error, ")
+        case _:
+            return f"must be acceptable: {finding['msg'][:1].lower()}{finding['msg'][1:]}"

@@ -45,9 +45,19 @@ class TelemetrySettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     endpoint: str | None = Field(default=None, description="host:port of an OTLP gRPC collector; none: nothing is exported")
+    ca_file: Path | None = Field(
+        default=None, description="authority of the collector's certificate, PEM; none: plaintext, on loopback only"
+    )
     sampled_ratio: float = Field(
         default=0.01, ge=0.0, le=1.0, description="share of new traces that are recorded; a caller's choice is followed"
     )
+
+    @model_validator(mode="after")
+    def _private(self) -> TelemetrySettings:
+        host = (self.endpoint or "").rpartition(":")[0].strip("[]")
+        if self.endpoint is not None and self.ca_file is None and host not in _LOOPBACK:
+            raise ValueError("must name a ca_file unless the endpoint is on loopback")
+        return self
 
 
 class Telemetry:

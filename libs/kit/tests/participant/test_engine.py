@@ -19,7 +19,6 @@ from lockstep_kit.participant import convert
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Completion, PlanOutcome
 from lockstep_kit.participant.records import Verdict
-from lockstep_kit.participant.rules import Standing, standing
 from lockstep_kit.participant.settings import ParticipantSettings
 from lockstep_kit.plan import Journal, LegKind
 from lockstep_kit.statements import OutcomeKind
@@ -110,29 +109,6 @@ async def test_outcomes_are_signed(bench: Bench, phase: Phase, finding: Finding,
     signer = registry_of().participant_of(outcome.signature, outcome.outcome.signed_bytes(), outcome.outcome.settled_at)
     assert signer is not None
     assert signer.name == "bank-gateway"
-
-
-@pytest.mark.parametrize("phase", list(Phase))
-@pytest.mark.parametrize("finding", list(Finding))
-async def test_findings_without_a_place(bench: Bench, phase: Phase, finding: Finding) -> None:
-    """A finding that repeats or was overtaken changes nothing; one that contradicts changes no phase and becomes the leg's trouble."""
-    from lockstep_kit.fence import FINDINGS
-
-    if (phase, finding) in FINDINGS:
-        return
-    plan = await bench.reach(phase)
-    before = await bench.row(plan)
-    await bench.find(plan, finding)
-    after = await bench.row(plan)
-    if standing(phase, finding) is Standing.CONTRADICTS:
-        assert finding in after["trouble"]
-        assert after["revision"] == before["revision"] + 1
-        await bench.find(plan, finding)
-        assert await bench.row(plan) == after
-        unchanged = {"trouble", "revision"}
-    else:
-        unchanged = set()
-    assert {k: v for k, v in after.items() if k not in unchanged} == {k: v for k, v in before.items() if k not in unchanged}
 
 
 async def test_finding_must_be_shown(bench: Bench, engine: ParticipantEngine, db: Database) -> None:

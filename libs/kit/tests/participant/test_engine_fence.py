@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from lockstep.type.v1 import outcome_pb2
 from lockstep_kit.certificate import DeadlinePassed, Decision
 from lockstep_kit.convert import outcome_from_pb, vote_from_pb
-from lockstep_kit.fence import Command, Epoch, Finding, Phase
+from lockstep_kit.fence import FINDINGS, Command, Epoch, Finding, Phase
 from lockstep_kit.participant.records import Answer, Verdict
+from lockstep_kit.participant.rules import Standing, standing
 from lockstep_kit.statements import OutcomeKind
+from lockstep_testkit.databases import Databases, TestDatabase
 from lockstep_testkit.factories import PlanCase, delivery_versus_payment
 
 if TYPE_CHECKING:
@@ -48,6 +53,14 @@ EXPECTED: dict[tuple[Phase | None, Command], tuple[Verdict, str, Phase | None]] 
     (Phase.RELEASED, Command.ABORT): (DONE, "", Phase.RELEASED),
 }
 CASES = [pytest.param(phase, command, id=f"{phase}-{command}") for phase, command in EXPECTED]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def database(databases: Databases) -> AsyncIterator[TestDatabase]:
+    """One database for all: every test has plans of its own, and none counts."""
+    made = await databases.create("kit_participant", Path(__file__).parent / "migrations")
+    yield made
+    await databases.drop(made)
 
 
 async def send(bench: Bench, plan: PlanCase, command: Command, **changes: Any) -> Answer:
@@ -162,7 +175,7 @@ async def test_restored_from_own_yes(bench: Bench, operations: Any) -> None:
     assert before is not None
     vote = vote_from_pb(outcome_pb2.SignedVote.FromString(before["vote"]))
     async with bench.database.as_owner() as owner:
-        await owner.execute("delete from participant_leg")
+        await owner.execute("delete from participant_leg where plan_id = $1", lost.plan_id)
     answer = await bench.commit(lost, lost.certificate(vote))
     assert answer.verdict is PENDING
     row = await bench.row(lost)
@@ -196,3 +209,24 @@ async def test_deadline_is_this_participants(bench: Bench) -> None:
     row = await bench.row(plan)
     assert row is not None
     assert row["phase"] == "PREPARED"
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("finding", list(Finding))
+async def test_findings_without_a_place(bench: Bench, phase: Phase, finding: Finding) -> None:
+    """A finding that repeats or was overtaken changes nothing; one that contradicts changes no phase and becomes the leg's trouble."""
+    if (phase, finding) in FINDINGS:
+        return
+    plan = await bench.reach(phase)
+    before = await bench.row(plan)
+    await bench.find(plan, finding)
+    after = await bench.row(plan)
+    if standing(phase, finding) is Standing.CONTRADICTS:
+        assert finding in after["trouble"]
+        assert after["revision"] == before["revision"] + 1
+        await bench.find(plan, finding)
+        assert await bench.row(plan) == after
+        unchanged = {"trouble", "revision"}
+    else:
+        unchanged = set()
+    assert {k: v for k, v in after.items() if k not in unchanged} == {k: v for k, v in before.items() if k not in unchanged}

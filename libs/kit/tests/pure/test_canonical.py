@@ -10,11 +10,17 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep_kit.canonical import canonical, digest_of, statement, time_from_text, time_text
+from lockstep_kit.canonical import Document, canonical, digest_of, statement, time_from_text, time_text
+from lockstep_kit.certificate import Decision
 
 SCALARS = st.text() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1)
 DOCUMENTS = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12
+)
+ASCII = st.text(st.characters(max_codepoint=127))
+ASCII_DOCUMENTS = st.recursive(
+    ASCII | st.integers(-(2**53) + 1, 2**53 - 1),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ASCII, inner, max_size=4),
 )
 
 
@@ -31,6 +37,25 @@ def test_reads_back(document: object) -> None:
     octets = canonical(document)  # type: ignore[arg-type]  # drawn in the document's form
     assert json.loads(octets) == document
     assert canonical(json.loads(octets)) == octets
+
+
+@given(DOCUMENTS | ASCII_DOCUMENTS)
+def test_fast_writer_is_the_slow_one(document: object) -> None:
+    """Whichever way the bytes are written, they are those of the reference implementation."""
+    assert canonical(document) == rfc8785.dumps(document)  # type: ignore[arg-type]  # drawn in the document's form
+
+
+def test_every_ascii_character() -> None:
+    """Each character below 128, alone as key and value, is spelled as the reference implementation spells it."""
+    for number in range(128):
+        document = {f"a{chr(number)}b": chr(number)}
+        assert canonical(document) == rfc8785.dumps(document)
+
+
+def test_subclasses() -> None:
+    """Enumerations and other strings in disguise are written as the strings that they are."""
+    document: Document = {"kind": Decision.COMMIT, "count": True, "list": (1, [2])}
+    assert canonical(document) == b'{"count":true,"kind":"COMMIT","list":[1,[2]]}'
 
 
 @pytest.mark.parametrize("document", [1.0, None, {"a": None}, {"a": [1.5]}, b"octets", {"a": b""}, object()])

@@ -31,9 +31,18 @@ CASES: dict[str, tuple[Exception, tuple[Code, str, dict[str, str], list[tuple[st
     ),
     "precondition": (
         errors.precondition("CUTOFF_PASSED", "the cut-off has passed", plan="p", leg="bank", phase="EXECUTING", audit_log_id="a"),
-        (Code.FAILED_PRECONDITION, "CUTOFF_PASSED", {"plan": "p", "leg": "bank", "phase": "EXECUTING", "audit_log_id": "a"}, [], None),
+        (
+            Code.FAILED_PRECONDITION,
+            "CUTOFF_PASSED",
+            {"plan": "p", "leg": "bank", "phase": "EXECUTING", "audit_log_id": "a"},
+            [],
+            None,
+        ),
     ),
-    "stale": (errors.epoch_stale("another replica owns the plan", plan="p"), (Code.ABORTED, "EPOCH_STALE", {"plan": "p"}, [], None)),
+    "stale": (
+        errors.epoch_stale("another replica owns the plan", plan="p"),
+        (Code.ABORTED, "EPOCH_STALE", {"plan": "p"}, [], None),
+    ),
     "busy": (
         errors.unavailable("LEG_BUSY", "the leg is being worked on", timedelta(seconds=2.5)),
         (Code.UNAVAILABLE, "LEG_BUSY", {}, [], timedelta(seconds=2.5)),
@@ -53,10 +62,10 @@ CASES: dict[str, tuple[Exception, tuple[Code, str, dict[str, str], list[tuple[st
 
 @pytest.mark.integration
 @pytest.mark.parametrize("case", CASES)
-async def test_errors_keep_what_they_say_over_the_wire(serve: Any, case: str) -> None:
+async def test_errors_keep_what_they_say_over_the_wire(guarded_server: Any, case: str) -> None:
     """What is raised in a handler is what the caller reads, with exactly one ErrorInfo and no text from inside."""
     raised, expected = CASES[case]
-    world = await serve()
+    world = await guarded_server()
 
     async def refuse(request: Any, context: Any) -> messages.VerifyPlanResponse:
         raise raised
@@ -78,9 +87,9 @@ async def test_errors_keep_what_they_say_over_the_wire(serve: Any, case: str) ->
 
 
 @pytest.mark.integration
-async def test_long_errors_are_cut_to_fit_the_trailer(serve: Any) -> None:
+async def test_long_errors_are_cut_to_fit_the_trailer(guarded_server: Any) -> None:
     """An error with more text and fields than a trailer holds still arrives as what it is."""
-    world = await serve()
+    world = await guarded_server()
     many = tuple(FieldInvalid(f"legs[{n}]." + "x" * 500, "must " + "é" * 5_000) for n in range(500))
 
     async def refuse(request: Any, context: Any) -> messages.VerifyPlanResponse:
@@ -117,7 +126,9 @@ INFO = error_details_pb2.ErrorInfo(reason="PLAN_STATE", domain="lockstep")
         _rpc_error(Code.UNAVAILABLE, "no route", _details(9, "no route", INFO)),
         _rpc_error(Code.UNAVAILABLE, "no route", _details(14, "another text", INFO)),
         _rpc_error(Code.UNAVAILABLE, "no route", ("grpc-status-details-bin", b"\xff\xff")),
-        _rpc_error(Code.UNAVAILABLE, "no route", _details(14, "no route", error_details_pb2.ErrorInfo(reason="X", domain="proxy.example"))),
+        _rpc_error(
+            Code.UNAVAILABLE, "no route", _details(14, "no route", error_details_pb2.ErrorInfo(reason="X", domain="proxy.example"))
+        ),
     ],
 )
 def test_a_status_that_is_not_ours_has_no_reason_of_ours(error: grpc.aio.AioRpcError) -> None:

@@ -68,7 +68,9 @@ async def test_migrations_run_once_however_many_start_them(database_for: Any, fo
     secret = folder / "password"
     secret.write_text(password + "\n")
     arguments = ["--owner-url", f"postgresql://{owner}@{place}", "--owner-password-file", str(secret), "--role", database.role]
-    runs = [await asyncio.create_subprocess_exec(sys.executable, "-c", program, *arguments, stderr=subprocess.PIPE) for _ in range(3)]
+    runs = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", program, *arguments, stderr=subprocess.PIPE) for _ in range(3)
+    ]
     ends = await asyncio.gather(*(run.communicate() for run in runs))
     assert [(run.returncode, end[1].decode()) for run, end in zip(runs, ends, strict=True)] == [(0, "")] * 3
     async with database.as_owner() as connection:

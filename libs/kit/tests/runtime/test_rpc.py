@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,38 +26,44 @@ from lockstep_kit.rpc import (
     peer_id,
     remaining_seconds,
 )
-from lockstep_kit.rpc.client import channel as new_channel
 from lockstep_kit.rpc.rotation import RotatingChannel
 from lockstep_sandbox.authority import Authority
-
-COORDINATOR = "spiffe://lockstep.local/coordinator"
-STRANGER = "spiffe://lockstep.local/stranger"
-SERVER = "spiffe://lockstep.local/event-journal"
-VERIFY = "/lockstep.journal.v1.JournalReaderService/VerifyPlan"
-NAME = "lockstep.journal.v1.JournalReaderService"
+from lockstep_testkit.serving import COORDINATOR, SERVER, STRANGER, VERIFY, WATCH, Context, Served
+from lockstep_testkit.serving import SERVICE as NAME
 
 pytestmark = pytest.mark.integration
 
+MakeServer = Callable[..., Awaitable[Served]]
+#: gRPC sends what is left rounded up to a whole millisecond.
+ROUNDING = 0.002
 REQUEST = messages.VerifyPlanRequest(plan_id="p")
 
 
 async def refusal(call: Any) -> LockstepError:
     """The error that a call or a stream ends with."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    try:
         if hasattr(call, "__aiter__"):
             async for _ in call:
                 pass
         else:
             await call
-    return from_rpc(caught.value)
+    except grpc.aio.AioRpcError as error:
+        return from_rpc(error)
+    raise AssertionError("the call did not fail")
 
 
-async def test_the_caller_is_known_by_its_certificate(serve: Any) -> None:
+async def token(stream: Any) -> str:
+    """The resume token of a stream's next message."""
+    message: messages.WatchEntriesResponse = await stream.read()
+    return message.resume_token
+
+
+async def test_the_caller_is_known_by_its_certificate(guarded_server: MakeServer) -> None:
     """A handler learns the caller's SPIFFE id from the certificate, over TLS 1.3."""
-    world = await serve()
+    world = await guarded_server()
     seen: list[Any] = []
 
-    async def handle(request: Any, context: Any) -> messages.VerifyPlanResponse:
+    async def handle(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
         seen.extend((peer_id(context), context.auth_context()["ssl_tls_version"]))
         return messages.VerifyPlanResponse()
 
@@ -66,9 +72,9 @@ async def test_the_caller_is_known_by_its_certificate(serve: Any) -> None:
     assert seen == [COORDINATOR, [b"TLSv1.3"]]
 
 
-async def test_a_caller_without_a_row_is_refused(serve: Any) -> None:
+async def test_a_caller_without_a_row_is_refused(guarded_server: MakeServer) -> None:
     """A caller that the table does not name reaches no handler, neither of calls nor of streams."""
-    world = await serve()
+    world = await guarded_server()
     stub = await world.stub_as(STRANGER)
     for call in (stub.VerifyPlan(REQUEST, timeout=5), stub.WatchEntries(messages.WatchEntriesRequest(), timeout=5)):
         error = await refusal(call)
@@ -76,7 +82,7 @@ async def test_a_caller_without_a_row_is_refused(serve: Any) -> None:
     assert world.servicer.calls == 0
 
 
-async def test_a_caller_of_another_trust_domain_is_refused(serve: Any) -> None:
+async def test_a_caller_of_another_trust_domain_is_refused(guarded_server: MakeServer) -> None:
     """Every caller of the trust domain is not every caller: another domain's id is refused though the authority signed it."""
     everybody = Access({"*": (f"/{NAME}/*",)}, trust_domain="elsewhere.example")
     assert not everybody.allows(COORDINATOR, VERIFY)
@@ -102,16 +108,18 @@ def test_rows_match_ids_exactly_or_by_folder(row: str, caller: str, allowed: boo
     assert not Access({row: (VERIFY,)}).allows(caller, VERIFY + "2")
 
 
-async def test_a_server_with_an_uncovered_method_does_not_start(serve: Any) -> None:
+async def test_a_server_with_an_uncovered_method_does_not_start(guarded_server: MakeServer) -> None:
     """A method without a row keeps the server from starting."""
     with pytest.raises(RuntimeError, match="WatchEntries"):
-        await serve({COORDINATOR: (VERIFY,)})
+        await guarded_server(table={COORDINATOR: (VERIFY,)})
 
 
 @pytest.mark.parametrize("credentials", ["none", "foreign", "plaintext"])
-async def test_nobody_connects_without_a_certificate_of_the_authority(serve: Any, tmp_path: Path, credentials: str) -> None:
+async def test_nobody_connects_without_a_certificate_of_the_authority(
+    guarded_server: MakeServer, tmp_path: Path, credentials: str
+) -> None:
     """No certificate, another authority's, or no TLS: UNAVAILABLE, and no handler runs."""
-    world = await serve()
+    world = await guarded_server()
     trusted = world.tls_for(COORDINATOR).ca_file.read_bytes()
     match credentials:
         case "none":
@@ -122,15 +130,16 @@ async def test_nobody_connects_without_a_certificate_of_the_authority(serve: Any
             made = grpc.aio.secure_channel(world.target, grpc.ssl_channel_credentials(trusted, *files))
         case _:
             made = grpc.aio.insecure_channel(world.target)
+    raw: Any = made
     async with made:
-        error = await refusal(made.unary_unary(VERIFY)(b"", timeout=3))
+        error = await refusal(raw.unary_unary(VERIFY)(b"", timeout=3))
     assert error.code is grpc.StatusCode.UNAVAILABLE
     assert world.servicer.calls == 0
 
 
-async def test_a_call_without_a_deadline_is_refused(serve: Any) -> None:
+async def test_a_call_without_a_deadline_is_refused(guarded_server: MakeServer) -> None:
     """A call or stream without a deadline is the caller's mistake, and reaches no handler."""
-    world = await serve()
+    world = await guarded_server()
     stub = await world.stub_as()
     for call in (stub.VerifyPlan(REQUEST), stub.WatchEntries(messages.WatchEntriesRequest())):
         error = await refusal(call)
@@ -138,9 +147,9 @@ async def test_a_call_without_a_deadline_is_refused(serve: Any) -> None:
     assert world.servicer.calls == 0
 
 
-async def test_a_call_with_too_little_time_is_refused(serve: Any) -> None:
+async def test_a_call_with_too_little_time_is_refused(guarded_server: MakeServer) -> None:
     """With less than the margin left a call does not begin."""
-    world = await serve()
+    world = await guarded_server()
     stub = await world.stub_as()
     await stub.VerifyPlan(REQUEST, timeout=5)
     error = await refusal(stub.VerifyPlan(REQUEST, timeout=0.015))
@@ -148,17 +157,17 @@ async def test_a_call_with_too_little_time_is_refused(serve: Any) -> None:
     assert world.servicer.calls == 1
 
 
-async def test_deadlines_shrink_downstream(serve: Any) -> None:
+async def test_deadlines_shrink_downstream(guarded_server: MakeServer) -> None:
     """A call made while serving one ends before that one's deadline, whatever limit it was given, and never later than its own."""
-    downstream, upstream = await serve(), await serve()
+    downstream, upstream = await guarded_server(), await guarded_server()
     stub = await downstream.stub_as()
     left: list[float] = []
 
-    async def note(request: Any, context: Any) -> messages.VerifyPlanResponse:
+    async def note(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
         left.append(context.time_remaining())
         return messages.VerifyPlanResponse()
 
-    async def forward(request: Any, context: Any) -> messages.VerifyPlanResponse:
+    async def forward(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
         left.append(remaining_seconds() or -1.0)
         for timeout in (60.0, None, 0.5, call_seconds(60.0)):
             await stub.VerifyPlan(REQUEST, timeout=timeout)
@@ -169,16 +178,15 @@ async def test_deadlines_shrink_downstream(serve: Any) -> None:
     inbound, long, absent, short, computed = left
     assert inbound <= 3
     for shrunk in (long, absent, computed):
-        # gRPC sends what is left rounded up to a whole millisecond.
-        assert shrunk <= inbound - 0.02 + 0.002
-    assert short <= 0.5
+        assert shrunk <= inbound - 0.02 + ROUNDING
+    assert short <= 0.5 + ROUNDING
     assert remaining_seconds() is None
     assert call_seconds(7.0) == 7.0
 
 
-async def test_no_call_is_begun_with_nothing_left(serve: Any) -> None:
+async def test_no_call_is_begun_with_nothing_left(guarded_server: MakeServer) -> None:
     """When too little is left of the inbound deadline, the outgoing call is refused without being sent."""
-    world = await serve()
+    world = await guarded_server()
     stub = await world.stub_as()
 
     async def serving() -> LockstepError:
@@ -192,53 +200,59 @@ async def test_no_call_is_begun_with_nothing_left(serve: Any) -> None:
     assert world.servicer.calls == 0
 
 
-async def test_malformed_bytes_are_the_callers_mistake(serve: Any) -> None:
+async def test_malformed_bytes_are_the_callers_mistake(guarded_server: MakeServer) -> None:
     """Bytes that are no message of the request's type get INVALID_ARGUMENT with BadRequest, and reach no handler."""
-    world = await serve()
-    made = await world.channel_as(COORDINATOR)
-    for call in (made.unary_unary(VERIFY)(b"\xff\xff\xff", timeout=5), made.unary_stream(VERIFY[:-10] + "WatchEntries")(b"\x0a\xff", timeout=5)):
+    world = await guarded_server()
+    made: Any = await world.channel_as(COORDINATOR)
+    for call in (
+        made.unary_unary(VERIFY)(b"\xff\xff\xff", timeout=5),
+        made.unary_stream(WATCH)(b"\x0a\xff", timeout=5),
+    ):
         error = await refusal(call)
         assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
         assert [finding.field for finding in error.fields] == ["request"]
     assert world.servicer.calls == 0
 
 
-async def test_messages_have_a_limit(serve: Any) -> None:
+async def test_messages_have_a_limit(guarded_server: MakeServer) -> None:
     """A request larger than the setting is refused before it is read into a message."""
-    world = await serve(message_bytes_max=4096)
+    world = await guarded_server(message_bytes_max=4096)
     error = await refusal((await world.stub_as()).VerifyPlan(messages.VerifyPlanRequest(plan_id="x" * 5000), timeout=5))
     assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert world.servicer.calls == 0
 
 
-async def test_calls_at_one_time_have_a_limit(serve: Any) -> None:
+async def test_calls_at_one_time_have_a_limit(guarded_server: MakeServer) -> None:
     """Calls beyond the limit are refused at once while the others go on."""
-    world = await serve(concurrent_calls_max=2)
-    gate = asyncio.Event()
+    world = await guarded_server(concurrent_calls_max=2)
+    gate, both = asyncio.Event(), asyncio.Event()
 
-    async def wait(request: Any, context: Any) -> messages.VerifyPlanResponse:
+    async def wait(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
+        if world.servicer.calls == 2:
+            both.set()
         await gate.wait()
         return messages.VerifyPlanResponse()
 
     world.servicer.verify = wait
     stub = await world.stub_as()
     calls = [stub.VerifyPlan(REQUEST, timeout=10) for _ in range(2)]
-    while world.servicer.calls < 2:
-        await asyncio.sleep(0.01)
+    await both.wait()
     error = await refusal(stub.VerifyPlan(REQUEST, timeout=5))
     assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     gate.set()
     await asyncio.gather(*calls)
 
 
-async def test_what_goes_wrong_inside_stays_inside(serve: Any, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_what_goes_wrong_inside_stays_inside(guarded_server: MakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     """An unforeseen exception leaves as INTERNAL without its text, in calls and streams, and stands in the log."""
-    world = await serve()
+    world = await guarded_server()
 
-    async def broken(request: Any, context: Any) -> messages.VerifyPlanResponse:
+    async def broken(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
         raise RuntimeError("the secret is 42")
 
-    async def broken_stream(request: Any, context: Any) -> AsyncIterator[messages.WatchEntriesResponse]:
+    async def broken_stream(
+        request: messages.WatchEntriesRequest, context: Context
+    ) -> AsyncIterator[messages.WatchEntriesResponse]:
         yield messages.WatchEntriesResponse()
         raise RuntimeError("the secret is 42")
 
@@ -251,12 +265,12 @@ async def test_what_goes_wrong_inside_stays_inside(serve: Any, capsys: pytest.Ca
     assert "the secret is 42" in capsys.readouterr().out
 
 
-async def test_a_failpoint_that_raises_ends_the_call(serve: Any) -> None:
+async def test_a_failpoint_that_raises_ends_the_call(guarded_server: MakeServer) -> None:
     """A failpoint's exception is no hang: the caller gets INTERNAL."""
-    world = await serve()
+    world = await guarded_server()
     failpoints.declare("test.call.before_send")
 
-    async def armed(request: Any, context: Any) -> messages.VerifyPlanResponse:
+    async def armed(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
         await failpoints.failpoint("test.call.before_send")
         return messages.VerifyPlanResponse()
 
@@ -269,11 +283,11 @@ async def test_a_failpoint_that_raises_ends_the_call(serve: Any) -> None:
     assert error.code is grpc.StatusCode.INTERNAL
 
 
-async def test_a_handler_that_aborts_keeps_its_status(serve: Any) -> None:
+async def test_a_handler_that_aborts_keeps_its_status(guarded_server: MakeServer) -> None:
     """context.abort in a handler is not turned into INTERNAL."""
-    world = await serve()
+    world = await guarded_server()
 
-    async def aborts(request: Any, context: Any) -> messages.VerifyPlanResponse:
+    async def aborts(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
         await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
         raise AssertionError
 
@@ -282,28 +296,27 @@ async def test_a_handler_that_aborts_keeps_its_status(serve: Any) -> None:
     assert (error.code, error.reason, error.message) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND", "not here")
 
 
-async def test_an_error_in_the_middle_of_a_stream_keeps_its_reason(serve: Any) -> None:
+async def test_an_error_in_the_middle_of_a_stream_keeps_its_reason(guarded_server: MakeServer) -> None:
     """Messages before the error arrive; then the error, with reason, metadata and time to wait."""
-    world = await serve()
+    world = await guarded_server()
 
-    async def two_then_error(request: Any, context: Any) -> AsyncIterator[messages.WatchEntriesResponse]:
+    async def two_then_error(
+        request: messages.WatchEntriesRequest, context: Context
+    ) -> AsyncIterator[messages.WatchEntriesResponse]:
         yield messages.WatchEntriesResponse(resume_token="1")
         yield messages.WatchEntriesResponse(resume_token="2")
         raise precondition("PLAN_STATE", "the plan is closed", plan="p")
 
     world.servicer.watch = two_then_error
-    call, got = (await world.stub_as()).WatchEntries(messages.WatchEntriesRequest(), timeout=5), []
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for message in call:
-            got.append(message.resume_token)
-    error = from_rpc(caught.value)
-    assert got == ["1", "2"]
+    call = (await world.stub_as()).WatchEntries(messages.WatchEntriesRequest(), timeout=5)
+    assert [await token(call), await token(call)] == ["1", "2"]
+    error = await refusal(call)
     assert (error.code, error.reason, error.metadata) == (grpc.StatusCode.FAILED_PRECONDITION, "PLAN_STATE", {"plan": "p"})
 
 
-async def test_health_is_answered_by_name_and_to_everybody_of_the_domain(serve: Any) -> None:
+async def test_health_is_answered_by_name_and_to_everybody_of_the_domain(guarded_server: MakeServer) -> None:
     """Health says SERVING for the server and its service, NOT_FOUND for others, also to callers without a row and without a deadline."""
-    world = await serve()
+    world = await guarded_server()
     health = health_pb2_grpc.HealthStub(await world.channel_as(STRANGER))
     for name in ("", NAME):
         answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
@@ -312,17 +325,17 @@ async def test_health_is_answered_by_name_and_to_everybody_of_the_domain(serve: 
     assert error.code is grpc.StatusCode.NOT_FOUND
 
 
-async def test_drain(serve: Any) -> None:
+async def test_drain(guarded_server: MakeServer) -> None:
     """At drain health turns, drain callbacks run, unary calls finish, open streams end with UNAVAILABLE at once, and new calls are refused."""
-    world = await serve(drain_seconds=10.0)
+    world = await guarded_server(drain_seconds=10.0)
     begun, gate, drained = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def wait(request: Any, context: Any) -> messages.VerifyPlanResponse:
+    async def wait(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
         begun.set()
         await gate.wait()
         return messages.VerifyPlanResponse()
 
-    async def endless(request: Any, context: Any) -> AsyncIterator[messages.WatchEntriesResponse]:
+    async def endless(request: messages.WatchEntriesRequest, context: Context) -> AsyncIterator[messages.WatchEntriesResponse]:
         yield messages.WatchEntriesResponse(resume_token="1")
         await asyncio.Event().wait()
 
@@ -335,7 +348,7 @@ async def test_drain(serve: Any) -> None:
     health = health_pb2_grpc.HealthStub(await world.channel_as(STRANGER)).Watch(health_pb2.HealthCheckRequest())
     assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
     stream, unary = stub.WatchEntries(messages.WatchEntriesRequest(), timeout=60), stub.VerifyPlan(REQUEST, timeout=60)
-    assert (await stream.read()).resume_token == "1"
+    assert await token(stream) == "1"
     await begun.wait()
     began = time.monotonic()
     stopping = asyncio.create_task(world.server.stop())
@@ -352,12 +365,12 @@ async def test_drain(serve: Any) -> None:
     assert time.monotonic() - began < 5, "the drain waited for something that had ended"
 
 
-async def test_a_stream_cancelled_by_its_client_ends(serve: Any) -> None:
+async def test_a_stream_cancelled_by_its_client_ends(guarded_server: MakeServer) -> None:
     """A handler's stream is closed when its client goes away."""
-    world = await serve()
+    world = await guarded_server()
     closed = asyncio.Event()
 
-    async def endless(request: Any, context: Any) -> AsyncIterator[messages.WatchEntriesResponse]:
+    async def endless(request: messages.WatchEntriesRequest, context: Context) -> AsyncIterator[messages.WatchEntriesResponse]:
         try:
             yield messages.WatchEntriesResponse(resume_token="1")
             await asyncio.Event().wait()
@@ -371,21 +384,19 @@ async def test_a_stream_cancelled_by_its_client_ends(serve: Any) -> None:
     await asyncio.wait_for(closed.wait(), 5)
 
 
-async def test_the_port_is_reported_once_calls_are_taken(serve: Any, tmp_path: Path) -> None:
+async def test_the_port_is_reported_once_calls_are_taken(guarded_server: MakeServer, tmp_path: Path) -> None:
     """The port file holds the bound port, whole, and a port that is taken is an error."""
-    world = await serve(port_file=tmp_path / "port")
+    world = await guarded_server(port_file=tmp_path / "port")
     assert (tmp_path / "port").read_text() == f"{world.server.port}\n"
     with pytest.raises(RuntimeError):
         Server(ListenSettings(port=world.server.port), world.tls_for(SERVER), Access({}))
 
 
-async def test_a_server_shows_a_renewed_certificate_without_a_restart(serve: Any, tmp_path: Path) -> None:
+async def test_a_server_shows_a_renewed_certificate_without_a_restart(guarded_server: MakeServer, tmp_path: Path) -> None:
     """After the files were replaced by a new authority's, new connections see the new certificate; a broken pair changes nothing."""
     first, second = Authority(tmp_path / "a"), Authority(tmp_path / "b")
     (tmp_path / "own").mkdir()
-    files = TlsSettings.model_validate(
-        {name: str(tmp_path / "own" / name) for name in ("certificate_file", "key_file", "ca_file")}
-    )
+    files = TlsSettings.model_validate({name: str(tmp_path / "own" / name) for name in ("certificate_file", "key_file", "ca_file")})
 
     def install(authority: Authority, *names: str) -> None:
         issued = authority.issue("event-journal").settings()
@@ -394,7 +405,8 @@ async def test_a_server_shows_a_renewed_certificate_without_a_restart(serve: Any
 
     async def reaches(authority: Authority) -> bool:
         tls = TlsSettings.model_validate(authority.issue("coordinator").settings())
-        async with new_channel(world.target, tls) as made:
+        made: Any = channel(world.target, tls)
+        async with made:
             call = made.unary_unary(VERIFY, response_deserializer=messages.VerifyPlanResponse.FromString)
             try:
                 await call(REQUEST.SerializeToString(), timeout=3)
@@ -403,7 +415,7 @@ async def test_a_server_shows_a_renewed_certificate_without_a_restart(serve: Any
         return True
 
     install(first, "certificate_file", "key_file", "ca_file")
-    world = await serve(tls=files)
+    world = await guarded_server(tls=files)
     assert await reaches(first)
     install(second, "key_file")
     assert await reaches(first), "a key without its certificate must not be taken"
@@ -412,17 +424,17 @@ async def test_a_server_shows_a_renewed_certificate_without_a_restart(serve: Any
     assert not await reaches(first)
 
 
-async def test_a_channel_goes_on_with_a_renewed_certificate(serve: Any, tmp_path: Path) -> None:
+async def test_a_channel_goes_on_with_a_renewed_certificate(guarded_server: MakeServer, tmp_path: Path) -> None:
     """A stub made before the client's certificate changed calls with the new one afterwards; a stream under way goes on."""
-    world = await serve({"*": (f"/{NAME}/*",)})
+    world = await guarded_server(table={"*": (f"/{NAME}/*",)})
     callers: list[str | None] = []
     gate = asyncio.Event()
 
-    async def note(request: Any, context: Any) -> messages.VerifyPlanResponse:
+    async def note(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
         callers.append(peer_id(context))
         return messages.VerifyPlanResponse()
 
-    async def two(request: Any, context: Any) -> AsyncIterator[messages.WatchEntriesResponse]:
+    async def two(request: messages.WatchEntriesRequest, context: Context) -> AsyncIterator[messages.WatchEntriesResponse]:
         yield messages.WatchEntriesResponse(resume_token="1")
         await gate.wait()
         yield messages.WatchEntriesResponse(resume_token="2")
@@ -441,14 +453,14 @@ async def test_a_channel_goes_on_with_a_renewed_certificate(serve: Any, tmp_path
 
     async with RotatingChannel(own, connect, look_seconds=0.0) as made:
         verify = made.unary_unary(VERIFY, messages.VerifyPlanRequest.SerializeToString, messages.VerifyPlanResponse.FromString)
-        watch = made.unary_stream(VERIFY[:-10] + "WatchEntries", None, messages.WatchEntriesResponse.FromString)
+        watch = made.unary_stream(WATCH, None, messages.WatchEntriesResponse.FromString)
         stream = watch(b"", timeout=30)
-        assert (await stream.read()).resume_token == "1"
+        assert await token(stream) == "1"
         await verify(REQUEST, timeout=5)
         install(STRANGER)
         await verify(REQUEST, timeout=5)
         gate.set()
-        assert (await stream.read()).resume_token == "2"
+        assert await token(stream) == "2"
     assert callers == [COORDINATOR, STRANGER]
 
 
@@ -466,23 +478,27 @@ def test_streams_of_requests_are_refused(tls_for: Callable[[str], TlsSettings]) 
             methods = (Method(),)
 
         with pytest.raises(ValueError, match="streams of requests"):
-            server.add(lambda servicer, into: None, object(), Service())
+            server.add(print, object(), Service())
 
     asyncio.run(add())
 
 
-async def test_an_unknown_method_is_unimplemented(serve: Any) -> None:
+async def test_an_unknown_method_is_unimplemented(guarded_server: MakeServer) -> None:
     """A method that nobody serves is UNIMPLEMENTED."""
-    world = await serve()
-    made = await world.channel_as(COORDINATOR)
-    error = await refusal(made.unary_unary("/lockstep.Nothing/Here", empty_pb2.Empty.SerializeToString)(empty_pb2.Empty(), timeout=5))
+    world = await guarded_server()
+    made: Any = await world.channel_as(COORDINATOR)
+    error = await refusal(
+        made.unary_unary("/lockstep.Nothing/Here", empty_pb2.Empty.SerializeToString)(empty_pb2.Empty(), timeout=5)
+    )
     assert error.code is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_key_that_is_not_the_certificates_is_refused(tls_for: Callable[[str], TlsSettings]) -> None:
     """A channel with a mixed-up pair is refused when it is made."""
     mixed = TlsSettings(
-        certificate_file=tls_for(COORDINATOR).certificate_file, key_file=tls_for(STRANGER).key_file, ca_file=tls_for(COORDINATOR).ca_file
+        certificate_file=tls_for(COORDINATOR).certificate_file,
+        key_file=tls_for(STRANGER).key_file,
+        ca_file=tls_for(COORDINATOR).ca_file,
     )
     with pytest.raises(ValueError, match="is not the key of"):
         channel("localhost:1", mixed)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lockstep_kit.rpc.tls import TlsSettings
     from lockstep_sandbox.authority import Authority
     from lockstep_testkit.databases import Databases, TestDatabase
+    from lockstep_testkit.serving import Served
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +69,12 @@ def tls_for(authority: Authority) -> Callable[[str], TlsSettings]:
         return TlsSettings.model_validate(authority.issue(name).settings())
 
     return issue
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def guarded_server(tls_for: Callable[[str], TlsSettings]) -> AsyncIterator[Callable[..., Awaitable[Served]]]:
+    """Starts servers with a scripted servicer behind the guard, given a table and settings unless the usual ones will do."""
+    from lockstep_testkit.serving import serve
+
+    async with contextlib.AsyncExitStack() as stack:
+        yield functools.partial(serve, stack, tls_for)

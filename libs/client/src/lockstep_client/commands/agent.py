@@ -23,7 +23,9 @@ def _group() -> None:
 @app.command("validate")
 def validate(
     key: Annotated[Path, typer.Option("--key", help="The validator's key.")],
-    plan: Annotated[str | None, typer.Option("--plan", help="Only this plan, then end. [every plan that waits, until stopped]")] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="Only this plan, then end. [every plan that waits, until stopped]")
+    ] = None,
     reject: Annotated[
         bool, typer.Option("--reject", help="Sign a REJECT over evidence that cannot come to hold, instead of not signing.")
     ] = False,
@@ -55,7 +57,9 @@ def validate(
                 return
             last = await agent.validate_one(check_plan_id(plan))
         if last.conclusion is not Conclusion.SIGNED:
-            raise Refused("NOT_VALIDATED", last.detail or "the evidence does not hold; the lines above say what", {"plan_id": last.plan_id})
+            raise Refused(
+                "NOT_VALIDATED", last.detail or "the evidence does not hold; the lines above say what", {"plan_id": last.plan_id}
+            )
 
     run(work, json_wanted=as_json)
 
@@ -75,9 +79,15 @@ async def _until_stopped(agent: Any) -> None:
 
 def _document(judgement: Judgement) -> dict[str, Any]:
     findings = [
-        {"rule": each.rule, "leg_id": each.leg_id, "message": each.message, "may_pass": each.may_pass} for each in judgement.findings
+        {"rule": each.rule, "leg_id": each.leg_id, "message": each.message, "may_pass": each.may_pass}
+        for each in judgement.findings
     ]
-    return {"plan_id": judgement.plan_id, "conclusion": judgement.conclusion.value, "findings": findings, "detail": judgement.detail}
+    return {
+        "plan_id": judgement.plan_id,
+        "conclusion": judgement.conclusion.value,
+        "findings": findings,
+        "detail": judgement.detail,
+    }
 
 
 def _show(judgement: Judgement) -> None:

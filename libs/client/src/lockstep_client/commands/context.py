@@ -129,7 +129,11 @@ def _of_service(error: Any) -> tuple[int, str, str]:
     import grpc
 
     if error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
-        return UNREACHABLE, error.reason, f"{error.message or 'no answer'}; nothing is known of the request: look at the plan, or try again"
+        return (
+            UNREACHABLE,
+            error.reason,
+            f"{error.message or 'no answer'}; nothing is known of the request: look at the plan, or try again",
+        )
     line = "; ".join(str(each) for each in error.fields) or error.message
     advice = _ADVICE.get(error.reason)
     exit_code = BAD_INPUT if error.code is grpc.StatusCode.INVALID_ARGUMENT else REFUSED
@@ -138,7 +142,9 @@ def _of_service(error: Any) -> tuple[int, str, str]:
 
 def _fail(exit_code: int, reason: str, line: str, json_wanted: bool, details: Mapping[str, Any]) -> NoReturn:
     if json_wanted:
-        document = {"error": {"reason": reason, "message": line, "exit_code": exit_code} | ({"details": details} if details else {})}
+        document = {
+            "error": {"reason": reason, "message": line, "exit_code": exit_code} | ({"details": details} if details else {})
+        }
         sys.stderr.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
     else:
         sys.stderr.write(f"{reason}: {' '.join(line.split())}\n" if reason != "FIELD_INVALID" else f"{' '.join(line.split())}\n")

@@ -48,9 +48,7 @@ async def _verified(plan: str, configuration: Any) -> tuple[dict[str, Any], list
         entries = [entry async for entry in client.list_entries(plan_id)]
     ours = verify_chain([entry_from_pb(entry) for entry in entries], plan_id, registry)
     # The chain may have grown between the two looks at it, but never after its seal.
-    agree = ours.entry_count >= theirs.entry_count and (
-        ours.entry_count > theirs.entry_count or ours.head_hash == theirs.head_hash
-    )
+    agree = ours.entry_count >= theirs.entry_count and (ours.entry_count > theirs.entry_count or ours.head_hash == theirs.head_hash)
     document = {
         "plan_id": plan_id,
         "valid": theirs.valid and ours.valid and agree,

@@ -13,7 +13,8 @@ app = typer.Typer(no_args_is_help=True, help="Create, execute, show, list and ca
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Plan file: YAML or JSON.")]
 RequestId = Annotated[
-    str | None, typer.Option("--request-id", help="UUID of the request: give the same one to repeat a request whose answer was lost.")
+    str | None,
+    typer.Option("--request-id", help="UUID of the request: give the same one to repeat a request whose answer was lost."),
 ]
 
 
@@ -91,7 +92,9 @@ def show(plan: PlanId, config: Config = None, as_json: Json = False) -> None:
 
 @app.command("list")
 def list_plans(
-    state: Annotated[list[str] | None, typer.Option("--state", help="Only plans in this state; may be given several times.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="Only plans in this state; may be given several times.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Plans at the most.")] = 50,
     config: Config = None,
     as_json: Json = False,

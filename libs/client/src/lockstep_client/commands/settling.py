@@ -44,13 +44,13 @@ def drawn(configuration: ClientConfiguration, file: Path) -> DraftPlan:
     return draw_plan(read(file, PlanFile), configuration.venue, datetime.now(UTC))
 
 
-async def sent(
-    client: LockstepClient, configuration: ClientConfiguration, draft: DraftPlan, key: Path | None
-) -> settlement.Plan:
+async def sent(client: LockstepClient, configuration: ClientConfiguration, draft: DraftPlan, key: Path | None) -> settlement.Plan:
     """The plan, signed by its maker and accepted."""
     maker_key = key or configuration.maker_key_file
     if maker_key is None:
-        raise Refused("MAKER_KEY_MISSING", "nobody is configured to make plans; name a key with --key, or maker_key_file in the configuration")
+        raise Refused(
+            "MAKER_KEY_MISSING", "nobody is configured to make plans; name a key with --key, or maker_key_file in the configuration"
+        )
     return await create(client, draft, read_signing_key(maker_key))
 
 
@@ -90,7 +90,9 @@ def require_settled(plan: settlement.Plan) -> None:
         return
     why = " ".join(part for part in (plan.reason, plan.reason_leg_id, plan.reason_detail) if part)
     if state in _STUCK:
-        raise Refused("PLAN_PARTIALLY_EXECUTED", f"operators must decide: {why}; go on with `lockstep watch {plan_id}`", {"plan_id": plan_id})
+        raise Refused(
+            "PLAN_PARTIALLY_EXECUTED", f"operators must decide: {why}; go on with `lockstep watch {plan_id}`", {"plan_id": plan_id}
+        )
     raise Refused(f"PLAN_{outcome or state}", f"the plan did not settle: {why or 'no reason is given'}", {"plan_id": plan_id})
 
 
@@ -99,7 +101,9 @@ async def followed(client: LockstepClient, plan_id: str, *, json_wanted: bool, u
     live = sys.stdout.isatty() and not json_wanted
     plan = await client.get_plan(plan_id)
     async with AsyncExitStack() as stack:
-        display = stack.enter_context(Live(plan_renderable(plan), console=console(), refresh_per_second=8) if live else nullcontext())
+        display = stack.enter_context(
+            Live(plan_renderable(plan), console=console(), refresh_per_second=8) if live else nullcontext()
+        )
         asked = ""
         async for news in client.watch_plan(plan_id):
             plan = news.plan if isinstance(news, Snapshot) else await client.get_plan(plan_id)

@@ -26,7 +26,9 @@ def sign(
     reject: Annotated[bool, typer.Option("--reject", help="Refuse the gate instead of opening it.")] = False,
     valid: Annotated[
         str | None,
-        typer.Option("--valid", help='How long the signature is good: "10m", "2h". [until after the plan\'s deadline; validate: 1h]'),
+        typer.Option(
+            "--valid", help='How long the signature is good: "10m", "2h". [until after the plan\'s deadline; validate: 1h]'
+        ),
     ] = None,
     config: Config = None,
     as_json: Json = False,
@@ -66,7 +68,12 @@ def sign(
                     console().print(line, markup=False)
             signed = await client.sign_gate(plan_id, wanted.signed(signer))
         if as_json:
-            emit({"signed": {"gate": wanted.gate.value, "verdict": verdict.value, "key_id": signer.public.key_id}, "plan": plan_document(signed)})
+            emit(
+                {
+                    "signed": {"gate": wanted.gate.value, "verdict": verdict.value, "key_id": signer.public.key_id},
+                    "plan": plan_document(signed),
+                }
+            )
         else:
             console().print(plan_renderable(signed))
 

@@ -123,7 +123,10 @@ def _votes(view: PlanView, registry: Registry, verdict: Verdict) -> Digest | Non
     refuse_over(findings, "the votes do not hold")
     digest = votes_digest(votes)
     if view.votes_digest != digest:
-        raise Refused("VOTES_DIGEST_DIFFERS", "the coordinator names another digest than that of the votes it shows; do not sign, call an operator")
+        raise Refused(
+            "VOTES_DIGEST_DIFFERS",
+            "the coordinator names another digest than that of the votes it shows; do not sign, call an operator",
+        )
     return digest
 
 

@@ -15,7 +15,7 @@ from lockstep_kit import convert
 from lockstep_kit.certificate import AbortAuthority
 from lockstep_kit.participant.convert import closing_from_pb, closing_to_pb
 from lockstep_kit.participant.ports import Closing
-from lockstep_kit.plan import Leg, LegKind, PlanHeader
+from lockstep_kit.plan import Leg, PlanHeader
 from lockstep_kit.statements import GateSignature, SignedOutcome, SignedVote
 
 _REMEMBERED_MAX: Final = 8_192
@@ -93,11 +93,9 @@ def closing_octets(closing: Closing | None) -> bytes | None:
     return None if closing is None else closing_to_pb(closing).SerializeToString(deterministic=True)
 
 
-def closing_of(octets: bytes | None, kind: LegKind) -> Closing | None:
-    """How a plan is to be closed."""
-    if octets is None:
-        return None
-    return closing_from_pb(leg_pb2.Closing.FromString(octets), journal=kind is LegKind.JOURNAL)
+def closing_of(octets: bytes | None) -> Closing | None:
+    """How a plan is to be closed. Which of its fields the leg needs was seen to when it was given."""
+    return None if octets is None else closing_from_pb(leg_pb2.Closing.FromString(octets), journal=False)
 
 
 def authority_octets(authority: AbortAuthority | None) -> bytes | None:

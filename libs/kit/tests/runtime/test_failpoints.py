@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lockstep_kit import failpoints
+from lockstep_kit.failpoints import FailpointRaised, arm, declare, failpoint, failpoint_names, passed
+
+#: Passes a place five times and says so.
+PROGRAM = """
+import asyncio
+from lockstep_kit.failpoints import arm_from_environment, declare, failpoint
+
+async def main():
+    for n in range(1, 6):
+        await failpoint("test.write.in_tx")
+        print(n, flush=True)
+
+declare("test.write.in_tx")
+arm_from_environment()
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    declare("test.write.in_tx", "test.write.after_commit")
+    yield
+    arm("")
+
+
+def run(armed: str) -> tuple[int, list[str]]:
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={failpoints.ENVIRONMENT: armed},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return ended.returncode, ended.stdout.split()
+
+
+def test_unarmed_nothing_happens() -> None:
+    """Without the setting every place is passed."""
+    assert run("") == (0, ["1", "2", "3", "4", "5"])
+
+
+def test_kill_is_kill_9_at_the_nth_pass() -> None:
+    """The process dies by SIGKILL in the middle of the third pass."""
+    assert run("test.write.in_tx=kill@3") == (-9, ["1", "2"])
+
+
+async def test_raising_once_and_not_for_ordinary_handlers() -> None:
+    """The exception is raised at the nth pass alone, and escapes `except Exception`."""
+    arm("test.write.in_tx=raise@2")
+    await failpoint("test.write.in_tx")
+    assert not issubclass(FailpointRaised, Exception)
+    with pytest.raises(FailpointRaised, match="in_tx"):
+        await failpoint("test.write.in_tx")
+    await failpoint("test.write.in_tx")
+
+
+async def test_sleeping_takes_the_time() -> None:
+    """A sleep takes its milliseconds, at that place only."""
+    arm("test.write.in_tx=sleep:120")
+    began = time.monotonic()
+    await failpoint("test.write.after_commit")
+    assert time.monotonic() - began < 0.1
+    await failpoint("test.write.in_tx")
+    assert time.monotonic() - began >= 0.12
+
+
+async def test_passes_are_counted_while_armed() -> None:
+    """A campaign sees which places were passed since arming, and how often."""
+    await failpoint("test.write.in_tx")
+    arm("test.write.after_commit=raise@9")
+    for name in ("test.write.in_tx", "test.write.in_tx", "test.write.after_commit"):
+        await failpoint(name)
+    assert passed() == {"test.write.in_tx": 2, "test.write.after_commit": 1}
+
+
+def test_names_are_known_before_they_are_passed() -> None:
+    """Every declared name is listed, once."""
+    declare("test.write.in_tx")
+    assert failpoint_names().count("test.write.in_tx") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["test.unknown.place=kill", "test.write.in_tx=explode", "test.write.in_tx=kill@0", "test.write.in_tx=kill@x",
+     "test.write.in_tx=sleep", "test.write.in_tx=sleep:x", "test.write.in_tx=sleep:9999999", "test.write.in_tx", "test.write.in_tx=kill:1"],
+)  # fmt: skip
+async def test_what_cannot_be_armed_is_refused(text: str) -> None:
+    """An unknown name, action or count arms nothing, not even what stands before it."""
+    with pytest.raises(ValueError, match="no "):
+        arm(f"test.write.after_commit=raise;{text}")
+    await failpoint("test.write.after_commit")
+
+
+async def test_unarmed_places_cost_next_to_nothing() -> None:
+    """A hundred thousand unarmed passes take well under a second."""
+    began = time.monotonic()
+    for _ in range(100_000):
+        await failpoint("test.write.in_tx")
+    assert time.monotonic() - began < 0.5

@@ -1,0 +1,194 @@
+"""The control and inspection interface: loopback, bearer token. Tells the bank to misbehave, and shows what only the bank knows.
+
+    GET    /health                     no token
+    GET    /accounts[/{account}]       balances and holds
+    POST   /accounts/{account}/status  {"status": "OPEN" | "BLOCKED" | "CLOSED"}
+    GET    /payments                   ?uetr=&state=&limit=
+    GET    /entries                    ?uetr=&account=&limit=
+    GET    /messages                   ?uetr=&limit=   received and sent, byte for byte
+    GET    /quarantine                 ?limit=
+    GET    /audit                      conservation, computed from the entries
+    GET    /misbehaviours              POST adds a script, DELETE forgets them all
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from aiohttp import web
+from pydantic import ValidationError
+
+from bank_simulator import inspection
+from bank_simulator.audit import audit
+from bank_simulator.database import Connection, Database
+from bank_simulator.misbehaviour import Script
+
+ROWS_MAX: Final = 10_000
+ROWS_DEFAULT: Final = 1000
+STATUSES: Final = ("OPEN", "BLOCKED", "CLOSED")
+
+_SET_STATUS = """
+-- Opens, blocks or closes an account of a customer or correspondent.
+update accounts set status = $2 where account_id = $1 and kind in ('CUSTOMER', 'VOSTRO')
+"""
+
+_ADD_SCRIPT = """
+-- Tells the bank to misbehave.
+insert into misbehaviours (script, remaining) values ($1::jsonb, $2) returning misbehaviour_id
+"""
+
+_FORGET_SCRIPTS = """
+-- The bank behaves again.
+delete from misbehaviours
+"""
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = structlog.get_logger()
+
+
+class Control:
+    """The interface's handlers."""
+
+    def __init__(self, database: Database, token: str) -> None:
+        if not token:
+            raise ValueError("the token file is empty")
+        self._database = database
+        self._token = token
+
+    def application(self) -> web.Application:
+        """The interface as an application."""
+        application = web.Application(middlewares=[self._guard], client_max_size=64 * 1024)
+        router = application.router
+        router.add_get("/health", self._health)
+        router.add_get("/accounts", self._accounts)
+        router.add_get("/accounts/{account}", self._account)
+        router.add_post("/accounts/{account}/status", self._set_status)
+        router.add_get("/payments", self._payments)
+        router.add_get("/entries", self._entries)
+        router.add_get("/messages", self._messages)
+        router.add_get("/quarantine", self._quarantine)
+        router.add_get("/audit", self._audit)
+        router.add_get("/misbehaviours", self._misbehaviours)
+        router.add_post("/misbehaviours", self._misbehave)
+        router.add_delete("/misbehaviours", self._behave)
+        return application
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        presented = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if request.path != "/health" and not hmac.compare_digest(presented, f"Bearer {self._token}".encode()):
+            return _answer({"error": "the bearer token is missing or wrong"}, status=401)
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return _answer({"error": error.text or error.reason}, status=error.status)
+        except Exception:
+            log.exception("control", path=request.path)
+            return _answer({"error": "failed: see the log"}, status=500)
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        async with self._database.transaction() as tx:
+            await tx.fetchval("select 1")
+        return _answer({"healthy": True})
+
+    async def _accounts(self, _request: web.Request) -> web.Response:
+        return _answer({"accounts": await self._read(partial(inspection.accounts, account_id=None))})
+
+    async def _account(self, request: web.Request) -> web.Response:
+        found = await self._read(partial(inspection.accounts, account_id=request.match_info["account"]))
+        if not found:
+            raise web.HTTPNotFound(text="there is no such account")
+        return _answer(found[0])
+
+    async def _set_status(self, request: web.Request) -> web.Response:
+        status = (await _object(request)).get("status")
+        if status not in STATUSES:
+            raise web.HTTPBadRequest(text=f"status is one of {', '.join(STATUSES)}")
+        async with self._database.transaction() as tx:
+            if await tx.execute(_SET_STATUS, request.match_info["account"], status) == "UPDATE 0":
+                raise web.HTTPNotFound(text="there is no such account")
+        return _answer({"status": status})
+
+    async def _payments(self, request: web.Request) -> web.Response:
+        read = partial(inspection.payments, uetr=_uetr(request), state=request.query.get("state"), limit=_limit(request))
+        return _answer({"payments": await self._read(read)})
+
+    async def _entries(self, request: web.Request) -> web.Response:
+        read = partial(inspection.entries, uetr=_uetr(request), account_id=request.query.get("account"), limit=_limit(request))
+        return _answer({"entries": await self._read(read)})
+
+    async def _messages(self, request: web.Request) -> web.Response:
+        return _answer(await self._read(partial(inspection.messages, uetr=_uetr(request), limit=_limit(request))))
+
+    async def _quarantine(self, request: web.Request) -> web.Response:
+        return _answer({"quarantine": await self._read(partial(inspection.quarantine, limit=_limit(request)))})
+
+    async def _audit(self, _request: web.Request) -> web.Response:
+        return _answer(await self._read(audit))
+
+    async def _misbehaviours(self, _request: web.Request) -> web.Response:
+        return _answer({"misbehaviours": await self._read(inspection.misbehaviours)})
+
+    async def _misbehave(self, request: web.Request) -> web.Response:
+        try:
+            script = Script.model_validate_json(await request.read())
+        except ValidationError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        async with self._database.transaction() as tx:
+            number = await tx.fetchval(_ADD_SCRIPT, script.model_dump_json(), script.times)
+        return _answer({"misbehaviour_id": number}, status=201)
+
+    async def _behave(self, _request: web.Request) -> web.Response:
+        async with self._database.transaction() as tx:
+            await tx.execute(_FORGET_SCRIPTS)
+        return _answer({"misbehaviours": []})
+
+    async def _read(self, read: Callable[[Connection], Awaitable[Any]]) -> Any:
+        # One snapshot, so that what is shown fits together while the bank works.
+        async with self._database.transaction(isolation="repeatable_read") as tx:
+            return await read(tx)
+
+
+async def _object(request: web.Request) -> dict[str, Any]:
+    try:
+        content = json.loads(await request.read())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise web.HTTPBadRequest(text="the body is a JSON object")
+    return content
+
+
+def _uetr(request: web.Request) -> UUID | None:
+    text = request.query.get("uetr")
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise web.HTTPBadRequest(text="uetr is no UUID") from None
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit", str(ROWS_DEFAULT))
+    if not text.isdecimal() or not 1 <= int(text) <= ROWS_MAX:
+        raise web.HTTPBadRequest(text=f"limit is a number from 1 to {ROWS_MAX}")
+    return int(text)
+
+
+def _answer(content: Any, *, status: int = 200) -> web.Response:
+    return web.json_response(content, status=status, dumps=partial(json.dumps, default=_plain))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(type(value).__name__)

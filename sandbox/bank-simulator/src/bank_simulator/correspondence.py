@@ -1,0 +1,167 @@
+"""What one transaction says to one counterparty: messages are made once, kept byte for byte, and put into the mailbox at the end.
+
+Here is also where the bank loses, delays and doubles what it says, if it was told to.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from bank_simulator import store
+from bank_simulator.checks import CheckError, require_iban
+from bank_simulator.database import Connection
+from bank_simulator.domain import (
+    BOOKING,
+    RESOLUTION,
+    STATUS,
+    BookedEntry,
+    Header,
+    Original,
+    Payment,
+    PaymentState,
+    Resolved,
+    Status,
+)
+from bank_simulator.iso20022.outbound import write_booking, write_resolution, write_status
+from bank_simulator.iso20022.schemas import Schemas
+from bank_simulator.misbehaviour import Kind, Mischief, Stage, Subject, falsified
+from bank_simulator.settings import BankSeed, Counterparty
+
+
+class Correspondence:
+    """The bank's side of an exchange, within one transaction."""
+
+    def __init__(
+        self, tx: Connection, bank: BankSeed, counterparty: Counterparty, schemas: Schemas, mischief: Mischief, now: datetime,
+        in_reply_to: int | None = None,
+    ) -> None:  # fmt: skip
+        self.tx = tx
+        self.bank = bank
+        self.counterparty = counterparty
+        self.mischief = mischief
+        self.now = now
+        self._schemas = schemas
+        self._in_reply_to = in_reply_to
+        self._new: list[int] = []
+        self._again: list[int] = []
+
+    async def status(self, statuses: Sequence[Status], *, whole_message: str | None = None, silent: bool = False) -> int:
+        """Makes a pacs.002; silent keeps it without sending it. Returns its number."""
+        header = self._header("S", STATUS)
+        body = write_status(header, statuses, whole_message=whole_message, schemas=self._schemas)
+        return await self._keep(header, [s.original.uetr for s in statuses if s.original.uetr], body, silent=silent)
+
+    async def resolution(self, case_id: str | None, resolved: Sequence[Resolved]) -> int:
+        """Makes and sends a camt.029."""
+        header = self._header("R", RESOLUTION)
+        body = write_resolution(header, case_id, resolved, self._schemas)
+        return await self._keep(header, [item.item.uetr for item in resolved], body)
+
+    async def booking(self, entries: Sequence[BookedEntry], uetr: UUID, debtor_account: str) -> int:
+        """Makes and sends the camt.054 of a payment."""
+        script = self.mischief.take({Kind.MISBOOK}, Subject(frozenset([uetr]), frozenset([debtor_account])), message=BOOKING)
+        if script is not None:
+            entries = [falsified(entry, script) for entry in entries]
+        header = self._header("B", BOOKING)
+        return await self._keep(header, [uetr], write_booking(header, entries, self._schemas))
+
+    async def contradict(self, status: Status, debtor_account: str, stage: Stage) -> None:
+        """Says the opposite of a status just given, if told to. Nothing but words: it is not remembered as the payment's status."""
+        assert status.original.uetr is not None
+        subject = Subject(frozenset([status.original.uetr]), frozenset([debtor_account]))
+        script = self.mischief.take({Kind.CONTRADICT}, subject, stage=stage)
+        if script is not None:
+            await self.status([Status(status.original, "RJCT", script.reason, "the opposite of what was said before")])
+
+    async def say_again(self, payments: Sequence[Payment], asked: Sequence[Original] = ()) -> None:
+        """Sends what was last said about payments, in the same bytes; a settled one's booking after its status.
+
+        Where what was said is no longer how things are, or nothing was said, a status is made now, and said again from then on.
+        """
+        names = {original.uetr: original for original in asked}
+        for payment in payments:
+            if payment.state is PaymentState.CANCELLED and payment.status_code != "RJCT":
+                said = Status(payment.original, "RJCT", "DS02", "cancelled by the sender")
+                await self.remember(payment.uetr, await self.status([said]), "RJCT")
+            elif payment.status_message is None:
+                original = names.get(payment.uetr, payment.original)
+                said = Status(original, "RJCT", "TM01", "never received, and not taken any more")
+                await self.remember(payment.uetr, await self.status([said]), "RJCT")
+            else:
+                self.again([payment.status_message, *([payment.booking_message] if payment.booking_message else [])])
+
+    async def remember(self, uetr: UUID, message: int, code: str) -> None:
+        """From now on this is what was last said about a payment."""
+        await store.set_messages(self.tx, uetr, status=message, code=code)
+
+    def again(self, messages: Sequence[int]) -> None:
+        """Sends messages that were made before; each once."""
+        self._again += [message for message in dict.fromkeys(messages) if message not in self._again]
+
+    async def send(self) -> None:
+        """Puts everything into the mailbox. The last thing in the transaction."""
+        wanted = [*self._again, *self._new]
+        if self._again or self.mischief.active:
+            wanted = await self._spoiled(await store.read_messages(self.tx, wanted))
+        await store.save_mischief(self.tx, self.mischief)
+        await store.put(self.tx, self.counterparty.name, wanted)
+
+    async def _spoiled(self, messages: Sequence[store.MadeMessage]) -> list[int]:
+        kept: list[int] = []
+        for made in messages:
+            if made.late:
+                continue  # it is on its way
+            subject = Subject(made.uetrs, made.debtor_accounts)
+            script = self.mischief.take({Kind.LOSE, Kind.DELAY, Kind.DUPLICATE}, subject, message=made.kind)
+            if script is None:
+                kept.append(made.message_id)
+            elif script.kind is Kind.DELAY:
+                await store.defer(self.tx, made.message_id, script.delay_ms)
+            elif script.kind is Kind.DUPLICATE:
+                kept += [made.message_id] * script.copies
+        return kept
+
+    def _header(self, letter: str, definition: str) -> Header:
+        # One letter and 75 random bits: fits every limit on identifications.
+        message_id = letter + base64.b32encode(secrets.token_bytes(10)).decode()[:15]
+        return Header(self.bank.bic, self.counterparty.bic, message_id, definition, self.now)
+
+    async def _keep(self, header: Header, uetrs: Sequence[UUID], body: bytes, *, silent: bool = False) -> int:
+        message = await store.add_message(
+            self.tx, self.counterparty.name, header.definition, header.message_id, self._in_reply_to, uetrs, body
+        )
+        if not silent:
+            self._new.append(message)
+        return message
+
+
+def booked_entries(
+    original: Original, debited: str, credited: str, amount: int, currency: str, scale: int, posted: store.Posted
+) -> list[BookedEntry]:
+    """Both sides of a booking."""
+    return [
+        BookedEntry(account, _is_iban(account), credit, amount, currency, scale, original, booking_reference(posted, side), posted.booked_at)
+        for account, credit, side in ((debited, False, "D"), (credited, True, "C"))
+    ]
+
+
+def booking_reference(posted: store.Posted, side: str) -> str:
+    """The bank's reference of one side of a booking; unique."""
+    return f"B{posted.posting_id:011d}{side}"
+
+
+def hold_reference(posted: store.Posted) -> str:
+    """The bank's reference of a hold; unique."""
+    return f"H{posted.posting_id:011d}"
+
+
+def _is_iban(account: str) -> bool:
+    try:
+        require_iban("", account)
+    except CheckError:
+        return False
+    return True

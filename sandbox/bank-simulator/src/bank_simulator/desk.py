@@ -1,0 +1,210 @@
+"""Where requests arrive. Each is kept, carried out and answered in one transaction: what was acknowledged is durable and done, what failed was
+never acknowledged, and a repeat changes nothing.
+
+    received  --same key, same content-->  kept as a repeat, last answers sent again
+              --same key, other content->  Conflict
+              --not valid--------------->  quarantined, CheckError
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from bank_simulator import holds, payments, store
+from bank_simulator.checks import CheckError
+from bank_simulator.correspondence import Correspondence
+from bank_simulator.database import Connection, Database
+from bank_simulator.domain import RELEASE, Cancellation, Payment, PaymentBatch, PaymentState, Request, Status, StatusQuery
+from bank_simulator.iso20022.inbound import BusinessMessage, read
+from bank_simulator.iso20022.schemas import Schemas
+from bank_simulator.settings import BankSeed, Counterparty
+
+#: Holds and late messages that are handled in one go.
+DUE_MAX: Final = 100
+
+log = structlog.get_logger()
+
+
+class Conflict(Exception):
+    """The idempotency key was used for other content."""
+
+
+class UnknownHold(Exception):
+    """This counterparty has no conditional payment with this UETR."""
+
+
+class WrongKey(Exception):
+    """The key does not open the payment's lock."""
+
+
+class Desk:
+    """The bank's payments desk."""
+
+    def __init__(self, database: Database, bank: BankSeed, schemas: Schemas, *, delivered: Callable[[str], None]) -> None:
+        """`delivered` is called with a counterparty's name after its mailbox, or when something is due, may have changed."""
+        self._database = database
+        self._bank = bank
+        self._schemas = schemas
+        self._delivered = delivered
+        self._counterparties = {counterparty.name: counterparty for counterparty in bank.counterparties}
+
+    async def receive(self, counterparty: Counterparty, key: str, body: bytes) -> str:
+        """Takes a message; returns its identification when it is durably received.
+
+        Raises:
+            CheckError: It is not valid, and was put into quarantine.
+            Conflict: The key was used for another message.
+        """
+        try:
+            message = self._read(counterparty, key, body)
+        except CheckError as error:
+            async with self._database.transaction() as tx:
+                number = await store.add_quarantined(tx, counterparty.name, key, body, error.field, error.rule, str(error))
+            log.warning("quarantined", counterparty=counterparty.name, number=number, field=error.field, rule=error.rule)
+            raise
+        await self._database.run(lambda tx: self._handle(tx, counterparty, key, body, message))
+        self._delivered(counterparty.name)
+        return message.header.message_id
+
+    def _read(self, counterparty: Counterparty, key: str, body: bytes) -> BusinessMessage:
+        message = read(body, self._schemas)
+        for field, stated, expected in (
+            ("AppHdr/Fr", message.header.sender, counterparty.bic), ("AppHdr/To", message.header.receiver, self._bank.bic),
+            ("AppHdr/BizMsgIdr", message.header.message_id, key),
+        ):  # fmt: skip
+            if stated != expected:
+                rule = "IDEMPOTENCY_KEY_MATCH" if expected is key else "PARTY_MATCH"
+                raise CheckError(field, rule, f"it says {stated}, and the connection {expected}")
+        return message
+
+    async def _handle(self, tx: Connection, counterparty: Counterparty, key: str, body: bytes, message: BusinessMessage) -> None:
+        await store.lock_names(tx, {f"message:{counterparty.name}:{key}", *_names(counterparty.name, message.request)})
+        first = await store.find_received(tx, counterparty.name, key)
+        if first is not None and first.content_sha256 != message.content_sha256:
+            raise Conflict(key)
+        repeat_of = first.message_id if first else None
+        received = await store.add_received(
+            tx, counterparty.name, key, message.header.definition, body, message.content_sha256, repeat_of=repeat_of
+        )
+        answer = await self._correspondence(tx, counterparty, received)
+        match message.request:
+            case PaymentBatch() as batch if first is None:
+                await payments.take(answer, batch, message.header.message_id)
+            case PaymentBatch() as batch:
+                await self._repeat_batch(answer, batch, message.header.message_id, first.message_id)
+            case Cancellation() as cancellation if first is None:
+                await holds.cancel(answer, cancellation)
+            case Cancellation():
+                answer.again(await store.find_replies(tx, first.message_id))
+            case StatusQuery() as query:
+                await self._tell(answer, query)
+        await answer.send()
+        log.info("received", counterparty=counterparty.name, kind=message.header.definition, message=key, repeat=first is not None)
+
+    async def _repeat_batch(self, answer: Correspondence, batch: PaymentBatch, message_id: str, first: int) -> None:
+        """What was last said about its payments; what was refused without being a payment of its own is in the first answer."""
+        own = await store.find_payments_of_messages(answer.tx, answer.counterparty.name, [message_id])
+        if len(own) < len(batch.payments):
+            answer.again((await store.find_replies(answer.tx, first))[:1])
+        await answer.say_again(own)
+
+    async def _tell(self, answer: Correspondence, query: StatusQuery) -> None:
+        known = await store.find_payments(answer.tx, [item.uetr for item in query.items if item.uetr])
+        about = [payment for payment in known.values() if payment.counterparty == answer.counterparty.name]
+        for item in query.items:
+            if item.uetr and item.uetr not in known:
+                await store.add_tombstone(answer.tx, answer.counterparty.name, item.uetr)
+                about += (await store.find_payments(answer.tx, [item.uetr])).values()
+        foreign = [item for item in query.items if item.uetr in known and known[item.uetr].counterparty != answer.counterparty.name]
+        if foreign:
+            await answer.status([Status(item, "RJCT", "AGNT", "the payment is not the sender's") for item in foreign])
+        about += await store.find_payments_of_messages(answer.tx, answer.counterparty.name, query.message_ids)
+        await answer.say_again(about, query.items)
+
+    async def release(self, counterparty: Counterparty, idempotency_key: str, uetr: UUID, key: bytes, body: bytes) -> None:
+        """Takes the key of a hold; the business answer goes to the mailbox.
+
+        Raises:
+            UnknownHold, WrongKey, Conflict: Nothing was changed.
+        """
+        await self._database.run(lambda tx: self._release(tx, counterparty, idempotency_key, uetr, key, body))
+        self._delivered(counterparty.name)
+
+    async def _release(
+        self, tx: Connection, counterparty: Counterparty, idempotency_key: str, uetr: UUID, key: bytes, body: bytes
+    ) -> None:  # fmt: skip
+        await store.lock_names(tx, {f"message:{counterparty.name}:{idempotency_key}", f"uetr:{uetr}"})
+        content = hashlib.sha256(f"{RELEASE}:{uetr}:".encode() + key).digest()
+        first = await store.find_received(tx, counterparty.name, idempotency_key)
+        if first is not None and first.content_sha256 != content:
+            raise Conflict(idempotency_key)
+        payment = (await store.find_payments(tx, [uetr])).get(uetr)
+        if payment is None or payment.counterparty != counterparty.name or payment.hold_lock is None:
+            raise UnknownHold(str(uetr))
+        if hashlib.sha256(key).digest() != payment.hold_lock:
+            raise WrongKey(str(uetr))
+        repeat_of = first.message_id if first else None
+        received = await store.add_received(tx, counterparty.name, idempotency_key, RELEASE, body, content, repeat_of=repeat_of)
+        answer = await self._correspondence(tx, counterparty, received)
+        await holds.release(answer, payment, key)
+        await answer.send()
+        log.info("release", counterparty=counterparty.name, uetr=str(uetr), state=payment.state, repeat=first is not None)
+
+    async def expire_due(self) -> int:
+        """Ends holds whose time is over; returns how many."""
+        async with self._database.transaction() as tx:
+            due = await store.due_holds(tx, DUE_MAX)
+        for uetr in due:
+            expired = await self._database.run(lambda tx, uetr=uetr: self._expire(tx, uetr))  # type: ignore[misc]
+            if expired is not None:
+                self._delivered(expired.counterparty)
+        return len(due)
+
+    async def _expire(self, tx: Connection, uetr: UUID) -> Payment | None:
+        await store.lock_names(tx, {f"uetr:{uetr}"})
+        payment = (await store.find_payments(tx, [uetr]))[uetr]
+        counterparty = self._counterparties.get(payment.counterparty)
+        if payment.state is not PaymentState.HELD or counterparty is None:
+            return None
+        answer = await self._correspondence(tx, counterparty, None)
+        await holds.expire(answer, payment)
+        await answer.send()
+        log.info("hold expired", uetr=str(uetr))
+        return payment
+
+    async def deliver_due(self) -> int:
+        """Puts late messages whose time has come into their mailboxes; returns how many."""
+        async with self._database.transaction() as tx:
+            due = await store.take_deferred(tx, DUE_MAX)
+            for counterparty in sorted({name for name, _ in due}):
+                await store.put(tx, counterparty, [message for name, message in due if name == counterparty])
+        for counterparty in {name for name, _ in due}:
+            self._delivered(counterparty)
+        return len(due)
+
+    async def seconds_to_next(self) -> float | None:
+        """How long nothing becomes due; None if nothing will."""
+        async with self._database.transaction() as tx:
+            return await store.seconds_to_next(tx)
+
+    async def _correspondence(self, tx: Connection, counterparty: Counterparty, received: int | None) -> Correspondence:
+        now: datetime = await store.now(tx)
+        return Correspondence(tx, self._bank, counterparty, self._schemas, await store.mischief(tx), now, received)
+
+
+def _names(counterparty: str, request: Request) -> set[str]:
+    """What nobody else may work on meanwhile."""
+    match request:
+        case PaymentBatch(payments=orders):
+            instructions = {f"instruction:{counterparty}:{order.instruction_id}" for order in orders if order.instruction_id}
+            return instructions | {f"uetr:{order.uetr}" for order in orders}
+        case Cancellation(items=items):
+            return {f"uetr:{item.uetr}" for item in items}
+        case StatusQuery(items=originals):
+            return {f"uetr:{original.uetr}" for original in originals}

@@ -1,0 +1,109 @@
+"""What ends a hold: a release with the right key, a cancellation, its expiry. Each under the lock of the payment's UETR."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bank_simulator import store
+from bank_simulator.correspondence import Correspondence, booked_entries, booking_reference
+from bank_simulator.domain import Cancellation, CancellationItem, Payment, PaymentState, Resolved, Status
+from bank_simulator.misbehaviour import Kind, Subject
+
+
+def hold_account(currency: str) -> str:
+    """The bank's account for held money in a currency. The name sorts last, so that it is locked last: everybody needs it."""
+    return f"~hold:{currency}"
+
+
+async def release(desk: Correspondence, payment: Payment, key: bytes) -> None:
+    """Settles a held payment, whose lock the key opens; what no longer is held gets its last answer again."""
+    if payment.state is not PaymentState.HELD:
+        await desk.say_again([payment])
+        return
+    assert payment.hold_until is not None
+    if payment.hold_until <= desk.now:
+        await expire(desk, payment)
+        return
+    subject = _subject(payment)
+    kinds = {Kind.REFUSE, Kind.BOOK_WITHOUT_STATUS, Kind.STATUS_WITHOUT_BOOKING}
+    script = desk.mischief.take(kinds, subject, stage="release")
+    if script is not None and script.kind is Kind.REFUSE:
+        await _end(desk, payment, PaymentState.REJECTED, script.reason, "refused by the bank")
+    elif script is not None and script.kind is Kind.STATUS_WITHOUT_BOOKING:
+        await desk.status([Status(payment.original, "ACSC", key=key)])
+    else:
+        await _settle(desk, payment, key, silent=script is not None)
+
+
+async def _settle(desk: Correspondence, payment: Payment, key: bytes, *, silent: bool) -> None:
+    reference = f"settle:{payment.uetr}"
+    held = hold_account(payment.currency)
+    posted = await store.post(
+        desk.tx, [store.Item(reference, "SETTLE", payment.uetr, held, payment.credited_account, payment.amount)]
+    )
+    await store.close_hold(desk.tx, payment.uetr, PaymentState.SETTLED, key=key)
+    status = Status(payment.original, "ACSC", servicer_reference=booking_reference(posted[reference], "D"), key=key)
+    said = await desk.status([status], silent=silent)
+    entries = booked_entries(
+        payment.original, payment.debtor_account, payment.credited_account, payment.amount, payment.currency, payment.scale, posted[reference]
+    )
+    booked = await desk.booking(entries, payment.uetr, payment.debtor_account)
+    await store.set_messages(desk.tx, payment.uetr, status=said, code="ACSC", booking=booked)
+    await desk.contradict(status, payment.debtor_account, "release")
+
+
+async def expire(desk: Correspondence, payment: Payment) -> None:
+    """The hold's time is over: the money goes back, and the sender is told."""
+    await _end(desk, payment, PaymentState.EXPIRED, "AB03", "the hold expired")
+
+
+async def _end(desk: Correspondence, payment: Payment, state: PaymentState, reason: str, text: str) -> None:
+    await store.post(desk.tx, [_back(payment)])
+    await store.close_hold(desk.tx, payment.uetr, state, reason=reason)
+    await desk.remember(payment.uetr, await desk.status([Status(payment.original, "RJCT", reason, text)]), "RJCT")
+
+
+async def cancel(desk: Correspondence, request: Cancellation) -> None:
+    """Cancels what is held; a payment that never came is given a tombstone, so that it cannot come later."""
+    known = await store.find_payments(desk.tx, [item.uetr for item in request.items])
+    resolved = [await _resolve(desk, item, known.get(item.uetr)) for item in request.items]
+    held = [known[item.item.uetr] for item in resolved if item.accepted and known[item.item.uetr].state is PaymentState.HELD]
+    await store.post(desk.tx, [_back(payment) for payment in held])
+    for payment in held:
+        await store.close_hold(desk.tx, payment.uetr, PaymentState.CANCELLED)
+    await desk.resolution(request.case_id, resolved)
+
+
+async def _resolve(desk: Correspondence, item: CancellationItem, payment: Payment | None) -> Resolved:
+    if payment is None:
+        await store.add_tombstone(desk.tx, desk.counterparty.name, item.uetr)
+        return Resolved(item, accepted=False, reason="NOOR", text="never received, and not taken any more")
+    item = replace(item, original=payment.original if payment.original.end_to_end_id else item.original)
+    if payment.counterparty != desk.counterparty.name:
+        return Resolved(item, accepted=False, reason="AGNT", text="the payment is not the sender's")
+    if item.amount is not None and payment.amount and item.amount != (payment.amount, payment.currency):
+        return Resolved(item, accepted=False, reason="NARR", text="the amount differs from the payment's")
+    match payment.state:
+        case PaymentState.HELD:
+            script = desk.mischief.take({Kind.REFUSE}, _subject(payment), stage="cancellation")
+            if script is not None:
+                return Resolved(item, accepted=False, reason=script.reason, text="refused by the bank")
+            return Resolved(item, accepted=True)
+        case PaymentState.CANCELLED:
+            return Resolved(item, accepted=True)
+        case PaymentState.SETTLED:
+            return Resolved(item, accepted=False, reason="ARDT", text="already settled")
+        case PaymentState.TOMBSTONED:
+            return Resolved(item, accepted=False, reason="NOOR", text="never received, and not taken any more")
+        case _:
+            return Resolved(item, accepted=False, reason="ARJT", text="already rejected")
+
+
+def _back(payment: Payment) -> store.Item:
+    """The posting that gives held money back."""
+    held = hold_account(payment.currency)
+    return store.Item(f"release:{payment.uetr}", "RELEASE", payment.uetr, held, payment.debtor_account, payment.amount)
+
+
+def _subject(payment: Payment) -> Subject:
+    return Subject(frozenset([payment.uetr]), frozenset([payment.debtor_account]))

@@ -1,0 +1,150 @@
+"""A pacs.008: each of its payments is judged by itself; what is taken is held, or settled at once if it has no lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from bank_simulator import store
+from bank_simulator.correspondence import Correspondence, booked_entries, booking_reference, hold_reference
+from bank_simulator.domain import Account, Original, Payment, PaymentBatch, PaymentOrder, PaymentState, Status
+from bank_simulator.holds import hold_account
+from bank_simulator.judgement import Circumstances, Taken, Turned, is_here, judge
+from bank_simulator.misbehaviour import Kind, Subject
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A payment that is new to the bank, and what it decided."""
+
+    order: PaymentOrder
+    verdict: Taken | Turned
+    hold_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What the books and the register of payments say about a batch."""
+
+    accounts: Mapping[str, Account]
+    vostros: Mapping[tuple[str, str], str]
+    used_instructions: set[str]
+
+
+async def take(desk: Correspondence, batch: PaymentBatch, message_id: str) -> None:
+    """Judges, books and answers a batch."""
+    known = await store.find_payments(desk.tx, [order.uetr for order in batch.payments])
+    fresh = [order for order in batch.payments if order.uetr not in known]
+    judged = _judge(desk, fresh, await _look_around(desk, fresh))
+    posted = await store.post(desk.tx, [_posting(each, each.verdict) for each in judged if isinstance(each.verdict, Taken)])
+    statuses = {each.order.uetr: _status(each, message_id, posted) for each in judged}
+    for order in batch.payments:
+        if order.uetr in known:
+            statuses[order.uetr] = _status_of_known(desk, order, known[order.uetr], message_id)
+    said = await desk.status([statuses[order.uetr] for order in batch.payments], whole_message=message_id)
+    for each in judged:
+        await _keep(desk, each, statuses[each.order.uetr], message_id, said, posted)
+
+
+async def _look_around(desk: Correspondence, orders: list[PaymentOrder]) -> _Surroundings:
+    banks = {(order.creditor_agent or "")[:8] for order in orders if not is_here(desk.bank, order.creditor_agent)}
+    vostros = await store.vostro_accounts(desk.tx, banks) if banks else {}
+    credited = {order.uetr: _credited(desk, order, vostros) or "" for order in orders}
+    # A hold takes from the debtor alone; an ordinary payment books on both accounts, which are locked together, in one order.
+    booked = [order.debtor_account for order in orders] + [credited[order.uetr] for order in orders if order.lock is None]
+    accounts = await store.accounts(desk.tx, booked, lock=True)
+    others = await store.accounts(desk.tx, [account for account in credited.values() if account not in accounts], lock=False)
+    instructions = [order.instruction_id for order in orders if order.instruction_id]
+    used = await store.find_used_instructions(desk.tx, desk.counterparty.name, instructions)
+    return _Surroundings(accounts | others, vostros, used)
+
+
+def _credited(desk: Correspondence, order: PaymentOrder, vostros: Mapping[tuple[str, str], str]) -> str | None:
+    if is_here(desk.bank, order.creditor_agent):
+        return order.creditor_account
+    return vostros.get(((order.creditor_agent or "")[:8], order.currency))
+
+
+def _judge(desk: Correspondence, orders: list[PaymentOrder], around: _Surroundings) -> list[_Judged]:
+    available = {account.account_id: account.available for account in around.accounts.values()}
+    judged = []
+    for order in orders:
+        circumstances = Circumstances(
+            debtor=around.accounts.get(order.debtor_account),
+            credited=around.accounts.get(_credited(desk, order, around.vostros) or ""),
+            agent_known=any(bank == (order.creditor_agent or "")[:8] for bank, _ in around.vostros),
+            instruction_used=order.instruction_id in around.used_instructions,
+            available=available.get(order.debtor_account, 0), now=desk.now,
+        )  # fmt: skip
+        verdict = judge(order, circumstances, desk.bank, desk.counterparty)
+        subject = Subject(frozenset([order.uetr]), frozenset([order.debtor_account]))
+        if isinstance(verdict, Taken) and (refusal := desk.mischief.take({Kind.REFUSE}, subject, stage="payment")):
+            verdict = Turned(refusal.reason, "refused by the bank")
+        hold_until = order.expires_at if order.lock else None
+        if isinstance(verdict, Taken):
+            available[order.debtor_account] -= order.amount
+            if hold_until and (early := desk.mischief.take({Kind.EXPIRE_EARLY}, subject)):
+                hold_until = desk.now + timedelta(milliseconds=early.delay_ms)
+        judged.append(_Judged(order, verdict, hold_until))
+    return judged
+
+
+def _posting(judged: _Judged, verdict: Taken) -> store.Item:
+    order = judged.order
+    if order.lock is not None:
+        held = hold_account(order.currency)
+        return store.Item(f"hold:{order.uetr}", "HOLD", order.uetr, order.debtor_account, held, order.amount)
+    return store.Item(f"pay:{order.uetr}", "PAYMENT", order.uetr, order.debtor_account, verdict.credited_account, order.amount)
+
+
+def _original(order: PaymentOrder, message_id: str) -> Original:
+    return Original(message_id, order.instruction_id, order.end_to_end_id, order.transaction_id, order.uetr)
+
+
+def _status(judged: _Judged, message_id: str, posted: Mapping[str, store.Posted]) -> Status:
+    original = _original(judged.order, message_id)
+    if isinstance(judged.verdict, Turned):
+        return Status(original, "RJCT", judged.verdict.reason, judged.verdict.text)
+    if judged.order.lock is not None:
+        return Status(original, "ACFW", servicer_reference=hold_reference(posted[f"hold:{judged.order.uetr}"]))
+    return Status(original, "ACSC", servicer_reference=booking_reference(posted[f"pay:{judged.order.uetr}"], "D"))
+
+
+def _status_of_known(desk: Correspondence, order: PaymentOrder, payment: Payment, message_id: str) -> Status:
+    """A UETR that is known already: the same payment gets the status that it has, another one is refused. Nothing changes."""
+    original = _original(order, message_id)
+    if payment.counterparty != desk.counterparty.name or payment.content_sha256 not in (None, order.content_sha256):
+        return Status(original, "RJCT", "DU03", "another payment has this UETR")
+    match payment.state:
+        case PaymentState.HELD:
+            return Status(original, "ACFW")
+        case PaymentState.SETTLED:
+            return Status(original, "ACSC", key=payment.hold_key)
+        case PaymentState.TOMBSTONED:
+            return Status(original, "RJCT", "TM01", "cancelled or asked about before it came")
+        case PaymentState.CANCELLED:
+            return Status(original, "RJCT", "DS02", "cancelled by the sender")
+        case _:
+            return Status(original, "RJCT", payment.reason, "as said before")
+
+
+async def _keep(
+    desk: Correspondence, judged: _Judged, status: Status, message_id: str, said: int, posted: Mapping[str, store.Posted]
+) -> None:  # fmt: skip
+    order, verdict = judged.order, judged.verdict
+    state, credited, booked, reason = PaymentState.REJECTED, None, None, status.reason
+    if isinstance(verdict, Taken):
+        credited = verdict.credited_account
+        state = PaymentState.HELD if order.lock else PaymentState.SETTLED
+        if state is PaymentState.SETTLED:
+            entries = booked_entries(
+                status.original, order.debtor_account, credited, order.amount, order.currency, order.scale, posted[f"pay:{order.uetr}"]
+            )
+            booked = await desk.booking(entries, order.uetr, order.debtor_account)
+    await store.add_payment(
+        desk.tx, desk.counterparty.name, message_id, order, state, reason=reason, credited_account=credited,
+        hold_until=judged.hold_until, status_message=said, status_code=status.code, booking_message=booked,
+    )  # fmt: skip
+    if isinstance(verdict, Taken):
+        await desk.contradict(status, order.debtor_account, "payment" if order.lock else "release")

@@ -1,0 +1,198 @@
+"""The rail: HTTPS with client certificates. Converts between requests and the desk; holds no rules of the business.
+
+    POST /rail/v1/messages                 202 {"accepted": true, "message_id"}, 400 not valid, 409 key reused, 413 too large
+    GET  /rail/v1/mailbox                  ?after=CURSOR&wait=SECONDS&limit=N -> {"messages": [{"cursor", "sha256", "body_base64"}]}
+    POST /rail/v1/mailbox/ack              {"upto": CURSOR}
+    POST /rail/v1/holds/{uetr}/release     {"key": "64 upper-case hex digits"}; 202, 404 no such hold, 422 wrong key
+
+Every refusal is {"error", "field", "rule"}.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from aiohttp import web
+
+from bank_simulator.checks import CheckError
+from bank_simulator.desk import Conflict, Desk, UnknownHold, WrongKey
+from bank_simulator.iso20022.parser import MESSAGE_BYTES_MAX
+from bank_simulator.mailbox import Mailboxes, UnknownCursor
+from bank_simulator.settings import BankSeed, Counterparty, RailSettings
+
+WAIT_SECONDS_MAX: Final = 20.0
+ITEMS_MAX: Final = 500
+ITEMS_DEFAULT: Final = 100
+CURSOR_MAX: Final = 2**63 - 1
+
+_KEY = re.compile(r"[0-9A-F]{64}")
+_UETR = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+log = structlog.get_logger()
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, field: str, rule: str, error: str) -> None:
+        super().__init__(error)
+        self.status, self.field, self.rule = status, field, rule
+
+
+def tls_context(settings: RailSettings) -> ssl.SSLContext:
+    """A server that asks every client for a certificate of the given authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(settings.ca_file)
+    context.load_cert_chain(settings.certificate_file, settings.key_file)
+    return context
+
+
+class Rail:
+    """The rail's handlers."""
+
+    def __init__(self, desk: Desk, mailboxes: Mailboxes, bank: BankSeed) -> None:
+        self._desk = desk
+        self._mailboxes = mailboxes
+        self._identities = {identity: counterparty for counterparty in bank.counterparties for identity in counterparty.identities}
+
+    def application(self) -> web.Application:
+        """The rail as an application."""
+        application = web.Application(client_max_size=MESSAGE_BYTES_MAX, middlewares=[_refusals])
+        application.router.add_post("/rail/v1/messages", self._message)
+        application.router.add_get("/rail/v1/mailbox", self._mailbox)
+        application.router.add_post("/rail/v1/mailbox/ack", self._acknowledge)
+        application.router.add_post("/rail/v1/holds/{uetr}/release", self._release)
+        return application
+
+    async def _message(self, request: web.Request) -> web.Response:
+        counterparty = self._counterparty(request)
+        if request.content_type != "application/xml":
+            raise _Refused(415, "Content-Type", "XML", "a message is application/xml")
+        key = _idempotency_key(request)
+        message_id = await self._desk.receive(counterparty, key, await request.read())
+        return web.json_response({"accepted": True, "message_id": message_id}, status=202)
+
+    async def _mailbox(self, request: web.Request) -> web.Response:
+        counterparty = self._counterparty(request)
+        unknown = set(request.query) - {"after", "wait", "limit"}
+        if unknown:
+            raise _Refused(400, min(unknown), "KNOWN_FIELD", "there is no such parameter")
+        after = _number(request, "after", None, 0, CURSOR_MAX)
+        limit = _number(request, "limit", ITEMS_DEFAULT, 1, ITEMS_MAX)
+        wait = _seconds(request)
+        items = await self._mailboxes.read(counterparty.name, after, limit or ITEMS_DEFAULT, wait)
+        messages = [
+            {"cursor": item.cursor, "sha256": item.sha256.hex(), "body_base64": base64.b64encode(item.body).decode()} for item in items
+        ]
+        return web.json_response({"messages": messages})
+
+    async def _acknowledge(self, request: web.Request) -> web.Response:
+        counterparty = self._counterparty(request)
+        content = await _json(request, {"upto"})
+        upto = content["upto"]
+        if not isinstance(upto, int) or isinstance(upto, bool) or not 0 <= upto <= CURSOR_MAX:
+            raise _Refused(400, "upto", "CURSOR", "a cursor is a number that the mailbox gave")
+        try:
+            await self._mailboxes.acknowledge(counterparty.name, upto)
+        except UnknownCursor:
+            raise _Refused(400, "upto", "CURSOR", "the mailbox has not got so far") from None
+        return web.json_response({"acknowledged": upto})
+
+    async def _release(self, request: web.Request) -> web.Response:
+        counterparty = self._counterparty(request)
+        idempotency_key, uetr = _idempotency_key(request), request.match_info["uetr"]
+        if not _UETR.fullmatch(uetr):
+            raise _Refused(400, "uetr", "UETR", "a UETR is a version 4 UUID in lower case")
+        key = (await _json(request, {"key"}))["key"]
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
+            raise _Refused(400, "key", "KEY", "a key is 64 upper-case hexadecimal digits")
+        try:
+            await self._desk.release(counterparty, idempotency_key, UUID(uetr), bytes.fromhex(key), await request.read())
+        except UnknownHold:
+            raise _Refused(404, "uetr", "KNOWN_HOLD", "there is no conditional payment with this UETR") from None
+        except WrongKey:
+            raise _Refused(422, "key", "LOCK", "the key does not open the payment's lock") from None
+        return web.json_response({"accepted": True, "uetr": uetr}, status=202)
+
+    def _counterparty(self, request: web.Request) -> Counterparty:
+        transport = request.transport
+        connection: ssl.SSLObject | None = transport.get_extra_info("ssl_object") if transport else None
+        certificate: Any = connection.getpeercert() if connection else None
+        for identity in identities(certificate or {}):
+            if identity in self._identities:
+                return self._identities[identity]
+        log.warning("unknown identity")
+        raise _Refused(403, "certificate", "KNOWN_IDENTITY", "the certificate names no counterparty of this bank")
+
+
+def identities(certificate: dict[str, Any]) -> list[str]:
+    """The names in a client's certificate: alternative names first, the common name last."""
+    names = [value for kind, value in certificate.get("subjectAltName", ()) if kind in {"URI", "DNS"}]
+    return names + [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+
+
+@web.middleware
+async def _refusals(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+    """Every error as JSON with field and rule; the text of an unexpected one goes to the log alone."""
+    try:
+        return await handler(request)
+    except _Refused as refused:
+        return _refusal(refused.status, refused.field, refused.rule, str(refused))
+    except CheckError as error:
+        return _refusal(400, error.field, error.rule, str(error))
+    except Conflict:
+        return _refusal(409, "Idempotency-Key", "SAME_CONTENT", "the key was used for other content")
+    except web.HTTPRequestEntityTooLarge:
+        return _refusal(413, "BusinessMessage", "SIZE", f"a message has {MESSAGE_BYTES_MAX} bytes at most")
+    except web.HTTPException as error:
+        return _refusal(error.status, "request", "HTTP", error.reason)
+    except ConnectionResetError:
+        raise
+    except Exception:
+        log.exception("rail", path=request.path)
+        return _refusal(500, "request", "INTERNAL", "the bank failed; nothing was done")
+
+
+def _refusal(status: int, field: str, rule: str, error: str) -> web.Response:
+    return web.json_response({"error": error, "field": field, "rule": rule}, status=status)
+
+
+def _idempotency_key(request: web.Request) -> str:
+    key = request.headers.get("Idempotency-Key", "")
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise _Refused(400, "Idempotency-Key", "REQUIRED", "every request that changes something has a key of 1 to 128 visible characters")
+    return key
+
+
+async def _json(request: web.Request, fields: set[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise _Refused(400, "body", "JSON", "the body is no JSON") from None
+    if not isinstance(content, dict) or set(content) != fields:
+        raise _Refused(400, "body", "FIELDS", f"the body has exactly these fields: {', '.join(sorted(fields))}")
+    return content
+
+
+def _number(request: web.Request, name: str, default: int | None, least: int, most: int) -> int | None:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,19}", text) or not least <= int(text) <= most:
+        raise _Refused(400, name, "RANGE", f"it is a number from {least} to {most}")
+    return int(text)
+
+
+def _seconds(request: web.Request) -> float:
+    text = request.query.get("wait", "0")
+    if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?", text) or float(text) > WAIT_SECONDS_MAX:
+        raise _Refused(400, "wait", "RANGE", f"it is a number of seconds up to {WAIT_SECONDS_MAX:.0f}")
+    return float(text)

@@ -1,0 +1,115 @@
+"""The HTTP rail: mutual TLS, idempotency keys, a mailbox with acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import ssl
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import aiohttp
+
+from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, TurnedDown
+from lockstep_kit.rpc import TlsSettings
+
+REQUEST_SECONDS_MAX: Final = 10.0
+DELIVERIES_MAX: Final = 100
+#: Statuses that say that the same request would be turned down again.
+_FINAL: Final = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
+
+
+class HttpRail:
+    """One bank's HTTPS interface."""
+
+    def __init__(self, url: str, tls: TlsSettings) -> None:
+        self._url = url.rstrip("/")
+        context = ssl.create_default_context(cafile=str(tls.ca_file))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(tls.certificate_file, tls.key_file)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=context, limit=16),
+            timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX),
+            raise_for_status=False,
+        )
+
+    async def send(self, octets: bytes, idempotency_key: str) -> Handover:
+        """POST /rail/v1/messages."""
+        headers = {"Content-Type": "application/xml", "Idempotency-Key": idempotency_key}
+        return await self._hand_over("/rail/v1/messages", headers, data=octets)
+
+    async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
+        """POST /rail/v1/holds/{uetr}/release."""
+        return await self._hand_over(
+            f"/rail/v1/holds/{uetr}/release", {"Idempotency-Key": idempotency_key}, json={"key": key.hex().upper()}
+        )
+
+    async def _hand_over(self, path: str, headers: dict[str, str], **body: Any) -> Handover:
+        try:
+            async with self._session.post(self._url + path, headers=headers, **body) as response:
+                if response.status == HTTPStatus.ACCEPTED:
+                    return Accepted()
+                told = await _json(response)
+                if response.status in _FINAL:
+                    rule = str(told.get("rule") or told.get("error") or response.reason)
+                    return TurnedDown(str(response.status), str(told.get("field", "")), rule)
+                return NoAnswer(f"HTTP {response.status}")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return NoAnswer(f"{type(error).__name__}: {error}")
+
+    async def receive(self, after: int, wait_seconds: float) -> Sequence[Delivery]:
+        """GET /rail/v1/mailbox."""
+        query = {"after": str(after), "wait": str(int(wait_seconds)), "limit": str(DELIVERIES_MAX)}
+        limit = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX + wait_seconds)
+        try:
+            async with self._session.get(f"{self._url}/rail/v1/mailbox", params=query, timeout=limit) as response:
+                if response.status != HTTPStatus.OK:
+                    raise MailboxUnavailable(f"HTTP {response.status}")
+                told = await _json(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise MailboxUnavailable(f"{type(error).__name__}: {error}") from error
+        return [_delivery(each) for each in told.get("messages", ())]
+
+    async def acknowledge(self, upto: int) -> None:
+        """POST /rail/v1/mailbox/ack."""
+        try:
+            async with self._session.post(f"{self._url}/rail/v1/mailbox/ack", json={"upto": upto}) as response:
+                if response.status >= HTTPStatus.BAD_REQUEST:
+                    raise MailboxUnavailable(f"HTTP {response.status}")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise MailboxUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        """Close connections, and let TLS say goodbye."""
+        await self._session.close()
+        await asyncio.sleep(0)
+
+
+async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    try:
+        found = await response.json(content_type=None)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _delivery(told: dict[str, Any]) -> Delivery:
+    try:
+        octets = base64.b64decode(told["body_base64"], validate=True)
+        cursor, digest = int(told["cursor"]), str(told["sha256"])
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise MailboxUnavailable("a delivery is not in the rail's form") from error
+    if hashlib.sha256(octets).hexdigest() != digest.lower():
+        raise MailboxUnavailable(f"delivery {cursor} is damaged")
+    return Delivery(cursor, octets)

@@ -1,0 +1,56 @@
+"""XML from outside, parsed so that nothing but elements, attributes and text can come of it.
+
+Entities, document types, comments and processing instructions are refused outright: a comment inside an amount would cut it short in a parser that keeps
+it, and an entity would split it in one that does not resolve it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lxml import etree
+
+from lockstep_kit.fields import FieldInvalid, require
+
+OCTETS_MAX: Final = 1 << 20
+ELEMENTS_MAX: Final = 50_000
+ATTRIBUTES_MAX: Final = 64
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+def parse(octets: bytes) -> etree._Element:
+    """The root of a document.
+
+    Raises:
+        FieldInvalid: too large, not UTF-8, not well-formed, or with something that no payment message needs.
+    """
+    require(len(octets) <= OCTETS_MAX, "message", f"must have at most {OCTETS_MAX} octets")
+    text = octets.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        head = text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FieldInvalid("message", "must be UTF-8") from error
+    require("\x00" not in head, "message", "must be UTF-8")
+    require("<!" not in head, "message", "must hold no document type, comment or CDATA section")
+    require("<?" not in head.removeprefix("<?xml"), "message", "must hold no processing instruction")
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        attribute_defaults=False,
+        huge_tree=False,
+        recover=False,
+        remove_comments=True,
+        remove_pis=True,
+        encoding="utf-8",
+    )
+    try:
+        root = etree.fromstring(text, parser)
+    except etree.XMLSyntaxError as error:
+        raise FieldInvalid("message", f"must be well-formed XML: {error.msg}") from error
+    require(not root.getroottree().docinfo.doctype, "message", "must hold no document type")
+    for count, element in enumerate(root.iter(), 1):
+        require(count <= ELEMENTS_MAX, "message", f"must have at most {ELEMENTS_MAX} elements")
+        require(len(element.attrib) <= ATTRIBUTES_MAX, "message", f"must have at most {ATTRIBUTES_MAX} attributes on an element")
+    return root

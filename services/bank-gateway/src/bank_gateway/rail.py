@@ -1,0 +1,81 @@
+"""What a rail to a bank must do. A rail carries octets; it knows nothing of what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The bank has it durably. What it makes of it arrives in the mailbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedDown:
+    """The bank did not take it, and never will: the same again would be turned down again."""
+
+    #: HTTP status or the like.
+    status: str
+    #: Field that the bank names, or "".
+    field: str
+    #: Rule that the bank names.
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """Nobody knows whether the bank has it."""
+
+    #: What went wrong.
+    why: str
+
+
+Handover: TypeAlias = Accepted | TurnedDown | NoAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message in our mailbox."""
+
+    #: Its place; ascending.
+    cursor: int
+    #: The octets.
+    octets: bytes
+
+
+class MailboxUnavailable(Exception):
+    """The mailbox could not be read, or what came is damaged; nothing was acknowledged."""
+
+
+class Rail(Protocol):
+    """A way to one bank. Nothing is tried again by the rail itself."""
+
+    async def send(self, octets: bytes, idempotency_key: str) -> Handover:
+        """Hand over a message."""
+        ...
+
+    async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
+        """Show the key that releases a hold."""
+        ...
+
+    async def receive(self, after: int, wait_seconds: float) -> Sequence[Delivery]:
+        """Messages after a place, in order; waits for the first.
+
+        Raises:
+            MailboxUnavailable: it could not be read.
+        """
+        ...
+
+    async def acknowledge(self, upto: int) -> None:
+        """Tell the bank that everything up to a place is stored here.
+
+        Raises:
+            MailboxUnavailable: it could not be told; telling it again is fine.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...

@@ -1,0 +1,201 @@
+"""Every statement that the bank-gateway runs on its own tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from bank_gateway.operations import Known
+from lockstep_kit.db import Connection
+from lockstep_kit.ids import LegId, PlanId, sha256
+
+#: Notes a payment when its leg is first heard of; a second time changes nothing.
+INSERT_PAYMENT: Final = """
+insert into bank_payment (plan_id, leg_id, uetr, status, asked_at) values ($1, $2, $3, '{}', $4) on conflict do nothing
+"""
+
+#: A payment by its UETR, locked.
+LOCK_PAYMENT: Final = "select plan_id, leg_id, status, asked_at from bank_payment where uetr = $1 for update"
+
+#: The leg of a payment.
+LEG_OF: Final = "select plan_id, leg_id from bank_payment where uetr = $1"
+
+#: A payment of a leg.
+PAYMENT: Final = "select status, asked_at from bank_payment where plan_id = $1 and leg_id = $2"
+
+#: What is known of a payment now.
+UPDATE_PAYMENT: Final = "update bank_payment set status = $3 where plan_id = $1 and leg_id = $2"
+
+#: Keeps a message as it goes, or went, over the wire.
+INSERT_MESSAGE: Final = """
+insert into bank_message (direction, message_id, kind, uetr, octets, sha256) values ($1, $2, $3, $4, $5, $6)
+on conflict on constraint bank_message_once do nothing
+"""
+
+#: Queues something for the bank; the same again is the same.
+ENQUEUE: Final = """
+insert into bank_outbox (plan_id, leg_id, uetr, action, idempotency_key, octets, traceparent)
+values ($1, $2, $3, $4, $5, $6, $7) on conflict on constraint bank_outbox_key do nothing
+"""
+
+#: Takes what is due, oldest first, one of each payment: what comes later about a payment waits for what comes before. Tried is tried, whatever
+#: becomes of it, so it is SENT before it is sent; due_at keeps other replicas away meanwhile.
+CLAIM: Final = """
+update bank_outbox set state = 'SENT', attempts = attempts + 1, due_at = clock_timestamp() + $2
+where id in (
+    select id from bank_outbox as mine
+    where state in ('QUEUED', 'SENT') and due_at <= clock_timestamp()
+      and not exists (
+        select from bank_outbox as earlier
+        where earlier.uetr = mine.uetr and earlier.id < mine.id and earlier.state in ('QUEUED', 'SENT'))
+    order by id limit $1 for update skip locked
+)
+returning id, plan_id, leg_id, uetr, action, idempotency_key, octets, attempts, traceparent
+"""
+
+#: The bank has it.
+MARK_ACKED: Final = "update bank_outbox set state = 'ACKED' where id = $1 and state = 'SENT'"
+
+#: The bank will never take it.
+MARK_FAILED: Final = "update bank_outbox set state = 'FAILED', failure = $2 where id = $1 and state = 'SENT'"
+
+#: Nobody knows: again, later.
+RESCHEDULE: Final = "update bank_outbox set due_at = clock_timestamp() + $2 where id = $1 and state = 'SENT'"
+
+#: Place up to which the mailbox was stored.
+CURSOR: Final = "select cursor from bank_mailbox where counterparty = $1"
+
+#: Moves that place; never back.
+MOVE_CURSOR: Final = """
+insert into bank_mailbox (counterparty, cursor) values ($1, $2)
+on conflict (counterparty) do update set cursor = greatest(bank_mailbox.cursor, excluded.cursor)
+"""
+
+#: Keeps what could not be read, for a person.
+QUARANTINE: Final = """
+insert into bank_quarantine (counterparty, cursor, octets, field, rule) values ($1, $2, $3, $4, $5)
+on conflict on constraint bank_quarantine_once do nothing
+"""
+
+#: Payments whose legs owe an answer though the bank has everything that we sent, and that were not asked about lately.
+TO_INQUIRE: Final = """
+update bank_payment as payment set inquiries = inquiries + 1
+from participant_leg as leg
+where leg.plan_id = payment.plan_id and leg.leg_id = payment.leg_id
+  and leg.phase in ('PREPARING', 'COMMITTING', 'ABORTING')
+  and payment.inquiries < $2
+  and leg.phase_since + $1 * power(2, least(payment.inquiries, 10)) < clock_timestamp()
+  and not exists (
+    select from bank_outbox where bank_outbox.uetr = payment.uetr and bank_outbox.state in ('QUEUED', 'SENT'))
+returning payment.plan_id, payment.leg_id, payment.uetr, payment.inquiries
+"""
+
+
+#: The database's clock.
+NOW: Final = "select clock_timestamp()"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Something for the bank."""
+
+    #: Row.
+    id: int
+    #: Plan of the leg.
+    plan_id: PlanId
+    #: The leg.
+    leg_id: LegId
+    #: Its payment.
+    uetr: str
+    #: SEND or RELEASE.
+    action: str
+    #: Key by which the bank knows a repeat.
+    idempotency_key: str
+    #: Message, or key of the leg.
+    octets: bytes
+    #: Attempts so far, this one included.
+    attempts: int
+    #: Trace of whoever caused it.
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRow:
+    """A payment as it is kept."""
+
+    #: Plan of the leg.
+    plan_id: PlanId
+    #: The leg.
+    leg_id: LegId
+    #: What the bank has said.
+    known: Known
+    #: When it was first asked for.
+    asked_at: datetime
+
+
+async def insert_payment(tx: Connection, plan_id: PlanId, leg_id: LegId, uetr: str, asked_at: datetime) -> None:
+    """Note a payment, if it is not known."""
+    await tx.execute(INSERT_PAYMENT, plan_id, leg_id, uetr, asked_at)
+
+
+async def lock_payment(tx: Connection, uetr: str) -> PaymentRow | None:
+    """A payment by its UETR, locked; None for one that is not ours."""
+    row = await tx.fetchrow(LOCK_PAYMENT, uetr)
+    if row is None:
+        return None
+    return PaymentRow(PlanId(row["plan_id"]), LegId(row["leg_id"]), Known(**json.loads(row["status"])), row["asked_at"])
+
+
+async def leg_of(tx: Connection, uetr: str) -> tuple[PlanId, LegId] | None:
+    """The leg of a payment; None for one that is not ours."""
+    row = await tx.fetchrow(LEG_OF, uetr)
+    return None if row is None else (PlanId(row["plan_id"]), LegId(row["leg_id"]))
+
+
+async def payment(tx: Connection, plan_id: PlanId, leg_id: LegId) -> tuple[Known, datetime] | None:
+    """What is known of a leg's payment, and when it was first asked for."""
+    row = await tx.fetchrow(PAYMENT, plan_id, leg_id)
+    return None if row is None else (Known(**json.loads(row["status"])), row["asked_at"])
+
+
+async def update_payment(tx: Connection, plan_id: PlanId, leg_id: LegId, known: Known) -> None:
+    """Keep what is known of a payment."""
+    await tx.execute(UPDATE_PAYMENT, plan_id, leg_id, json.dumps(asdict(known)))
+
+
+async def keep_message(tx: Connection, direction: str, message_id: str, kind: str, uetr: str | None, octets: bytes) -> None:
+    """Keep a message byte for byte."""
+    await tx.execute(INSERT_MESSAGE, direction, message_id, kind, uetr, octets, sha256(octets))
+
+
+async def enqueue(
+    tx: Connection, leg: tuple[PlanId, LegId], uetr: str, action: str, idempotency_key: str, octets: bytes, traceparent: str | None
+) -> None:
+    """Queue something for the bank."""
+    await tx.execute(ENQUEUE, *leg, uetr, action, idempotency_key, octets, traceparent)
+
+
+async def claim(tx: Connection, limit: int, lease: timedelta) -> list[Claimed]:
+    """What is due, marked as tried."""
+    rows = await tx.fetch(CLAIM, limit, lease)
+    return sorted((Claimed(**dict(row)) for row in rows), key=lambda each: each.id)
+
+
+async def cursor(tx: Connection, counterparty: str) -> int:
+    """Place up to which the mailbox was stored."""
+    found: int | None = await tx.fetchval(CURSOR, counterparty)
+    return found or 0
+
+
+async def to_inquire(tx: Connection, after: timedelta, inquiries_max: int) -> list[tuple[PlanId, LegId, str, int]]:
+    """Payments to ask about, with the number of the question."""
+    rows = await tx.fetch(TO_INQUIRE, after, inquiries_max)
+    return [(PlanId(row["plan_id"]), LegId(row["leg_id"]), row["uetr"], row["inquiries"]) for row in rows]
+
+
+async def now(tx: Connection) -> datetime:
+    """The database's clock."""
+    moment: datetime = await tx.fetchval(NOW)
+    return moment

@@ -1,0 +1,248 @@
+"""SettlementService's messages, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from coordinator import facts
+from coordinator.dossier import Dossier, FiledTicket, LegFile
+from coordinator.model import GateRecord, LegState, Moved, State
+from coordinator.waiting import Waiting, WaitingKind
+from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2
+from lockstep.participant.v1 import leg_pb2
+from lockstep.type.v1 import signature_pb2
+from lockstep_kit import ids
+from lockstep_kit.convert import (
+    DECISIONS,
+    GATES,
+    enum_from_pb,
+    enum_to_pb,
+    gate_from_pb,
+    gate_to_pb,
+    header_from_pb,
+    header_to_pb,
+    leg_from_pb,
+    leg_to_pb,
+    outcome_to_pb,
+    time_to_pb,
+    vote_to_pb,
+)
+from lockstep_kit.fields import require, within
+from lockstep_kit.ids import LegId
+from lockstep_kit.participant.convert import PAYER_SIGNATURE_BYTES_MAX, PHASES, PLAN_OUTCOMES
+from lockstep_kit.plan import LEGS_MAX, Leg, PlanHeader
+from lockstep_kit.statements import GateSignature
+from lockstep_kit.telemetry import trace_id_of
+
+STATES: Final = {
+    settlement_pb2.PLAN_STATE_DRAFT: State.DRAFT,
+    settlement_pb2.PLAN_STATE_INITIATED: State.INITIATED,
+    settlement_pb2.PLAN_STATE_PRECONDITIONS_PENDING: State.PRECONDITIONS_PENDING,
+    settlement_pb2.PLAN_STATE_READY_FOR_PREPARE: State.READY_FOR_PREPARE,
+    settlement_pb2.PLAN_STATE_PREPARED: State.PREPARED,
+    settlement_pb2.PLAN_STATE_EXECUTING: State.EXECUTING,
+    settlement_pb2.PLAN_STATE_VALIDATING: State.VALIDATING,
+    settlement_pb2.PLAN_STATE_COMMITTED: State.COMMITTED,
+    settlement_pb2.PLAN_STATE_CLOSED: State.CLOSED,
+    settlement_pb2.PLAN_STATE_ABORTED: State.ABORTED,
+    settlement_pb2.PLAN_STATE_PARTIALLY_EXECUTED: State.PARTIALLY_EXECUTED,
+    settlement_pb2.PLAN_STATE_UNWIND_PENDING: State.UNWIND_PENDING,
+}
+WAITING_KINDS: Final = {
+    settlement_pb2.WAITING_KIND_EXECUTE: WaitingKind.EXECUTE,
+    settlement_pb2.WAITING_KIND_GATE: WaitingKind.GATE,
+    settlement_pb2.WAITING_KIND_PARTICIPANT: WaitingKind.PARTICIPANT,
+    settlement_pb2.WAITING_KIND_OPERATORS: WaitingKind.OPERATORS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A plan that a client asks for."""
+
+    #: Head.
+    header: PlanHeader
+    #: Legs in plan order.
+    legs: tuple[Leg, ...]
+    #: The maker's signature.
+    make: GateSignature
+
+
+def asked_from_pb(message: settlement_service_pb2.CreatePlanRequest) -> Asked:
+    """A plan that a client asks for, with every form rule checked.
+
+    Raises:
+        FieldInvalid: the first rule that is broken, with the field's path in the request.
+    """
+    require(message.HasField("header"), "header", "must be present")
+    require(message.HasField("make"), "make", "must be present")
+    require(1 <= len(message.legs) <= LEGS_MAX, "legs", f"must be 1 to {LEGS_MAX}")
+    with within("header"):
+        header = header_from_pb(message.header)
+    legs = []
+    for index, each in enumerate(message.legs):
+        with within(f"legs[{index}]"):
+            legs.append(leg_from_pb(each, header))
+    return Asked(header, tuple(legs), signed_from_pb(message.make, "make"))
+
+
+def signed_from_pb(message: signature_pb2.GateSignature, field: str) -> GateSignature:
+    """A person's signature in a request.
+
+    Raises:
+        FieldInvalid: a form rule is broken.
+    """
+    with within(field):
+        return gate_from_pb(message)
+
+
+def payers_from_pb(message: settlement_service_pb2.ExecutePlanRequest) -> dict[LegId, bytes]:
+    """Token payers' signatures by leg.
+
+    Raises:
+        FieldInvalid: a leg twice, or a signature of no acceptable length.
+    """
+    found: dict[LegId, bytes] = {}
+    require(len(message.payer_signatures) <= LEGS_MAX, "payer_signatures", f"must be at most {LEGS_MAX}")
+    for index, each in enumerate(message.payer_signatures):
+        field = f"payer_signatures[{index}]"
+        leg_id = ids.leg_id(each.leg_id, f"{field}.leg_id")
+        require(leg_id not in found, f"{field}.leg_id", "must name no leg twice")
+        size = len(each.signature)
+        require(1 <= size <= PAYER_SIGNATURE_BYTES_MAX, f"{field}.signature", f"must be 1 to {PAYER_SIGNATURE_BYTES_MAX} bytes")
+        found[leg_id] = each.signature
+    return found
+
+
+def states_from_pb(numbers: Sequence[settlement_pb2.PlanState.ValueType]) -> tuple[State, ...]:
+    """States to list.
+
+    Raises:
+        FieldInvalid: a value that this version does not know.
+    """
+    require(len(numbers) <= len(STATES), "states", f"must be at most {len(STATES)}")
+    return tuple(enum_from_pb(STATES, each, f"states[{index}]") for index, each in enumerate(numbers))
+
+
+def plan_to_pb(dossier: Dossier, waits: Sequence[Waiting]) -> settlement_pb2.Plan:
+    """A plan as clients see it."""
+    plan = dossier.plan
+    votes = facts.votes(plan)
+    done = all(facts.executed(each) for each in facts.settling(plan))
+    message = settlement_pb2.Plan(
+        header=header_to_pb(dossier.header),
+        legs=[leg_file_to_pb(file, facts.leg(plan, file.leg.leg_id)) for file in dossier.files],
+        plan_digest=plan.digest,
+        state=enum_to_pb(STATES, plan.state),
+        delegated_leg_id=plan.delegate,
+        reason=plan.reason,
+        reason_leg_id=plan.reason_leg,
+        reason_detail=plan.reason_detail,
+        gates=[gate_record_to_pb(each) for each in plan.gates],
+        waiting=[waiting_to_pb(each) for each in waits],
+        escalations=[ticket_to_pb(each) for each in dossier.tickets],
+        votes_digest=votes or b"",
+        evidence_digest=facts.evidence(plan) if done else b"",
+        transition_no=plan.transition_no,
+        journal_sequence=plan.journal_sequence,
+        create_time=time_to_pb(dossier.created_at),
+        update_time=time_to_pb(dossier.updated_at),
+        etag=dossier.etag,
+        trace_id=trace_id_of(dossier.traceparent),
+    )
+    if plan.decision is not None:
+        message.decision = enum_to_pb(DECISIONS, plan.decision)
+    if plan.outcome is not None:
+        message.outcome = enum_to_pb(PLAN_OUTCOMES, plan.outcome)
+    if plan.decided_at is not None:
+        message.decide_time.CopyFrom(time_to_pb(plan.decided_at))
+    return message
+
+
+def leg_file_to_pb(file: LegFile, leg: LegState) -> settlement_pb2.PlanLeg:
+    """A leg as clients see it."""
+    message = settlement_pb2.PlanLeg(leg=leg_to_pb(file.leg), lock=file.lock, participant=file.participant, trouble=leg.trouble)
+    message.phase = leg_pb2.LEG_PHASE_UNSPECIFIED if leg.phase is None else enum_to_pb(PHASES, leg.phase)
+    if leg.vote is not None:
+        message.vote.CopyFrom(vote_to_pb(leg.vote))
+    if leg.outcome is not None:
+        message.outcome.CopyFrom(outcome_to_pb(leg.outcome))
+    return message
+
+
+def gate_record_to_pb(record: GateRecord) -> settlement_pb2.GateRecord:
+    """A signed gate as clients see it."""
+    return settlement_pb2.GateRecord(
+        signature=gate_to_pb(record.signed), actor_id=record.actor, sign_time=time_to_pb(record.at)
+    )
+
+
+def waiting_to_pb(waits: Waiting) -> settlement_pb2.Waiting:
+    """Something that a plan waits for."""
+    message = settlement_pb2.Waiting(kind=enum_to_pb(WAITING_KINDS, waits.kind), leg_id=waits.leg_id, who=waits.who)
+    if waits.gate is not None:
+        message.gate = enum_to_pb(GATES, waits.gate)
+    if waits.until is not None:
+        message.until.CopyFrom(time_to_pb(waits.until))
+    return message
+
+
+def ticket_to_pb(filed: FiledTicket) -> settlement_pb2.Escalation:
+    """An escalation as clients see it."""
+    ticket = filed.ticket
+    message = settlement_pb2.Escalation(
+        escalation_id=filed.escalation_id,
+        reason=ticket.reason,
+        leg_id=ticket.leg_id,
+        detail=ticket.detail,
+        raise_time=time_to_pb(ticket.at),
+    )
+    if filed.resolved_at is not None:
+        message.resolve_time.CopyFrom(time_to_pb(filed.resolved_at))
+    return message
+
+
+def transition_to_pb(moved: Moved, at: datetime) -> settlement_pb2.Transition:
+    """A transition as clients see it."""
+    message = settlement_pb2.Transition(
+        transition_no=moved.transition_no,
+        to_state=enum_to_pb(STATES, moved.entered),
+        cause=moved.cause.value,
+        transition_time=time_to_pb(at),
+        journal_sequence=moved.journal_sequence,
+    )
+    if moved.left is not None:
+        message.from_state = enum_to_pb(STATES, moved.left)
+    if moved.decision is not None:
+        message.decision = enum_to_pb(DECISIONS, moved.decision)
+    return message
+
+
+def event_octets(plan_id: str, at: datetime, what: Moved | tuple[LegFile, LegState] | GateRecord | FiledTicket) -> bytes:
+    """A change for watchers as it is kept; its sequence is the row's."""
+    message = settlement_pb2.PlanEvent(plan_id=plan_id, event_time=time_to_pb(at))
+    match what:
+        case Moved():
+            message.transition.CopyFrom(transition_to_pb(what, at))
+        case GateRecord():
+            message.gate.CopyFrom(gate_record_to_pb(what))
+        case FiledTicket():
+            message.escalation.CopyFrom(ticket_to_pb(what))
+        case (file, leg):
+            message.leg.CopyFrom(leg_file_to_pb(file, leg))
+    return message.SerializeToString(deterministic=True)
+
+
+def event_of(octets: bytes, sequence: int) -> settlement_pb2.PlanEvent:
+    """A kept change."""
+    message = settlement_pb2.PlanEvent.FromString(octets)
+    message.sequence = sequence
+    return message
+
+
+def ends_plan(event: settlement_pb2.PlanEvent) -> bool:
+    """Whether the change is a plan's last."""
+    return event.HasField("transition") and event.transition.to_state == settlement_pb2.PLAN_STATE_CLOSED

@@ -1,0 +1,366 @@
+"""The engine: one transaction for everything that a batch of events does to its plans.
+
+Within a `Work` the plans' leases are held, so that a replica that lost them writes nothing; the plans are locked, stepped by the protocol, and saved
+with their transitions, journal events, commands, escalations and watchers' changes together. What was committed is then sent by the loops that `wake`
+names; a crash between loses nothing, since all of it is rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from coordinator import calls, protocol
+from coordinator.commands import Command, answered
+from coordinator.convert import settlement
+from coordinator.dossier import Dossier
+from coordinator.model import (
+    Abort,
+    Commit,
+    Created,
+    Effect,
+    Escalate,
+    Event,
+    GateRecord,
+    LegState,
+    Limits,
+    Moved,
+    Order,
+    Prepare,
+    Record,
+    Reverse,
+    State,
+)
+from coordinator.participants import Routes
+from coordinator.payloads import journal_event
+from coordinator.sealing import KeyBox
+from coordinator.store import outboxes, plans, requests
+from coordinator.store.plans import SealedKey
+from lockstep_kit import failpoints, leases
+from lockstep_kit.certificate import Decision
+from lockstep_kit.failpoints import failpoint
+from lockstep_kit.fence import Epoch
+from lockstep_kit.ids import Digest, LegId, PlanId
+from lockstep_kit.keys import leg_key
+from lockstep_kit.registry import Registry
+from lockstep_kit.telemetry import PLAN_IDS, current_traceparent, span
+
+if TYPE_CHECKING:
+    from lockstep_kit.db import Connection, Database
+
+_log = structlog.get_logger()
+
+#: What transactions are for; each has failpoints of its own.
+KINDS: Final = ("create", "execute", "checks", "gate", "vote", "outcome", "tick", "takeover", "decision", "close")
+
+failpoints.declare(*(f"coordinator.{kind}.{where}" for kind in KINDS for where in ("before_tx", "in_tx", "after_commit")))
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds leases: one process of one replica."""
+
+    #: Unique to the process.
+    name: str
+    #: Lives outside the database; raised by every restore.
+    generation: int
+    #: How long a lease lasts without activity.
+    lease: timedelta
+
+
+@dataclass(slots=True)
+class Wakes:
+    """Events that background loops wait for."""
+
+    #: Commands are due: one of each participant.
+    relays: dict[str, asyncio.Event]
+    #: The journal lacks events.
+    journal: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Plans are to be checked.
+    checks: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Work:
+    """One transaction over some plans. What `step` does becomes rows when the block ends."""
+
+    def __init__(self, engine: Engine, tx: Connection) -> None:
+        self.tx: Final = tx
+        self._engine = engine
+        self._before: dict[PlanId, Dossier] = {}
+        self._now: dict[PlanId, Dossier] = {}
+        self._effects: dict[PlanId, list[Effect]] = {}
+        self._epochs: dict[PlanId, Epoch] = {}
+        self._created: set[PlanId] = set()
+        self._clock: datetime | None = None
+
+    @property
+    def clock(self) -> datetime:
+        """The database's clock, as of when the first plan was read."""
+        if self._clock is None:
+            raise AssertionError("no plan was read in this transaction")
+        return self._clock
+
+    async def load(self, ids: Iterable[PlanId]) -> Mapping[PlanId, Dossier]:
+        """Plans that this replica holds from now until the transaction ends, locked. Those that another holds, or nobody knows, are left out."""
+        wanted = sorted(set(ids) - self._now.keys())
+        if wanted:
+            owner = self._engine.owner
+            epochs = await leases.acquire(self.tx, wanted, owner.name, owner.generation, owner.lease)
+            read = await plans.read(self.tx, [PlanId(each) for each in epochs], lock=True)
+            self._clock = self._clock or read.now
+            for plan_id, dossier in read.dossiers.items():
+                self._before[plan_id] = self._now[plan_id] = dossier
+                self._epochs[plan_id] = epochs[plan_id]
+                self._effects[plan_id] = []
+        return self._now
+
+    async def create(self, dossier: Dossier, key: SealedKey, make: GateRecord) -> Dossier | None:
+        """Accept a plan; None where there is one with its id already."""
+        plan_id, owner = dossier.plan_id, self._engine.owner
+        made = protocol.step(dossier.plan, Created(make), make.at, self._engine.limits)
+        after = replace(dossier, plan=made.plan)
+        epoch = Epoch(owner.generation, 1)
+        due = calls.next_due(made.plan, self._engine.limits)
+        if not await plans.insert(self.tx, after, key, epoch, due):
+            return None
+        held = await leases.acquire(self.tx, [plan_id], owner.name, owner.generation, owner.lease)
+        self._clock = make.at
+        self._before[plan_id], self._now[plan_id] = dossier, after
+        self._epochs[plan_id], self._effects[plan_id] = held[plan_id], list(made.effects)
+        self._created.add(plan_id)
+        return after
+
+    def step(self, plan_id: PlanId, event: Event) -> Dossier:
+        """Give a loaded plan an event; the plan as it is after it, and will be saved."""
+        before = self._now[plan_id]
+        stepped = protocol.step(before.plan, event, self.clock, self._engine.limits)
+        after = replace(before, plan=stepped.plan)
+        if after != before or stepped.effects:
+            self._now[plan_id] = after
+            self._effects[plan_id].extend(stepped.effects)
+        return self._now[plan_id]
+
+    def replace(self, dossier: Dossier) -> None:
+        """Note papers of a loaded plan that the caller has saved itself."""
+        self._before[dossier.plan_id] = replace(dossier, plan=self._before[dossier.plan_id].plan)
+        self._now[dossier.plan_id] = dossier
+
+    def result(self, plan_id: PlanId) -> Dossier:
+        """A plan as it will be once the transaction has committed."""
+        after = self._now[plan_id]
+        known = len(after.tickets)
+        new = plans.filed(plan_id, known, [each.ticket for each in self._effects[plan_id] if isinstance(each, Escalate)])
+        changed = plan_id not in self._created and self._changed(plan_id)
+        return replace(
+            after,
+            tickets=(*after.tickets, *new),
+            version=after.version + 1 if changed else after.version,
+            updated_at=self.clock if changed else after.updated_at,
+        )
+
+    def _changed(self, plan_id: PlanId) -> bool:
+        return self._now[plan_id].plan != self._before[plan_id].plan or bool(self._effects[plan_id])
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """What the transaction is, beyond its own kind: a decision, a closing."""
+        moves = [each for effects in self._effects.values() for each in effects if isinstance(each, Moved)]
+        decided = any(each.decision in (Decision.COMMIT, Decision.DELEGATED) and each.left is State.PREPARED for each in moves)
+        closed = any(each.entered is State.CLOSED for each in moves)
+        return (*(("decision",) if decided else ()), *(("close",) if closed else ()))
+
+    async def flush(self) -> Flushed:
+        """Write everything; what has to be woken once it is committed."""
+        changed = [plan_id for plan_id in sorted(self._now) if plan_id in self._created or self._changed(plan_id)]
+        if not changed:
+            return Flushed()
+        old = [each for each in changed if each not in self._created]
+        if old:
+            await plans.save(self.tx, [self._stepped(each) for each in old], self.clock)
+        for plan_id in self._created:
+            plan = self._now[plan_id].plan
+            await plans.insert_gates(self.tx, [(plan, 0)])
+            await plans.insert_transitions(self.tx, [(plan_id, each) for each in self._moves(plan_id)], self.clock)
+        await self._write_tickets(changed)
+        recorded = await self._write_journal(changed)
+        told = await self._write_commands(changed)
+        await outboxes.insert_events(self.tx, [each for plan_id in changed for each in self._events(plan_id)], self.clock)
+        checks = any(self._now[each].plan.state in (State.INITIATED, State.PRECONDITIONS_PENDING) for each in changed)
+        return Flushed(told, recorded, checks)
+
+    def _moves(self, plan_id: PlanId) -> tuple[Moved, ...]:
+        return tuple(each for each in self._effects[plan_id] if isinstance(each, Moved))
+
+    def _stepped(self, plan_id: PlanId) -> plans.Stepped:
+        after = self._now[plan_id].plan
+        due = calls.next_due(after, self._engine.limits)
+        return plans.Stepped(self._before[plan_id], after, self._moves(plan_id), self._epochs[plan_id], due)
+
+    def _tickets(self, plan_id: PlanId) -> Sequence[plans.FiledTicket]:
+        return self.result(plan_id).tickets[len(self._now[plan_id].tickets) :]
+
+    async def _write_tickets(self, changed: Sequence[PlanId]) -> None:
+        new = [
+            (plan_id, len(self._now[plan_id].tickets) + place, filed)
+            for plan_id in changed
+            for place, filed in enumerate(self._tickets(plan_id), start=1)
+        ]
+        await plans.insert_tickets(self.tx, new)
+        for plan_id, _, filed in new:
+            _log.warning("escalation", plan_id=plan_id, reason=filed.ticket.reason, leg_id=filed.ticket.leg_id)
+
+    async def _write_journal(self, changed: Sequence[PlanId]) -> bool:
+        events = [
+            (plan_id, journal_event(self._now[plan_id], each))
+            for plan_id in changed
+            for each in self._effects[plan_id]
+            if isinstance(each, Record)
+        ]
+        await outboxes.insert_journal(self.tx, events, self.clock, current_traceparent())
+        return bool(events)
+
+    async def _write_commands(self, changed: Sequence[PlanId]) -> frozenset[str]:
+        ended: list[tuple[PlanId, LegId, Order]] = []
+        given: list[tuple[Command, str, LegState]] = []
+        for plan_id in changed:
+            dossier = self._now[plan_id]
+            for old, leg in zip(self._before[plan_id].plan.legs, dossier.plan.legs, strict=True):
+                if old != leg and leg.order is not Order.NONE:
+                    ended.append((plan_id, leg.leg_id, Order.NONE if answered(leg) else leg.order))
+            for effect in self._effects[plan_id]:
+                command = _command(plan_id, effect)
+                if command is not None:
+                    file = dossier.files[dossier.index(command.leg_id)]
+                    given.append((command, file.participant, dossier.plan.legs[dossier.index(command.leg_id)]))
+        # The last command about a leg is the one in force.
+        last = {(command.plan_id, command.leg_id): (command, participant, leg.kind) for command, participant, leg in given}
+        await outboxes.end(self.tx, ended)
+        await outboxes.give(self.tx, list(last.values()), current_traceparent(), self.clock)
+        return frozenset(participant for _, participant, _ in given)
+
+    def _events(self, plan_id: PlanId) -> list[tuple[PlanId, bytes]]:
+        before, after = self._before[plan_id].plan, self._now[plan_id]
+        told: list[Moved | tuple[plans.LegFile, LegState] | GateRecord | plans.FiledTicket] = []
+        for old, leg, file in zip(before.legs, after.plan.legs, after.files, strict=True):
+            if (old.phase, old.vote, old.outcome, old.trouble) != (leg.phase, leg.vote, leg.outcome, leg.trouble):
+                told.append((file, leg))
+        told.extend(after.plan.gates[len(before.gates) :])
+        told.extend(self._tickets(plan_id))
+        told.extend(self._moves(plan_id))
+        return [(plan_id, settlement.event_octets(plan_id, self.clock, each)) for each in told]
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What a transaction leaves to be sent."""
+
+    #: Participants that have new commands.
+    told: frozenset[str] = frozenset()
+    #: Whether the journal lacks events.
+    recorded: bool = False
+    #: Whether plans are to be checked.
+    checks: bool = False
+
+
+def _command(plan_id: PlanId, effect: Effect) -> Command | None:
+    """The command that an effect of the protocol is."""
+    match effect:
+        case Prepare():
+            return Command(plan_id, effect.leg_id, Order.PREPARE)
+        case Commit():
+            return Command(plan_id, effect.leg_id, Order.COMMIT, not_after=effect.not_after, closing=effect.closing)
+        case Abort():
+            return Command(plan_id, effect.leg_id, Order.ABORT, closing=effect.closing, authority=effect.authority)
+        case Reverse():
+            raise AssertionError("no participant of this version reverses; lint refuses plans that would need it")
+        case _:
+            return None
+
+
+class Engine:
+    """Runs transactions over plans, and wakes the loops that go on from them."""
+
+    def __init__(
+        self, *, db: Database, owner: Owner, limits: Limits, routes: Routes, registry: Registry, box: KeyBox
+    ) -> None:
+        self.db: Final = db
+        self.owner: Final = owner
+        self.limits: Final = limits
+        self.routes: Final = routes
+        self.registry: Final = registry
+        self.box: Final = box
+        self.wakes: Final = Wakes({name: asyncio.Event() for name in routes.names})
+
+    @asynccontextmanager
+    async def work(self, kind: str) -> AsyncIterator[Work]:
+        """A transaction; it commits when the block ends, and nothing of it stays when the block raises."""
+        await failpoint(f"coordinator.{kind}.before_tx")
+        async with self.db.transaction() as tx:
+            work = Work(self, tx)
+            yield work
+            flushed = await work.flush()
+            moments = work.moments
+            for each in (kind, *moments):
+                await failpoint(f"coordinator.{each}.in_tx")
+        for each in (kind, *moments):
+            await failpoint(f"coordinator.{each}.after_commit")
+        self.wake(flushed)
+
+    def wake(self, flushed: Flushed) -> None:
+        """Have what was written sent at once."""
+        for name in flushed.told:
+            self.wakes.relays[name].set()
+        if flushed.recorded:
+            self.wakes.journal.set()
+        if flushed.checks:
+            self.wakes.checks.set()
+
+    async def apply(
+        self, kind: str, ids: Sequence[PlanId], events: Callable[[Dossier, datetime], Sequence[Event]]
+    ) -> Mapping[PlanId, Dossier]:
+        """Give plans events in one transaction; the plans that this replica holds, as they are then."""
+        with span(f"coordinator.{kind}", attributes={PLAN_IDS: list(ids)}):
+            async with self.work(kind) as work:
+                loaded = await work.load(ids)
+                for plan_id, dossier in list(loaded.items()):
+                    for event in events(dossier, work.clock):
+                        work.step(plan_id, event)
+                return {plan_id: work.result(plan_id) for plan_id in loaded}
+
+    async def read(self, ids: Iterable[PlanId]) -> Mapping[PlanId, Dossier]:
+        """Plans as they stand."""
+        async with self.db.connection() as connection:
+            return (await plans.read(connection, ids)).dossiers
+
+    async def plan_keys(self, connection: Connection, ids: Iterable[PlanId]) -> dict[PlanId, bytes]:
+        """The plans' keys, opened.
+
+        Raises:
+            KeySealed: one of them cannot be opened.
+        """
+        sealed = await plans.sealed_keys(connection, ids)
+        return {plan_id: self.box.open(plan_id, key_id, octets) for plan_id, (key_id, octets) in sealed.items()}
+
+    async def leg_keys(self, connection: Connection, dossier: Dossier) -> dict[LegId, bytes]:
+        """The settling legs' keys of one plan.
+
+        Raises:
+            KeySealed: the plan's key cannot be opened.
+        """
+        plan_key = (await self.plan_keys(connection, [dossier.plan_id]))[dossier.plan_id]
+        return {leg.leg_id: leg_key(plan_key, dossier.plan_id, leg.leg_id) for leg in dossier.legs if leg.settling}
+
+
+async def claim_request(work: Work, request_id: str, method: str, digest: Digest) -> datetime | bytes:
+    """The database's clock when the request is new; the stored answer when it was answered before.
+
+    Raises:
+        LockstepError: REQUEST_ID_REUSED.
+    """
+    return await requests.claim(work.tx, request_id, method, digest)

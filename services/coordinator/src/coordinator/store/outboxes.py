@@ -1,0 +1,377 @@
+"""What is still to be sent: commands to participants, events to the journal, changes to watchers; and what was heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import asyncpg
+
+from coordinator.commands import Command
+from coordinator.convert import stored
+from coordinator.model import EventType, Order
+from coordinator.payloads import JournalEvent
+from lockstep_kit.db import Connection
+from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.plan import LegKind
+
+#: Channel that is notified when watchers have something to read.
+EVENT_CHANNEL: Final = "plan_event"
+
+#: Gives commands; one that was given before is given anew.
+GIVE: Final = """
+insert into leg_command (plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, due_at,
+    attempts, rejections, last_rejection, answered)
+select plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, $10, 0, 0, '', false
+from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::timestamptz[], $7::bytea[], $8::bytea[], $9::text[])
+    as new (plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent)
+on conflict (plan_id, leg_id, command) do update
+set not_after = excluded.not_after, closing = excluded.closing, authority = excluded.authority, traceparent = excluded.traceparent,
+    due_at = excluded.due_at, attempts = 0, rejections = 0, last_rejection = '', answered = false
+"""
+
+#: Ends the repeating of commands that are answered or overtaken.
+END: Final = """
+update leg_command set answered = true
+from unnest($1::text[], $2::text[], $3::text[]) as ended (plan_id, leg_id, kept)
+where leg_command.plan_id = ended.plan_id and leg_command.leg_id = ended.leg_id and not leg_command.answered
+  and leg_command.command <> ended.kept
+"""
+
+#: Plans of this owner with commands to a participant that are due; closing the journal waits for what is before it.
+DUE_PLANS: Final = """
+select distinct due.plan_id from (
+    select command.plan_id from leg_command as command
+    join lease on lease.resource_id = command.plan_id and lease.owner = $2
+    left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
+    where command.participant = $1 and not command.answered and command.due_at <= clock_timestamp()
+      and (not command.behind_journal or journal.appended >= journal.recorded)
+    order by command.due_at limit $3) as due
+"""
+
+#: Those commands, locked in the order of their keys.
+LOCK_DUE: Final = """
+select command.*, leg.position from leg_command as command
+join plan_leg as leg on leg.plan_id = command.plan_id and leg.leg_id = command.leg_id
+left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
+where command.participant = $1 and command.plan_id = any($2) and not command.answered and command.due_at <= clock_timestamp()
+  and (not command.behind_journal or journal.appended >= journal.recorded)
+order by command.plan_id, leg.position limit $3 for update of command
+"""
+
+#: Notes that commands are being sent, and when each is repeated unless it is answered.
+SENT: Final = """
+update leg_command set attempts = leg_command.attempts + 1, due_at = clock_timestamp() + sent.delay
+from unnest($1::text[], $2::text[], $3::text[], $4::interval[]) as sent (plan_id, leg_id, command, delay)
+where leg_command.plan_id = sent.plan_id and leg_command.leg_id = sent.leg_id and leg_command.command = sent.command
+"""
+
+#: Notes that commands were rejected; how often by now.
+REJECTED: Final = """
+update leg_command set rejections = rejections + 1, last_rejection = told.reason
+from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as told (plan_id, leg_id, command, reason)
+where leg_command.plan_id = told.plan_id and leg_command.leg_id = told.leg_id and leg_command.command = told.command
+returning leg_command.plan_id, leg_command.leg_id, leg_command.command, leg_command.rejections
+"""
+
+#: Makes what is not answered due now.
+HASTEN: Final = "update leg_command set due_at = clock_timestamp() where plan_id = any($1) and not answered"
+
+#: Legs of plans whose commands are not answered.
+UNANSWERED: Final = """
+select plan_id, leg_id, participant from leg_command where plan_id = any($1) and not answered order by plan_id, leg_id
+"""
+
+#: Adds events for the journal.
+INSERT_JOURNAL: Final = """
+insert into journal_event (plan_id, sequence, type, actor, actor_role, event_time, payload, traceparent)
+select plan_id, sequence, type, actor, actor_role, $7, payload, $8
+from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[])
+    as new (plan_id, sequence, type, actor, actor_role, payload)
+"""
+
+#: Notes how far plans' events go.
+RECORD_PROGRESS: Final = """
+insert into journal_progress (plan_id, recorded, appended, frozen)
+select plan_id, max(sequence), 0, '' from unnest($1::text[], $2::bigint[]) as new (plan_id, sequence) group by plan_id order by plan_id
+on conflict (plan_id) do update set recorded = excluded.recorded
+"""
+
+#: Events of this owner's plans that the journal does not have yet, in order.
+PENDING_EVENTS: Final = """
+select event.* from journal_progress as progress
+join lease on lease.resource_id = progress.plan_id and lease.owner = $1
+join journal_event as event on event.plan_id = progress.plan_id and event.sequence > progress.appended
+where progress.appended < progress.recorded and progress.frozen = ''
+order by event.plan_id, event.sequence limit $2
+"""
+
+#: Events of one plan from a place on.
+EVENTS_FROM: Final = "select * from journal_event where plan_id = $1 and sequence >= $2 order by sequence limit $3"
+
+#: Notes how far the journal has plans' events.
+APPENDED: Final = """
+update journal_progress set appended = greatest(journal_progress.appended, done.sequence)
+from unnest($1::text[], $2::bigint[]) as done (plan_id, sequence) where journal_progress.plan_id = done.plan_id
+"""
+
+#: Stops a plan's events for ever: the journal has others.
+FREEZE: Final = "update journal_progress set frozen = $2 where plan_id = $1 and frozen = ''"
+
+#: Numbers changes for watchers; the counter's row is locked last in every transaction.
+INSERT_EVENTS: Final = """
+with counter as (
+    update plan_event_counter set next_sequence = next_sequence + cardinality($1::text[])
+    returning next_sequence - cardinality($1::text[]) as first)
+insert into plan_event (sequence, plan_id, event, event_at)
+select counter.first + new.place - 1, new.plan_id, new.event, $3
+from counter, unnest($1::text[], $2::bytea[]) with ordinality as new (plan_id, event, place)
+"""
+
+#: Wakes watchers once the transaction commits.
+NOTIFY: Final = f"select pg_notify('{EVENT_CHANNEL}', '')"
+
+#: Where a participant's outcome log was read to.
+READ_CURSOR: Final = "select incarnation, sequence from participant_cursor where participant = $1"
+
+#: Notes it.
+SAVE_CURSOR: Final = """
+insert into participant_cursor values ($1, $2, $3)
+on conflict (participant) do update set incarnation = excluded.incarnation, sequence = excluded.sequence
+"""
+
+#: Keeps news of plans that another replica holds.
+KEEP_NEWS: Final = """
+insert into leg_news (plan_id, leg_id, participant, revision, report)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[])
+    as new (plan_id, leg_id, participant, revision, report) order by plan_id, leg_id
+on conflict (plan_id, leg_id) do update set revision = excluded.revision, report = excluded.report
+where leg_news.revision < excluded.revision
+"""
+
+#: News of plans that this owner holds.
+TAKE_NEWS: Final = """
+select news.* from leg_news as news join lease on lease.resource_id = news.plan_id and lease.owner = $1
+order by news.plan_id, news.leg_id limit $2
+"""
+
+#: Forgets news that were taken.
+DROP_NEWS: Final = """
+delete from leg_news using unnest($1::text[], $2::text[], $3::bigint[]) as taken (plan_id, leg_id, revision)
+where leg_news.plan_id = taken.plan_id and leg_news.leg_id = taken.leg_id and leg_news.revision <= taken.revision
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptNews:
+    """A report that waits for the replica that holds its plan."""
+
+    #: Plan of the leg.
+    plan_id: PlanId
+    #: The leg.
+    leg_id: LegId
+    #: Who reported.
+    participant: str
+    #: Its revision.
+    revision: int
+    #: The report as it was received.
+    report: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEvent:
+    """An event that the journal does not have yet."""
+
+    #: Plan of the chain.
+    plan_id: PlanId
+    #: The event.
+    event: JournalEvent
+    #: When it happened.
+    event_time: datetime
+    #: W3C trace context of its cause.
+    traceparent: str | None
+
+
+async def give(
+    tx: Connection, commands: Sequence[tuple[Command, str, LegKind]], traceparent: str | None, now: datetime
+) -> None:
+    """Write commands to the outbox, with participant and kind of leg; due at once."""
+    if not commands:
+        return
+    await tx.execute(
+        GIVE,
+        [each.plan_id for each, _, _ in commands],
+        [each.leg_id for each, _, _ in commands],
+        [each.order.value for each, _, _ in commands],
+        [participant for _, participant, _ in commands],
+        [kind is LegKind.JOURNAL and each.order is not Order.PREPARE for each, _, kind in commands],
+        [each.not_after for each, _, _ in commands],
+        [stored.closing_octets(each.closing) for each, _, _ in commands],
+        [stored.authority_octets(each.authority) for each, _, _ in commands],
+        [traceparent for _ in commands],
+        now,
+    )
+
+
+async def end(tx: Connection, legs: Sequence[tuple[PlanId, LegId, Order]]) -> None:
+    """End the repeating of legs' commands, but for the one named; NONE ends all."""
+    if legs:
+        await tx.execute(
+            END, [each[0] for each in legs], [each[1] for each in legs], [each[2].value for each in legs]
+        )
+
+
+async def due_plans(connection: Connection, participant: str, owner: str, limit: int) -> list[PlanId]:
+    """Plans of this owner with commands to a participant that are due."""
+    return [PlanId(row["plan_id"]) for row in await connection.fetch(DUE_PLANS, participant, owner, limit)]
+
+
+async def lock_due(tx: Connection, participant: str, plans: Iterable[PlanId], limit: int) -> list[tuple[Command, int]]:
+    """Due commands of plans to a participant, locked, each with its leg's place."""
+    rows = await tx.fetch(LOCK_DUE, participant, sorted(plans), limit)
+    return [
+        (
+            Command(
+                plan_id=PlanId(row["plan_id"]),
+                leg_id=LegId(row["leg_id"]),
+                order=Order(row["command"]),
+                not_after=row["not_after"],
+                closing=stored.closing_of(row["closing"]),
+                authority=stored.authority_of(row["authority"]),
+                attempts=row["attempts"],
+                traceparent=row["traceparent"],
+            ),
+            row["position"],
+        )
+        for row in rows
+    ]
+
+
+async def sent(tx: Connection, commands: Sequence[Command], delays: Sequence[timedelta]) -> None:
+    """Note that commands are being sent, and when each is repeated."""
+    await tx.execute(
+        SENT,
+        [each.plan_id for each in commands],
+        [each.leg_id for each in commands],
+        [each.order.value for each in commands],
+        list(delays),
+    )
+
+
+async def rejected(connection: Connection, told: Sequence[tuple[Command, str]]) -> dict[tuple[PlanId, LegId], int]:
+    """Note that commands were rejected, with the reasons; how often each was by now."""
+    rows = await connection.fetch(
+        REJECTED,
+        [each.plan_id for each, _ in told],
+        [each.leg_id for each, _ in told],
+        [each.order.value for each, _ in told],
+        [reason for _, reason in told],
+    )
+    return {(PlanId(row["plan_id"]), LegId(row["leg_id"])): row["rejections"] for row in rows}
+
+
+async def hasten(tx: Connection, plans: Sequence[PlanId]) -> list[tuple[PlanId, LegId, str]]:
+    """Make what is not answered due now; the legs concerned, with their participants."""
+    await tx.execute(HASTEN, list(plans))
+    rows = await tx.fetch(UNANSWERED, list(plans))
+    return [(PlanId(row["plan_id"]), LegId(row["leg_id"]), row["participant"]) for row in rows]
+
+
+async def insert_journal(
+    tx: Connection, events: Sequence[tuple[PlanId, JournalEvent]], now: datetime, traceparent: str | None
+) -> None:
+    """Add events for the journal."""
+    if not events:
+        return
+    plans, sequences = [plan_id for plan_id, _ in events], [event.sequence for _, event in events]
+    await tx.execute(
+        INSERT_JOURNAL,
+        plans,
+        sequences,
+        [event.type.value for _, event in events],
+        [event.actor for _, event in events],
+        [event.actor_role for _, event in events],
+        [event.payload for _, event in events],
+        now,
+        traceparent,
+    )
+    await tx.execute(RECORD_PROGRESS, plans, sequences)
+
+
+async def insert_events(tx: Connection, events: Sequence[tuple[PlanId, bytes]], now: datetime) -> None:
+    """Add changes for watchers. The last statement of a transaction: from here on others wait for its commit."""
+    if not events:
+        return
+    await tx.execute(NOTIFY)
+    await tx.execute(INSERT_EVENTS, [plan_id for plan_id, _ in events], [event for _, event in events], now)
+
+
+async def cursor(connection: Connection, participant: str) -> tuple[str, int] | None:
+    """Incarnation and sequence that a participant's outcome log was read to."""
+    row = await connection.fetchrow(READ_CURSOR, participant)
+    return None if row is None else (row["incarnation"], row["sequence"])
+
+
+async def save_cursor(connection: Connection, participant: str, incarnation: str, sequence: int) -> None:
+    """Note where a participant's outcome log was read to."""
+    await connection.execute(SAVE_CURSOR, participant, incarnation, sequence)
+
+
+async def keep_news(tx: Connection, news: Sequence[KeptNews]) -> None:
+    """Keep reports for the replica that holds their plans."""
+    if news:
+        await tx.execute(
+            KEEP_NEWS,
+            [each.plan_id for each in news],
+            [each.leg_id for each in news],
+            [each.participant for each in news],
+            [each.revision for each in news],
+            [each.report for each in news],
+        )
+
+
+async def kept_news(connection: Connection, owner: str, limit: int) -> list[KeptNews]:
+    """Kept reports of plans that this owner holds."""
+    rows = await connection.fetch(TAKE_NEWS, owner, limit)
+    return [
+        KeptNews(PlanId(row["plan_id"]), LegId(row["leg_id"]), row["participant"], row["revision"], row["report"]) for row in rows
+    ]
+
+
+async def drop_news(tx: Connection, news: Sequence[KeptNews]) -> None:
+    """Forget reports that were taken, unless newer ones came since."""
+    if news:
+        await tx.execute(
+            DROP_NEWS,
+            [each.plan_id for each in news],
+            [each.leg_id for each in news],
+            [each.revision for each in news],
+        )
+
+
+def _pending(row: asyncpg.Record) -> PendingEvent:
+    event = JournalEvent(row["sequence"], EventType(row["type"]), row["actor"], row["actor_role"], row["payload"])
+    return PendingEvent(PlanId(row["plan_id"]), event, row["event_time"], row["traceparent"])
+
+
+async def pending_events(connection: Connection, owner: str, limit: int) -> list[PendingEvent]:
+    """Events of this owner's plans that the journal does not have yet, in order."""
+    return [_pending(row) for row in await connection.fetch(PENDING_EVENTS, owner, limit)]
+
+
+async def events_from(connection: Connection, plan_id: PlanId, sequence: int, limit: int) -> list[PendingEvent]:
+    """Events of one plan from a place on, whether the journal has them or not."""
+    return [_pending(row) for row in await connection.fetch(EVENTS_FROM, plan_id, sequence, limit)]
+
+
+async def appended(connection: Connection, done: Mapping[PlanId, int]) -> None:
+    """Note how far the journal has plans' events."""
+    if done:
+        await connection.execute(APPENDED, list(done), list(done.values()))
+
+
+async def freeze(connection: Connection, plan_id: PlanId, why: str) -> None:
+    """Stop a plan's events for ever."""
+    await connection.execute(FREEZE, plan_id, why)

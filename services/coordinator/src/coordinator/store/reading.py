@@ -1,0 +1,165 @@
+"""What clients and background loops ask: lists, transitions, changes, what is due."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from coordinator.model import Cause, Moved, State
+from lockstep_kit.certificate import Decision
+from lockstep_kit.db import Connection
+from lockstep_kit.ids import PlanId
+
+#: Ids of plans before a place, newest first.
+PAGE: Final = """
+select plan_id, seq from plan
+where ($1::bigint is null or seq < $1) and (cardinality($2::text[]) = 0 or state = any($2)) order by seq desc limit $3
+"""
+
+#: Transitions of a plan behind a place.
+TRANSITIONS: Final = "select * from plan_transition where plan_id = $1 and transition_no > $2 order by transition_no limit $3"
+
+#: Whether there is such a plan.
+EXISTS: Final = "select exists (select from plan where plan_id = $1)"
+
+#: Where the changes for watchers stand, and which log it is.
+EVENT_HEAD: Final = "select next_sequence - 1 as sequence, incarnation from plan_event_counter"
+
+#: Changes of a plan behind a place.
+EVENTS: Final = "select sequence, event, event_at from plan_event where plan_id = $1 and sequence > $2 order by sequence limit $3"
+
+#: Plans that have changed behind a place.
+CHANGED: Final = "select sequence, plan_id from plan_event where sequence > $1 order by sequence limit $2"
+
+#: State of a plan.
+STATE: Final = "select state from plan where plan_id = $1"
+
+#: Reads within this transaction see one moment.
+ONE_MOMENT: Final = "set transaction isolation level repeatable read, read only"
+
+#: Plans of this owner, or of nobody any more, that time matters to now.
+DUE: Final = """
+select plan.plan_id from plan left join lease on lease.resource_id = plan.plan_id
+where plan.due_at <= clock_timestamp() and (lease.owner = $1 or lease.expires_at < clock_timestamp())
+order by plan.due_at limit $2
+"""
+
+#: Plans that are not closed and whose lease another owner let run out.
+ORPHANED: Final = """
+select plan.plan_id from plan left join lease on lease.resource_id = plan.plan_id
+where plan.state <> 'CLOSED' and (lease.owner is null or (lease.owner <> $1 and lease.expires_at < clock_timestamp()))
+order by plan.plan_id limit $2
+"""
+
+#: This owner's plans that are being checked, oldest first.
+CHECKING: Final = """
+select plan.plan_id from plan join lease on lease.resource_id = plan.plan_id and lease.owner = $1
+where plan.state in ('INITIATED', 'PRECONDITIONS_PENDING') order by plan.seq limit $2
+"""
+
+#: Gives back every lease of an owner that stops.
+RELEASE_ALL: Final = "update lease set expires_at = '-infinity' where owner = $1 and expires_at >= clock_timestamp()"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One row of a plan's history."""
+
+    #: What happened.
+    moved: Moved
+    #: When.
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change for watchers."""
+
+    #: Grows over all plans.
+    sequence: int
+    #: The change as it was written.
+    event: bytes
+    #: When it happened.
+    at: datetime
+
+
+async def page(
+    connection: Connection, before: int | None, states: Sequence[State], limit: int
+) -> list[tuple[PlanId, int]]:
+    """Ids and places of plans before a place, newest first."""
+    rows = await connection.fetch(PAGE, before, [each.value for each in states], limit)
+    return [(PlanId(row["plan_id"]), row["seq"]) for row in rows]
+
+
+async def transitions(connection: Connection, plan_id: PlanId, after: int, limit: int) -> list[Transition]:
+    """Transitions of a plan behind a place, in order."""
+    return [
+        Transition(
+            Moved(
+                row["transition_no"],
+                State(row["left_state"]) if row["left_state"] else None,
+                State(row["entered_state"]),
+                Decision(row["decision"]) if row["decision"] else None,
+                Cause(row["cause"]),
+                row["journal_sequence"],
+            ),
+            row["moved_at"],
+        )
+        for row in await connection.fetch(TRANSITIONS, plan_id, after, limit)
+    ]
+
+
+async def exists(connection: Connection, plan_id: PlanId) -> bool:
+    """Whether there is such a plan."""
+    return bool(await connection.fetchval(EXISTS, plan_id))
+
+
+async def one_moment(tx: Connection) -> None:
+    """Let every read of this transaction see one moment; must come first."""
+    await tx.execute(ONE_MOMENT)
+
+
+async def event_head(connection: Connection) -> tuple[int, str]:
+    """Number of the last change for watchers, and the incarnation of their log."""
+    row = await connection.fetchrow(EVENT_HEAD)
+    if row is None:
+        raise AssertionError("the counter has one row")
+    return row["sequence"], row["incarnation"]
+
+
+async def changes(connection: Connection, plan_id: PlanId, after: int, limit: int) -> list[Change]:
+    """Changes of a plan behind a place, in order."""
+    rows = await connection.fetch(EVENTS, plan_id, after, limit)
+    return [Change(row["sequence"], row["event"], row["event_at"]) for row in rows]
+
+
+async def changed(connection: Connection, after: int, limit: int) -> list[tuple[int, PlanId]]:
+    """Plans that have changed behind a place, in order."""
+    return [(row["sequence"], PlanId(row["plan_id"])) for row in await connection.fetch(CHANGED, after, limit)]
+
+
+async def closed(connection: Connection, plan_id: PlanId) -> bool:
+    """Whether a plan is closed."""
+    return bool(await connection.fetchval(STATE, plan_id) == State.CLOSED)
+
+
+async def due(connection: Connection, owner: str, limit: int) -> list[PlanId]:
+    """Plans that time matters to now."""
+    return [PlanId(row["plan_id"]) for row in await connection.fetch(DUE, owner, limit)]
+
+
+async def orphaned(connection: Connection, owner: str, limit: int) -> list[PlanId]:
+    """Plans that are not closed and that nobody holds."""
+    return [PlanId(row["plan_id"]) for row in await connection.fetch(ORPHANED, owner, limit)]
+
+
+async def checking(connection: Connection, owner: str, limit: int) -> list[PlanId]:
+    """This owner's plans that are being checked."""
+    return [PlanId(row["plan_id"]) for row in await connection.fetch(CHECKING, owner, limit)]
+
+
+async def release_all(connection: Connection, owner: str) -> None:
+    """Give back every lease of an owner that stops."""
+    await connection.execute(RELEASE_ALL, owner)
