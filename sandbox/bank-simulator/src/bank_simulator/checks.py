@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TypeVar
 
 from stdnum import bic, iban
 from stdnum.exceptions import ValidationError
@@ -16,6 +17,8 @@ _BIC = re.compile(r"[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}(?:[A-Z0-9]{3})?")
 _TARGET = "TRGTXEPM"
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:[0-5]\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
+_Value = TypeVar("_Value")
+
 
 class CheckError(ValueError):
     """A value breaks a rule. `field` and `rule` are for programs, the message is for people."""
@@ -24,6 +27,17 @@ class CheckError(ValueError):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.rule = rule
+
+
+def certain(value: _Value | None) -> _Value:
+    """What cannot be missing here, such as an element that the schema just required.
+
+    Raises:
+        AssertionError: It is missing: the program is wrong.
+    """
+    if value is None:
+        raise AssertionError("what must be there is missing")
+    return value
 
 
 @lru_cache(maxsize=4096)

@@ -9,6 +9,8 @@
     GET    /quarantine                 ?limit=
     GET    /audit                      conservation, computed from the entries
     GET    /misbehaviours              POST adds a script, DELETE forgets them all
+
+Amounts are minor units unless a field is decimal text; every refusal is {"error"}.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from datetime import datetime
 from uuid import UUID
 
 from bank_simulator import store
-from bank_simulator.checks import CheckError, require_iban
+from bank_simulator.checks import CheckError, certain, require_iban
 from bank_simulator.database import Connection
 from bank_simulator.domain import (
     BOOKING,
@@ -71,8 +71,7 @@ class Correspondence:
 
     async def contradict(self, status: Status, debtor_account: str, stage: Stage) -> None:
         """Says the opposite of a status just given, if told to. Nothing but words: it is not remembered as the payment's status."""
-        assert status.original.uetr is not None
-        subject = Subject(frozenset([status.original.uetr]), frozenset([debtor_account]))
+        subject = Subject(frozenset([certain(status.original.uetr)]), frozenset([debtor_account]))
         script = self.mischief.take({Kind.CONTRADICT}, subject, stage=stage)
         if script is not None:
             await self.status([Status(status.original, "RJCT", script.reason, "the opposite of what was said before")])
@@ -144,7 +143,9 @@ def booked_entries(
 ) -> list[BookedEntry]:
     """Both sides of a booking."""
     return [
-        BookedEntry(account, _is_iban(account), credit, amount, currency, scale, original, booking_reference(posted, side), posted.booked_at)
+        BookedEntry(
+            account, _is_iban(account), credit, amount, currency, scale, original, booking_reference(posted, side), posted.booked_at
+        )
         for account, credit, side in ((debited, False, "D"), (credited, True, "C"))
     ]
 

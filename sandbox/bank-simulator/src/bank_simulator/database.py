@@ -73,7 +73,9 @@ class Database:
                     await tx.execute("insert into schema_versions (version) values ($1)", version)
 
     @asynccontextmanager
-    async def transaction(self, *, isolation: Literal["read_committed", "repeatable_read"] = "read_committed") -> AsyncIterator[Connection]:
+    async def transaction(
+        self, *, isolation: Literal["read_committed", "repeatable_read"] = "read_committed"
+    ) -> AsyncIterator[Connection]:
         """One transaction: committed at the end, rolled back on an error."""
         async with self._pool.acquire() as connection, connection.transaction(isolation=isolation):
             yield connection

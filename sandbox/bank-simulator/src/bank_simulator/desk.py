@@ -1,9 +1,12 @@
-"""Where requests arrive. Each is kept, carried out and answered in one transaction: what was acknowledged is durable and done, what failed was
-never acknowledged, and a repeat changes nothing.
+"""Where requests arrive.
+
+Each is kept, carried out and answered in one transaction: what was acknowledged is durable and done, what failed was never acknowledged.
 
     received  --same key, same content-->  kept as a repeat, last answers sent again
               --same key, other content->  Conflict
               --not valid--------------->  quarantined, CheckError
+
+A repeat changes nothing.
 """
 
 from __future__ import annotations
@@ -93,16 +96,16 @@ class Desk:
             tx, counterparty.name, key, message.header.definition, body, message.content_sha256, repeat_of=repeat_of
         )
         answer = await self._correspondence(tx, counterparty, received)
-        match message.request:
-            case PaymentBatch() as batch if first is None:
-                await payments.take(answer, batch, message.header.message_id)
-            case PaymentBatch() as batch:
-                await self._repeat_batch(answer, batch, message.header.message_id, first.message_id)
-            case Cancellation() as cancellation if first is None:
+        match message.request, first:
+            case PaymentBatch() as batch, None:
+                await payments.take(answer, batch, key)
+            case PaymentBatch() as batch, store.Received() as before:
+                await self._repeat_batch(answer, batch, key, before.message_id)
+            case Cancellation() as cancellation, None:
                 await holds.cancel(answer, cancellation)
-            case Cancellation():
-                answer.again(await store.find_replies(tx, first.message_id))
-            case StatusQuery() as query:
+            case Cancellation(), store.Received() as before:
+                answer.again(await store.find_replies(tx, before.message_id))
+            case StatusQuery() as query, _:
                 await self._tell(answer, query)
         await answer.send()
         log.info("received", counterparty=counterparty.name, kind=message.header.definition, message=key, repeat=first is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bank_simulator import store
+from bank_simulator.checks import certain
 from bank_simulator.correspondence import Correspondence, booked_entries, booking_reference
 from bank_simulator.domain import Cancellation, CancellationItem, Payment, PaymentState, Resolved, Status
 from bank_simulator.misbehaviour import Kind, Subject
@@ -20,8 +21,7 @@ async def release(desk: Correspondence, payment: Payment, key: bytes) -> None:
     if payment.state is not PaymentState.HELD:
         await desk.say_again([payment])
         return
-    assert payment.hold_until is not None
-    if payment.hold_until <= desk.now:
+    if certain(payment.hold_until) <= desk.now:
         await expire(desk, payment)
         return
     subject = _subject(payment)
@@ -45,7 +45,13 @@ async def _settle(desk: Correspondence, payment: Payment, key: bytes, *, silent:
     status = Status(payment.original, "ACSC", servicer_reference=booking_reference(posted[reference], "D"), key=key)
     said = await desk.status([status], silent=silent)
     entries = booked_entries(
-        payment.original, payment.debtor_account, payment.credited_account, payment.amount, payment.currency, payment.scale, posted[reference]
+        payment.original,
+        payment.debtor_account,
+        payment.credited_account,
+        payment.amount,
+        payment.currency,
+        payment.scale,
+        posted[reference],
     )
     booked = await desk.booking(entries, payment.uetr, payment.debtor_account)
     await store.set_messages(desk.tx, payment.uetr, status=said, code="ACSC", booking=booked)

@@ -64,8 +64,15 @@ async def accounts(tx: Connection, account_id: str | None) -> list[dict[str, Any
 
 
 def _account(row: asyncpg.Record) -> dict[str, Any]:
-    sums = {"booked": row["balance"] + row["held"], "held": row["held"], "available": row["balance"] + (row["overdraft_limit"] or 0)}
-    shown = {name: row[name] for name in ("account_id", "kind", "owner_name", "owner_bic", "currency", "scale", "status", "overdraft_limit")}
+    sums = {
+        "booked": row["balance"] + row["held"],
+        "held": row["held"],
+        "available": row["balance"] + (row["overdraft_limit"] or 0),
+    }
+    shown = {
+        name: row[name]
+        for name in ("account_id", "kind", "owner_name", "owner_bic", "currency", "scale", "status", "overdraft_limit")
+    }
     texts = {name: decimal_text(minor, row["scale"]) for name, minor in sums.items()}
     return shown | texts | {f"{name}_minor": minor for name, minor in sums.items()}
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from bank_simulator.amounts import minor_units
+from bank_simulator.checks import certain
 from bank_simulator.domain import Account, PaymentOrder
 from bank_simulator.settings import BankSeed, Counterparty
 
@@ -59,8 +60,7 @@ def judge(order: PaymentOrder, known: Circumstances, bank: BankSeed, counterpart
         turned = Turned("AM04", "not enough money is available on the debtor's account")
     if turned is not None:
         return turned
-    assert known.credited is not None
-    return Taken(known.credited.account_id)
+    return Taken(certain(known.credited).account_id)
 
 
 def _debtor(order: PaymentOrder, known: Circumstances, bank: BankSeed, counterparty: Counterparty) -> Turned | None:
@@ -123,10 +123,10 @@ def _agreement(order: PaymentOrder, bank: BankSeed, now: datetime) -> Turned | N
 
 
 def _hold(order: PaymentOrder, bank: BankSeed, now: datetime) -> Turned | None:
-    assert order.expires_at is not None
-    if order.expires_at <= now:
+    expires_at = certain(order.expires_at)
+    if expires_at <= now:
         return Turned("TM01", "the payment came after its own expiry")
-    if order.expires_at > now + timedelta(seconds=bank.terms.hold_seconds_max):
+    if expires_at > now + timedelta(seconds=bank.terms.hold_seconds_max):
         return Turned("CH03", "the expiry is further ahead than this bank holds money")
     limit = bank.terms.hold_amount_max.get(order.currency)
     if limit is not None and order.amount > minor_units(limit, order.currency):

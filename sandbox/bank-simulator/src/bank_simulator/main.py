@@ -110,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command `python -m bank_simulator`."""
     parser = argparse.ArgumentParser(prog="bank_simulator", description="A bank that speaks ISO 20022, as a counterparty.")
     parser.add_argument("--config", type=Path, required=True, help="settings, YAML")
-    parser.add_argument("--schemas", type=Path, help=f"folder of the official schemas (default: as configured, or {SCHEMAS_DEFAULT})")
+    parser.add_argument(
+        "--schemas", type=Path, help=f"folder of the official schemas (default: as configured, or {SCHEMAS_DEFAULT})"
+    )
     given = parser.parse_args(arguments)
     structlog.configure(
         processors=[

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from bank_simulator.checks import certain
 from bank_simulator.domain import BookedEntry
 
 
@@ -117,7 +118,7 @@ class Mischief:
         return (
             (script.uetr is None or script.uetr in subject.uetrs)
             and (script.debtor_account is None or script.debtor_account in subject.debtor_accounts)
-            and (script.message is None or message is not None and message.startswith(script.message))
+            and (script.message is None or (message is not None and message.startswith(script.message)))
             and (script.stage is None or script.stage == stage)
         )
 
@@ -130,6 +131,5 @@ def falsified(entry: BookedEntry, script: Script) -> BookedEntry:
         case "currency":
             return replace(entry, currency="USD" if entry.currency != "USD" else "EUR", scale=2)
         case "uetr":
-            assert entry.original.uetr is not None
-            other = UUID(int=entry.original.uetr.int ^ 1)
+            other = UUID(int=certain(entry.original.uetr).int ^ 1)
             return replace(entry, original=replace(entry.original, uetr=other))

@@ -139,7 +139,13 @@ async def _keep(
         state = PaymentState.HELD if order.lock else PaymentState.SETTLED
         if state is PaymentState.SETTLED:
             entries = booked_entries(
-                status.original, order.debtor_account, credited, order.amount, order.currency, order.scale, posted[f"pay:{order.uetr}"]
+                status.original,
+                order.debtor_account,
+                credited,
+                order.amount,
+                order.currency,
+                order.scale,
+                posted[f"pay:{order.uetr}"],
             )
             booked = await desk.booking(entries, order.uetr, order.debtor_account)
     await store.add_payment(

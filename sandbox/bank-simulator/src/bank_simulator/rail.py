@@ -90,7 +90,8 @@ class Rail:
         wait = _seconds(request)
         items = await self._mailboxes.read(counterparty.name, after, limit or ITEMS_DEFAULT, wait)
         messages = [
-            {"cursor": item.cursor, "sha256": item.sha256.hex(), "body_base64": base64.b64encode(item.body).decode()} for item in items
+            {"cursor": item.cursor, "sha256": item.sha256.hex(), "body_base64": base64.b64encode(item.body).decode()}
+            for item in items
         ]
         return web.json_response({"messages": messages})
 
@@ -168,7 +169,9 @@ def _refusal(status: int, field: str, rule: str, error: str) -> web.Response:
 def _idempotency_key(request: web.Request) -> str:
     key = request.headers.get("Idempotency-Key", "")
     if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise _Refused(400, "Idempotency-Key", "REQUIRED", "every request that changes something has a key of 1 to 128 visible characters")
+        raise _Refused(
+            400, "Idempotency-Key", "REQUIRED", "every request that changes something has a key of 1 to 128 visible characters"
+        )
     return key
 
 

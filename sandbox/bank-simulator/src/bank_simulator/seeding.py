@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bank_simulator import store
 from bank_simulator.amounts import minor_units, scale_of
+from bank_simulator.checks import certain
 from bank_simulator.database import Connection, Database
 from bank_simulator.holds import hold_account
 from bank_simulator.settings import AccountSeed, BankSeed
@@ -59,11 +60,12 @@ async def _open(tx: Connection, account: AccountSeed) -> None:
         _OPEN_ACCOUNT, account.account, kind, account.owner, account.correspondent_bic, account.currency, scale_of(account.currency),
         account.status, limit,
     )  # fmt: skip
-    found = await tx.fetchrow(_READ_ACCOUNT, account.account)
-    assert found is not None
+    found = certain(await tx.fetchrow(_READ_ACCOUNT, account.account))
     if tuple(found) != (kind, account.owner, account.correspondent_bic, account.currency):
         raise SeedMismatch(f"account {account.account} is there with another owner, kind or currency")
     balance = minor_units(account.opening_balance, account.currency, zero=True)
     if balance:
-        item = store.Item(f"opening:{account.account}", "OPENING", None, capital_account(account.currency), account.account, balance)
+        item = store.Item(
+            f"opening:{account.account}", "OPENING", None, capital_account(account.currency), account.account, balance
+        )
         await store.post(tx, [item])

@@ -103,7 +103,9 @@ class Terms(_Part):
     """What the bank agreed to."""
 
     charge_bearers: Annotated[tuple[Literal["DEBT", "SHAR", "SLEV", "CRED"], ...], Field(min_length=1)] = ("DEBT", "SHAR", "SLEV")
-    cut_off: Annotated[dict[str, time], Field(description="currency -> local time after which the day is over; none if absent")] = {}
+    cut_off: Annotated[
+        dict[str, time], Field(description="currency -> local time after which the day is over; none if absent")
+    ] = {}
     hold_seconds_max: Annotated[int, Field(gt=0, description="how far ahead a hold may end")] = 7 * 24 * 3600
     hold_amount_max: Annotated[dict[str, str], Field(description="currency -> the largest hold, decimal; none if absent")] = {}
     settlement_days_back_max: Annotated[int, Field(ge=0, le=30, description="tolerates a message that crosses midnight")] = 1

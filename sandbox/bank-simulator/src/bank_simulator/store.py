@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -98,11 +97,6 @@ _SET_MESSAGES = """
 -- What was last said about a payment; null leaves it.
 update payments set status_message = coalesce($2, status_message), status_code = coalesce($3, status_code),
     booking_message = coalesce($4, booking_message) where uetr = $1
-"""
-
-_FIND_BOOKING = """
--- The booking of a payment.
-select posting_id, booked_at from postings where uetr = $1 and kind in ('SETTLE', 'PAYMENT')
 """
 
 _ADD_MESSAGE = """
@@ -274,8 +268,10 @@ async def post(tx: Connection, items: Sequence[Item]) -> dict[str, Posted]:
         asyncpg.CheckViolationError: constraint account_not_overdrawn.
         asyncpg.UniqueViolationError: A reference with other content, or a second booking, hold or end of a payment.
     """
-    columns: list[list[Any]] = [list(column) for column in zip(*((i.reference, i.kind, i.uetr, i.debited, i.credited, i.amount) for i in items), strict=True)]  # fmt: skip
-    rows = await tx.fetch(_POST, *columns) if items else []
+    if not items:
+        return {}
+    listed = [(item.reference, item.kind, item.uetr, item.debited, item.credited, item.amount) for item in items]
+    rows = await tx.fetch(_POST, *(list(column) for column in zip(*listed, strict=True)))
     return {row["reference"]: Posted(row["posting_id"], row["booked_at"]) for row in rows}
 
 
@@ -298,10 +294,13 @@ async def add_tombstone(tx: Connection, counterparty: str, uetr: UUID) -> None:
     await tx.execute(_ADD_TOMBSTONE, uetr, counterparty)
 
 
-async def close_hold(tx: Connection, uetr: UUID, state: PaymentState, *, reason: str | None = None, key: bytes | None = None) -> None:
+async def close_hold(
+    tx: Connection, uetr: UUID, state: PaymentState, *, reason: str | None = None, key: bytes | None = None
+) -> None:
     """A hold ends in this state."""
     done = await tx.execute(_CLOSE_HOLD, uetr, state, reason, key)
-    assert done == "UPDATE 1", "the payment is locked and was held"
+    if done != "UPDATE 1":
+        raise AssertionError("the payment is locked and was held")
 
 
 async def set_messages(
@@ -311,15 +310,14 @@ async def set_messages(
     await tx.execute(_SET_MESSAGES, uetr, status, code, booking)
 
 
-async def find_booking(tx: Connection, uetr: UUID) -> Posted:
-    """The booking of a settled payment."""
-    row = await tx.fetchrow(_FIND_BOOKING, uetr)
-    assert row is not None, "what is settled is booked"
-    return Posted(row["posting_id"], row["booked_at"])
-
-
 async def add_message(
-    tx: Connection, counterparty: str, kind: str, business_message_id: str, in_reply_to: int | None, uetrs: Collection[UUID], body: bytes
+    tx: Connection,
+    counterparty: str,
+    kind: str,
+    business_message_id: str,
+    in_reply_to: int | None,
+    uetrs: Collection[UUID],
+    body: bytes,
 ) -> int:
     """Keeps a message that was made; returns its number."""
     number: int = await tx.fetchval(_ADD_MESSAGE, counterparty, kind, business_message_id, in_reply_to, list(uetrs), body)
@@ -372,7 +370,9 @@ async def seconds_to_next(tx: Connection) -> float | None:
 async def mischief(tx: Connection) -> Mischief:
     """What the bank was told to do wrong."""
     rows = await tx.fetch(_ACTIVE_SCRIPTS)
-    return Mischief([ActiveScript(row["misbehaviour_id"], Script.model_validate_json(row["script"]), row["remaining"]) for row in rows])
+    return Mischief(
+        [ActiveScript(row["misbehaviour_id"], Script.model_validate_json(row["script"]), row["remaining"]) for row in rows]
+    )
 
 
 async def save_mischief(tx: Connection, used: Mischief) -> None:

@@ -40,13 +40,13 @@ from coordinator.model import (
 from coordinator.participants import Routes
 from coordinator.payloads import journal_event
 from coordinator.sealing import KeyBox
-from coordinator.store import outboxes, plans, requests
+from coordinator.store import outboxes, plans
 from coordinator.store.plans import SealedKey
 from lockstep_kit import failpoints, leases
 from lockstep_kit.certificate import Decision
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fence import Epoch
-from lockstep_kit.ids import Digest, LegId, PlanId
+from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.keys import leg_key
 from lockstep_kit.registry import Registry
 from lockstep_kit.telemetry import PLAN_IDS, current_traceparent, span
@@ -135,6 +135,10 @@ class Work:
         self._epochs[plan_id], self._effects[plan_id] = held[plan_id], list(made.effects)
         self._created.add(plan_id)
         return after
+
+    def dossier(self, plan_id: PlanId) -> Dossier:
+        """A loaded plan, as it stands after the steps so far."""
+        return self._now[plan_id]
 
     def step(self, plan_id: PlanId, event: Event) -> Dossier:
         """Give a loaded plan an event; the plan as it is after it, and will be saved."""
@@ -356,11 +360,3 @@ class Engine:
         plan_key = (await self.plan_keys(connection, [dossier.plan_id]))[dossier.plan_id]
         return {leg.leg_id: leg_key(plan_key, dossier.plan_id, leg.leg_id) for leg in dossier.legs if leg.settling}
 
-
-async def claim_request(work: Work, request_id: str, method: str, digest: Digest) -> datetime | bytes:
-    """The database's clock when the request is new; the stored answer when it was answered before.
-
-    Raises:
-        LockstepError: REQUEST_ID_REUSED.
-    """
-    return await requests.claim(work.tx, request_id, method, digest)

@@ -11,7 +11,7 @@ from uuid import UUID
 from lxml import etree
 
 from bank_simulator.amounts import AmountError, minor_units, scale_of
-from bank_simulator.checks import CheckError, parse_time, require_bic, require_iban, require_reference
+from bank_simulator.checks import CheckError, certain, parse_time, require_bic, require_iban, require_reference
 from bank_simulator.domain import (
     CANCELLATION,
     PAYMENT,
@@ -91,6 +91,9 @@ class _Node:
             raise CheckError(self.at(path), "REQUIRED", "this rail requires it")
         return value
 
+    def _path(self, path: str) -> str:
+        return "/".join(f"{self._prefix}{step}" for step in path.split("/"))
+
     def at(self, path: str) -> str:
         return f"{place(self.element)}/{path}"
 
@@ -145,7 +148,7 @@ def _parts(root: etree._Element) -> tuple[etree._Element, etree._Element]:
     documents = [f"{{{NAMESPACE}{name}}}Document" for name in TAKEN]
     if root.tag != f"{{{RAIL}}}{FIELD_WHOLE}":
         raise CheckError(FIELD_WHOLE, "ROOT", f"the root is {FIELD_WHOLE} in {RAIL}")
-    if [child.tag for child in root[:1]] != [f"{{{NAMESPACE}{HEADER}}}AppHdr"] or len(root) != 2:  # noqa: PLR2004
+    if [child.tag for child in root[:1]] != [f"{{{NAMESPACE}{HEADER}}}AppHdr"] or len(root) != 2:
         raise CheckError(FIELD_WHOLE, "PARTS", f"it holds one AppHdr of {HEADER} and one Document, in this order")
     if root[1].tag not in documents:
         raise CheckError("Document", "DOCUMENT", f"this bank takes {', '.join(TAKEN)}")
@@ -161,11 +164,9 @@ def _header(app_header: etree._Element, document: etree._Element) -> Header:
         raise CheckError("AppHdr/MsgDefIdr", "DEFINITION_MATCH", f"it names another message than the Document, {definition}")
     if node.get("Sgntr") is not None:
         raise CheckError("AppHdr/Sgntr", "SIGNATURE_NOT_AGREED", "signatures are not agreed with this bank")
-    created = node.time("CreDt")
-    assert created is not None
     header = Header(
         sender=node.required("Fr/FIId/FinInstnId/BICFI"), receiver=node.required("To/FIId/FinInstnId/BICFI"),
-        message_id=node.required("BizMsgIdr"), definition=definition, created_at=created,
+        message_id=node.required("BizMsgIdr"), definition=definition, created_at=certain(node.time("CreDt")),
     )  # fmt: skip
     node.reference("BizMsgIdr")
     for path in ("Fr/FIId", "To/FIId"):
@@ -175,8 +176,7 @@ def _header(app_header: etree._Element, document: etree._Element) -> Header:
 
 def _group(node: _Node, header: Header) -> _Node:
     """The group header of a pacs message, which says the same as the application header."""
-    group = node.get("GrpHdr")
-    assert group is not None
+    group = certain(node.get("GrpHdr"))
     if group.required("MsgId") != header.message_id:
         raise CheckError(group.at("MsgId"), "BUSINESS_MESSAGE_MATCH", "it differs from AppHdr/BizMsgIdr")
     group.time("CreDtTm")
@@ -194,7 +194,10 @@ def _payment_batch(node: _Node, header: Header) -> PaymentBatch:
     _require_few(node, len(found))
     batch_expiry = group.time("XpryDtTm")
     payments = tuple(_payment(item, group, batch_expiry) for item in found)
-    for path, values in (("UETR", [p.uetr for p in payments]), ("InstrId", [p.instruction_id for p in payments if p.instruction_id])):
+    for path, values in (
+        ("UETR", [p.uetr for p in payments]),
+        ("InstrId", [p.instruction_id for p in payments if p.instruction_id]),
+    ):
         if len(set(values)) != len(values):
             raise CheckError(node.at(f"CdtTrfTxInf/PmtId/{path}"), "UNIQUE", "two payments have the same")
     _require_sums(group, payments)
@@ -219,8 +222,7 @@ def _require_sums(group: _Node, payments: tuple[PaymentOrder, ...]) -> None:
 def _payment(node: _Node, group: _Node, batch_expiry: datetime | None) -> PaymentOrder:
     for path in ("PmtId/InstrId", "PmtId/EndToEndId", "PmtId/TxId"):
         node.reference(path)
-    amount = node.amount("IntrBkSttlmAmt")
-    assert amount is not None
+    amount = certain(node.amount("IntrBkSttlmAmt"))
     if node.amount("InstdAmt") not in (None, amount):
         raise CheckError(node.at("InstdAmt"), "SAME_AMOUNT", "this bank changes no money: it is the settlement amount")
     debtor_account = node.account("DbtrAcct")
@@ -228,7 +230,7 @@ def _payment(node: _Node, group: _Node, batch_expiry: datetime | None) -> Paymen
         raise CheckError(node.at("DbtrAcct"), "REQUIRED", "this rail requires it")
     expires_at = node.time("AddtlDtTm/XpryDtTm") or batch_expiry
     lock = _lock(node, expires_at)
-    content = etree.tostring(node.element, method="c14n2", with_tail=False)
+    content = etree.tostring(node.element, method="c14n", exclusive=True)
     return PaymentOrder(
         uetr=UUID(node.required("PmtId/UETR")), instruction_id=node.text("PmtId/InstrId"),
         end_to_end_id=node.required("PmtId/EndToEndId"), transaction_id=node.text("PmtId/TxId"),
@@ -257,8 +259,7 @@ def _lock(node: _Node, expires_at: datetime | None) -> bytes | None:
 
 
 def _cancellation(node: _Node, header: Header) -> Cancellation:
-    assignment = node.get("Assgnmt")
-    assert assignment is not None
+    assignment = certain(node.get("Assgnmt"))
     assignment.time("CreDtTm")
     for path, expected in (("Assgnr/Agt", header.sender), ("Assgne/Agt", header.receiver)):
         if (agent := assignment.agent(path)) is not None and agent != expected:
@@ -303,6 +304,6 @@ def _content_digest(app_header: etree._Element, document: etree._Element) -> byt
     digest = hashlib.sha256()
     for child in app_header:
         if etree.QName(child).localname != "PssblDplct":
-            digest.update(etree.tostring(child, method="c14n2", with_tail=False))
-    digest.update(etree.tostring(document, method="c14n2", with_tail=False))
+            digest.update(etree.tostring(child, method="c14n", exclusive=True))
+    digest.update(etree.tostring(document, method="c14n", exclusive=True))
     return digest.digest()

@@ -56,7 +56,7 @@ def _parser() -> etree.XMLParser:
 
 
 def _require_plain(root: etree._Element) -> None:
-    if any(True for _ in root.itersiblings(preceding=True)) or any(True for _ in root.itersiblings()):
+    if root.getprevious() is not None or root.getnext() is not None:
         raise CheckError(FIELD_WHOLE, "PLAIN", "a message has no comments or processing instructions")
     for node in root.iter():
         if not isinstance(node.tag, str):
@@ -75,8 +75,8 @@ def place(element: etree._Element) -> str:
     steps = []
     node: etree._Element | None = element
     while node is not None and local(node) != FIELD_WHOLE:
-        before = sum(1 for _ in node.itersiblings(node.tag, preceding=True))
-        after = next(node.itersiblings(node.tag), None) is not None
-        steps.append(f"{local(node)}[{before + 1}]" if before or after else local(node))
-        node = node.getparent()
+        parent = node.getparent()
+        alike = [node] if parent is None else [child for child in parent if child.tag == node.tag]
+        steps.append(f"{local(node)}[{alike.index(node) + 1}]" if len(alike) > 1 else local(node))
+        node = parent
     return "/".join(reversed(steps))

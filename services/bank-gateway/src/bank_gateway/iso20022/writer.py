@@ -35,7 +35,6 @@ def payment(envelope: Envelope, told: Payment, schemas: Schemas) -> bytes:
                     [
                         ("MsgId", envelope.message_id),
                         ("CreDtTm", _time(envelope.created_at)),
-                        ("XpryDtTm", _time(told.expires_at)),
                         ("NbOfTxs", "1"),
                         ("SttlmInf", [("SttlmMtd", "CLRG")]),
                         ("InstgAgt", _agent(envelope.sender)),
@@ -65,6 +64,7 @@ def _transaction(told: Payment, names: References) -> list[_Item]:
         ("IntrBkSttlmDt", told.settlement_date.isoformat()),
         ("AddtlDtTm", [("XpryDtTm", _time(told.expires_at))]),
         ("ChrgBr", told.charge_bearer),
+        ("PmtSgntr", [("Sgntr", told.lock.hex().upper())]),
         *_party("Dbtr", told.debtor),
         ("DbtrAgt", _agent(told.debtor.agent_bic)),
         ("CdtrAgt", _agent(told.creditor.agent_bic)),
@@ -72,7 +72,6 @@ def _transaction(told: Payment, names: References) -> list[_Item]:
     ]
     if told.remittance:
         items.append(("RmtInf", [("Ustrd", told.remittance)]))
-    items.append(("PmtSgntr", [("Sgntr", told.lock.hex().upper())]))
     return items
 
 

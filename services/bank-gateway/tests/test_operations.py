@@ -1,0 +1,148 @@
+"""What a bank's words mean: every word in every phase, and the races that banks run."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import pytest
+
+from bank_gateway.messages import Booking, Envelope, Payment, PaymentStatus, Resolution, Side, Statement
+from bank_gateway.operations import BOOKINGS, RESOLUTIONS, STATUSES, Answer, Heard, Known, Meaning, Word, hear
+from bank_gateway.references import references
+from lockstep_kit.amounts import amount_from_text
+from lockstep_kit.fence import FINDINGS, Finding, Phase
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+PAYMENT = Payment(
+    references=references("1b4e28ba-2fa1-4d3b-8bd4-0a1f0f9c2b11", "cash"),
+    amount=amount_from_text("EUR", "100.00", 2),
+    settlement_date=date(2026, 11, 21),
+    debtor=Side("Buyer", "DE89370400440532013000", "SNDBDEFFXXX"),
+    creditor=Side("Seller", "DE75512108001245126199", "SNDBDEFFXXX"),
+    charge_bearer="SLEV",
+    remittance="",
+    lock=bytes(32),
+    expires_at=NOW,
+)
+ENVELOPE = Envelope("SNDBDEFFXXX", "LCKSDEFFXXX", "ANSWER1", NOW)
+NAMES = PAYMENT.references
+
+
+def status(code: str, reason: str = "") -> PaymentStatus:
+    return PaymentStatus(NAMES.uetr, NAMES.end_to_end_id, code, reason, "", b"")
+
+
+def resolution(confirmation: str, reason: str = "") -> Resolution:
+    return Resolution(NAMES.uetr, confirmation, "", reason, "")
+
+
+BOOKED = Booking(NAMES.uetr, NAMES.end_to_end_id, PAYMENT.debtor.iban, PAYMENT.amount, debit=True, status="BOOK", reference="B1")
+
+
+def told(phase: Phase, *statements: Statement, known: Known | None = None) -> Heard:
+    """What the last of some statements means, all heard in one phase."""
+    heard = Heard(known or Known(), Meaning.NOTHING)
+    for statement in statements:
+        heard = hear(heard.known, phase, PAYMENT, statement, ENVELOPE, bytes(32))
+    return heard
+
+
+def test_every_word_has_a_meaning_in_every_phase() -> None:
+    """The tables are total: no status, answer or booking that can come back in any phase is without a meaning."""
+    assert set(STATUSES) == set(itertools.product(Phase, Word))
+    assert set(RESOLUTIONS) == set(itertools.product(Phase, Answer))
+    assert set(BOOKINGS) == set(Phase)
+
+
+def test_meanings_lead_to_findings_that_the_fence_knows() -> None:
+    """A meaning that becomes a finding stands in a phase in which the fence takes that finding."""
+    findings = {
+        Meaning.VOTES_YES: Finding.VOTED_YES,
+        Meaning.VOTES_NO: Finding.VOTED_NO,
+        Meaning.LAPSED: Finding.LAPSED,
+        Meaning.SETTLES: Finding.EXECUTED,
+        Meaning.REFUSED: Finding.REFUSED,
+        Meaning.RELEASED: Finding.RELEASED,
+    }
+    rows = [(phase, meaning) for (phase, _), meaning in [*STATUSES.items(), *RESOLUTIONS.items()]] + list(BOOKINGS.items())
+    for phase, meaning in rows:
+        if meaning in findings:
+            assert (phase, findings[meaning]) in FINDINGS
+
+
+@pytest.mark.parametrize("statements", [(status("ACSC"), BOOKED), (BOOKED, status("ACSC")), (BOOKED, status("ACCC"))])
+def test_status_and_booking_settle_together_in_either_order(statements: tuple[Statement, ...]) -> None:
+    """One of the two alone settles nothing."""
+    assert told(Phase.COMMITTING, statements[0]).meaning is Meaning.NOTHING
+    heard = told(Phase.COMMITTING, *statements)
+    assert heard.meaning is Meaning.SETTLES
+    assert heard.known.settled
+
+
+def test_held_is_the_vote_and_rejected_is_the_no() -> None:
+    """ACFW votes YES; RJCT votes NO with the bank's reason; what is in between waits."""
+    assert told(Phase.PREPARING, status("ACFW")).meaning is Meaning.VOTES_YES
+    refused = told(Phase.PREPARING, status("RJCT", "AM04"))
+    assert (refused.meaning, refused.known.reason) == (Meaning.VOTES_NO, "AM04")
+    for code in ("ACTC", "ACSP", "PDNG", "RCVD"):
+        assert told(Phase.PREPARING, status(code)).meaning is Meaning.NOTHING
+
+
+def test_expiry_after_the_vote_is_a_lapse_and_after_the_release_a_refusal() -> None:
+    """The same words mean another thing once the key was shown."""
+    assert told(Phase.PREPARED, status("RJCT", "AB03")).meaning is Meaning.LAPSED
+    assert told(Phase.COMMITTING, status("RJCT", "AB03")).meaning is Meaning.REFUSED
+
+
+def test_contradictions_call_a_person_and_change_nothing() -> None:
+    """A rejection after the settlement, a second booking, another amount, a settlement nobody released."""
+    settled = told(Phase.COMMITTING, status("ACSC"), BOOKED).known
+    for phase, statement in (
+        (Phase.COMMITTING, status("RJCT", "AM04")),
+        (Phase.COMMITTED, status("RJCT", "AM04")),
+        (Phase.COMMITTED, replace(BOOKED, reference="B2")),
+    ):
+        heard = told(phase, statement, known=settled)
+        assert (heard.meaning, heard.known) == (Meaning.TROUBLE, settled)
+    other = replace(BOOKED, amount=amount_from_text("EUR", "100.01", 2))
+    assert told(Phase.COMMITTING, other).meaning is Meaning.TROUBLE
+    assert told(Phase.COMMITTING, replace(BOOKED, end_to_end_id="OTHER")).meaning is Meaning.TROUBLE
+    assert told(Phase.PREPARED, status("ACSC")).meaning is Meaning.TROUBLE
+    assert told(Phase.RELEASED, BOOKED).meaning is Meaning.TROUBLE
+    assert told(Phase.PREPARING, status("XXXX")).meaning is Meaning.TROUBLE
+
+
+def test_cancellation_is_released_only_by_the_bank_s_word() -> None:
+    """CNCL and a payment that never was there release; pending waits; a refusal is asked about; a late hold changes nothing."""
+    assert told(Phase.ABORTING, resolution("CNCL")).meaning is Meaning.RELEASED
+    assert told(Phase.ABORTING, resolution("RJCR", "NOOR")).meaning is Meaning.RELEASED
+    assert told(Phase.ABORTING, resolution("PDCR")).meaning is Meaning.NOTHING
+    assert told(Phase.ABORTING, resolution("RJCR", "ARDT")).meaning is Meaning.INQUIRE
+    assert told(Phase.ABORTING, resolution("RJCR", "LEGL")).meaning is Meaning.INQUIRE
+    assert told(Phase.ABORTING, status("ACFW")).meaning is Meaning.NOTHING
+    assert told(Phase.ABORTING, status("RJCT", "NOOR")).meaning is Meaning.NOTHING
+
+
+def test_cancellation_of_a_rejected_payment_is_a_release() -> None:
+    """A bank that turned the payment down holds nothing for it, however it words its answer."""
+    rejected = told(Phase.PREPARING, status("RJCT", "AM04")).known
+    assert told(Phase.ABORTING, resolution("RJCR", "AGNT"), known=rejected).meaning is Meaning.RELEASED
+
+
+def test_cancellation_that_crosses_the_settlement_ends_executed() -> None:
+    """The bank settled before it saw our request: its refusal is asked about, and status and booking decide."""
+    heard = told(Phase.ABORTING, resolution("RJCR", "ARDT"), status("ACSC"), BOOKED)
+    assert heard.meaning is Meaning.SETTLES
+
+
+def test_duplicates_change_nothing() -> None:
+    """The same words again are no news in the phase that they led to."""
+    held = told(Phase.PREPARING, status("ACFW")).known
+    assert told(Phase.PREPARED, status("ACFW"), known=held).meaning is Meaning.NOTHING
+    settled = told(Phase.COMMITTING, status("ACSC"), BOOKED).known
+    assert told(Phase.COMMITTED, status("ACSC"), BOOKED, known=settled).meaning is Meaning.NOTHING
+    assert told(Phase.RELEASED, resolution("CNCL")).meaning is Meaning.NOTHING
+    creditor = replace(BOOKED, account=PAYMENT.creditor.iban, debit=False)
+    assert told(Phase.COMMITTING, creditor).meaning is Meaning.NOTHING

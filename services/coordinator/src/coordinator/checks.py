@@ -1,0 +1,134 @@
+"""The checks before Prepare: lint once more, what the participants say they can do, and who may be a party."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import grpc
+import structlog
+
+from coordinator import facts
+from coordinator.compliance import Compliance, barred_party
+from coordinator.dossier import Dossier
+from coordinator.engine import Engine
+from coordinator.lint import Installation, check_capabilities, check_plan
+from coordinator.model import CheckFailed, ChecksBegun, ChecksPassed, Event, State
+from coordinator.participants import Routes
+from coordinator.peers import Peers
+from coordinator.store import reading
+from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.ids import PlanId
+from lockstep_kit.loops import Loop
+from lockstep_kit.participant.ports import Capabilities
+from lockstep_kit.statements import Gate
+
+if TYPE_CHECKING:
+    from coordinator.model import GateRecord
+
+_log = structlog.get_logger()
+
+BATCH_MAX: Final = 256
+POLL_SECONDS: Final = 1.0
+
+
+class CapabilityCache:
+    """What participants say of themselves, asked again when it is older than it may be."""
+
+    def __init__(self, peers: Peers, seconds_max: float) -> None:
+        self._peers = peers
+        self._seconds_max = seconds_max
+        self._known: dict[str, tuple[float, Capabilities]] = {}
+
+    def known(self) -> dict[str, Capabilities]:
+        """What is known now, without asking anyone."""
+        now = asyncio.get_running_loop().time()
+        return {name: can for name, (since, can) in self._known.items() if now - since <= self._seconds_max}
+
+    async def ask(self) -> dict[str, Capabilities]:
+        """What is known after everybody was asked of whom nothing recent is known; who does not answer is left out."""
+        missing = self._peers.keys() - self.known().keys()
+        await asyncio.gather(*(self._ask(name) for name in missing))
+        return self.known()
+
+    async def _ask(self, name: str) -> None:
+        try:
+            can = await self._peers[name].describe()
+        except (grpc.aio.AioRpcError, FieldInvalid) as error:
+            _log.warning("participant_undescribed", participant=name, error=type(error).__name__)
+            return
+        self._known[name] = (asyncio.get_running_loop().time(), can)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What plans are checked against."""
+
+    #: What this installation knows.
+    installation: Installation
+    #: Who may be a party.
+    compliance: Compliance
+    #: Who serves which legs.
+    routes: Routes = field(repr=False)
+
+
+def judge(dossier: Dossier, capabilities: Mapping[str, Capabilities], rules: Rules, now: datetime) -> Event | None:
+    """What the checks say of a plan; None as long as a participant that it needs has not said what it can do."""
+    make: GateRecord | None = facts.gate(dossier.plan, Gate.MAKE)
+    if make is None:
+        raise AssertionError(f"plan {dossier.plan_id} has no maker")
+    party = barred_party(dossier.header, rules.compliance)
+    if party:
+        return CheckFailed("COMPLIANCE_FAILED", "", f"the party {party} is not allowed")
+    if any(file.participant not in capabilities for file in dossier.files):
+        return None
+    margin = rules.installation.delivery_margin
+    try:
+        check_plan(dossier.header, dossier.legs, make.signed, rules.installation, now)
+        check_capabilities(dossier.header, dossier.legs, capabilities, rules.routes, margin, now)
+    except FieldInvalid as finding:
+        reason = "STEP_DEPENDENCY_FAILED" if "depends_on" in finding.field else "CHECK_FAILED"
+        return CheckFailed(reason, _leg_of(dossier, finding.field), str(finding))
+    return ChecksPassed()
+
+
+def _leg_of(dossier: Dossier, path: str) -> str:
+    for index, leg in enumerate(dossier.legs):
+        if path.startswith(f"legs[{index}]"):
+            return leg.leg_id
+    return ""
+
+
+class Checks:
+    """Brings plans through PRECONDITIONS_PENDING."""
+
+    def __init__(self, engine: Engine, cache: CapabilityCache, rules: Rules) -> None:
+        self._engine = engine
+        self._cache = cache
+        self._rules = rules
+
+    def loop(self) -> Loop:
+        """The loop that checks."""
+        return Loop("checks", self.run, poll_seconds=POLL_SECONDS, wake=self._engine.wakes.checks)
+
+    async def run(self) -> None:
+        """Check what waits for it; what needs a silent participant waits on, until its deadline."""
+        async with self._engine.db.connection() as connection:
+            waiting = await reading.checking(connection, self._engine.owner.name, BATCH_MAX)
+        if waiting:
+            await self.check(waiting, await self._cache.ask())
+
+    async def check(self, waiting: list[PlanId], capabilities: Mapping[str, Capabilities]) -> None:
+        """Check plans against what participants say."""
+
+        def events(dossier: Dossier, now: datetime) -> list[Event]:
+            if dossier.plan.state not in (State.INITIATED, State.PRECONDITIONS_PENDING):
+                return []
+            begun: list[Event] = [ChecksBegun()] if dossier.plan.state is State.INITIATED else []
+            found = judge(dossier, capabilities, self._rules, now)
+            return begun if found is None else [*begun, found]
+
+        await self._engine.apply("checks", waiting, events)

@@ -1,0 +1,115 @@
+"""What participants report, taken into the plans: on answers to commands, on their outcome streams, and when asked."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from coordinator import reports
+from coordinator.convert.participant import report_from_pb
+from coordinator.engine import Engine, Work
+from coordinator.reports import LegReport
+from coordinator.store import outboxes, reading
+from coordinator.store.outboxes import KeptNews
+from lockstep.participant.v1 import leg_pb2
+from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.telemetry import PLAN_IDS, span
+
+if TYPE_CHECKING:
+    from lockstep_kit.db import Connection
+
+_log = structlog.get_logger()
+
+#: Revisions that are remembered, so that what was heard on one way is not taken again on another.
+_HEARD_MAX: Final = 100_000
+
+
+class News:
+    """Takes reports, whoever brings them; each at most once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._heard: OrderedDict[tuple[PlanId, LegId], int] = OrderedDict()
+
+    def read(self, sender: str, messages: Sequence[leg_pb2.LegReport]) -> list[tuple[LegReport, bytes]]:
+        """Reports that may be new, with their bytes. One that cannot be read is logged, and believed in nothing."""
+        found: dict[tuple[PlanId, LegId], tuple[LegReport, bytes]] = {}
+        for message in messages:
+            try:
+                report = report_from_pb(message)
+            except FieldInvalid as finding:
+                _log.error("report_malformed", participant=sender, plan_id=message.plan_id[:64], field=finding.field)
+                continue
+            key = (report.plan_id, report.leg_id)
+            if report.revision > self._heard.get(key, 0) and (key not in found or report.revision > found[key][0].revision):
+                found[key] = (report, message.SerializeToString())
+        return list(found.values())
+
+    async def take(
+        self,
+        sender: str,
+        messages: Sequence[leg_pb2.LegReport],
+        *,
+        also: Callable[[Connection], Awaitable[None]] | None = None,
+    ) -> None:
+        """Take reports into their plans in one transaction, and do `also` in it. News of plans that another replica holds is kept for it."""
+        found = self.read(sender, messages)
+        if not found:
+            if also is not None:
+                async with self._engine.db.connection() as connection:
+                    await also(connection)
+            return
+        ids = sorted({report.plan_id for report, _ in found})
+        kind = "outcome" if any(report.outcome is not None for report, _ in found) else "vote"
+        with span(f"coordinator.{kind}", attributes={PLAN_IDS: ids}):
+            async with self._engine.work(kind) as work:
+                held = await work.load(ids)
+                for report, _ in found:
+                    if report.plan_id in held:
+                        self._step(work, sender, report)
+                elsewhere = [
+                    KeptNews(report.plan_id, report.leg_id, sender, report.revision, octets)
+                    for report, octets in found
+                    if report.plan_id not in held and await self._known(work, report.plan_id)
+                ]
+                await outboxes.keep_news(work.tx, elsewhere)
+                if also is not None:
+                    await also(work.tx)
+        for report, _ in found:
+            self._remember(report)
+
+    async def take_kept(self, limit: int = 256) -> int:
+        """Take reports that other replicas kept for this one; how many there were."""
+        async with self._engine.db.connection() as connection:
+            kept = await outboxes.kept_news(connection, self._engine.owner.name, limit)
+        if not kept:
+            return 0
+        async with self._engine.work("outcome") as work:
+            held = await work.load({each.plan_id for each in kept})
+            taken = [each for each in kept if each.plan_id in held]
+            for each in taken:
+                self._step(work, each.participant, report_from_pb(leg_pb2.LegReport.FromString(each.report)))
+            await outboxes.drop_news(work.tx, taken)
+        return len(kept)
+
+    def _step(self, work: Work, sender: str, report: LegReport) -> None:
+        dossier = work.dossier(report.plan_id)
+        event = reports.admit(report, sender, dossier, self._engine.registry)
+        if event is not None:
+            work.step(report.plan_id, event)
+
+    async def _known(self, work: Work, plan_id: PlanId) -> bool:
+        known = await reading.exists(work.tx, plan_id)
+        if not known:
+            _log.error("report_of_unknown_plan", plan_id=plan_id)
+        return known
+
+    def _remember(self, report: LegReport) -> None:
+        self._heard[report.plan_id, report.leg_id] = report.revision
+        self._heard.move_to_end((report.plan_id, report.leg_id))
+        while len(self._heard) > _HEARD_MAX:
+            self._heard.popitem(last=False)

@@ -1,0 +1,126 @@
+"""The participants and the journal, as the coordinator reaches them: a channel each, a deadline for every call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import grpc
+import structlog
+
+from coordinator.convert.journal import AppendAnswer, append_answers, append_request
+from coordinator.convert.participant import (
+    Answered,
+    CallName,
+    Outgoing,
+    abort_request,
+    answers_from_pb,
+    capabilities_from_pb,
+    commit_request,
+    prepare_request,
+)
+from coordinator.store.outboxes import PendingEvent
+from lockstep.journal.v1.journal_service_pb2_grpc import JournalServiceStub
+from lockstep.participant.v1 import leg_pb2
+from lockstep.participant.v1 import participant_service_pb2 as messages
+from lockstep.participant.v1.participant_service_pb2_grpc import ParticipantServiceStub
+from lockstep_kit.convert import epoch_to_pb
+from lockstep_kit.fence import Epoch
+from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.participant.ports import Capabilities
+
+_log = structlog.get_logger()
+
+#: Longest that a stream may be silent: twice the participants' heartbeat and a little more.
+SILENCE_SECONDS_MAX: Final = 15.0
+#: A stream is opened anew after this, so that every call has a deadline.
+STREAM_SECONDS_MAX: Final = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One participant. Every gRPC error of its calls says nothing about any leg."""
+
+    #: Name that its votes carry.
+    name: str
+    #: Its channel.
+    channel: grpc.aio.Channel
+    #: Longest that a call may take.
+    call_seconds: float
+
+    @property
+    def _stub(self) -> ParticipantServiceStub:
+        return ParticipantServiceStub(self.channel)
+
+    async def describe(self) -> Capabilities:
+        """What it can do.
+
+        Raises:
+            grpc.aio.AioRpcError: it did not answer.
+            FieldInvalid: it answered with something else, or as somebody else.
+        """
+        found = await self._stub.Describe(messages.DescribeRequest(), timeout=self.call_seconds)
+        if found.participant != self.name:
+            _log.error("participant_differs", expected=self.name, found=found.participant[:64])
+        return capabilities_from_pb(found)
+
+    async def command(self, call: CallName, batch: Sequence[Outgoing], margin: timedelta) -> list[Answered]:
+        """The answers to a batch of one kind of command.
+
+        Raises:
+            grpc.aio.AioRpcError: nothing is known of any of them.
+            FieldInvalid: the answers are not answers to this batch.
+        """
+        match call:
+            case CallName.PREPARE:
+                prepared = await self._stub.Prepare(prepare_request(batch, margin), timeout=self.call_seconds)
+                return answers_from_pb(prepared.answers, batch)
+            case CallName.COMMIT:
+                committed = await self._stub.Commit(commit_request(batch), timeout=self.call_seconds)
+                return answers_from_pb(committed.answers, batch)
+            case CallName.ABORT:
+                released = await self._stub.Abort(abort_request(batch), timeout=self.call_seconds)
+                return answers_from_pb(released.answers, batch)
+
+    async def leg(self, plan_id: PlanId, leg_id: LegId, raise_to: Epoch) -> leg_pb2.LegReport | None:
+        """What it knows of a leg, after its fence was raised.
+
+        Raises:
+            grpc.aio.AioRpcError: it did not answer.
+        """
+        request = messages.GetLegRequest(plan_id=plan_id, leg_id=leg_id, raise_to=epoch_to_pb(raise_to))
+        response = await self._stub.GetLeg(request, timeout=self.call_seconds)
+        return response.report if response.HasField("report") else None
+
+    def outcomes(self, after: tuple[str, int] | None) -> AsyncIterator[messages.WatchOutcomesResponse]:
+        """Its changes after a cursor, then live."""
+        request = messages.WatchOutcomesRequest()
+        if after is not None:
+            request.after.CopyFrom(messages.OutcomeCursor(incarnation=after[0], sequence=after[1]))
+        stream: AsyncIterator[messages.WatchOutcomesResponse] = self._stub.WatchOutcomes(request, timeout=STREAM_SECONDS_MAX)
+        return stream
+
+
+@dataclass(frozen=True, slots=True)
+class JournalPeer:
+    """The journal's writer service."""
+
+    #: Its channel.
+    channel: grpc.aio.Channel
+    #: Longest that a call may take.
+    call_seconds: float
+
+    async def append(self, events: Sequence[PendingEvent]) -> list[AppendAnswer]:
+        """What became of events.
+
+        Raises:
+            grpc.aio.AioRpcError: nothing is known of any of them.
+            FieldInvalid: the answers are not answers to these events.
+        """
+        response = await JournalServiceStub(self.channel).Append(append_request(events), timeout=self.call_seconds)
+        return append_answers(response, events)
+
+
+Peers = Mapping[str, Peer]

@@ -1,0 +1,148 @@
+"""Sends commands to one participant, many plans' in one call, and repeats them until they are answered.
+
+A command is a row until the participant's signed report answers it. Whatever a call ends with, the row is there: an error, a lost connection, a crash
+say nothing and are followed by a repeat. A rejection is no outcome either: it is counted, and called out when it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import grpc
+import structlog
+
+from coordinator.commands import repeat_after
+from coordinator.convert.participant import CALLS, Answered, CallName, Outgoing
+from coordinator.engine import Engine
+from coordinator.model import PersonNeeded
+from coordinator.news import News
+from coordinator.peers import Peer
+from coordinator.sealing import KeySealed
+from coordinator.store import outboxes, plans
+from lockstep_kit import failpoints, leases
+from lockstep_kit.failpoints import failpoint
+from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.ids import PlanId
+from lockstep_kit.loops import Loop, back_off_seconds
+from lockstep_kit.participant.records import Verdict
+from lockstep_kit.telemetry import PLAN_IDS, span
+
+if TYPE_CHECKING:
+    from lockstep_kit.db import Connection
+
+_log = structlog.get_logger()
+
+BATCH_MAX: Final = 256
+#: So many rejections in a row call a person.
+REJECTIONS_MAX: Final = 8
+POLL_SECONDS: Final = 1.0
+#: Rejections that time alone resolves: the participant's clock is behind, or it is still at what came before.
+_PASSING: Final = frozenset({"ABORT_DEADLINE", "LEG_ABORTING", "LEG_NOT_PREPARED"})
+
+failpoints.declare(*(f"coordinator.{call.value.lower()}.{where}" for call in CallName for where in ("before_send", "after_send")))
+
+
+class Relay:
+    """The commands to one participant."""
+
+    def __init__(self, engine: Engine, peer: Peer, news: News) -> None:
+        self._engine = engine
+        self._peer = peer
+        self._news = news
+        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._failures = 0
+
+    def loop(self) -> Loop:
+        """The loop that sends."""
+        wake = self._engine.wakes.relays[self._peer.name]
+        return Loop(f"relay.{self._peer.name}", self.run, poll_seconds=POLL_SECONDS, wake=wake)
+
+    async def run(self) -> None:
+        """Send what is due, until nothing is."""
+        while batch := await self._claim():
+            calls = [(call, [each for each in batch if CALLS[each.command.order] is call]) for call in CallName]
+            await asyncio.gather(*(self._send(call, part) for call, part in calls if part))
+            if self._failures:
+                await asyncio.sleep(back_off_seconds(self._failures, self._rng))
+
+    async def _claim(self) -> list[Outgoing]:
+        """Due commands of plans that this replica holds, each noted as sent."""
+        engine, name = self._engine, self._peer.name
+        async with engine.db.connection() as connection:
+            due = await outboxes.due_plans(connection, name, engine.owner.name, BATCH_MAX)
+        if not due:
+            return []
+        async with engine.db.transaction() as tx:
+            epochs = await leases.acquire(tx, due, engine.owner.name, engine.owner.generation, engine.owner.lease)
+            commands = await outboxes.lock_due(tx, name, [PlanId(each) for each in epochs], BATCH_MAX)
+            if not commands:
+                return []
+            await outboxes.sent(tx, commands, [repeat_after(each.attempts, self._rng.random()) for each in commands])
+            dossiers = (await plans.read(tx, {each.plan_id for each in commands})).dossiers
+            committing = {each.plan_id for each in commands if CALLS[each.order] is CallName.COMMIT}
+            keys = await self._keys(tx, committing)
+        return [
+            Outgoing(each, dossiers[each.plan_id], epochs[each.plan_id], keys.get(each.plan_id, b""))
+            for each in commands
+            if each.plan_id not in committing or each.plan_id in keys
+        ]
+
+    async def _keys(self, tx: Connection, ids: set[PlanId]) -> dict[PlanId, bytes]:
+        try:
+            return await self._engine.plan_keys(tx, ids)
+        except KeySealed as error:
+            # The others of the batch must not wait for one that cannot be opened: open them one by one.
+            _log.error("plan_key_sealed", error=str(error))
+        found: dict[PlanId, bytes] = {}
+        for plan_id in ids:
+            try:
+                found.update(await self._engine.plan_keys(tx, [plan_id]))
+            except KeySealed:
+                continue
+        return found
+
+    async def _send(self, call: CallName, batch: Sequence[Outgoing]) -> None:
+        ids = sorted({each.command.plan_id for each in batch})
+        # One trace can be gone on with; the others find the call by its plans.
+        with span(f"coordinator.{call.value.lower()}", traceparent=batch[0].command.traceparent, attributes={PLAN_IDS: ids}):
+            await failpoint(f"coordinator.{call.value.lower()}.before_send")
+            try:
+                answers = await self._peer.command(call, batch, self._engine.limits.delivery_margin)
+            except grpc.aio.AioRpcError as error:
+                self._failures += 1
+                _log.warning("command_unanswered", participant=self._peer.name, call=call, code=error.code().name)
+                return
+            except FieldInvalid as finding:
+                self._failures += 1
+                _log.error("answer_malformed", participant=self._peer.name, call=call, field=finding.field)
+                return
+            self._failures = 0
+            await failpoint(f"coordinator.{call.value.lower()}.after_send")
+            await self._take(batch, answers)
+
+    async def _take(self, batch: Sequence[Outgoing], answers: Sequence[Answered]) -> None:
+        told = [each.report for each in answers if each.report is not None and each.verdict is not Verdict.PENDING]
+        await self._news.take(self._peer.name, told)
+        rejected = [(each, answer) for each, answer in zip(batch, answers, strict=True) if answer.verdict is Verdict.REJECTED]
+        if not rejected:
+            return
+        for each, answer in rejected:
+            _log.warning(
+                "command_rejected", participant=self._peer.name, plan_id=each.command.plan_id, leg_id=each.command.leg_id, reason=answer.reason
+            )
+        stale = [each.command.plan_id for each, answer in rejected if answer.reason == "EPOCH_STALE"]
+        async with self._engine.db.transaction() as tx:
+            await leases.release(tx, stale, self._engine.owner.name)
+            counted = await outboxes.rejected(tx, [(each.command, answer.reason) for each, answer in rejected])
+        for each, answer in rejected:
+            often = counted.get((each.command.plan_id, each.command.leg_id), 0)
+            if often >= REJECTIONS_MAX and answer.reason not in _PASSING:
+                await self._call(each, answer)
+
+    async def _call(self, each: Outgoing, answer: Answered) -> None:
+        detail = f"{self._peer.name} rejects {each.command.order} again and again: {answer.reason}"
+        needed = PersonNeeded("COMMAND_REJECTED", each.command.leg_id, detail)
+        await self._engine.apply("outcome", [each.command.plan_id], lambda _, __: [needed])
