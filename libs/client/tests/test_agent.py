@@ -25,7 +25,7 @@ from lockstep_kit.statements import Gate, Verdict, evidence_digest
 KEY = SigningKey(sha256(b"validator"))
 FAST = CallSettings(deadline_seconds=2.0, attempts_max=2, pause_seconds_max=0.02)
 CONTRADICTS = Finding("CHAIN_AMOUNT_DIFFERS", "delivery", "the escrow paid 1 minor units, not 10000")
-NOT_YET = Finding("BANK_CREDITOR_BOOKINGS", "payment", "the book has 0 bookings", may_pass=True)
+NOT_YET = Finding("BANK_BOOKINGS", "payment", "the book has 0 bookings", may_pass=True)
 SILENT = Finding("JOURNAL_BEHIND", "", "the journal holds 1 of 9 entries", may_pass=True)
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from lockstep_client.bank_evidence import Booking, Side, check_bank_leg
+from lockstep_client.bank_evidence import Entry, check_bank_leg, uetr_of
 from lockstep_client.chain_evidence import ChainFacts, LoggedCommit, check_chain_leg
 from lockstep_client.convert import plan_from_pb
-from lockstep_client.evidence import Finding, check_plan, reused
+from lockstep_client.evidence import Finding, check_plan
 from lockstep_client.signing import escrow_terms
 from lockstep_contracts.escrow import LegStatus, leg_key, terms_hash
 from lockstep_contracts.events import Committed
 from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.ids import leg_id, sha256
+from lockstep_kit.ids import leg_id, plan_id, sha256
 from lockstep_kit.statements import Gate, OutcomeKind, Refusal, Verdict
 
 LATER = datetime(2150, 1, 1, tzinfo=UTC)
@@ -211,52 +211,90 @@ def test_another_lock(world: Any) -> None:
 # -- bank --------------------------------------------------------------------------------------------------------------
 
 
-def book(world: Any) -> tuple[Booking, ...]:
-    terms = world.leg("payment").terms
-    uetr = world.evidence("payment").uetr
-    debit = Booking(uetr, terms.debtor.iban, Side.DEBIT, 9_845_000, "EUR", "B-1")
-    return debit, replace(debit, iban=terms.creditor.iban, side=Side.CREDIT, reference="B-2")
+def book(world: Any) -> tuple[Entry, ...]:
+    """A hold on an account of the bank's own, and its booking to the creditor's account."""
+    terms, uetr = world.leg("payment").terms, world.evidence("payment").uetr
+    taken = Entry(uetr, "1", False, terms.debtor.iban, "", -9_845_000, "EUR")
+    held = replace(taken, account="HOLD-EUR", minor_units=9_845_000)
+    let_go = replace(held, posting="2", books=True, minor_units=-9_845_000)
+    return taken, held, let_go, replace(let_go, account=terms.creditor.iban, minor_units=9_845_000)
+
+
+def at_home(world: Any) -> None:
+    """Debtor and creditor have their accounts at one bank, which answers."""
+    world.settle("payment", evidence=replace(world.evidence("payment"), bank_bic="BNPAFRPPXXX"))
 
 
 def test_a_bank_leg_that_holds(world: Any) -> None:
-    """Of a payment that is booked once on each side nothing is found; other payments in the book do not matter."""
+    """Of a payment that is booked once, from account to account, nothing is found; other payments in the book do not matter."""
+    at_home(world)
     other = replace(book(world)[0], uetr="another")
-    assert check_bank_leg(world.view().legs[1], (*book(world), other)) == []
+    assert check_bank_leg(world.view().legs[1], world.draft.header, (*book(world), other)) == []
+
+
+def test_a_creditor_at_another_bank(world: Any) -> None:
+    """In the debtor's bank's book the creditor's bank stands for a creditor that has its account there."""
+    *rest, credit = book(world)
+    abroad = replace(credit, account="VOSTRO-1", correspondent_bic="BNPAFRPPXXX")
+    assert check_bank_leg(world.view().legs[1], world.draft.header, (*rest, abroad)) == []
+    wrong = replace(credit, account="VOSTRO-2", correspondent_bic="DEUTDEFFXXX")
+    assert rules(check_bank_leg(world.view().legs[1], world.draft.header, (*rest, wrong))) == {
+        "BANK_CREDITOR_AMOUNT",
+        "BANK_OTHER_ACCOUNT",
+    }
+    at_home(world)
+    assert rules(check_bank_leg(world.view().legs[1], world.draft.header, (*rest, abroad))) == {
+        "BANK_CREDITOR_AMOUNT",
+        "BANK_OTHER_ACCOUNT",
+    }
 
 
 @pytest.mark.parametrize(
     ("change", "found", "may_pass"),
     [
-        (lambda _, credit: (credit,), {"BANK_DEBTOR_BOOKINGS", "BANK_REFERENCE_UNKNOWN"}, True),
-        (lambda debit, _: (debit,), {"BANK_CREDITOR_BOOKINGS"}, True),
-        (lambda debit, credit: (debit, credit, credit), {"BANK_CREDITOR_BOOKINGS"}, False),
-        (lambda debit, credit: (replace(debit, iban="X"), credit), {"BANK_DEBTOR_ACCOUNT"}, False),
-        (lambda debit, credit: (debit, replace(credit, iban="X")), {"BANK_CREDITOR_ACCOUNT"}, False),
-        (lambda debit, credit: (replace(debit, minor_units=1), credit), {"BANK_DEBTOR_AMOUNT"}, False),
-        (lambda debit, credit: (debit, replace(credit, currency="USD")), {"BANK_CREDITOR_AMOUNT"}, False),
-        (lambda debit, credit: (replace(debit, reference="B-9"), credit), {"BANK_REFERENCE_UNKNOWN"}, False),
+        (lambda taken, held, *_: (taken, held), {"BANK_BOOKINGS"}, True),
+        (lambda *_: (), {"BANK_BOOKINGS"}, True),
+        (lambda *book: (*book, replace(book[-1], posting="3")), {"BANK_BOOKINGS"}, False),
+        (
+            lambda taken, held, let_go, credit: (taken, held, let_go, replace(credit, account="X")),
+            {"BANK_CREDITOR_AMOUNT", "BANK_OTHER_ACCOUNT"},
+            False,
+        ),
+        (lambda taken, *rest: (replace(taken, account="X"), *rest), {"BANK_DEBTOR_AMOUNT", "BANK_OTHER_ACCOUNT"}, False),
+        (lambda taken, *rest: (replace(taken, minor_units=-1), *rest), {"BANK_DEBTOR_AMOUNT"}, False),
+        (lambda *book: (*book[:3], replace(book[3], minor_units=1)), {"BANK_CREDITOR_AMOUNT"}, False),
+        (lambda *book: (*book[:3], replace(book[3], currency="USD")), {"BANK_CREDITOR_AMOUNT"}, False),
+        (lambda *book: (*book, replace(book[0], posting="9", account="FEES", minor_units=5)), {"BANK_OTHER_ACCOUNT"}, False),
+        (lambda *book: (*book, replace(book[0], posting="9", minor_units=9_845_000)), {"BANK_DEBTOR_AMOUNT"}, False),
     ],
 )
-def test_what_the_book_does_not_say(
-    world: Any, change: Callable[[Booking, Booking], tuple[Booking, ...]], found: set[str], may_pass: bool
-) -> None:
+def test_what_the_book_does_not_say(world: Any, change: Callable[..., tuple[Entry, ...]], found: set[str], may_pass: bool) -> None:
     """Each difference between the bank's book and the plan is found by name; only a booking that is not there yet may pass."""
-    findings = check_bank_leg(world.view().legs[1], change(*book(world)))
+    at_home(world)
+    findings = check_bank_leg(world.view().legs[1], world.draft.header, change(*book(world)))
     assert rules(findings) == found
     assert findings[0].may_pass is may_pass
 
 
 def test_the_bank_did_not_settle(world: Any) -> None:
-    """A payment whose last status does not say that money was settled is found, and one whose UETR is not the held one."""
+    """A payment whose last status does not say that money was settled is found."""
+    at_home(world)
     held = world.evidence("payment")
     world.settle("payment", evidence=replace(held, status="ACFW"))
-    assert rules(check_bank_leg(world.view().legs[1], book(world))) == {"BANK_NOT_SETTLED"}
-    world.settle("payment", evidence=replace(held, uetr="11111111-4b84-4b0b-9a2c-0a5c2f3d1e77"))
-    assert rules(check_bank_leg(world.view().legs[1], book(world))) == {"BANK_UETR_CHANGED"}
+    assert rules(check_bank_leg(world.view().legs[1], world.draft.header, book(world))) == {"BANK_NOT_SETTLED"}
 
 
-def test_one_payment_shows_one_leg() -> None:
-    """Two legs that name the same payment are found."""
-    a, b, c = (leg_id(each) for each in "abc")
-    assert rules(reused([(a, "x"), (b, "y"), (c, "x")])) == {"UETR_REUSED"}
-    assert reused([(a, "x"), (b, "y")]) == []
+def test_another_payment_cannot_stand_for_the_leg(world: Any) -> None:
+    """A payment of the same amount between the same accounts, but not the leg's own, is found out; the leg's own is not booked."""
+    at_home(world)
+    other = "11111111-4b84-4b0b-9a2c-0a5c2f3d1e77"
+    entries = [replace(each, uetr=other) for each in book(world)]
+    world.settle("payment", evidence=replace(world.evidence("payment"), uetr=other))
+    assert rules(check_bank_leg(world.view().legs[1], world.draft.header, entries)) == {"BANK_UETR_WRONG", "BANK_BOOKINGS"}
+
+
+def test_the_uetr_is_the_gateways() -> None:
+    """The leg's UETR is worked out here as the bank-gateway does."""
+    theirs = pytest.importorskip("bank_gateway.references")
+    plan = plan_id("0b0f3c70-6d1e-4c9a-9a30-5a5f4a1f0c11")
+    assert uetr_of(plan, leg_id("payment")) == theirs.uetr(plan, "payment")

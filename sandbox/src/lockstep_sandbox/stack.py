@@ -56,7 +56,8 @@ class Sandbox:
         self._block_seconds = block_seconds
         self._environ = dict(environ or {})
         self._stack = AsyncExitStack()
-        self._ports = dict(zip((*SERVICES, "otlp", "http", "rail", "control"), free_ports(9), strict=True))
+        places = (*SERVICES, "otlp", "http", "rail", "control")
+        self._ports = dict(zip(places, free_ports(len(places)), strict=True))
         self.supervisor = Supervisor(run.path / "logs")
         self.chain = Chain(self.supervisor, run.path / "chain")
         self.databases = SandboxDatabases(run.path / "config", secrets.token_urlsafe(24))

@@ -1,48 +1,55 @@
-"""Bank legs: what the bank's own book says, compared with what the leg was to do. Pure."""
+"""Bank legs: what the bank's own book says, compared with what the leg was to do. Pure.
+
+What counts is the net effect of everything that the book has under the payment's UETR. How the bank got there (a hold on an account of its own, then its
+release) is the bank's affair; whether money is where the plan says, and nowhere else, is not.
+"""
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from lockstep_client.convert import LegView
 from lockstep_client.evidence import Finding, Findings
-from lockstep_kit.plan import CreditTransfer
+from lockstep_kit.ids import LegId, PlanId, sha256
+from lockstep_kit.plan import CreditTransfer, PlanHeader
 from lockstep_kit.statements import BankEvidence
 
-
-class Side(StrEnum):
-    """ISO 20022 CreditDebitCode."""
-
-    DEBIT = "DBIT"
-    CREDIT = "CRDT"
-
-
+_UETR_DOMAIN: Final = b"lockstep/v1"
 #: ISO 20022 payment status codes that say that money was settled.
-SETTLED: Final = frozenset({"ACSC", "ACCC", "BOOK"})
+SETTLED: Final = frozenset({"ACSC", "ACCC"})
 
 
 @dataclass(frozen=True, slots=True)
-class Booking:
-    """One booked entry of one account."""
+class Entry:
+    """One entry of the bank's book."""
 
     #: Payment that it belongs to.
     uetr: str
-    #: Account.
-    iban: str
-    #: Which way.
-    side: Side
-    #: Minor units of the currency.
+    #: Posting that it is one side of.
+    posting: str
+    #: Whether the posting books the payment; others hold and release.
+    books: bool
+    #: Account: an IBAN, or the bank's own name of it.
+    account: str
+    #: Bank whose account it is, where it is a correspondent's; else "".
+    correspondent_bic: str
+    #: Minor units: positive credits the account's holder, negative debits it.
     minor_units: int
     #: ISO 4217 code.
     currency: str
-    #: The bank's reference of the booking.
-    reference: str
 
 
-def check_bank_leg(view: LegView, bookings: tuple[Booking, ...]) -> list[Finding]:
-    """The payment is booked once on each side: debtor's account down, creditor's up, by the leg's amount in its currency."""
+def uetr_of(plan_id: PlanId, leg_id: LegId) -> str:
+    """The one UETR that the leg's payment may have: worked out here, so that no other payment can stand for it."""
+    digest = sha256(b"\x1f".join((_UETR_DOMAIN, plan_id.encode(), leg_id.encode())))
+    return str(uuid.UUID(bytes=digest[:16], version=4))
+
+
+def check_bank_leg(view: LegView, header: PlanHeader, entries: Sequence[Entry]) -> list[Finding]:
+    """The payment is booked once; in sum it takes the leg's amount from the debtor's account, brings it to the creditor's, and moves nothing else."""
     found = Findings(view.leg.leg_id)
     terms = view.leg.terms
     evidence = view.outcome.outcome.evidence if view.outcome is not None else None
@@ -50,28 +57,47 @@ def check_bank_leg(view: LegView, bookings: tuple[Booking, ...]) -> list[Finding
         found.note("BANK_EVIDENCE_MISSING", "a credit transfer is shown by a booking, and there is none")
         return found
     found.expect(evidence.status in SETTLED, "BANK_NOT_SETTLED", f"the bank's last word is {evidence.status}")
-    held = view.vote.vote.promise.evidence if view.vote is not None and view.vote.vote.promise is not None else None
-    if isinstance(held, BankEvidence):
-        found.expect(held.uetr == evidence.uetr, "BANK_UETR_CHANGED", "the payment that was settled is not the one that was held")
-    own = [each for each in bookings if each.uetr == evidence.uetr]
-    for side, iban, who in ((Side.DEBIT, terms.debtor.iban, "debtor"), (Side.CREDIT, terms.creditor.iban, "creditor")):
-        entries = [each for each in own if each.side is side]
-        if not found.expect(
-            len(entries) == 1,
-            f"BANK_{who.upper()}_BOOKINGS",
-            f"the book has {len(entries)} bookings on the {who}'s side, not one",
-            may_pass=not entries,
-        ):
-            continue
-        entry = entries[0]
-        found.expect(entry.iban == iban, f"BANK_{who.upper()}_ACCOUNT", f"the book has another account on the {who}'s side")
-        same = (entry.minor_units, entry.currency) == (terms.amount.minor_units, terms.amount.asset)
-        found.expect(
-            same,
-            f"BANK_{who.upper()}_AMOUNT",
-            f"the book says {entry.minor_units} minor units of {entry.currency} on the {who}'s side, the plan {terms.amount}",
-        )
-    if evidence.booking_reference:
-        named = any(each.reference == evidence.booking_reference for each in own)
-        found.expect(named, "BANK_REFERENCE_UNKNOWN", "the book has no booking of the payment with the evidence's reference")
+    own_uetr = uetr_of(header.plan_id, view.leg.leg_id)
+    found.expect(evidence.uetr == own_uetr, "BANK_UETR_WRONG", "the evidence is about another payment than the leg's")
+    own = [each for each in entries if each.uetr == own_uetr]
+    bookings = {each.posting for each in own if each.books}
+    if not found.expect(
+        len(bookings) == 1, "BANK_BOOKINGS", f"the book has {len(bookings)} bookings of the payment, not one", may_pass=not bookings
+    ):
+        return found
+    amount = (terms.amount.minor_units, terms.amount.asset)
+    nets = _nets(own)
+    debtor = nets.pop(terms.debtor.iban, None)
+    said = _text(debtor)
+    found.expect(
+        debtor == (-amount[0], amount[1]),
+        "BANK_DEBTOR_AMOUNT",
+        f"the book has {said} on the debtor's account, the plan -{terms.amount}",
+    )
+    account = _credited(own, terms, evidence)
+    credited = nets.pop(account, None)
+    said = _text(credited)
+    found.expect(credited == amount, "BANK_CREDITOR_AMOUNT", f"the book has {said} on the creditor's side, the plan {terms.amount}")
+    found.expect(not nets, "BANK_OTHER_ACCOUNT", f"the payment moves {len(nets)} accounts besides the debtor's and the creditor's")
     return found
+
+
+def _nets(entries: Sequence[Entry]) -> dict[str, tuple[int, str]]:
+    """Sum by account, without those that come out even. An account has one currency."""
+    sums: dict[str, tuple[int, str]] = {}
+    for each in entries:
+        sums[each.account] = (sums.get(each.account, (0, ""))[0] + each.minor_units, each.currency)
+    return {account: net for account, net in sums.items() if net[0]}
+
+
+def _credited(entries: Sequence[Entry], terms: CreditTransfer, evidence: BankEvidence) -> str:
+    """The account that stands for the creditor in this bank's book: its own, or that of the correspondent that holds it."""
+    institution = terms.creditor.agent_bic[:8]
+    if institution == evidence.bank_bic[:8]:
+        return terms.creditor.iban
+    correspondent = next((each.account for each in entries if each.correspondent_bic[:8] == institution), None)
+    return correspondent or terms.creditor.iban
+
+
+def _text(net: tuple[int, str] | None) -> str:
+    return f"{net[0]} minor units of {net[1]}" if net is not None else "nothing"

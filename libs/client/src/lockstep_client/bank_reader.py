@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 import aiohttp
 
-from lockstep_client.bank_evidence import Booking, Side
+from lockstep_client.bank_evidence import Entry
 from lockstep_client.reading import ReadingFailed
-from lockstep_kit.amounts import amount_from_text, known_scale
-from lockstep_kit.fields import FieldInvalid
 
 READ_SECONDS: Final = 10.0
+#: Kinds of postings that book a payment; the others hold money for it and let it go.
+BOOKING_KINDS: Final = frozenset({"SETTLE", "PAYMENT"})
 
 
 class BankReader:
@@ -30,40 +31,52 @@ class BankReader:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._session.close()
 
-    async def bookings(self, uetr: str) -> tuple[Booking, ...]:
-        """Every booked entry of a payment, on any account.
+    async def entries(self, uetr: str) -> tuple[Entry, ...]:
+        """Every entry of a payment, on any account.
 
         Raises:
             ReadingFailed: the bank cannot be asked, or answers with something else.
         """
+        answer = await self._get("/entries", {"uetr": uetr})
         try:
-            async with self._session.get(f"{self._url}/bookings", params={"uetr": uetr}) as response:
+            rows = list(answer["entries"])
+            owners = {account: await self._correspondent(account) for account in {str(row["account_id"]) for row in rows}}
+            return tuple(entry_of(row, owners[str(row["account_id"])]) for row in rows)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ReadingFailed("bank", "the bank's book answered in another form") from error
+
+    async def _correspondent(self, account: str) -> str:
+        """Bank whose account it is; "" for any other account."""
+        shown = await self._get(f"/accounts/{quote(account, safe='')}", {})
+        return str(shown["owner_bic"] or "")
+
+    async def _get(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+        try:
+            async with self._session.get(f"{self._url}{path}", params=query) as response:
                 if response.status != 200:
                     raise ReadingFailed("bank", f"the bank's book answered with HTTP {response.status}")
                 answer = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise ReadingFailed("bank", f"the bank's book cannot be read: {type(error).__name__}") from error
-        try:
-            return tuple(booking_of(each) for each in answer["bookings"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ReadingFailed("bank", "the bank's book answered in another form") from error
+        if not isinstance(answer, dict):
+            raise ReadingFailed("bank", "the bank's book answered in another form")
+        return answer
 
 
-def booking_of(entry: dict[str, Any]) -> Booking:
-    """A booked entry from its JSON form.
+def entry_of(row: dict[str, Any], correspondent_bic: str) -> Entry:
+    """An entry from its JSON form.
 
     Raises:
-        KeyError, TypeError, ValueError: it has another form.
+        KeyError, TypeError: it has another form.
     """
-    currency = str(entry["currency"])
-    scale = known_scale(currency)
-    if scale is None:
-        raise FieldInvalid("currency", "must be an ISO 4217 currency")
-    return Booking(
-        uetr=str(entry["uetr"]),
-        iban=str(entry["iban"]),
-        side=Side(entry["side"]),
-        minor_units=amount_from_text(currency, str(entry["amount"]), scale).minor_units,
-        currency=currency,
-        reference=str(entry["reference"]),
+    if type(row["amount"]) is not int:
+        raise TypeError("an entry counts minor units")
+    return Entry(
+        uetr=str(row["uetr"]),
+        posting=str(row["posting_id"]),
+        books=row["kind"] in BOOKING_KINDS,
+        account=str(row["account_id"]),
+        correspondent_bic=correspondent_bic,
+        minor_units=row["amount"],
+        currency=str(row["currency"]),
     )

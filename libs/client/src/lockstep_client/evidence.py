@@ -7,14 +7,14 @@ findings, each with a rule's name; no finding means that everything holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from lockstep_client.convert import LegView, PlanView
 from lockstep_client.journal_chain import ChainVerdict
 from lockstep_kit.certificate import NotAuthorised, check_distinct, check_gate, check_outcome, check_vote
-from lockstep_kit.ids import ActorId, LegId
+from lockstep_kit.ids import ActorId
 from lockstep_kit.plan import LegKind, legs_root
 from lockstep_kit.registry import Registry
 from lockstep_kit.statements import Gate, OutcomeKind, SignedOutcome, SignedVote, Verdict, evidence_digest, votes_digest
@@ -186,15 +186,4 @@ def check_journal(chain: ChainVerdict, view: PlanView, *, complete_to: int) -> l
         f"the journal holds {chain.entry_count} of {complete_to} entries",
         may_pass=True,
     )
-    return found
-
-
-def reused(ids: Sequence[tuple[LegId, str]]) -> list[Finding]:
-    """No two legs are shown by one and the same payment."""
-    found: list[Finding] = []
-    first: dict[str, LegId] = {}
-    for leg_id, uetr in ids:
-        if uetr in first:
-            found.append(Finding("UETR_REUSED", leg_id, f"the payment is also that of leg {first[uetr]}"))
-        first.setdefault(uetr, leg_id)
     return found

@@ -7,19 +7,18 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from lockstep_client.bank_evidence import check_bank_leg
+from lockstep_client.bank_evidence import check_bank_leg, uetr_of
 from lockstep_client.bank_reader import BankReader
 from lockstep_client.chain_evidence import check_chain_leg
 from lockstep_client.chain_reader import ChainReader
 from lockstep_client.configuration import ClientConfiguration
 from lockstep_client.convert import LegView, PlanView, entry_from_pb
-from lockstep_client.evidence import Finding, check_journal, check_plan, reused
+from lockstep_client.evidence import Finding, check_journal, check_plan
 from lockstep_client.journal_chain import verify_chain
 from lockstep_client.readers import JournalClient
 from lockstep_client.reading import ReadingFailed
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.ids import LegId
 from lockstep_kit.plan import LegKind
 from lockstep_kit.registry import Registry
 from lockstep_kit.registry_file import load_registry
@@ -60,18 +59,14 @@ class Inspector:
     async def inspect(self, view: PlanView) -> Sequence[Finding]:
         """Everything that does not hold about a plan that waits for validation; empty when all does."""
         found = check_plan(view, self.registry)
-        payments: list[tuple[LegId, str]] = []
         for each in view.legs:
             match each.leg.kind, _evidence(each):
                 case LegKind.TOKEN_TRANSFER, evidence:
                     found.extend(await self._chain_leg(each, view, evidence))
                 case LegKind.CREDIT_TRANSFER, evidence:
-                    found.extend(await self._bank_leg(each, evidence))
-                    if isinstance(evidence, BankEvidence):
-                        payments.append((each.leg.leg_id, evidence.uetr))
+                    found.extend(await self._bank_leg(each, view, evidence))
                 case _:
                     pass
-        found.extend(reused(payments))
         found.extend(await self._journal_of(view))
         return found
 
@@ -85,13 +80,13 @@ class Inspector:
         except ReadingFailed as error:
             return [Finding("CHAIN_UNREADABLE", each.leg.leg_id, error.message, may_pass=True)]
 
-    async def _bank_leg(self, each: LegView, evidence: Evidence | None) -> list[Finding]:
+    async def _bank_leg(self, each: LegView, view: PlanView, evidence: Evidence | None) -> list[Finding]:
         if self._bank is None:
             return [Finding("BANK_READER_MISSING", each.leg.leg_id, "no view of the bank's book is configured (bank_reader)")]
         if not isinstance(evidence, BankEvidence):
             return [Finding("BANK_EVIDENCE_MISSING", each.leg.leg_id, "the outcome names no payment")]
         try:
-            return check_bank_leg(each, await self._bank.bookings(evidence.uetr))
+            return check_bank_leg(each, view.header, await self._bank.entries(uetr_of(view.header.plan_id, each.leg.leg_id)))
         except ReadingFailed as error:
             return [Finding("BANK_UNREADABLE", each.leg.leg_id, error.message, may_pass=True)]
 

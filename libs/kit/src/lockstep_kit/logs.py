@@ -42,6 +42,8 @@ def configure_logs(service_name: str, level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(logging.getLevelName(level), logging.WARNING))
+    # It calls it an error when a stream that its client left is closed by another task than the one that opened it, which is how asyncio closes them.
+    logging.getLogger("opentelemetry.context").setLevel(logging.CRITICAL)
 
 
 def _with_service(service_name: str) -> structlog.typing.Processor:

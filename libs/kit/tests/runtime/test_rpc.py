@@ -502,3 +502,40 @@ def test_a_key_that_is_not_the_certificates_is_refused(tls_for: Callable[[str], 
     )
     with pytest.raises(ValueError, match="is not the key of"):
         channel("localhost:1", mixed)
+
+
+async def test_drain_lets_streams_say_their_last_word(guarded_server: MakeServer) -> None:
+    """A handler that ends its stream at the drain callback does so itself; one that sends without end is ended, and none is cut in a message."""
+    world = await guarded_server(drain_seconds=10.0)
+    told = asyncio.Event()
+
+    async def polite(request: messages.WatchEntriesRequest, context: Context) -> AsyncIterator[messages.WatchEntriesResponse]:
+        yield messages.WatchEntriesResponse(resume_token="1")
+        await told.wait()
+        yield messages.WatchEntriesResponse(resume_token="last")
+
+    async def restless(request: messages.WatchEntriesRequest, context: Context) -> AsyncIterator[messages.WatchEntriesResponse]:
+        while True:
+            yield messages.WatchEntriesResponse(resume_token="again")
+            await asyncio.sleep(0)
+
+    async def drain() -> None:
+        told.set()
+
+    async def choose(request: messages.WatchEntriesRequest, context: Context) -> AsyncIterator[messages.WatchEntriesResponse]:
+        async for message in (polite if request.plan_id == "polite" else restless)(request, context):
+            yield message
+
+    world.servicer.watch = choose
+    world.server.on_drain(drain)
+    stub = await world.stub_as()
+    first, second = (stub.WatchEntries(messages.WatchEntriesRequest(plan_id=name), timeout=60) for name in ("polite", "restless"))
+    assert [await token(first), await token(second)] == ["1", "again"]
+    began = time.monotonic()
+    stopping = asyncio.create_task(world.server.stop())
+    error = await refusal(second)
+    assert await token(first) == "last"
+    assert await first.code() is grpc.StatusCode.OK
+    assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+    await stopping
+    assert time.monotonic() - began < 5

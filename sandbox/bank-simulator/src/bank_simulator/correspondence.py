@@ -139,14 +139,15 @@ class Correspondence:
 
 
 def booked_entries(
-    original: Original, debited: str, credited: str, amount: int, currency: str, scale: int, posted: store.Posted
+    original: Original, debited: str, credited: str | None, amount: int, currency: str, scale: int, posted: store.Posted
 ) -> list[BookedEntry]:
-    """Both sides of a booking."""
+    """Both sides of a booking as the sender is told of them: not what is booked on its correspondent's account."""
     return [
         BookedEntry(
             account, _is_iban(account), credit, amount, currency, scale, original, booking_reference(posted, side), posted.booked_at
         )
         for account, credit, side in ((debited, False, "D"), (credited, True, "C"))
+        if account is not None
     ]
 
 

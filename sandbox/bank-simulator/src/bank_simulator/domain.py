@@ -145,6 +145,9 @@ class Payment:
     currency: str
     scale: int
     debtor_account: str
+    #: As the payment states it.
+    creditor_account: str | None
+    #: The account of this bank that is credited.
     credited_account: str
     hold_lock: bytes | None
     hold_key: bytes | None

@@ -79,8 +79,9 @@ select reference, posting_id, booked_at from post($1::text[], $2::text[], $3::uu
 _ADD_PAYMENT = """
 -- A payment that was judged.
 insert into payments (uetr, counterparty, state, reason, content_sha256, message_id, instruction_id, end_to_end_id, transaction_id, amount,
-    currency, scale, debtor_account, credited_account, hold_lock, expires_at, hold_until, status_message, status_code, booking_message)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+    currency, scale, debtor_account, creditor_account, credited_account, hold_lock, expires_at, hold_until, status_message, status_code,
+    booking_message)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
 """
 
 _ADD_TOMBSTONE = """
@@ -386,7 +387,7 @@ def _payment(row: asyncpg.Record) -> Payment:
     return Payment(
         uetr=row["uetr"], counterparty=row["counterparty"], state=PaymentState(row["state"]), reason=row["reason"],
         content_sha256=row["content_sha256"], original=original, amount=row["amount"] or 0, currency=row["currency"] or "",
-        scale=row["scale"] or 0, debtor_account=row["debtor_account"] or "", credited_account=row["credited_account"] or "",
+        scale=row["scale"] or 0, debtor_account=row["debtor_account"] or "", creditor_account=row["creditor_account"], credited_account=row["credited_account"] or "",
         hold_lock=row["hold_lock"], hold_key=row["hold_key"], hold_until=row["hold_until"],
         status_message=row["status_message"], status_code=row["status_code"], booking_message=row["booking_message"],
     )  # fmt: skip

@@ -121,15 +121,16 @@ class Work:
         return self._now
 
     async def create(self, dossier: Dossier, key: SealedKey, make: GateRecord) -> Dossier | None:
-        """Accept a plan; None where there is one with its id already."""
+        """Accept a plan; None where there is one with its id already, and nothing of the transaction must stay."""
         plan_id, owner = dossier.plan_id, self._engine.owner
+        held = await leases.acquire(self.tx, [plan_id], owner.name, owner.generation, owner.lease)
+        if plan_id not in held:
+            return None
         made = protocol.step(dossier.plan, Created(make), make.at, self._engine.limits)
         after = replace(dossier, plan=made.plan)
-        epoch = Epoch(owner.generation, 1)
         due = calls.next_due(made.plan, self._engine.limits)
-        if not await plans.insert(self.tx, after, key, epoch, due):
+        if not await plans.insert(self.tx, after, key, held[plan_id], due):
             return None
-        held = await leases.acquire(self.tx, [plan_id], owner.name, owner.generation, owner.lease)
         self._clock = make.at
         self._before[plan_id], self._now[plan_id] = dossier, after
         self._epochs[plan_id], self._effects[plan_id] = held[plan_id], list(made.effects)

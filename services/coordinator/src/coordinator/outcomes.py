@@ -12,7 +12,7 @@ import structlog
 
 from coordinator.engine import Engine
 from coordinator.news import News
-from coordinator.peers import SILENCE_SECONDS_MAX, Peer
+from coordinator.peers import SILENCE_SECONDS_MAX, OutcomeStream, Peer
 from coordinator.store import outboxes
 from lockstep.participant.v1 import participant_service_pb2 as messages
 from lockstep_kit.loops import Loop, back_off_seconds
@@ -41,19 +41,22 @@ class Outcomes:
         """Follow until the stream ends; what was read stays read."""
         async with self._engine.db.connection() as connection:
             after = await outboxes.cursor(connection, self._peer.name)
+        stream = self._peer.outcomes(after)
         try:
-            await self._follow(after)
+            await self._follow(stream, after)
         except (grpc.aio.AioRpcError, TimeoutError) as error:
             code = error.code().name if isinstance(error, grpc.aio.AioRpcError) else "SILENT"
             _log.warning("outcomes_lost", participant=self._peer.name, code=code)
             self._failures += 1
             await asyncio.sleep(back_off_seconds(self._failures, self._rng, most=5.0))
+        finally:
+            stream.cancel()
 
-    async def _follow(self, after: tuple[str, int] | None) -> None:
-        stream = aiter(self._peer.outcomes(after))
+    async def _follow(self, stream: OutcomeStream, after: tuple[str, int] | None) -> None:
+        pages = aiter(stream)
         while True:
             try:
-                page = await asyncio.wait_for(anext(stream), SILENCE_SECONDS_MAX)
+                page = await asyncio.wait_for(anext(pages), SILENCE_SECONDS_MAX)
             except StopAsyncIteration:
                 return
             self._failures = 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 import structlog
@@ -37,6 +37,8 @@ _log = structlog.get_logger()
 SILENCE_SECONDS_MAX: Final = 15.0
 #: A stream is opened anew after this, so that every call has a deadline.
 STREAM_SECONDS_MAX: Final = 3_600.0
+
+OutcomeStream: TypeAlias = "grpc.aio.UnaryStreamCall[messages.WatchOutcomesRequest, messages.WatchOutcomesResponse]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,12 @@ class Peer:
         response = await self._stub.GetLeg(request, timeout=self.call_seconds)
         return response.report if response.HasField("report") else None
 
-    def outcomes(self, after: tuple[str, int] | None) -> AsyncIterator[messages.WatchOutcomesResponse]:
-        """Its changes after a cursor, then live."""
+    def outcomes(self, after: tuple[str, int] | None) -> OutcomeStream:
+        """Its changes after a cursor, then live. The caller cancels it."""
         request = messages.WatchOutcomesRequest()
         if after is not None:
             request.after.CopyFrom(messages.OutcomeCursor(incarnation=after[0], sequence=after[1]))
-        stream: AsyncIterator[messages.WatchOutcomesResponse] = self._stub.WatchOutcomes(request, timeout=STREAM_SECONDS_MAX)
-        return stream
+        return self._stub.WatchOutcomes(request, timeout=STREAM_SECONDS_MAX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,16 +39,19 @@ PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="Id of the plan.")]
 _ADVICE: Final[Mapping[str, str]] = {
     "PLAN_NOT_FOUND": "see `lockstep plan list`",
     "PLAN_STATE": "see `lockstep plan show`",
-    "PLAN_STATE_WRONG": "see `lockstep plan show`",
-    "ETAG_MISMATCH": "look at the plan again, then cancel with its present etag",
+    "PLAN_CHANGED": "look at the plan again, then cancel with its present etag",
+    "PLAN_FROZEN": "operators must look at the plan's journal",
+    "GATE_ALREADY_OPEN": "nothing more is to be signed at this gate",
     "GATE_SAME_PERSON": "somebody who has not signed this plan yet must sign",
     "GATE_ROLE": "use the key of somebody who has the role",
     "GATE_SIGNATURE": "use a key that is registered and valid now",
     "GATE_EXPIRED": "sign again",
-    "GATE_PLAN_DIGEST": "sign again, for this plan",
+    "GATE_NONCE_REUSED": "sign again",
+    "GATE_VOTES_DIGEST": "the votes have changed: sign again",
+    "GATE_EVIDENCE_DIGEST": "the evidence has changed: sign again",
+    "STEP_DEPENDENCY_FAILED": "mend depends_on in the plan file",
     "REQUEST_ID_REUSED": "make a new plan",
     "CALLER_NOT_ALLOWED": "use a client certificate that may call this method (tls in the configuration)",
-    "DEADLINE_PASSED": "make a new plan with a later deadline",
 }
 
 

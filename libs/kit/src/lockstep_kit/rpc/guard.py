@@ -75,14 +75,23 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._streams: set[asyncio.Task[Any]] = set()
+        #: Tasks of open streams, and whether each is inside its handler now, rather than sending what the handler gave.
+        self._streams: dict[asyncio.Task[Any], bool] = {}
+        #: New streams are refused.
         self._draining = False
+        #: Open streams are ended.
+        self._cut = False
 
-    def end_streams(self) -> None:
-        """End the streams that are open, and those that begin from now on, with UNAVAILABLE."""
+    async def end_streams(self, patience_seconds: float) -> None:
+        """Let open streams end by themselves for a while, then end them with UNAVAILABLE, and those that begin from now on."""
         self._draining = True
-        for task in self._streams:
-            task.cancel()
+        if self._streams:
+            await asyncio.wait(self._streams, timeout=patience_seconds)
+        self._cut = True
+        for task, inside in self._streams.items():
+            # One that is sending sees that the server drains once it has sent.
+            if inside:
+                task.cancel()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
@@ -133,27 +142,35 @@ class Guard(grpc.aio.ServerInterceptor):
             task = asyncio.current_task()
             if task is None:
                 raise AssertionError("gRPC runs every call as a task")
-            self._streams.add(task)
+            self._streams[task] = True
+            answers: Any = None
             try:
                 self._admit(method, context)
                 if self._draining:
                     raise _draining()
                 answers = handle(_decoded(decode, octets), context)
                 if inspect.isawaitable(answers):
-                    # A handler that writes its answers itself.
+                    # A handler that sends its answers itself.
                     await answers
-                else:
-                    async for message in answers:
-                        yield message
+                    return
+                async for message in answers:
+                    self._streams[task] = False
+                    yield message
+                    if self._cut:
+                        raise _draining()
+                    self._streams[task] = True
             except asyncio.CancelledError:
-                if not self._draining or context.cancelled():
+                if not self._cut or context.cancelled():
                     raise
                 task.uncancel()
                 await _leave(method, _draining(), context)
             except (Exception, FailpointRaised) as error:  # noqa: BLE001 - every error leaves as a status
                 await _leave(method, error, context)
             finally:
-                self._streams.discard(task)
+                self._streams.pop(task, None)
+                if inspect.isasyncgen(answers):
+                    # Now, and not when it is collected: it may hold a connection.
+                    await answers.aclose()
 
         return guarded
 

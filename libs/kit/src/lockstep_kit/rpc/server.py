@@ -22,6 +22,9 @@ from lockstep_kit.rpc.tls import TlsSettings, server_credentials
 
 _log = structlog.get_logger()
 
+#: How long streams get to end by themselves when the server drains.
+STREAM_PATIENCE_SECONDS: Final = 0.5
+
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -112,7 +115,7 @@ class Server:
                 _log.error("drain_failed", exc_info=error)
         except TimeoutError:
             _log.error("drain_failed", reason="took too long")
-        self._guard.end_streams()
+        await self._guard.end_streams(min(STREAM_PATIENCE_SECONDS, max(until - asyncio.get_running_loop().time(), 0.0)))
         await self._server.stop(max(until - asyncio.get_running_loop().time(), 0.0))
 
 

@@ -226,6 +226,7 @@ create table payments (
     currency text,
     scale smallint,
     debtor_account text,
+    creditor_account text,
     -- The account of this bank that is credited: the creditor's own, or its correspondent's.
     credited_account text,
     hold_lock bytea check (length(hold_lock) = 32),
@@ -257,9 +258,9 @@ begin
         raise exception 'payment % is % and stays so', old.uetr, old.state using errcode = 'integrity_constraint_violation';
     end if;
     if (new.uetr, new.counterparty, new.content_sha256, new.message_id, new.instruction_id, new.end_to_end_id, new.amount, new.currency,
-            new.debtor_account, new.credited_account, new.hold_lock, new.expires_at)
+            new.debtor_account, new.creditor_account, new.credited_account, new.hold_lock, new.expires_at)
         is distinct from (old.uetr, old.counterparty, old.content_sha256, old.message_id, old.instruction_id, old.end_to_end_id, old.amount,
-            old.currency, old.debtor_account, old.credited_account, old.hold_lock, old.expires_at) then
+            old.currency, old.debtor_account, old.creditor_account, old.credited_account, old.hold_lock, old.expires_at) then
         raise exception 'the terms of payment % do not change', old.uetr using errcode = 'integrity_constraint_violation';
     end if;
     new.changed_at := clock_timestamp();

@@ -33,8 +33,8 @@ EVENTS: Final = "select sequence, event, event_at from plan_event where plan_id 
 #: Plans that have changed behind a place.
 CHANGED: Final = "select sequence, plan_id from plan_event where sequence > $1 order by sequence limit $2"
 
-#: State of a plan.
-STATE: Final = "select state from plan where plan_id = $1"
+#: State of a plan, and the database's clock.
+STATE: Final = "select state, clock_timestamp() as clock from plan where plan_id = $1"
 
 #: Reads within this transaction see one moment.
 ONE_MOMENT: Final = "set transaction isolation level repeatable read, read only"
@@ -140,9 +140,12 @@ async def changed(connection: Connection, after: int, limit: int) -> list[tuple[
     return [(row["sequence"], PlanId(row["plan_id"])) for row in await connection.fetch(CHANGED, after, limit)]
 
 
-async def closed(connection: Connection, plan_id: PlanId) -> bool:
-    """Whether a plan is closed."""
-    return bool(await connection.fetchval(STATE, plan_id) == State.CLOSED)
+async def closed(connection: Connection, plan_id: PlanId) -> tuple[bool, datetime]:
+    """Whether a plan is closed, and the database's clock."""
+    row = await connection.fetchrow(STATE, plan_id)
+    if row is None:
+        raise AssertionError("a plan stays")
+    return row["state"] == State.CLOSED, row["clock"]
 
 
 async def due(connection: Connection, owner: str, limit: int) -> list[PlanId]:

@@ -1,0 +1,47 @@
+"""`make up`: starts everything and stays until Ctrl-C, SIGTERM or `make down`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+from typing import Final
+
+from lockstep_sandbox import scene
+from lockstep_sandbox.processes import cancel_on_signals
+from lockstep_sandbox.runtime import RuntimeDirectory
+from lockstep_sandbox.stack import Sandbox
+
+BASE: Final = Path(".sandbox")
+
+
+async def stay(base: Path) -> None:
+    """Start, say where everything is, stay."""
+    began = time.monotonic()
+    with cancel_on_signals(), contextlib.suppress(asyncio.CancelledError):
+        async with Sandbox(RuntimeDirectory.create(base)) as sandbox:
+            plan = sandbox.plan_file(
+                "dvp",
+                scene.delivery_versus_payment(
+                    sandbox.chain.address("seller"), sandbox.chain.address("buyer"), reference="First settlement", quantity="100.00",
+                    price="98750.00",
+                ),
+            )  # fmt: skip
+            keys = {name: file.private_file for name, file in sandbox.keys.items()}
+            print(
+                f"Everything is up after {time.monotonic() - began:.1f} s; Ctrl-C or `make down` stops it. Try, in another terminal:\n"
+            )
+            print("  export PATH=$PWD/.venv/bin:$PATH")
+            print(f"  lockstep settle {plan}")
+            print(f"  lockstep sign PLAN --gate approve --key {keys['approver']}")
+            print(f"  lockstep sign PLAN --gate release --key {keys['releaser']}")
+            print(f"  lockstep agent validate --key {keys['validator']}")
+            print("  lockstep journal verify PLAN\n  lockstep trace PLAN", flush=True)
+            while not (ended := sandbox.supervisor.ended()):  # noqa: ASYNC110 - processes end without an event
+                await asyncio.sleep(0.5)
+            print(f"stopped, since these ended: {ended}")
+
+
+if __name__ == "__main__":
+    asyncio.run(stay(BASE))

@@ -1,0 +1,175 @@
+"""Settings of the coordinator."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from coordinator.compliance import Compliance
+from coordinator.lint import Installation
+from coordinator.model import Limits
+from coordinator.participants import Routes
+from lockstep_kit.amounts import erc20_asset, is_currency, known_scale
+from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.forms import check_bic, check_chain, check_evm_address
+from lockstep_kit.plan import LegKind
+from lockstep_kit.settings import ServiceSettings
+
+SERVICE: Final = "/lockstep.coordinator.v1.SettlementService"
+CLIENT_PREFIX: Final = "spiffe://lockstep.local/client/"
+_GENERATION_LENGTH_MAX: Final = 16
+
+
+class InstallationSettings(BaseModel):
+    """What plans of this installation may name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    assets: dict[str, int] = Field(description="ISO 4217 code or CAIP-19 id -> decimal places; what is not here is not settled here")
+    chains: tuple[str, ...] = Field(default=(), description="CAIP-2 ids of the chains")
+    escrows: tuple[str, ...] = Field(default=(), description="EIP-55 addresses of the escrow contracts")
+    registries: tuple[str, ...] = Field(default=(), description="EIP-55 addresses of the notary registries")
+    banks: tuple[str, ...] = Field(default=(), description="BICs of the banks whose accounts may be debited or credited")
+    sod_versions: tuple[int, ...] = Field(default=(1,), description="versions of the segregation-of-duties matrix in force")
+
+    def check(self) -> None:
+        """Every name has its form.
+
+        Raises:
+            FieldInvalid: one has not.
+        """
+        for asset, scale in self.assets.items():
+            known = known_scale(asset)
+            require(known is None or known == scale, f"installation.assets.{asset}", f"must be {known}")
+            if not is_currency(asset):
+                require(erc20_asset(asset).chain in self.chains, "installation.chains", f"must hold the chain of {asset}")
+        for index, chain in enumerate(self.chains):
+            check_chain(chain, f"installation.chains[{index}]")
+        for field, addresses in (("escrows", self.escrows), ("registries", self.registries)):
+            for index, address in enumerate(addresses):
+                check_evm_address(address, f"installation.{field}[{index}]")
+        for index, bic in enumerate(self.banks):
+            check_bic(bic, f"installation.banks[{index}]")
+
+
+class LimitSettings(BaseModel):
+    """How long things may take before a person is called, and how far ahead plans may reach. Seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    delivery_margin_seconds: float = Field(default=600, gt=0, description="between a deadline and the end of every promise")
+    unknown_seconds_max: float = Field(default=300, gt=0, description="an answer that is older calls a person")
+    validate_seconds_max: float = Field(default=1_800, gt=0, description="a validator that takes longer is overdue")
+    evidence_seconds_max: float = Field(default=600, gt=0, description="an evidence leg that takes longer is overdue")
+    deadline_seconds_min: float = Field(default=10, ge=0, description="a deadline that is nearer leaves people no time")
+    deadline_seconds_max: float = Field(default=604_800, gt=0, description="a deadline that is farther ties up holds for too long")
+
+    def limits(self) -> Limits:
+        """The protocol's part."""
+        return Limits(
+            delivery_margin=timedelta(seconds=self.delivery_margin_seconds),
+            unknown_max=timedelta(seconds=self.unknown_seconds_max),
+            validate_max=timedelta(seconds=self.validate_seconds_max),
+            evidence_max=timedelta(seconds=self.evidence_seconds_max),
+        )
+
+
+class ComplianceSettings(BaseModel):
+    """Who may be a party: party ids or legal entity identifiers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    allowed: tuple[str, ...] = Field(default=(), description="when not empty: only these")
+    denied: tuple[str, ...] = Field(default=(), description="never these")
+
+    def rules(self) -> Compliance:
+        """The lists."""
+        return Compliance(frozenset(self.allowed), frozenset(self.denied))
+
+
+def _default_routes() -> dict[LegKind, str]:
+    return {
+        LegKind.TOKEN_TRANSFER: "dlt-gateway",
+        LegKind.CREDIT_TRANSFER: "bank-gateway",
+        LegKind.NOTARISATION: "notary",
+        LegKind.JOURNAL: "event-journal",
+    }
+
+
+class CoordinatorSettings(ServiceSettings):
+    """Settings of the coordinator."""
+
+    replica: str = Field(default="coordinator", description="name of this replica, for people; each process draws its own suffix")
+    generation_file: Path = Field(
+        description="file outside the database with one number; every restore of the database raises it before the start"
+    )
+    registry_file: Path = Field(description="registry of persons' and participants' keys, YAML")
+    seal_key_files: tuple[Path, ...] = Field(
+        min_length=1, description="X25519 keys that plans' keys are sealed to, PKCS8 PEM, mode 0600; the first seals, all open"
+    )
+    recovery_public_key_file: Path = Field(description="public half of the offline X25519 recovery key, PEM")
+    participants: dict[str, str] = Field(description="name of a participant -> host:port")
+    routes: dict[LegKind, str] = Field(
+        default_factory=_default_routes, description="kind of leg -> participant that serves it; the journal's also takes the events"
+    )
+    clients: dict[str, tuple[str, ...]] = Field(
+        description="name of a client (its SPIFFE id is spiffe://lockstep.local/client/<name>) -> methods that it may call, or *"
+    )
+    installation: InstallationSettings = Field(description="what plans may name")
+    limits: LimitSettings = Field(default_factory=LimitSettings, description="how long things may take")
+    compliance: ComplianceSettings = Field(default_factory=ComplianceSettings, description="who may be a party")
+    lease_seconds: float = Field(default=10.0, gt=0, le=300, description="a plan without activity of its holder is free after this")
+    recovery_seconds: float = Field(default=1.0, gt=0, le=60, description="how often what is due or left behind is looked for")
+    call_seconds: float = Field(default=5.0, gt=0, le=60, description="longest call to a participant")
+    capability_seconds: float = Field(default=60.0, gt=0, description="what a participant says of itself is asked again after this")
+    heartbeat_seconds: float = Field(default=5.0, gt=0, le=60, description="longest silence on WatchPlan")
+    slow_client_seconds: float = Field(default=30.0, gt=0, description="a watcher that takes longer for one message is cut")
+    watchers_max: int = Field(default=512, ge=1, le=10_000, description="open watches; more are refused")
+    plan_bytes_max: int = Field(default=262_144, ge=1_024, description="largest CreatePlan request")
+
+    def check(self) -> Routes:
+        """What the types cannot say; the routes.
+
+        Raises:
+            FieldInvalid: a rule is broken.
+        """
+        self.installation.check()
+        routes = Routes(self.routes)
+        for name in routes.names:
+            require(name in self.participants, "participants", f"must name where {name} is")
+        return routes
+
+    def access(self) -> dict[str, tuple[str, ...]]:
+        """Caller id -> methods."""
+        return {f"{CLIENT_PREFIX}{name}": tuple(f"{SERVICE}/{each}" for each in methods) for name, methods in self.clients.items()}
+
+    def known(self) -> Installation:
+        """What plans may name, for lint."""
+        told = self.installation
+        return Installation(
+            assets=told.assets,
+            chains=frozenset(told.chains),
+            escrows=frozenset(told.escrows),
+            registries=frozenset(told.registries),
+            banks=frozenset(told.banks),
+            sod_versions=frozenset(told.sod_versions),
+            deadline_min=timedelta(seconds=self.limits.deadline_seconds_min),
+            deadline_max=timedelta(seconds=self.limits.deadline_seconds_max),
+            delivery_margin=timedelta(seconds=self.limits.delivery_margin_seconds),
+        )
+
+
+def read_generation(path: Path) -> int:
+    """The generation of this installation.
+
+    Raises:
+        FieldInvalid: the file holds no number from 1 on.
+        OSError: the file cannot be read.
+    """
+    text = path.read_text(encoding="ascii", errors="replace").strip()
+    if not text.isdecimal() or len(text) > _GENERATION_LENGTH_MAX or int(text) < 1:
+        raise FieldInvalid("generation_file", f"must hold one number from 1 on: {path}")
+    return int(text)
