@@ -66,7 +66,9 @@ class Certificates:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-        authority = self._builder(self._name, self._key.public_key()).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        authority = self._builder(self._name, self._key.public_key()).add_extension(
+            x509.BasicConstraints(ca=True, path_length=0), True
+        )
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(authority.add_extension(usage, True).sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
@@ -85,6 +87,10 @@ class Certificates:
         context = ssl.create_default_context(cafile=str(self.ca_file))
         context.load_cert_chain(*self.issue(common_name, *names))
         return context
+
+    def nobody(self) -> ssl.SSLContext:
+        """A client without a certificate."""
+        return ssl.create_default_context(cafile=str(self.ca_file))
 
     def _builder(self, subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
@@ -168,7 +174,9 @@ def camt_056(uetrs: Sequence[uuid.UUID], message_id: str, *, amount: str = "", s
 
 
 def pacs_028(uetrs: Sequence[uuid.UUID], message_id: str, *, original: str = "", sender: str = GATEWAY) -> bytes:
-    items = "".join(f"<TxInf><StsReqId>Q{number}</StsReqId><OrgnlUETR>{uetr}</OrgnlUETR></TxInf>" for number, uetr in enumerate(uetrs))
+    items = "".join(
+        f"<TxInf><StsReqId>Q{number}</StsReqId><OrgnlUETR>{uetr}</OrgnlUETR></TxInf>" for number, uetr in enumerate(uetrs)
+    )
     named = f"<OrgnlGrpInf><OrgnlMsgId>{original}</OrgnlMsgId><OrgnlMsgNmId>pacs.008.001.13</OrgnlMsgNmId></OrgnlGrpInf>"
     group = f"<GrpHdr><MsgId>{message_id}</MsgId><CreDtTm>{stamp(datetime.now(UTC))}</CreDtTm></GrpHdr>"
     inner = f"<FIToFIPmtStsReq>{group}{named if original else ''}{items}</FIToFIPmtStsReq>"
@@ -220,7 +228,7 @@ class Gateway:
 
     def __init__(self, listening: Listening, tls: ssl.SSLContext, bic: str = GATEWAY) -> None:
         self.rail = f"https://127.0.0.1:{listening.rail_port}/rail/v1"
-        self._control = f"http://127.0.0.1:{listening.control_port}"
+        self.control_url = f"http://127.0.0.1:{listening.control_port}"
         self._bic, self._tls, self._cursor = bic, tls, 0
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls))
         self._plain = aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"})
@@ -307,7 +315,7 @@ class Gateway:
         return order
 
     async def control(self, method: str, path: str, **options: Any) -> Any:
-        async with self._plain.request(method, f"{self._control}{path}", **options) as response:
+        async with self._plain.request(method, f"{self.control_url}{path}", **options) as response:
             content = await response.json()
             assert response.status < 300, content
             return content
@@ -338,7 +346,12 @@ def write_settings(folder: Path, certificates: Certificates, database_url: str, 
     (folder / "bank.yaml").write_text(yaml.safe_dump(seed or SEED))
     content = {
         "database": {"url": database_url},
-        "rail": {"certificate_file": str(certificate), "key_file": str(key), "ca_file": str(certificates.ca_file), "port_file": "rail.port"},
+        "rail": {
+            "certificate_file": str(certificate),
+            "key_file": str(key),
+            "ca_file": str(certificates.ca_file),
+            "port_file": "rail.port",
+        },
         "control": {"token_file": "token", "port_file": "control.port"},
         "seed_file": "bank.yaml",
         "schemas": str(SCHEMAS),

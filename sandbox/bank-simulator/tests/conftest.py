@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from cryptography import x509
 
-from lockstep_testkit.databases import TestDatabase
+from lockstep_testkit.databases import Databases, TestDatabase
 
 # The tests' own module, beside this file: test folders are no packages.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -52,3 +52,18 @@ async def gateway(world: World) -> AsyncIterator[Gateway]:
     """The gateway, connected to an open bank."""
     async with world.open() as connected:
         yield connected
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared(
+    databases: Databases,
+    certificates: Certificates,
+    gateway_tls: ssl.SSLContext,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Gateway]:
+    """A gateway and bank for all tests of a module that change nothing but what they look at."""
+    database = await databases.create("bank_simulator")
+    path = write_settings(tmp_path_factory.mktemp("shared") / "bank", certificates, database.owner_url)
+    async with World(read(path), path, certificates, gateway_tls, gateway_tls, database.owner_url).open() as connected:
+        yield connected
+    await databases.drop(database)

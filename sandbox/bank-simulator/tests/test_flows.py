@@ -21,7 +21,11 @@ async def test_release_settles(gateway: Gateway) -> None:
     debit, credit = booking.items("Ntry")
     for entry, side, account in ((debit, "DBIT", ALICE), (credit, "CRDT", BOB)):
         assert (entry["CdtDbtInd"], entry["Amt"]) == (side, "100.00")
-        assert (entry["UETR"], entry["EndToEndId"], entry["InstrId"]) == (str(order.uetr), order.end_to_end_id, order.instruction_id)
+        assert (entry["UETR"], entry["EndToEndId"], entry["InstrId"]) == (
+            str(order.uetr),
+            order.end_to_end_id,
+            order.instruction_id,
+        )
         assert account in booking.all("IBAN")
     assert booking.all("Cd").count("BOOK") == 2
     assert debit["AcctSvcrRef"] == status["AcctSvcrRef"] != credit["AcctSvcrRef"]
@@ -69,11 +73,11 @@ async def test_ordinary_payment(gateway: Gateway) -> None:
 
 
 async def test_correspondent(gateway: Gateway) -> None:
-    """A creditor at a correspondent is paid through the correspondent's account here."""
+    """A creditor at a correspondent is paid through the correspondent's account here, of which the sender is told only its own side."""
     order = await gateway.hold(Order(creditor=FOREIGN, creditor_agent=CORRESPONDENT))
     await gateway.release(order)
     await gateway.next("pacs.002")
-    assert LORO in (await gateway.next("camt.054")).all("Id")
+    assert [entry["CdtDbtInd"] for entry in (await gateway.next("camt.054")).items("Ntry")] == ["DBIT"]
     assert await gateway.account(LORO) == ("100.00", "0.00", "100.00")
     await gateway.conserved()
 

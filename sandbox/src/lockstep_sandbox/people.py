@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from lockstep_sandbox.runtime import write_secret
@@ -57,9 +58,22 @@ class KeyFile:
 def draw_key(name: str, directory: Path) -> KeyFile:
     """Draws a key pair and writes its private half."""
     key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    private = _private_pem(key)
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return KeyFile(name, write_secret(directory / f"{name}.pem", private), public)
+
+
+def draw_sealing_keys(directory: Path) -> tuple[Path, Path]:
+    """X25519 keys for plans' keys: the coordinator's private one, and the public half of an offline one, whose private half lies beside it."""
+    service, recovery = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+    private = write_secret(directory / "coordinator-seal.pem", _private_pem(service))
+    write_secret(directory / "offline-recovery.pem", _private_pem(recovery))
+    public = recovery.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return private, write_secret(directory / "offline-recovery-public.pem", public)
+
+
+def _private_pem(key: X25519PrivateKey | Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def draw_keys(directory: Path) -> dict[str, KeyFile]:

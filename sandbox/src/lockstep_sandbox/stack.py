@@ -23,7 +23,7 @@ from lockstep_sandbox.chain import CHAIN_ID, Chain
 from lockstep_sandbox.databases import SandboxDatabases, ServiceLogin, migrate
 from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER, deploy_settlement
 from lockstep_sandbox.health import serving
-from lockstep_sandbox.people import PEOPLE, KeyFile, draw_key, draw_keys, write_registry
+from lockstep_sandbox.people import PEOPLE, KeyFile, draw_keys, draw_sealing_keys, write_registry
 from lockstep_sandbox.ports import LOOPBACK, free_ports, listens
 from lockstep_sandbox.processes import Program, Supervisor
 from lockstep_sandbox.runtime import (
@@ -63,6 +63,7 @@ class Sandbox:
         self.databases = SandboxDatabases(run.path / "config", secrets.token_urlsafe(24))
         self.keys: dict[str, KeyFile] = {}
         self._tls: dict[str, TlsSettings] = {}
+        self._registry = self._seal_key = self._recovery_key = run.path
         self.description: Description | None = None
 
     async def __aenter__(self) -> Self:
@@ -112,8 +113,7 @@ class Sandbox:
     async def _start(self) -> None:
         run = self.run.path
         self.keys = draw_keys(run / "keys")
-        for name in ("coordinator-sealing", "coordinator-recovery"):
-            self.keys[name] = draw_key(name, run / "keys")
+        self._seal_key, self._recovery_key = draw_sealing_keys(run / "keys")
         now = datetime.now(UTC).replace(microsecond=0)
         self._registry = write_registry(run / "config" / "registry.yaml", self.keys, now - timedelta(days=1), now + KEYS_VALID)
         authority = Authority(run / "certs")
@@ -204,7 +204,20 @@ class Sandbox:
         return {
             "registry_file": str(self._registry),
             "generation_file": str(self.run.path / "config" / "generation"),
+            "seal_key_files": [str(self._seal_key)],
+            "recovery_public_key_file": str(self._recovery_key),
             "participants": {name: self.address(name) for name in PARTICIPANTS},
+            "clients": {CLIENT.removeprefix("client/"): ["*"]},
+            "installation": {
+                "assets": {
+                    scene.CURRENCY: 2,
+                    **{self.token_asset(terms.symbol): terms.scale for terms in (scene.BOND, scene.COIN)},
+                },
+                "chains": [f"eip155:{CHAIN_ID}"],
+                "escrows": [self.chain.contracts["SettlementEscrow"]],
+                "registries": [self.chain.contracts["NotaryRegistry"]],
+                "banks": [scene.BANK_BIC],
+            },
         }
 
     def _chain_settings(self, signer: str) -> dict[str, Any]:

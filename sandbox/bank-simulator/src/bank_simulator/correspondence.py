@@ -22,6 +22,7 @@ from bank_simulator.domain import (
     Header,
     Original,
     Payment,
+    PaymentOrder,
     PaymentState,
     Resolved,
     Status,
@@ -138,17 +139,16 @@ class Correspondence:
         return message
 
 
-def booked_entries(
-    original: Original, debited: str, credited: str | None, amount: int, currency: str, scale: int, posted: store.Posted
-) -> list[BookedEntry]:
-    """Both sides of a booking as the sender is told of them: not what is booked on its correspondent's account."""
+def booked_entries(payment: Payment | PaymentOrder, original: Original, credited: str, posted: store.Posted) -> list[BookedEntry]:
+    """What the sender is told of a booking: both sides, but not what was booked on the account of a correspondent of the bank."""
+    sides = [(payment.debtor_account, False, "D"), (credited, True, "C")]
     return [
         BookedEntry(
-            account, _is_iban(account), credit, amount, currency, scale, original, booking_reference(posted, side), posted.booked_at
+            account, _is_iban(account), credit, payment.amount, payment.currency, payment.scale, original,
+            booking_reference(posted, side), posted.booked_at,
         )
-        for account, credit, side in ((debited, False, "D"), (credited, True, "C"))
-        if account is not None
-    ]
+        for account, credit, side in sides[: 2 if credited == payment.creditor_account else 1]
+    ]  # fmt: skip
 
 
 def booking_reference(posted: store.Posted, side: str) -> str:

@@ -44,15 +44,7 @@ async def _settle(desk: Correspondence, payment: Payment, key: bytes, *, silent:
     await store.close_hold(desk.tx, payment.uetr, PaymentState.SETTLED, key=key)
     status = Status(payment.original, "ACSC", servicer_reference=booking_reference(posted[reference], "D"), key=key)
     said = await desk.status([status], silent=silent)
-    entries = booked_entries(
-        payment.original,
-        payment.debtor_account,
-        payment.credited_account,
-        payment.amount,
-        payment.currency,
-        payment.scale,
-        posted[reference],
-    )
+    entries = booked_entries(payment, payment.original, payment.credited_account, posted[reference])
     booked = await desk.booking(entries, payment.uetr, payment.debtor_account)
     await store.set_messages(desk.tx, payment.uetr, status=said, code="ACSC", booking=booked)
     await desk.contradict(status, payment.debtor_account, "release")

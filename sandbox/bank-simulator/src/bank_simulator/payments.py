@@ -138,15 +138,7 @@ async def _keep(
         credited = verdict.credited_account
         state = PaymentState.HELD if order.lock else PaymentState.SETTLED
         if state is PaymentState.SETTLED:
-            entries = booked_entries(
-                status.original,
-                order.debtor_account,
-                credited,
-                order.amount,
-                order.currency,
-                order.scale,
-                posted[f"pay:{order.uetr}"],
-            )
+            entries = booked_entries(order, status.original, credited, posted[f"pay:{order.uetr}"])
             booked = await desk.booking(entries, order.uetr, order.debtor_account)
     await store.add_payment(
         desk.tx, desk.counterparty.name, message_id, order, state, reason=reason, credited_account=credited,

@@ -285,8 +285,8 @@ async def add_payment(
     instruction_id = None if reason == "DU05" else order.instruction_id
     await tx.execute(
         _ADD_PAYMENT, order.uetr, counterparty, state, reason, order.content_sha256, message_id, instruction_id, order.end_to_end_id,
-        order.transaction_id, order.amount, order.currency, order.scale, order.debtor_account, credited_account, order.lock,
-        order.expires_at, hold_until, status_message, status_code, booking_message,
+        order.transaction_id, order.amount, order.currency, order.scale, order.debtor_account, order.creditor_account, credited_account,
+        order.lock, order.expires_at, hold_until, status_message, status_code, booking_message,
     )  # fmt: skip
 
 

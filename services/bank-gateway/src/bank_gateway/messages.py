@@ -103,6 +103,8 @@ class PaymentStatus:
     text: str
     #: Key that the bank says it was shown, or b"".
     key: bytes
+    #: Message that carried the payment, as echoed, or ""; with no UETR, the statement is about every payment of that message.
+    message_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ class Booking:
     status: str
     #: Account servicer's reference.
     reference: str
+    #: Whether it takes back an earlier entry.
+    reversal: bool = False
 
 
 Statement: TypeAlias = PaymentStatus | Resolution | Booking

@@ -1,18 +1,23 @@
 """What a bank's words mean for a leg: one literal table for each kind of message. Pure.
 
-A payment is settled by a status **and** the matching booking; a status alone is no money, and a booking alone is asked about. A payment is released by the
-bank's word that it was cancelled, or that it never was there. Whatever contradicts what was known calls a person and changes nothing.
+1. A payment is settled by a status **and** the matching booking, in whichever order they come; a status alone is no money, and a booking alone is asked
+   about. What the bank says of money that moved is remembered in every phase, so that a leg that was given up and is found settled is told as executed.
+2. A payment is released by the bank's word that it was cancelled, that it never was there, or that it was turned down for good; never once the bank has
+   said that money moved.
+3. Whatever contradicts what was known calls a person. Repeats, and words that come late, change nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from bank_gateway.messages import Booking, Envelope, Payment, PaymentStatus, Resolution, Statement
 from lockstep_kit.fence import Phase
+from lockstep_kit.keys import opens
 
 
 class Word(StrEnum):
@@ -22,6 +27,8 @@ class Word(StrEnum):
     WORKING = "WORKING"
     SETTLED = "SETTLED"
     REJECTED = "REJECTED"
+    #: Rejected as a repeat of something that the bank has: says nothing about what it has.
+    REPEATED = "REPEATED"
     STRANGE = "STRANGE"
 
 
@@ -62,50 +69,61 @@ class Meaning(StrEnum):
 #: ExternalPaymentTransactionStatus1Code -> what it says.
 WORDS: Final[Mapping[str, Word]] = {
     "ACFW": Word.HELD,
-    **dict.fromkeys(("RCVD", "RCVC", "ACTC", "ACCP", "ACSP", "ACWC", "PDNG", "PATC", "ACPD", "ACFC", "PRES"), Word.WORKING),
+    **dict.fromkeys(("RCVD", "RCVC", "ACTC", "ACCP", "ACSP", "PDNG", "PATC", "ACPD", "ACFC", "PRES"), Word.WORKING),
     "ACSC": Word.SETTLED,
     "ACCC": Word.SETTLED,
     "RJCT": Word.REJECTED,
 }
+#: ExternalStatusReason1Code of a rejection as a repeat: of a payment, message, group, transaction, end-to-end or instruction reference.
+REPEATS: Final = frozenset({"AM05", "DU01", "DU02", "DU03", "DU04", "DU05"})
+#: ExternalStatusReason1Code of an order that was cancelled: what a bank says of a payment whose cancellation it granted.
+ORDER_CANCELLED: Final = "DS02"
 
 STATUSES: Final[Mapping[tuple[Phase, Word], Meaning]] = {
     (Phase.PREPARING, Word.HELD): Meaning.VOTES_YES,
     (Phase.PREPARING, Word.WORKING): Meaning.NOTHING,
     (Phase.PREPARING, Word.SETTLED): Meaning.TROUBLE,
     (Phase.PREPARING, Word.REJECTED): Meaning.VOTES_NO,
+    (Phase.PREPARING, Word.REPEATED): Meaning.VOTES_NO,
     (Phase.PREPARING, Word.STRANGE): Meaning.TROUBLE,
     (Phase.PREPARED, Word.HELD): Meaning.NOTHING,
     (Phase.PREPARED, Word.WORKING): Meaning.NOTHING,
     (Phase.PREPARED, Word.SETTLED): Meaning.TROUBLE,
     (Phase.PREPARED, Word.REJECTED): Meaning.LAPSED,
+    (Phase.PREPARED, Word.REPEATED): Meaning.NOTHING,
     (Phase.PREPARED, Word.STRANGE): Meaning.TROUBLE,
     (Phase.REFUSED, Word.HELD): Meaning.TROUBLE,
     (Phase.REFUSED, Word.WORKING): Meaning.NOTHING,
-    (Phase.REFUSED, Word.SETTLED): Meaning.TROUBLE,
+    (Phase.REFUSED, Word.SETTLED): Meaning.SETTLES,
     (Phase.REFUSED, Word.REJECTED): Meaning.NOTHING,
+    (Phase.REFUSED, Word.REPEATED): Meaning.NOTHING,
     (Phase.REFUSED, Word.STRANGE): Meaning.TROUBLE,
     # The confirmation of the hold may cross our release.
     (Phase.COMMITTING, Word.HELD): Meaning.NOTHING,
     (Phase.COMMITTING, Word.WORKING): Meaning.NOTHING,
     (Phase.COMMITTING, Word.SETTLED): Meaning.SETTLES,
     (Phase.COMMITTING, Word.REJECTED): Meaning.REFUSED,
+    (Phase.COMMITTING, Word.REPEATED): Meaning.INQUIRE,
     (Phase.COMMITTING, Word.STRANGE): Meaning.TROUBLE,
     (Phase.COMMITTED, Word.HELD): Meaning.NOTHING,
     (Phase.COMMITTED, Word.WORKING): Meaning.NOTHING,
     (Phase.COMMITTED, Word.SETTLED): Meaning.NOTHING,
     (Phase.COMMITTED, Word.REJECTED): Meaning.TROUBLE,
+    (Phase.COMMITTED, Word.REPEATED): Meaning.NOTHING,
     (Phase.COMMITTED, Word.STRANGE): Meaning.TROUBLE,
     # A late hold is what our request to cancel is about.
     (Phase.ABORTING, Word.HELD): Meaning.NOTHING,
     (Phase.ABORTING, Word.WORKING): Meaning.NOTHING,
     (Phase.ABORTING, Word.SETTLED): Meaning.SETTLES,
-    # Only the answer to our request releases: a rejection may be about a question that crossed the payment.
+    # By itself it releases nothing: it may be about a question that crossed the payment. `_rejected_while_aborting` says when it does.
     (Phase.ABORTING, Word.REJECTED): Meaning.NOTHING,
+    (Phase.ABORTING, Word.REPEATED): Meaning.NOTHING,
     (Phase.ABORTING, Word.STRANGE): Meaning.TROUBLE,
     (Phase.RELEASED, Word.HELD): Meaning.TROUBLE,
     (Phase.RELEASED, Word.WORKING): Meaning.NOTHING,
-    (Phase.RELEASED, Word.SETTLED): Meaning.TROUBLE,
+    (Phase.RELEASED, Word.SETTLED): Meaning.SETTLES,
     (Phase.RELEASED, Word.REJECTED): Meaning.NOTHING,
+    (Phase.RELEASED, Word.REPEATED): Meaning.NOTHING,
     (Phase.RELEASED, Word.STRANGE): Meaning.TROUBLE,
 }
 
@@ -124,10 +142,19 @@ RESOLUTIONS: Final[Mapping[tuple[Phase, Answer], Meaning]] = {
 BOOKINGS: Final[Mapping[Phase, Meaning]] = {
     Phase.PREPARING: Meaning.TROUBLE,
     Phase.PREPARED: Meaning.TROUBLE,
-    Phase.REFUSED: Meaning.TROUBLE,
+    Phase.REFUSED: Meaning.SETTLES,
     Phase.COMMITTING: Meaning.SETTLES,
     Phase.COMMITTED: Meaning.NOTHING,
     Phase.ABORTING: Meaning.SETTLES,
+    Phase.RELEASED: Meaning.SETTLES,
+}
+
+
+#: What half of a settlement means, before the other half is there. A leg that was given up is a person's business from the first half on.
+HALF_SETTLED: Final[Mapping[Phase, Meaning]] = {
+    Phase.COMMITTING: Meaning.NOTHING,
+    Phase.ABORTING: Meaning.NOTHING,
+    Phase.REFUSED: Meaning.TROUBLE,
     Phase.RELEASED: Meaning.TROUBLE,
 }
 
@@ -136,7 +163,7 @@ BOOKINGS: Final[Mapping[Phase, Meaning]] = {
 class Known:
     """What the bank has said of a payment."""
 
-    #: Last status that counted, or "".
+    #: Last status or confirmation that counted, or "".
     status: str = ""
     #: Reason beside it, or "".
     reason: str = ""
@@ -144,10 +171,14 @@ class Known:
     status_message_id: str = ""
     #: Its SHA-256 in hex, or "".
     status_sha256: str = ""
+    #: When the bank made that message (ISO 8601), or "".
+    status_at: str = ""
     #: Account servicer's reference of the booking, or "".
     booking_reference: str = ""
     #: SHA-256 in hex of the message that told it, or "".
     booking_sha256: str = ""
+    #: Last answer to our request to cancel, or "".
+    cancellation: str = ""
 
     @property
     def settled(self) -> bool:
@@ -155,9 +186,30 @@ class Known:
         return WORDS.get(self.status) is Word.SETTLED and self.booking_reference != ""
 
     @property
+    def moved(self) -> bool:
+        """Whether the bank says that money moved, be it by a status or by a booking alone."""
+        return WORDS.get(self.status) is Word.SETTLED or self.booking_reference != ""
+
+    @property
+    def held(self) -> bool:
+        """Whether the bank's last word is that it holds the money."""
+        return WORDS.get(self.status) is Word.HELD
+
+    @property
     def rejected(self) -> bool:
         """Whether the bank's last word is that it does not take the payment."""
-        return self.status == "RJCT"
+        return self.status == "RJCT" and self.reason not in REPEATS
+
+    def said(self, status: str, reason: str, envelope: Envelope, sha256: bytes) -> Known:
+        """With a status or confirmation that counts."""
+        return replace(
+            self,
+            status=status,
+            reason=reason,
+            status_message_id=envelope.message_id,
+            status_sha256=sha256.hex(),
+            status_at=envelope.created_at.isoformat(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,34 +230,65 @@ def hear(known: Known, phase: Phase, payment: Payment, said: Statement, envelope
         case PaymentStatus():
             return _status(known, phase, payment, said, envelope, sha256)
         case Resolution():
-            return _resolution(known, phase, said)
+            return _resolution(known, phase, said, envelope, sha256)
         case Booking():
             return _booking(known, phase, payment, said, sha256)
+
+
+def word_of(said: PaymentStatus) -> Word:
+    """What a status says."""
+    word = WORDS.get(said.status, Word.STRANGE)
+    return Word.REPEATED if word is Word.REJECTED and said.reason in REPEATS else word
 
 
 def _status(known: Known, phase: Phase, payment: Payment, said: PaymentStatus, envelope: Envelope, sha256: bytes) -> Heard:
     if said.end_to_end_id and said.end_to_end_id != payment.references.end_to_end_id:
         return Heard(known, Meaning.TROUBLE, f"the bank names another end-to-end reference: {said.end_to_end_id}")
-    word = WORDS.get(said.status, Word.STRANGE)
+    if said.key and not opens(said.key, payment.lock):
+        return Heard(known, Meaning.TROUBLE, f"the bank says {said.status} with a key that does not open the payment's lock")
+    word = word_of(said)
     meaning = STATUSES[phase, word]
     detail = f"the bank says {said.status}{f' ({said.reason})' if said.reason else ''}{f': {said.text}' if said.text else ''}"
-    if word is Word.REJECTED and (WORDS.get(known.status) is Word.SETTLED or known.booking_reference):
+    if word is Word.REJECTED and known.moved:
         return Heard(known, Meaning.TROUBLE, f"{detail}, after it had settled or booked the payment")
-    if meaning is Meaning.TROUBLE or word in (Word.WORKING, Word.STRANGE):
-        return Heard(known, meaning, f"{detail}, while the leg is {phase}" if meaning is Meaning.TROUBLE else "")
-    heard = replace(
-        known, status=said.status, reason=said.reason, status_message_id=envelope.message_id, status_sha256=sha256.hex()
-    )
-    return Heard(heard, _settles(heard, meaning), detail)
+    if word is Word.HELD and known.moved and phase is Phase.PREPARING:
+        return Heard(known, Meaning.TROUBLE, f"{detail}, after it had settled or booked the payment")
+    if word is Word.HELD and (known.moved or _overtaken(known, envelope)):
+        return Heard(known, Meaning.NOTHING)
+    if word is Word.REJECTED and phase is Phase.ABORTING:
+        meaning = _rejected_while_aborting(known, said)
+    counts = word in (Word.HELD, Word.SETTLED, Word.REJECTED) or meaning is Meaning.VOTES_NO
+    heard = known.said(said.status, said.reason, envelope, sha256) if counts else known
+    meaning = _settles(heard, phase, meaning)
+    return Heard(heard, meaning, f"{detail}, while the leg is {phase}" if meaning is Meaning.TROUBLE else detail)
 
 
-def _resolution(known: Known, phase: Phase, said: Resolution) -> Heard:
+def _overtaken(known: Known, envelope: Envelope) -> bool:
+    """Whether a hold is told by a message that the bank made before its last word, and that came after it."""
+    return known.status_at != "" and not known.held and envelope.created_at <= datetime.fromisoformat(known.status_at)
+
+
+def _rejected_while_aborting(known: Known, said: PaymentStatus) -> Meaning:
+    """A payment that the bank cancelled, or would not cancel because it had turned it down, is released by its rejection."""
+    released = said.reason == ORDER_CANCELLED or known.cancellation == Answer.REFUSED
+    return Meaning.RELEASED if released else STATUSES[Phase.ABORTING, Word.REJECTED]
+
+
+def _resolution(known: Known, phase: Phase, said: Resolution, envelope: Envelope, sha256: bytes) -> Heard:
     answer = answer_of(said)
+    code = "CNCL" if answer is Answer.CANCELLED else said.individual or said.confirmation
+    detail = f"the bank answers the cancellation with {code} {said.reason}".rstrip()
     # A payment that the bank had turned down is one that it has not.
-    if known.rejected and answer is Answer.REFUSED:
-        answer = Answer.NEVER_THERE
-    meaning = RESOLUTIONS[phase, answer]
-    detail = f"the bank answers the cancellation with {said.confirmation or said.individual} {said.reason}".rstrip()
+    turned_down = known.rejected and answer is Answer.REFUSED
+    meaning = RESOLUTIONS[phase, Answer.NEVER_THERE if turned_down else answer]
+    if meaning is Meaning.RELEASED and known.moved:
+        return Heard(known, Meaning.TROUBLE, f"{detail}, after it had settled or booked the payment")
+    if meaning is Meaning.RELEASED and answer is Answer.NEVER_THERE and known.held:
+        return Heard(known, Meaning.TROUBLE, f"{detail}, after it had said that it holds the money")
+    if meaning is Meaning.RELEASED and not turned_down:
+        known = known.said(code, said.reason, envelope, sha256)
+    elif phase is Phase.ABORTING:
+        known = replace(known, cancellation=answer.value)
     return Heard(known, meaning, f"{detail}, while the leg is {phase}" if meaning is Meaning.TROUBLE else detail)
 
 
@@ -228,25 +311,26 @@ def answer_of(said: Resolution) -> Answer:
 
 
 def _booking(known: Known, phase: Phase, payment: Payment, said: Booking, sha256: bytes) -> Heard:
-    if said.account != payment.debtor.iban or not said.debit:
-        # The other side of the same payment; the debtor's account is the one that counts.
-        credited = said.account == payment.creditor.iban and not said.debit
-        return Heard(
-            known, Meaning.NOTHING if credited else Meaning.TROUBLE, "the bank booked on an account that is not the payment's"
-        )
+    if said.reversal:
+        return Heard(known, Meaning.TROUBLE, f"the bank reversed a booking of the payment: {said.reference}")
+    debited = said.account == payment.debtor.iban and said.debit
+    credited = said.account == payment.creditor.iban and not said.debit
+    if not debited and not credited:
+        return Heard(known, Meaning.TROUBLE, "the bank booked on an account that is not the payment's")
     if said.status != "BOOK":
         return Heard(known, Meaning.NOTHING)
     if said.amount != payment.amount or said.end_to_end_id != payment.references.end_to_end_id:
         return Heard(known, Meaning.TROUBLE, f"the bank booked {said.amount} ({said.end_to_end_id}) instead of {payment.amount}")
+    if credited:
+        # The other side of the same payment; the debtor's account is the one that counts.
+        return Heard(known, Meaning.NOTHING)
     if known.booking_reference and known.booking_reference != said.reference:
         return Heard(known, Meaning.TROUBLE, f"the bank booked the payment twice: {known.booking_reference} and {said.reference}")
-    meaning = BOOKINGS[phase]
-    if meaning is Meaning.TROUBLE:
-        return Heard(known, meaning, f"the bank booked the payment while the leg is {phase}")
     heard = replace(known, booking_reference=said.reference, booking_sha256=sha256.hex())
-    return Heard(heard, _settles(heard, meaning))
+    meaning = _settles(heard, phase, BOOKINGS[phase])
+    return Heard(heard, meaning, f"the bank booked the payment while the leg is {phase}" if meaning is Meaning.TROUBLE else "")
 
 
-def _settles(known: Known, meaning: Meaning) -> Meaning:
+def _settles(known: Known, phase: Phase, meaning: Meaning) -> Meaning:
     """Status and booking settle together, in whichever order they come."""
-    return Meaning.NOTHING if meaning is Meaning.SETTLES and not known.settled else meaning
+    return HALF_SETTLED[phase] if meaning is Meaning.SETTLES and not known.settled else meaning

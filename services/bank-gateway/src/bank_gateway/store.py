@@ -86,7 +86,7 @@ from participant_leg as leg
 where leg.plan_id = payment.plan_id and leg.leg_id = payment.leg_id
   and leg.phase in ('PREPARING', 'COMMITTING', 'ABORTING')
   and payment.inquiries < $2
-  and leg.phase_since + $1 * power(2, least(payment.inquiries, 10)) < clock_timestamp()
+  and leg.phase_since + $1::interval * power(2, least(payment.inquiries, 10)) < clock_timestamp()
   and not exists (
     select from bank_outbox where bank_outbox.uetr = payment.uetr and bank_outbox.state in ('QUEUED', 'SENT'))
 returning payment.plan_id, payment.leg_id, payment.uetr, payment.inquiries

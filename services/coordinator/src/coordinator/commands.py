@@ -60,5 +60,5 @@ def answered(leg: LegState) -> bool:
 
 def repeat_after(attempts: int, chance: float) -> timedelta:
     """Time until a command is sent again; `chance` in [0, 1) spreads the repeats (full jitter above the least)."""
-    most = min(REPEAT_MAX, REPEAT_FIRST * 2 ** min(attempts, 10))
+    most = min(REPEAT_MAX, REPEAT_FIRST * (1 << min(attempts, 10)))
     return REPEAT_MIN + chance * (most - REPEAT_MIN)

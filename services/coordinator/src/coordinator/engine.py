@@ -19,10 +19,11 @@ import structlog
 from coordinator import calls, protocol
 from coordinator.commands import Command, answered
 from coordinator.convert import settlement
-from coordinator.dossier import Dossier
+from coordinator.dossier import Dossier, FiledTicket, LegFile
 from coordinator.model import (
     Abort,
     Commit,
+    CommitsWithheld,
     Created,
     Effect,
     Escalate,
@@ -32,6 +33,7 @@ from coordinator.model import (
     Limits,
     Moved,
     Order,
+    PersonNeeded,
     Prepare,
     Record,
     Reverse,
@@ -182,6 +184,11 @@ class Work:
 
     async def flush(self) -> Flushed:
         """Write everything; what has to be woken once it is committed."""
+        for plan_id in sorted(self._now):
+            if any(each.entered is State.PARTIALLY_EXECUTED for each in self._moves(plan_id)):
+                withheld = await outboxes.withhold(self.tx, plan_id)
+                if withheld:
+                    self.step(plan_id, CommitsWithheld(withheld))
         changed = [plan_id for plan_id in sorted(self._now) if plan_id in self._created or self._changed(plan_id)]
         if not changed:
             return Flushed()
@@ -207,7 +214,7 @@ class Work:
         due = calls.next_due(after, self._engine.limits)
         return plans.Stepped(self._before[plan_id], after, self._moves(plan_id), self._epochs[plan_id], due)
 
-    def _tickets(self, plan_id: PlanId) -> Sequence[plans.FiledTicket]:
+    def _tickets(self, plan_id: PlanId) -> Sequence[FiledTicket]:
         return self.result(plan_id).tickets[len(self._now[plan_id].tickets) :]
 
     async def _write_tickets(self, changed: Sequence[PlanId]) -> None:
@@ -251,7 +258,7 @@ class Work:
 
     def _events(self, plan_id: PlanId) -> list[tuple[PlanId, bytes]]:
         before, after = self._before[plan_id].plan, self._now[plan_id]
-        told: list[Moved | tuple[plans.LegFile, LegState] | GateRecord | plans.FiledTicket] = []
+        told: list[Moved | tuple[LegFile, LegState] | GateRecord | FiledTicket] = []
         for old, leg, file in zip(before.legs, after.plan.legs, after.files, strict=True):
             if (old.phase, old.vote, old.outcome, old.trouble) != (leg.phase, leg.vote, leg.outcome, leg.trouble):
                 told.append((file, leg))
@@ -291,9 +298,7 @@ def _command(plan_id: PlanId, effect: Effect) -> Command | None:
 class Engine:
     """Runs transactions over plans, and wakes the loops that go on from them."""
 
-    def __init__(
-        self, *, db: Database, owner: Owner, limits: Limits, routes: Routes, registry: Registry, box: KeyBox
-    ) -> None:
+    def __init__(self, *, db: Database, owner: Owner, limits: Limits, routes: Routes, registry: Registry, box: KeyBox) -> None:
         self.db: Final = db
         self.owner: Final = owner
         self.limits: Final = limits
@@ -338,19 +343,15 @@ class Engine:
                         work.step(plan_id, event)
                 return {plan_id: work.result(plan_id) for plan_id in loaded}
 
+    async def call(self, plan_id: PlanId, reason: str, leg_id: str, detail: str) -> None:
+        """Call a person about a plan, unless one was called for the same already."""
+        needed = PersonNeeded(reason, leg_id, detail)
+        await self.apply("outcome", [plan_id], lambda _, __: [needed])
+
     async def read(self, ids: Iterable[PlanId]) -> Mapping[PlanId, Dossier]:
         """Plans as they stand."""
         async with self.db.connection() as connection:
             return (await plans.read(connection, ids)).dossiers
-
-    async def plan_keys(self, connection: Connection, ids: Iterable[PlanId]) -> dict[PlanId, bytes]:
-        """The plans' keys, opened.
-
-        Raises:
-            KeySealed: one of them cannot be opened.
-        """
-        sealed = await plans.sealed_keys(connection, ids)
-        return {plan_id: self.box.open(plan_id, key_id, octets) for plan_id, (key_id, octets) in sealed.items()}
 
     async def leg_keys(self, connection: Connection, dossier: Dossier) -> dict[LegId, bytes]:
         """The settling legs' keys of one plan.
@@ -358,6 +359,6 @@ class Engine:
         Raises:
             KeySealed: the plan's key cannot be opened.
         """
-        plan_key = (await self.plan_keys(connection, [dossier.plan_id]))[dossier.plan_id]
+        key_id, sealed = (await plans.sealed_keys(connection, [dossier.plan_id]))[dossier.plan_id]
+        plan_key = self.box.open(dossier.plan_id, key_id, sealed)
         return {leg.leg_id: leg_key(plan_key, dossier.plan_id, leg.leg_id) for leg in dossier.legs if leg.settling}
-

@@ -16,7 +16,6 @@ import structlog
 
 from coordinator.convert.journal import AppendAnswer, AppendVerdict
 from coordinator.engine import Engine
-from coordinator.model import PersonNeeded
 from coordinator.peers import JournalPeer
 from coordinator.store import outboxes
 from coordinator.store.outboxes import PendingEvent
@@ -128,5 +127,4 @@ class JournalRelay:
         _log.error("journal_conflict", plan_id=plan_id, why=why)
         async with self._engine.db.connection() as connection:
             await outboxes.freeze(connection, plan_id, why)
-        needed = PersonNeeded("JOURNAL_CONFLICT", "", why)
-        await self._engine.apply("outcome", [plan_id], lambda _, __: [needed])
+        await self._engine.call(plan_id, "JOURNAL_CONFLICT", "", why)

@@ -136,7 +136,12 @@ def _check_amount(amount: Amount, assets: Mapping[str, int]) -> None:
 
 
 def check_capabilities(
-    header: PlanHeader, legs: Sequence[Leg], capabilities: Mapping[str, Capabilities], routes: Routes, margin: timedelta, now: datetime
+    header: PlanHeader,
+    legs: Sequence[Leg],
+    capabilities: Mapping[str, Capabilities],
+    routes: Routes,
+    margin: timedelta,
+    now: datetime,
 ) -> None:
     """Every leg is one that its participant can promise for as long as the plan needs. Participants that are not listed are not asked.
 

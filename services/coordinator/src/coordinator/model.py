@@ -335,6 +335,14 @@ class LegReversed:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitsWithheld:
+    """Commits of a plan that became PARTIALLY_EXECUTED were stopped before they were ever sent."""
+
+    #: The legs.
+    leg_ids: tuple[LegId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PersonNeeded:
     """Something about the plan that is no fact of it needs a person: an answer that its participant did not sign, a command rejected again and again."""
 
@@ -364,6 +372,7 @@ Event: TypeAlias = (
     | OperatorsUnwound
     | OperatorsSettled
     | LegReversed
+    | CommitsWithheld
     | PersonNeeded
     | Tick
 )

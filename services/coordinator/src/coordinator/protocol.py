@@ -26,6 +26,7 @@ from coordinator.model import (
     CheckFailed,
     ChecksBegun,
     ChecksPassed,
+    CommitsWithheld,
     Created,
     Effect,
     Escalate,
@@ -189,6 +190,10 @@ def _absorb(plan: Plan, event: Event, now: datetime) -> tuple[Plan, tuple[Effect
         case LegReversed() if event.done:
             plan = facts.with_leg(plan, replace(facts.leg(plan, event.leg_id), reversed=True))
             return _recorded(plan, EventType.LEG_REVERSED, event.leg_id)
+        case CommitsWithheld() if plan.state is State.PARTIALLY_EXECUTED:
+            for leg_id in event.leg_ids:
+                plan = facts.with_leg(plan, replace(facts.leg(plan, leg_id), order=Order.PREPARE, ordered_at=None))
+            return plan, ()
         case PersonNeeded():
             return call(plan, event.reason, event.leg_id, event.detail, now)
         case _:

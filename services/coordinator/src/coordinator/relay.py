@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -17,7 +17,6 @@ import structlog
 from coordinator.commands import repeat_after
 from coordinator.convert.participant import CALLS, Answered, CallName, Outgoing
 from coordinator.engine import Engine
-from coordinator.model import PersonNeeded
 from coordinator.news import News
 from coordinator.peers import Peer
 from coordinator.sealing import KeySealed
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 BATCH_MAX: Final = 256
+#: Legs of all plans in one message: with about a kilobyte each it stays well below the participants' limit.
+CHUNK_LEGS_MAX: Final = 1_024
 #: So many rejections in a row call a person.
 REJECTIONS_MAX: Final = 8
 POLL_SECONDS: Final = 1.0
@@ -63,8 +64,9 @@ class Relay:
     async def run(self) -> None:
         """Send what is due, until nothing is."""
         while batch := await self._claim():
-            calls = [(call, [each for each in batch if CALLS[each.command.order] is call]) for call in CallName]
-            await asyncio.gather(*(self._send(call, part) for call, part in calls if part))
+            for chunk in _chunks(batch):
+                calls = [(call, [each for each in chunk if CALLS[each.command.order] is call]) for call in CallName]
+                await asyncio.gather(*(self._send(call, part) for call, part in calls if part))
             if self._failures:
                 await asyncio.sleep(back_off_seconds(self._failures, self._rng))
 
@@ -84,6 +86,8 @@ class Relay:
             dossiers = (await plans.read(tx, {each.plan_id for each in commands})).dossiers
             committing = {each.plan_id for each in commands if CALLS[each.order] is CallName.COMMIT}
             keys = await self._keys(tx, committing)
+        for plan_id in sorted(committing - keys.keys()):
+            await self._engine.call(plan_id, "PLAN_KEY_SEALED", "", "the plan's key cannot be opened with the keys of this service")
         return [
             Outgoing(each, dossiers[each.plan_id], epochs[each.plan_id], keys.get(each.plan_id, b""))
             for each in commands
@@ -91,17 +95,14 @@ class Relay:
         ]
 
     async def _keys(self, tx: Connection, ids: set[PlanId]) -> dict[PlanId, bytes]:
-        try:
-            return await self._engine.plan_keys(tx, ids)
-        except KeySealed as error:
-            # The others of the batch must not wait for one that cannot be opened: open them one by one.
-            _log.error("plan_key_sealed", error=str(error))
+        """The plans' keys; those that cannot be opened are left out, so that the others of the batch need not wait for them."""
+        sealed = await plans.sealed_keys(tx, ids)
         found: dict[PlanId, bytes] = {}
-        for plan_id in ids:
+        for plan_id, (key_id, octets) in sealed.items():
             try:
-                found.update(await self._engine.plan_keys(tx, [plan_id]))
-            except KeySealed:
-                continue
+                found[plan_id] = self._engine.box.open(plan_id, key_id, octets)
+            except KeySealed as error:
+                _log.error("plan_key_sealed", error=str(error))
         return found
 
     async def _send(self, call: CallName, batch: Sequence[Outgoing]) -> None:
@@ -131,7 +132,11 @@ class Relay:
             return
         for each, answer in rejected:
             _log.warning(
-                "command_rejected", participant=self._peer.name, plan_id=each.command.plan_id, leg_id=each.command.leg_id, reason=answer.reason
+                "command_rejected",
+                participant=self._peer.name,
+                plan_id=each.command.plan_id,
+                leg_id=each.command.leg_id,
+                reason=answer.reason,
             )
         stale = [each.command.plan_id for each, answer in rejected if answer.reason == "EPOCH_STALE"]
         async with self._engine.db.transaction() as tx:
@@ -144,5 +149,18 @@ class Relay:
 
     async def _call(self, each: Outgoing, answer: Answered) -> None:
         detail = f"{self._peer.name} rejects {each.command.order} again and again: {answer.reason}"
-        needed = PersonNeeded("COMMAND_REJECTED", each.command.leg_id, detail)
-        await self._engine.apply("outcome", [each.command.plan_id], lambda _, __: [needed])
+        await self._engine.call(each.command.plan_id, "COMMAND_REJECTED", each.command.leg_id, detail)
+
+
+def _chunks(batch: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
+    """The batch in parts that fit a message: a certificate grows with its plan's legs."""
+    chunk: list[Outgoing] = []
+    legs = 0
+    for each in batch:
+        if chunk and legs + each.dossier.header.leg_count > CHUNK_LEGS_MAX:
+            yield chunk
+            chunk, legs = [], 0
+        chunk.append(each)
+        legs += each.dossier.header.leg_count
+    if chunk:
+        yield chunk

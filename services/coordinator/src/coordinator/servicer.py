@@ -5,40 +5,218 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
-import asyncpg
 import grpc
 from google.protobuf.message import Message
 
-from coordinator import gates
-from coordinator.accepting import Acceptance
-from coordinator.certificates import check_release
-from coordinator.convert import settlement
+from coordinator.convert import settlement as convert
 from coordinator.dossier import Dossier
-from coordinator.engine import Engine, Work
-from coordinator.model import ChecksBegun, ExecuteAsked, GateSigned, State
-from coordinator.store import plans, reading, requests
+from coordinator.engine import Engine
+from coordinator.settlement import Request, Settlement
+from coordinator.store import plans, reading
 from coordinator.waiting import waiting
 from coordinator.watching import Seen, Watchers
 from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2_grpc
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep_kit import ids
-from lockstep_kit.certificate import NotAuthorised
 from lockstep_kit.convert import time_to_pb
-from lockstep_kit.errors import LockstepError, aborted, not_found, permission_denied, precondition, unavailable
+from lockstep_kit.errors import LockstepError, not_found, unavailable
 from lockstep_kit.fields import FieldInvalid, require
-from lockstep_kit.ids import PlanId, sha256
-from lockstep_kit.plan import LegKind
-from lockstep_kit.settings import ServiceSettings
-from lockstep_kit.statements import Gate, GateSignature, Verdict
+from lockstep_kit.ids import sha256
+from lockstep_kit.statements import Gate
 
 Context = grpc.aio.ServicerContext[Any, Any]
-_R = TypeVar("_R", messages.CreatePlanResponse, messages.ExecutePlanResponse, messages.CancelPlanResponse, messages.SignGateResponse)
 
 PLANS_PAGE_MAX: Final = 200
 PLANS_PAGE_DEFAULT: Final = 50
 TRANSITIONS_PAGE_MAX: Final = 500
 TRANSITIONS_PAGE_DEFAULT: Final = 100
+_SIGNED_HERE: Final = (Gate.APPROVE, Gate.RELEASE, Gate.VALIDATE)
+
+
+class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
+    """What internal services call to settle plans."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settlement: Settlement,
+        watchers: Watchers,
+        *,
+        plan_bytes_max: int,
+        watchers_max: int,
+        slow_client_seconds: float,
+    ) -> None:
+        self._engine = engine
+        self._settlement = settlement
+        self._watchers = watchers
+        self._plan_bytes_max = plan_bytes_max
+        self._watchers_max = watchers_max
+        self._slow_client_seconds = slow_client_seconds
+
+    # -- Changing plans ----------------------------------------------------------------------------------------------
+
+    async def CreatePlan(self, request: messages.CreatePlanRequest, context: Context) -> messages.CreatePlanResponse:  # noqa: N802
+        """Accept a plan that its maker signed."""
+        del context
+        require(request.ByteSize() <= self._plan_bytes_max, "request", f"must have at most {self._plan_bytes_max} bytes")
+        named = _request("CreatePlan", request)
+        asked = convert.asked_from_pb(request)
+
+        def respond(dossier: Dossier) -> bytes:
+            return _octets(messages.CreatePlanResponse(plan=self._plan(dossier)))
+
+        octets = await self._settlement.create(named, asked.header, asked.legs, asked.make, respond)
+        return messages.CreatePlanResponse.FromString(octets)
+
+    async def ExecutePlan(self, request: messages.ExecutePlanRequest, context: Context) -> messages.ExecutePlanResponse:  # noqa: N802
+        """Start a plan."""
+        del context
+        named, plan_id = _request("ExecutePlan", request), ids.plan_id(request.plan_id)
+        payers = convert.payers_from_pb(request)
+
+        def respond(dossier: Dossier) -> bytes:
+            return _octets(messages.ExecutePlanResponse(plan=self._plan(dossier)))
+
+        octets = await self._settlement.execute(named, plan_id, payers, respond)
+        return messages.ExecutePlanResponse.FromString(octets)
+
+    async def CancelPlan(self, request: messages.CancelPlanRequest, context: Context) -> messages.CancelPlanResponse:  # noqa: N802
+        """Stop a plan before its decision."""
+        del context
+        named, plan_id = _request("CancelPlan", request), ids.plan_id(request.plan_id)
+        require(request.HasField("cancel"), "cancel", "must be present")
+        signed = convert.signed_from_pb(request.cancel, "cancel")
+        require(signed.statement.gate is Gate.CANCEL, "cancel.gate", "must be the gate CANCEL")
+
+        def respond(dossier: Dossier) -> bytes:
+            return _octets(messages.CancelPlanResponse(plan=self._plan(dossier)))
+
+        octets = await self._settlement.cancel(named, plan_id, signed, request.etag, respond)
+        return messages.CancelPlanResponse.FromString(octets)
+
+    async def SignGate(self, request: messages.SignGateRequest, context: Context) -> messages.SignGateResponse:  # noqa: N802
+        """Open or refuse a gate."""
+        del context
+        named, plan_id = _request("SignGate", request), ids.plan_id(request.plan_id)
+        require(request.HasField("signature"), "signature", "must be present")
+        signed = convert.signed_from_pb(request.signature, "signature")
+        require(signed.statement.gate in _SIGNED_HERE, "signature.gate", "must be the gate APPROVE, RELEASE or VALIDATE")
+
+        def respond(dossier: Dossier) -> bytes:
+            return _octets(messages.SignGateResponse(plan=self._plan(dossier)))
+
+        octets = await self._settlement.sign(named, plan_id, signed, respond)
+        return messages.SignGateResponse.FromString(octets)
+
+    # -- Reading plans -----------------------------------------------------------------------------------------------
+
+    async def GetPlan(self, request: messages.GetPlanRequest, context: Context) -> messages.GetPlanResponse:  # noqa: N802
+        """A plan as it stands."""
+        del context
+        plan_id = ids.plan_id(request.plan_id)
+        found = await self._engine.read([plan_id])
+        if plan_id not in found:
+            raise not_found("plan", plan_id)
+        return messages.GetPlanResponse(plan=self._plan(found[plan_id]))
+
+    async def ListPlans(self, request: messages.ListPlansRequest, context: Context) -> messages.ListPlansResponse:  # noqa: N802
+        """Plans, newest first."""
+        del context
+        require(0 <= request.page_size <= PLANS_PAGE_MAX, "page_size", f"must be at most {PLANS_PAGE_MAX}")
+        size = request.page_size or PLANS_PAGE_DEFAULT
+        before = _number("plans", request.page_token) if request.page_token else None
+        states = convert.states_from_pb(request.states)
+        async with self._engine.db.connection() as connection:
+            page = await reading.page(connection, before, states, size + 1)
+            found = (await plans.read(connection, [plan_id for plan_id, _ in page[:size]])).dossiers
+        return messages.ListPlansResponse(
+            plans=[self._plan(found[plan_id]) for plan_id, _ in page[:size]],
+            next_page_token=_token("plans", page[size - 1][1]) if len(page) > size else "",
+        )
+
+    async def ListTransitions(  # noqa: N802
+        self, request: messages.ListTransitionsRequest, context: Context
+    ) -> messages.ListTransitionsResponse:
+        """The transitions of a plan."""
+        del context
+        plan_id = ids.plan_id(request.plan_id)
+        require(0 <= request.page_size <= TRANSITIONS_PAGE_MAX, "page_size", f"must be at most {TRANSITIONS_PAGE_MAX}")
+        size = request.page_size or TRANSITIONS_PAGE_DEFAULT
+        after = _number("transitions", request.page_token) if request.page_token else 0
+        async with self._engine.db.connection() as connection:
+            if not await reading.exists(connection, plan_id):
+                raise not_found("plan", plan_id)
+            rows = await reading.transitions(connection, plan_id, after, size + 1)
+        return messages.ListTransitionsResponse(
+            transitions=[convert.transition_to_pb(each.moved, each.at) for each in rows[:size]],
+            next_page_token=_token("transitions", rows[size - 1].moved.transition_no) if len(rows) > size else "",
+        )
+
+    async def WatchPlan(  # noqa: N802
+        self, request: messages.WatchPlanRequest, context: Context
+    ) -> AsyncIterator[messages.WatchPlanResponse]:
+        """One plan: snapshot, events, heartbeats."""
+        del context
+        plan_id = ids.plan_id(request.plan_id)
+        if self._watchers.draining:
+            raise unavailable("SERVER_DRAINING", "the server is stopping; resume at another one")
+        if self._watchers.count >= self._watchers_max:
+            raise LockstepError(grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHERS_TOO_MANY", "too many watches are open here")
+        clock = asyncio.get_running_loop()
+        async for seen in self._watchers.watch(plan_id, request.resume_token):
+            given = clock.time()
+            yield self._shown(seen)
+            if clock.time() - given > self._slow_client_seconds:
+                raise unavailable("WATCHER_SLOW", "the watcher took too long for one message; resume when it can keep up")
+        if self._watchers.draining:
+            raise unavailable("SERVER_DRAINING", "the server is stopping; resume at another one")
+
+    def _shown(self, seen: Seen) -> messages.WatchPlanResponse:
+        token = seen.place.token()
+        if seen.snapshot is not None:
+            return messages.WatchPlanResponse(snapshot=self._plan(seen.snapshot), resume_token=token)
+        if seen.change is not None:
+            return messages.WatchPlanResponse(event=convert.event_of(seen.change.event, seen.change.sequence), resume_token=token)
+        heartbeat = messages.Heartbeat()
+        if seen.clock is not None:
+            heartbeat.clock_time.CopyFrom(time_to_pb(seen.clock))
+        return messages.WatchPlanResponse(heartbeat=heartbeat, resume_token=token)
+
+    def _plan(self, dossier: Dossier) -> settlement_pb2.Plan:
+        return convert.plan_to_pb(dossier, waiting(dossier, self._engine.registry, self._engine.limits))
+
+
+def _octets(message: Message) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+def _request(
+    method: str,
+    request: messages.CreatePlanRequest | messages.ExecutePlanRequest | messages.CancelPlanRequest | messages.SignGateRequest,
+) -> Request:
+    """The request by its id, method and content."""
+    request_id = ids.request_id(request.request_id)
+    return Request(request_id, method, sha256(method.encode("ascii") + b"\n" + _octets(request)))
+
+
+def _token(kind: str, number: int) -> str:
+    return base64.urlsafe_b64encode(f"{kind}:{number}".encode()).decode("ascii")
+
+
+def _number(kind: str, token: str) -> int:
+    """The place in a page token.
+
+    Raises:
+        FieldInvalid: no token of such a list.
+    """
+    try:
+        text = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        text = ""
+    prefix, _, number = text.partition(":")
+    if prefix != kind or not number.isdecimal() or len(number) > 18:
+        raise FieldInvalid("page_token", "must be the token of a response of this method")
+    return int(number)

@@ -28,7 +28,9 @@ class InstallationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    assets: dict[str, int] = Field(description="ISO 4217 code or CAIP-19 id -> decimal places; what is not here is not settled here")
+    assets: dict[str, int] = Field(
+        description="ISO 4217 code or CAIP-19 id -> decimal places; what is not here is not settled here"
+    )
     chains: tuple[str, ...] = Field(default=(), description="CAIP-2 ids of the chains")
     escrows: tuple[str, ...] = Field(default=(), description="EIP-55 addresses of the escrow contracts")
     registries: tuple[str, ...] = Field(default=(), description="EIP-55 addresses of the notary registries")
@@ -113,7 +115,8 @@ class CoordinatorSettings(ServiceSettings):
     recovery_public_key_file: Path = Field(description="public half of the offline X25519 recovery key, PEM")
     participants: dict[str, str] = Field(description="name of a participant -> host:port")
     routes: dict[LegKind, str] = Field(
-        default_factory=_default_routes, description="kind of leg -> participant that serves it; the journal's also takes the events"
+        default_factory=_default_routes,
+        description="kind of leg -> participant that serves it; the journal's also takes the events",
     )
     clients: dict[str, tuple[str, ...]] = Field(
         description="name of a client (its SPIFFE id is spiffe://lockstep.local/client/<name>) -> methods that it may call, or *"

@@ -181,9 +181,7 @@ LEG_COMMAND: Final = sa.Table(
     sa.PrimaryKeyConstraint("plan_id", "leg_id", "command", name="leg_command_pkey"),
     sa.ForeignKeyConstraint(["plan_id", "leg_id"], ["plan_leg.plan_id", "plan_leg.leg_id"], name="leg_command_leg"),
 )
-sa.Index(
-    "leg_command_due", LEG_COMMAND.c.participant, LEG_COMMAND.c.due_at, postgresql_where=sa.not_(LEG_COMMAND.c.answered)
-)
+sa.Index("leg_command_due", LEG_COMMAND.c.participant, LEG_COMMAND.c.due_at, postgresql_where=sa.not_(LEG_COMMAND.c.answered))
 
 sa.Table(
     "request",

@@ -1,11 +1,12 @@
 """XML from outside, parsed so that nothing but elements, attributes and text can come of it.
 
-Entities, document types, comments and processing instructions are refused outright: a comment inside an amount would cut it short in a parser that keeps
-it, and an entity would split it in one that does not resolve it.
+Entities, document types, comments and processing instructions are refused outright, before anything is parsed: a comment inside an amount would cut it
+short in a parser that keeps it, and an entity would split it in one that does not resolve it.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from lxml import etree
@@ -16,6 +17,10 @@ OCTETS_MAX: Final = 1 << 20
 ELEMENTS_MAX: Final = 50_000
 ATTRIBUTES_MAX: Final = 64
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+#: XML 1.0, production 23, of a document in UTF-8.
+_DECLARATION: Final = re.compile(
+    r"""<\?xml\s+version\s*=\s*(['"])1\.0\1(\s+encoding\s*=\s*(['"])(?i:utf-8)\3)?(\s+standalone\s*=\s*(['"])(yes|no)\5)?\s*\?>"""
+)
 
 
 def parse(octets: bytes) -> etree._Element:
@@ -32,7 +37,9 @@ def parse(octets: bytes) -> etree._Element:
         raise FieldInvalid("message", "must be UTF-8") from error
     require("\x00" not in head, "message", "must be UTF-8")
     require("<!" not in head, "message", "must hold no document type, comment or CDATA section")
-    require("<?" not in head.removeprefix("<?xml"), "message", "must hold no processing instruction")
+    declaration = _DECLARATION.match(head)
+    require(declaration is not None or not head.startswith("<?xml "), "message", "must be declared as XML 1.0 in UTF-8")
+    require("<?" not in head[declaration.end() if declaration else 0 :], "message", "must hold no processing instruction")
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,

@@ -36,6 +36,7 @@ def read(octets: bytes, schemas: Schemas) -> Received:
     kind = Kind((etree.QName(document).namespace or "").removeprefix(NAMESPACE))
     require(_text(header, "MsgDefIdr") == kind.value, "AppHdr/MsgDefIdr", "must name the message that the Document is")
     envelope = _envelope(header)
+    _require_same_message(document[0], kind, envelope)
     match kind:
         case Kind.STATUS:
             statements: tuple[Statement, ...] = tuple(_statuses(document[0]))
@@ -47,6 +48,21 @@ def read(octets: bytes, schemas: Schemas) -> Received:
     return Received(envelope, kind, statements, hashlib.sha256(octets).digest())
 
 
+#: Where a message names itself, and says when it was made.
+_OWN_NAME: Final = {
+    Kind.STATUS: ("GrpHdr/MsgId", "GrpHdr/CreDtTm"),
+    Kind.RESOLUTION: ("Assgnmt/Id", "Assgnmt/CreDtTm"),
+    Kind.BOOKING: ("GrpHdr/MsgId", "GrpHdr/CreDtTm"),
+}
+
+
+def _require_same_message(report: etree._Element, kind: Kind, envelope: Envelope) -> None:
+    """Header and document must be one message; its times name their offsets."""
+    name, created = _OWN_NAME[kind]
+    require(_text(report, name) == envelope.message_id, name, "must equal AppHdr/BizMsgIdr")
+    _time(_required(report, created), created)
+
+
 def _parts(root: etree._Element) -> tuple[etree._Element, etree._Element]:
     require(root.tag == f"{{{RAIL}}}{MESSAGE}", "message", f"must be a {MESSAGE} of {RAIL}")
     documents = {f"{{{NAMESPACE}{kind.value}}}Document" for kind in TAKEN}
@@ -54,10 +70,14 @@ def _parts(root: etree._Element) -> tuple[etree._Element, etree._Element]:
     headed = len(tags) == 2 and tags[0] == f"{{{NAMESPACE}{HEADER}}}AppHdr"
     require(headed, "message", "must hold one AppHdr and one Document, in this order")
     require(tags[1] in documents, "Document", f"must be one of {', '.join(kind.value for kind in TAKEN)}")
+    loose = (root.text, root[0].tail, root[1].tail, *root.attrib)
+    require(not any((text or "").strip() for text in loose), "message", "must hold nothing beside AppHdr and Document")
     return root[0], root[1]
 
 
 def _envelope(header: etree._Element) -> Envelope:
+    for name, why in (("Sgntr", "signatures are not agreed"), ("CpyDplct", "a copy is not the message")):
+        require(header.find(_path(header, name)) is None, f"AppHdr/{name}", f"must be absent: {why}")
     sender, receiver = (_required(header, f"{side}/FIId/FinInstnId/BICFI") for side in ("Fr", "To"))
     for name, bic in (("AppHdr/Fr", sender), ("AppHdr/To", receiver)):
         check_bic(bic, name)
@@ -67,23 +87,39 @@ def _envelope(header: etree._Element) -> Envelope:
 
 
 def _statuses(report: etree._Element) -> Iterator[PaymentStatus]:
-    """Each payment by itself. A group RJCT without payments is about every payment of the message, PART about none."""
-    group = _find(report, "OrgnlGrpInfAndSts")
-    group_status = (_text(group, "GrpSts") or "") if group is not None else ""
+    """Each payment by itself. A group RJCT is about every payment of its message, PART and the others about none."""
+    groups = _all(report, "OrgnlGrpInfAndSts")
+    rejected = {_text(group, "OrgnlMsgId"): group for group in groups if _text(group, "GrpSts") == "RJCT"}
     items = _all(report, "TxInfAndSts")
+    told = set()
     for item in items:
-        status = _text(item, "TxSts") or (group_status if group_status == "RJCT" else "")
+        message_id = _text(item, "OrgnlGrpInf/OrgnlMsgId") or (_text(groups[0], "OrgnlMsgId") if len(groups) == 1 else None)
+        group = rejected.get(message_id)
+        status = _text(item, "TxSts") or ("RJCT" if group is not None else "")
+        require(group is None or status == "RJCT", "TxInfAndSts/TxSts", "must be RJCT where the whole group is")
+        reasoned = item if _find(item, "StsRsnInf") is not None or group is None else group
+        told.add(message_id)
         yield PaymentStatus(
             uetr=_text(item, "OrgnlUETR") or "",
             end_to_end_id=_text(item, "OrgnlEndToEndId") or "",
             status=status,
-            reason=_text(item, "StsRsnInf/Rsn/Cd") or _text(item, "StsRsnInf/Rsn/Prtry") or "",
-            text=_text(item, "StsRsnInf/AddtlInf") or "",
+            reason=_reason(reasoned, "StsRsnInf"),
+            text=_remark(reasoned, "StsRsnInf"),
             key=bytes.fromhex(_text(item, "CdtSttlmKey") or ""),
+            message_id=message_id or "",
         )
-    if not items and group is not None and group_status == "RJCT":
-        reason = _text(group, "StsRsnInf/Rsn/Cd") or ""
-        yield PaymentStatus("", _text(group, "OrgnlMsgId") or "", "RJCT", reason, _text(group, "StsRsnInf/AddtlInf") or "", b"")
+    for message_id, group in rejected.items():
+        if message_id not in told:
+            yield PaymentStatus("", "", "RJCT", _reason(group, "StsRsnInf"), _remark(group, "StsRsnInf"), b"", message_id or "")
+
+
+def _reason(item: etree._Element, path: str) -> str:
+    return _text(item, f"{path}/Rsn/Cd") or _text(item, f"{path}/Rsn/Prtry") or ""
+
+
+def _remark(item: etree._Element, path: str) -> str:
+    """What the bank adds, in one line."""
+    return " ".join((_text(item, f"{path}/AddtlInf") or "").split())
 
 
 def _resolutions(resolution: etree._Element) -> Iterator[Resolution]:
@@ -93,8 +129,8 @@ def _resolutions(resolution: etree._Element) -> Iterator[Resolution]:
             uetr=_text(item, "OrgnlUETR") or "",
             confirmation=confirmation,
             individual=_text(item, "TxCxlSts") or "",
-            reason=_text(item, "CxlStsRsnInf/Rsn/Cd") or _text(item, "CxlStsRsnInf/Rsn/Prtry") or "",
-            text=_text(item, "CxlStsRsnInf/AddtlInf") or "",
+            reason=_reason(item, "CxlStsRsnInf"),
+            text=_remark(item, "CxlStsRsnInf"),
         )
 
 
@@ -111,6 +147,7 @@ def _bookings(report: etree._Element) -> Iterator[Booking]:
                     debit=(_text(details, "CdtDbtInd") or _text(entry, "CdtDbtInd")) == "DBIT",
                     status=_text(entry, "Sts/Cd") or "",
                     reference=_text(details, "Refs/AcctSvcrRef") or _text(entry, "AcctSvcrRef") or "",
+                    reversal=_text(entry, "RvslInd") in ("true", "1"),
                 )
 
 

@@ -175,9 +175,7 @@ def leg_file_to_pb(file: LegFile, leg: LegState) -> settlement_pb2.PlanLeg:
 
 def gate_record_to_pb(record: GateRecord) -> settlement_pb2.GateRecord:
     """A signed gate as clients see it."""
-    return settlement_pb2.GateRecord(
-        signature=gate_to_pb(record.signed), actor_id=record.actor, sign_time=time_to_pb(record.at)
-    )
+    return settlement_pb2.GateRecord(signature=gate_to_pb(record.signed), actor_id=record.actor, sign_time=time_to_pb(record.at))
 
 
 def waiting_to_pb(waits: Waiting) -> settlement_pb2.Waiting:

@@ -53,7 +53,7 @@ select distinct due.plan_id from (
 
 #: Those commands, locked in the order of their keys.
 LOCK_DUE: Final = """
-select command.*, leg.position from leg_command as command
+select command.* from leg_command as command
 join plan_leg as leg on leg.plan_id = command.plan_id and leg.leg_id = command.leg_id
 left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
 where command.participant = $1 and command.plan_id = any($2) and not command.answered and command.due_at <= clock_timestamp()
@@ -74,6 +74,12 @@ update leg_command set rejections = rejections + 1, last_rejection = told.reason
 from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as told (plan_id, leg_id, command, reason)
 where leg_command.plan_id = told.plan_id and leg_command.leg_id = told.leg_id and leg_command.command = told.command
 returning leg_command.plan_id, leg_command.leg_id, leg_command.command, leg_command.rejections
+"""
+
+#: Stops Commits that were never sent.
+WITHHOLD: Final = """
+update leg_command set answered = true
+where plan_id = $1 and command = 'COMMIT' and attempts = 0 and not answered returning leg_id
 """
 
 #: Makes what is not answered due now.
@@ -194,9 +200,7 @@ class PendingEvent:
     traceparent: str | None
 
 
-async def give(
-    tx: Connection, commands: Sequence[tuple[Command, str, LegKind]], traceparent: str | None, now: datetime
-) -> None:
+async def give(tx: Connection, commands: Sequence[tuple[Command, str, LegKind]], traceparent: str | None, now: datetime) -> None:
     """Write commands to the outbox, with participant and kind of leg; due at once."""
     if not commands:
         return
@@ -218,9 +222,7 @@ async def give(
 async def end(tx: Connection, legs: Sequence[tuple[PlanId, LegId, Order]]) -> None:
     """End the repeating of legs' commands, but for the one named; NONE ends all."""
     if legs:
-        await tx.execute(
-            END, [each[0] for each in legs], [each[1] for each in legs], [each[2].value for each in legs]
-        )
+        await tx.execute(END, [each[0] for each in legs], [each[1] for each in legs], [each[2].value for each in legs])
 
 
 async def due_plans(connection: Connection, participant: str, owner: str, limit: int) -> list[PlanId]:
@@ -228,22 +230,19 @@ async def due_plans(connection: Connection, participant: str, owner: str, limit:
     return [PlanId(row["plan_id"]) for row in await connection.fetch(DUE_PLANS, participant, owner, limit)]
 
 
-async def lock_due(tx: Connection, participant: str, plans: Iterable[PlanId], limit: int) -> list[tuple[Command, int]]:
-    """Due commands of plans to a participant, locked, each with its leg's place."""
+async def lock_due(tx: Connection, participant: str, plans: Iterable[PlanId], limit: int) -> list[Command]:
+    """Due commands of plans to a participant, locked; a plan's in the order of its legs."""
     rows = await tx.fetch(LOCK_DUE, participant, sorted(plans), limit)
     return [
-        (
-            Command(
-                plan_id=PlanId(row["plan_id"]),
-                leg_id=LegId(row["leg_id"]),
-                order=Order(row["command"]),
-                not_after=row["not_after"],
-                closing=stored.closing_of(row["closing"]),
-                authority=stored.authority_of(row["authority"]),
-                attempts=row["attempts"],
-                traceparent=row["traceparent"],
-            ),
-            row["position"],
+        Command(
+            plan_id=PlanId(row["plan_id"]),
+            leg_id=LegId(row["leg_id"]),
+            order=Order(row["command"]),
+            not_after=row["not_after"],
+            closing=stored.closing_of(row["closing"]),
+            authority=stored.authority_of(row["authority"]),
+            attempts=row["attempts"],
+            traceparent=row["traceparent"],
         )
         for row in rows
     ]
@@ -270,6 +269,11 @@ async def rejected(connection: Connection, told: Sequence[tuple[Command, str]]) 
         [reason for _, reason in told],
     )
     return {(PlanId(row["plan_id"]), LegId(row["leg_id"])): row["rejections"] for row in rows}
+
+
+async def withhold(tx: Connection, plan_id: PlanId) -> tuple[LegId, ...]:
+    """Stop a plan's Commits that were never sent; the legs concerned."""
+    return tuple(LegId(row["leg_id"]) for row in await tx.fetch(WITHHOLD, plan_id))
 
 
 async def hasten(tx: Connection, plans: Sequence[PlanId]) -> list[tuple[PlanId, LegId, str]]:

@@ -32,7 +32,9 @@ READ_PLANS: Final = "select plan.*, clock_timestamp() as read_at from plan where
 READ_LEGS: Final = "select * from plan_leg where plan_id = any($1) order by plan_id, position"
 
 #: Their gates, in the order of signing.
-READ_GATES: Final = "select plan_id, actor_id, signed, signed_at from gate_signature where plan_id = any($1) order by plan_id, ordinal"
+READ_GATES: Final = (
+    "select plan_id, actor_id, signed, signed_at from gate_signature where plan_id = any($1) order by plan_id, ordinal"
+)
 
 #: Their escalations, in the order in which they were raised.
 READ_TICKETS: Final = "select * from escalation where plan_id = any($1) order by plan_id, ordinal"
@@ -264,9 +266,7 @@ async def insert(tx: Connection, dossier: Dossier, key: SealedKey, epoch: Epoch,
         [each.participant for each in dossier.files],
         [each.lock for each in dossier.files],
     )
-    await tx.execute(
-        INSERT_KEY, dossier.plan_id, key.service_key_id, key.service_sealed, key.recovery_key_id, key.recovery_sealed
-    )
+    await tx.execute(INSERT_KEY, dossier.plan_id, key.service_key_id, key.service_sealed, key.recovery_key_id, key.recovery_sealed)
     return True
 
 

@@ -85,9 +85,7 @@ class Change:
     at: datetime
 
 
-async def page(
-    connection: Connection, before: int | None, states: Sequence[State], limit: int
-) -> list[tuple[PlanId, int]]:
+async def page(connection: Connection, before: int | None, states: Sequence[State], limit: int) -> list[tuple[PlanId, int]]:
     """Ids and places of plans before a place, newest first."""
     rows = await connection.fetch(PAGE, before, [each.value for each in states], limit)
     return [(PlanId(row["plan_id"]), row["seq"]) for row in rows]

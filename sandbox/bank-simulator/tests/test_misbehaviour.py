@@ -1,0 +1,175 @@
+"""The bank as an adversary: it does wrong exactly what it was told, as often as it was told, and its books stay right."""
+
+from __future__ import annotations
+
+import time
+
+import aiohttp
+import pytest
+from bank_world import ALICE, BOB, Gateway, Order, World
+
+
+async def test_lost_answer(gateway: Gateway) -> None:
+    """A lost answer never comes by itself; a question brings it."""
+    await gateway.misbehave("lose", message="pacs.002")
+    order = Order()
+    await gateway.pay(order)
+    await gateway.nothing()
+    assert await gateway.state(order) == "HELD"
+    await gateway.ask(order.uetr)
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("ACFW", None)}
+
+
+async def test_late_answer(world: World) -> None:
+    """A late answer comes when it is due, also after a restart, and a question meanwhile does not bring it earlier."""
+    order = Order()
+    async with world.open() as gateway:
+        await gateway.misbehave("delay", delay_ms=1200, uetr=str(order.uetr))
+        began = time.monotonic()
+        await gateway.pay(order)
+        await gateway.ask(order.uetr)
+        await gateway.nothing()
+    async with world.open() as gateway:
+        assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("ACFW", None)}
+        assert 1.1 < time.monotonic() - began < 3
+
+
+async def test_doubled_answer(gateway: Gateway) -> None:
+    """A doubled answer is the same bytes twice."""
+    await gateway.misbehave("duplicate", copies=3)
+    await gateway.pay(Order())
+    answers = [await gateway.next("pacs.002") for _ in range(3)]
+    assert len({answer.body for answer in answers}) == 1
+    assert [answer.cursor for answer in answers] == [1, 2, 3]
+
+
+async def test_refused_payment(gateway: Gateway) -> None:
+    """A payment of this debtor is refused as often as told, and then no longer."""
+    await gateway.misbehave("refuse", stage="payment", reason="RR04", debtor_account=ALICE, times=2)
+    for _ in range(2):
+        order = Order()
+        await gateway.pay(order)
+        assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("RJCT", "RR04")}
+    await gateway.hold()
+    await gateway.conserved()
+
+
+async def test_refused_release(gateway: Gateway) -> None:
+    """A release that the bank refuses ends the hold: the promise is broken, the money is back with the debtor."""
+    order = await gateway.hold()
+    await gateway.misbehave("refuse", stage="release", reason="AC04", uetr=str(order.uetr))
+    assert await gateway.release(order) == 202
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("RJCT", "AC04")}
+    assert await gateway.account(ALICE) == ("1000.00", "0.00", "1000.00")
+    assert await gateway.release(order) == 202
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("RJCT", "AC04")}
+    await gateway.conserved()
+
+
+async def test_refused_cancellation(gateway: Gateway) -> None:
+    """A cancellation that the bank refuses leaves the hold."""
+    order = await gateway.hold()
+    await gateway.misbehave("refuse", stage="cancellation", reason="LEGL")
+    await gateway.cancel(order.uetr)
+    assert "LEGL" in (await gateway.next("camt.029")).all("Cd")
+    assert await gateway.state(order) == "HELD"
+
+
+async def test_contradiction(gateway: Gateway) -> None:
+    """After ACSC comes RJCT; what is booked stays booked, and a question brings the truth."""
+    order = await gateway.hold()
+    await gateway.misbehave("contradict", stage="release", reason="AM04")
+    await gateway.release(order)
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("ACSC", None)}
+    await gateway.next("camt.054")
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("RJCT", "AM04")}
+    await gateway.ask(order.uetr)
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("ACSC", None)}
+    assert await gateway.account(BOB) == ("150.00", "0.00", "150.00")
+    await gateway.conserved()
+
+
+@pytest.mark.parametrize("field", ["amount", "uetr", "currency"])
+async def test_misbooking(gateway: Gateway, field: str) -> None:
+    """A booking is notified with one wrong value; the books themselves are right."""
+    order = await gateway.hold()
+    await gateway.misbehave("misbook", field=field)
+    await gateway.release(order)
+    await gateway.next("pacs.002")
+    booking = await gateway.next("camt.054")
+    told = (booking.all("Amt")[0], booking.all("UETR")[0], booking.all("Ccy")[0])
+    right = ("100.00", str(order.uetr), "EUR")
+    assert [name for name, one, other in zip(("amount", "uetr", "currency"), told, right, strict=True) if one != other] == [field]
+    assert await gateway.account(BOB) == ("150.00", "0.00", "150.00")
+    await gateway.conserved()
+
+
+async def test_early_expiry(gateway: Gateway) -> None:
+    """A hold ends long before it was agreed to."""
+    await gateway.misbehave("expire_early", delay_ms=200)
+    order = await gateway.hold()
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("RJCT", "AB03")}
+    assert await gateway.account(ALICE) == ("1000.00", "0.00", "1000.00")
+    await gateway.conserved()
+
+
+async def test_booking_without_status(gateway: Gateway) -> None:
+    """The release is booked and notified, and no status comes until it is asked for."""
+    order = await gateway.hold()
+    await gateway.misbehave("book_without_status")
+    await gateway.release(order)
+    booking = await gateway.next("camt.054")
+    await gateway.nothing()
+    assert await gateway.state(order) == "SETTLED"
+    await gateway.ask(order.uetr)
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("ACSC", None)}
+    assert (await gateway.next("camt.054")).body == booking.body
+    await gateway.conserved()
+
+
+async def test_status_without_booking(gateway: Gateway) -> None:
+    """ACSC comes though nothing is booked; the hold stands, and another release settles it."""
+    order = await gateway.hold()
+    await gateway.misbehave("status_without_booking")
+    await gateway.release(order)
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("ACSC", None)}
+    await gateway.nothing()
+    assert await gateway.account(BOB) == ("50.00", "0.00", "50.00")
+    await gateway.conserved()
+    await gateway.release(order)
+    await gateway.next("pacs.002")
+    await gateway.next("camt.054")
+    assert await gateway.account(BOB) == ("150.00", "0.00", "150.00")
+    await gateway.conserved()
+
+
+async def test_control_is_guarded(gateway: Gateway) -> None:
+    """The control interface wants its token, and refuses a script that it does not understand."""
+    url = str(gateway.control_url)
+    async with aiohttp.ClientSession() as session:
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            for path in ("/accounts", "/audit", "/misbehaviours"):
+                async with session.get(url + path, headers=headers) as response:
+                    assert response.status == 401
+        async with session.get(f"{url}/health") as response:
+            assert await response.json() == {"healthy": True}
+    for script in ({"kind": "nonsense"}, {"kind": "lose", "unknown": 1}, {"kind": "delay"}, {"kind": "refuse", "reason": "x"}, {}):
+        with pytest.raises(AssertionError):
+            await gateway.control("POST", "/misbehaviours", json=script)
+    await gateway.misbehave("lose", times=5)
+    assert [each["remaining"] for each in (await gateway.control("GET", "/misbehaviours"))["misbehaviours"]] == [5]
+    await gateway.control("DELETE", "/misbehaviours")
+    await gateway.hold()
+
+
+async def test_account_status(gateway: Gateway) -> None:
+    """An account can be blocked; a payment that is held already still settles, since it was promised."""
+    order = await gateway.hold()
+    for account in (ALICE, BOB):
+        await gateway.control("POST", f"/accounts/{account}/status", json={"status": "BLOCKED"})
+    refused = Order()
+    await gateway.pay(refused)
+    assert (await gateway.next("pacs.002")).statuses() == {refused.uetr: ("RJCT", "AC06")}
+    await gateway.release(order)
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("ACSC", None)}
+    await gateway.conserved()

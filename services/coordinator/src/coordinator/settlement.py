@@ -1,0 +1,181 @@
+"""What clients can do to plans: accept, execute, cancel, sign. Each request is one transaction with its answer, which is given again for ever."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import asyncpg
+import grpc
+
+from coordinator import gates
+from coordinator.certificates import check_release
+from coordinator.checks import CapabilityCache, Rules
+from coordinator.dossier import Dossier, LegFile, new_plan
+from coordinator.engine import Engine, Work
+from coordinator.lint import check_capabilities, check_plan
+from coordinator.model import ChecksBegun, ExecuteAsked, GateRecord, GateSigned, State
+from coordinator.sealing import KeySealed
+from coordinator.store import plans, reading, requests
+from lockstep_kit.certificate import NotAuthorised, check_gate
+from lockstep_kit.errors import LockstepError, aborted, not_found, permission_denied, precondition, unavailable
+from lockstep_kit.fields import require
+from lockstep_kit.ids import Digest, LegId, PlanId
+from lockstep_kit.keys import leg_key, lock_of
+from lockstep_kit.plan import Leg, LegKind, PlanHeader
+from lockstep_kit.statements import Gate, GateSignature, Verdict
+from lockstep_kit.telemetry import PLAN_IDS, current_traceparent, span
+
+#: What a plan's answer is made of.
+Respond = Callable[[Dossier], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A client's request, as far as its id goes."""
+
+    #: Drawn by the client.
+    request_id: str
+    #: Method that it was sent to.
+    method: str
+    #: SHA-256 of its canonical bytes.
+    digest: Digest
+
+
+class Settlement:
+    """The plans, as clients can change them."""
+
+    def __init__(self, engine: Engine, rules: Rules, capabilities: CapabilityCache) -> None:
+        self._engine: Final = engine
+        self._rules = rules
+        self._capabilities = capabilities
+
+    async def create(
+        self, request: Request, header: PlanHeader, legs: tuple[Leg, ...], make: GateSignature, respond: Respond
+    ) -> bytes:
+        """Accept a plan that its maker signed. Nothing is stored of one that is refused.
+
+        Raises:
+            FieldInvalid: lint refuses it.
+            LockstepError: the maker may not, the plan's id is taken, or the request's id was used for something else.
+        """
+        async with self._request("create", request, header.plan_id) as (work, told):
+            if isinstance(told, bytes):
+                return told
+            rules, known = self._rules, self._capabilities.known()
+            check_plan(header, legs, make, rules.installation, told)
+            check_capabilities(header, legs, known, rules.routes, rules.installation.delivery_margin, told)
+            try:
+                actor = check_gate(make, Gate.MAKE, header.digest, self._engine.registry, told)
+            except NotAuthorised as refusal:
+                raise permission_denied(refusal.reason, refusal.detail, plan_id=header.plan_id) from None
+            key, sealed = self._engine.box.draw(header.plan_id)
+            files = tuple(
+                LegFile(leg, self._engine.routes.of(leg.kind), lock_of(leg_key(key, header.plan_id, leg.leg_id))) for leg in legs
+            )
+            dossier = Dossier(new_plan(header, legs), header, files, (), 1, told, told, current_traceparent())
+            made = await work.create(dossier, sealed, GateRecord(make, actor.actor_id, told))
+            if made is None:
+                taken = "there is a plan with this id already"
+                raise LockstepError(grpc.StatusCode.ALREADY_EXISTS, "PLAN_EXISTS", taken, {"plan_id": header.plan_id})
+            return await self._answer(work, request, header.plan_id, respond)
+
+    async def execute(self, request: Request, plan_id: PlanId, payers: Mapping[LegId, bytes], respond: Respond) -> bytes:
+        """Start a plan, with exactly its token payers' signatures.
+
+        Raises:
+            FieldInvalid: a signature is missing, or is of no token transfer of the plan.
+            LockstepError: no such plan, not a draft any more, or held by another replica.
+        """
+        async with self._request("execute", request, plan_id) as (work, told):
+            if isinstance(told, bytes):
+                return told
+            dossier = await self._held(work, plan_id)
+            if dossier.plan.state is not State.DRAFT:
+                raise precondition("PLAN_STATE", f"a plan that is {dossier.plan.state} cannot be executed", plan_id=plan_id)
+            needed = {leg.leg_id for leg in dossier.legs if leg.kind is LegKind.TOKEN_TRANSFER}
+            for leg_id in sorted(needed ^ payers.keys()):
+                rule = f"must hold the payer's signature of {leg_id}" if leg_id in needed else f"must not name {leg_id}"
+                require(condition=False, field="payer_signatures", rule=f"{rule}: one of each token transfer, and no others")
+            if payers:
+                await plans.save_payers(work.tx, plan_id, dict(payers))
+                work.replace(plans.with_payers(dossier, dict(payers)))
+            work.step(plan_id, ExecuteAsked())
+            work.step(plan_id, ChecksBegun())
+            return await self._answer(work, request, plan_id, respond)
+
+    async def cancel(self, request: Request, plan_id: PlanId, signed: GateSignature, etag: str, respond: Respond) -> bytes:
+        """Stop a plan before its decision.
+
+        Raises:
+            LockstepError: no such plan, decided already, changed since the etag, or the signer may not.
+        """
+        async with self._request("gate", request, plan_id) as (work, told):
+            if isinstance(told, bytes):
+                return told
+            dossier = await self._held(work, plan_id)
+            if etag and etag != dossier.etag:
+                raise aborted("ETAG_MISMATCH", "the plan has changed since", plan_id=plan_id)
+            await self._sign(work, dossier, signed)
+            return await self._answer(work, request, plan_id, respond)
+
+    async def sign(self, request: Request, plan_id: PlanId, signed: GateSignature, respond: Respond) -> bytes:
+        """Open or refuse a gate.
+
+        Raises:
+            LockstepError: no such plan, the gate is not open for signing, or the signer may not.
+        """
+        async with self._request("gate", request, plan_id) as (work, told):
+            if isinstance(told, bytes):
+                return told
+            await self._sign(work, await self._held(work, plan_id), signed)
+            return await self._answer(work, request, plan_id, respond)
+
+    async def _sign(self, work: Work, dossier: Dossier, signed: GateSignature) -> None:
+        statement = signed.statement
+        try:
+            record = gates.admit(dossier, signed, self._engine.registry, work.clock)
+        except NotAuthorised as refusal:
+            about_state = refusal.reason in gates.STATE_REASONS
+            raised = precondition if about_state else permission_denied
+            raise raised(refusal.reason, refusal.detail, plan_id=dossier.plan_id, state=dossier.plan.state) from None
+        if (statement.gate, statement.verdict) == (Gate.RELEASE, Verdict.APPROVE):
+            await self._check_release(work, dossier, record)
+        work.step(dossier.plan_id, GateSigned(record))
+
+    async def _check_release(self, work: Work, dossier: Dossier, record: GateRecord) -> None:
+        """The decision that the release would write can be delivered: every participant would follow it, and the plan's key opens."""
+        try:
+            keys = await self._engine.leg_keys(work.tx, dossier)
+            check_release(dossier, record, keys, self._engine.registry, work.clock)
+        except NotAuthorised as refusal:
+            why = f"no participant would follow the decision: {refusal.detail}"
+            raise precondition(refusal.reason, why, plan_id=dossier.plan_id) from None
+        except KeySealed as error:
+            raise precondition("PLAN_KEY_SEALED", str(error), plan_id=dossier.plan_id) from None
+
+    @asynccontextmanager
+    async def _request(self, kind: str, request: Request, plan_id: PlanId) -> AsyncIterator[tuple[Work, datetime | bytes]]:
+        """A transaction for a request: with the database's clock, or the answer that was given before."""
+        with span(f"coordinator.{kind}", attributes={PLAN_IDS: [plan_id]}):
+            try:
+                async with self._engine.work(kind) as work:
+                    yield work, await requests.claim(work.tx, request.request_id, request.method, request.digest)
+            except asyncpg.UniqueViolationError as error:
+                raise plans.nonce_reused(error) from None
+
+    async def _held(self, work: Work, plan_id: PlanId) -> Dossier:
+        held = await work.load([plan_id])
+        if plan_id in held:
+            return held[plan_id]
+        if await reading.exists(work.tx, plan_id):
+            raise unavailable("PLAN_HELD_ELSEWHERE", "another replica is working on the plan; try again")
+        raise not_found("plan", plan_id)
+
+    async def _answer(self, work: Work, request: Request, plan_id: PlanId, respond: Respond) -> bytes:
+        response = respond(work.result(plan_id))
+        await requests.answer(work.tx, request.request_id, response)
+        return response

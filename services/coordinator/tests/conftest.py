@@ -1,0 +1,364 @@
+"""A coordinator on a real database, with four participants whose outside worlds are scripted, each on a real database, over real gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from nacl.public import PrivateKey
+
+from coordinator.main import Coordinator, build, running
+from coordinator.sealing import KeyBox
+from coordinator.settings import CoordinatorSettings, InstallationSettings, LimitSettings
+from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2, settlement_service_pb2_grpc
+from lockstep.coordinator.v1 import settlement_service_pb2 as messages
+from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
+from lockstep.journal.v1 import journal_service_pb2, journal_service_pb2_grpc
+from lockstep.participant.v1 import participant_service_pb2_grpc
+from lockstep_kit import failpoints
+from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb, outcome_from_pb, vote_from_pb
+from lockstep_kit.db import Database
+from lockstep_kit.loops import TaskSupervisor
+from lockstep_kit.participant.engine import ParticipantEngine
+from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
+from lockstep_kit.participant.servicer import ParticipantServicer
+from lockstep_kit.participant.settings import ParticipantSettings
+from lockstep_kit.plan import LegKind
+from lockstep_kit.rpc import Access, ListenSettings, Server, TlsSettings, channel
+from lockstep_kit.statements import Gate, GateSignature, PromiseKind, Verdict
+from lockstep_testkit.databases import TestDatabase
+from lockstep_testkit.factories import (
+    CHAIN,
+    PARTICIPANTS,
+    PlanCase,
+    address_of,
+    delivery_versus_payment,
+    key_of,
+    registry_of,
+    token_terms,
+)
+from lockstep_testkit.scripted import ScriptedOperations
+
+STATE = settlement_pb2.PlanState
+CLIENT = "spiffe://lockstep.local/client/test"
+ASSETS = {token_terms().amount.asset: 6, "EUR": 2}
+SERVICE_KEY, RECOVERY_KEY = PrivateKey(bytes(range(32))), PrivateKey(bytes(range(1, 33)))
+DEADLINE_SECONDS = 15.0
+
+
+class Journal(journal_service_pb2_grpc.JournalServiceServicer):
+    """Takes events as the journal does: densely numbered per plan, the same again as before, others never."""
+
+    def __init__(self) -> None:
+        self.chains: dict[str, list[journal_service_pb2.Event]] = {}
+        self.conflicts: set[str] = set()
+
+    async def Append(self, request: journal_service_pb2.AppendRequest, context: Any) -> journal_service_pb2.AppendResponse:  # noqa: N802
+        return journal_service_pb2.AppendResponse(answers=[self._append(each) for each in request.events])
+
+    def _append(self, event: journal_service_pb2.Event) -> journal_service_pb2.AppendAnswer:
+        chain = self.chains.setdefault(event.plan_id, [])
+        if event.plan_id in self.conflicts:
+            return journal_service_pb2.AppendAnswer(verdict=journal_service_pb2.APPEND_VERDICT_CONFLICT, message="another event")
+        if event.sequence > len(chain) + 1:
+            return journal_service_pb2.AppendAnswer(
+                verdict=journal_service_pb2.APPEND_VERDICT_GAP, expected_sequence=len(chain) + 1
+            )
+        if event.sequence <= len(chain):
+            same = chain[event.sequence - 1] == event
+            verdict = journal_service_pb2.APPEND_VERDICT_APPENDED if same else journal_service_pb2.APPEND_VERDICT_CONFLICT
+            return journal_service_pb2.AppendAnswer(verdict=verdict)
+        chain.append(event)
+        return journal_service_pb2.AppendAnswer(verdict=journal_service_pb2.APPEND_VERDICT_APPENDED, entry_hash=bytes(32))
+
+    def types(self, plan: PlanCase) -> list[str]:
+        return [each.type for each in self.chains[plan.plan_id]]
+
+    def payloads(self, plan: PlanCase) -> list[dict[str, Any]]:
+        return [json.loads(each.payload) for each in self.chains[plan.plan_id]]
+
+
+@dataclass
+class SoftOperations(ScriptedOperations):
+    """Promises lapse, if so scripted."""
+
+    promise_max: timedelta | None = None
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(tuple(self.kinds), PromiseKind.GUARANTEED, self.promise_max)
+
+    def finding(self, work: LegWork) -> Completion:
+        found = super().finding(work)
+        if found.promise is not None and self.promise_max is not None:
+            from dataclasses import replace
+
+            lapses = work.binding.header.deadline + self.promise_max
+            return replace(found, promise=replace(found.promise, expires_at=lapses))
+        return found
+
+
+@dataclass
+class Party:
+    """One scripted participant: its outside world, and the switch of its server."""
+
+    name: str
+    operations: SoftOperations
+    engine: ParticipantEngine
+    db: Database
+    database: TestDatabase
+    journal: Journal
+    port: int = 0
+    server: grpc.aio.Server | None = None
+
+    async def up(self) -> None:
+        self.server = grpc.aio.server()
+        participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server(ParticipantServicer(self.engine), self.server)
+        journal_service_pb2_grpc.add_JournalServiceServicer_to_server(self.journal, self.server)
+        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self.server.start()
+
+    async def down(self) -> None:
+        if self.server is not None:
+            await self.server.stop(None)
+            self.server = None
+
+    async def find(self, *work: LegWork) -> None:
+        """Report what the script finds about work that was left open."""
+        async with self.db.transaction() as tx:
+            await self.engine.complete(tx, [self.operations.finding(each) for each in work])
+
+    async def phases(self, plan: PlanCase) -> dict[str, str]:
+        async with self.database.as_owner() as owner:
+            rows = await owner.fetch("select leg_id, phase from participant_leg where plan_id = $1", plan.plan_id)
+        return {row["leg_id"]: row["phase"] for row in rows}
+
+
+@dataclass
+class World:
+    """Everything, with a client."""
+
+    database: TestDatabase
+    parties: dict[str, Party]
+    journal: Journal
+    settings: CoordinatorSettings
+    tls_for: Callable[[str], TlsSettings]
+    stack: AsyncExitStack
+    channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+    client: SettlementServiceStub | None = None
+    ended: asyncio.Future[None] | None = None
+
+    @asynccontextmanager
+    async def coordinator(self, *, serve: bool = True, generation: int = 1, **changes: Any) -> AsyncIterator[Coordinator]:
+        """A replica of the coordinator."""
+        settings = self.settings.model_copy(update=changes)
+        db = await Database.connect(settings.database, application_name="coordinator")
+        box = KeyBox([bytes(SERVICE_KEY)], bytes(RECOVERY_KEY.public_key))
+        made = build(
+            settings, settings.check(), db=db, registry=registry_of(), box=box, generation=generation, channels=self.channels
+        )
+        server = Server(ListenSettings(), self.tls_for("spiffe://lockstep.local/coordinator"), Access(settings.access()))
+        descriptor = settlement_service_pb2.DESCRIPTOR.services_by_name["SettlementService"]
+        server.add(settlement_service_pb2_grpc.add_SettlementServiceServicer_to_server, made.servicer, descriptor)
+        server.on_drain(made.watchers.drain)
+        try:
+            async with running(made) as ended:
+                if serve:
+                    await server.start()
+                    self.client = self.stub(server.port)
+                self.ended = ended
+                yield made
+        finally:
+            await server.stop()
+            await db.close()
+
+    def stub(self, port: int, who: str = CLIENT) -> SettlementServiceStub:
+        made = channel(f"127.0.0.1:{port}", self.tls_for(who))
+        self.stack.push_async_callback(made.close)
+        return SettlementServiceStub(made)
+
+    # -- What people do ----------------------------------------------------------------------------------------------
+
+    @property
+    def api(self) -> SettlementServiceStub:
+        assert self.client is not None
+        return self.client
+
+    async def create(self, plan: PlanCase, **changes: Any) -> settlement_pb2.Plan:
+        return (await self.api.CreatePlan(create_request(plan, **changes), timeout=DEADLINE_SECONDS)).plan
+
+    async def execute(self, plan: PlanCase) -> settlement_pb2.Plan:
+        return (await self.api.ExecutePlan(execute_request(plan), timeout=DEADLINE_SECONDS)).plan
+
+    async def sign(self, plan: PlanCase, signed: GateSignature) -> settlement_pb2.Plan:
+        return (await self.api.SignGate(sign_request(plan, signed), timeout=DEADLINE_SECONDS)).plan
+
+    async def cancel(self, plan: PlanCase, who: str = "alice", etag: str = "") -> settlement_pb2.Plan:
+        request = messages.CancelPlanRequest(
+            request_id=str(uuid.uuid4()), plan_id=plan.plan_id, cancel=gate_to_pb(plan.gate(Gate.CANCEL, who)), etag=etag
+        )
+        return (await self.api.CancelPlan(request, timeout=DEADLINE_SECONDS)).plan
+
+    async def get(self, plan: PlanCase) -> settlement_pb2.Plan:
+        return (await self.api.GetPlan(messages.GetPlanRequest(plan_id=plan.plan_id), timeout=DEADLINE_SECONDS)).plan
+
+    async def reaches(self, plan: PlanCase, *states: str, seconds: float = DEADLINE_SECONDS) -> settlement_pb2.Plan:
+        """The plan once it is in one of the states."""
+        wanted = {STATE.Value(f"PLAN_STATE_{each}") for each in states}
+        return await self.until(plan, lambda found: found.state in wanted, seconds)
+
+    async def until(
+        self, plan: PlanCase, holds: Callable[[settlement_pb2.Plan], bool], seconds: float = DEADLINE_SECONDS
+    ) -> settlement_pb2.Plan:
+        found = await self.get(plan)
+        for _ in range(int(seconds / 0.02)):
+            if holds(found):
+                return found
+            await asyncio.sleep(0.02)
+            found = await self.get(plan)
+        raise AssertionError(f"the plan rests in {STATE.Name(found.state)}: {found.reason} {found.waiting} {found.escalations}")
+
+    async def release(self, plan: PlanCase) -> settlement_pb2.Plan:
+        """The releaser signs over the votes as they stand."""
+        found = await self.get(plan)
+        votes = [vote_from_pb(leg.vote) for leg in found.legs]
+        return await self.sign(plan, plan.gate(Gate.RELEASE, votes=votes))
+
+    async def validate(self, plan: PlanCase, verdict: Verdict = Verdict.APPROVE) -> settlement_pb2.Plan:
+        """The validator signs over the evidence as it stands."""
+        found = await self.get(plan)
+        settling = [leg for leg in found.legs if plan.leg(leg.leg.leg_id).settling]
+        outcomes = [outcome_from_pb(leg.outcome) for leg in settling]
+        return await self.sign(plan, plan.gate(Gate.VALIDATE, outcomes=outcomes, verdict=verdict))
+
+    async def started(self, plan: PlanCase | None = None) -> PlanCase:
+        """A plan that is created, executed and approved."""
+        plan = plan or delivery_versus_payment()
+        await self.create(plan)
+        await self.execute(plan)
+        await self.sign(plan, plan.gate(Gate.APPROVE))
+        return plan
+
+    async def executing(self, plan: PlanCase | None = None) -> PlanCase:
+        """A plan that is released."""
+        plan = await self.started(plan)
+        await self.reaches(plan, "PREPARED")
+        await self.release(plan)
+        return plan
+
+    async def settled(self, plan: PlanCase | None = None) -> PlanCase:
+        """A plan that went all the way."""
+        plan = await self.executing(plan)
+        await self.reaches(plan, "VALIDATING")
+        await self.validate(plan)
+        await self.reaches(plan, "CLOSED")
+        return plan
+
+    async def rows(self, query: str, *arguments: Any) -> list[Any]:
+        async with self.database.as_owner() as owner:
+            return list(await owner.fetch(query, *arguments))
+
+
+def create_request(plan: PlanCase, make: GateSignature | None = None, request_id: str | None = None) -> messages.CreatePlanRequest:
+    return messages.CreatePlanRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        header=header_to_pb(plan.header),
+        legs=[leg_to_pb(leg) for leg in plan.legs],
+        make=gate_to_pb(make or plan.gate(Gate.MAKE)),
+    )
+
+
+def execute_request(plan: PlanCase, signed: Sequence[str] | None = None) -> messages.ExecutePlanRequest:
+    legs = [leg.leg_id for leg in plan.legs if leg.kind is LegKind.TOKEN_TRANSFER] if signed is None else signed
+    return messages.ExecutePlanRequest(
+        request_id=str(uuid.uuid4()),
+        plan_id=plan.plan_id,
+        payer_signatures=[messages.PayerSignature(leg_id=each, signature=bytes(65)) for each in legs],
+    )
+
+
+def sign_request(plan: PlanCase, signed: GateSignature) -> messages.SignGateRequest:
+    return messages.SignGateRequest(request_id=str(uuid.uuid4()), plan_id=plan.plan_id, signature=gate_to_pb(signed))
+
+
+def settings_of(database: TestDatabase, tls: TlsSettings) -> CoordinatorSettings:
+    return CoordinatorSettings(
+        database=database.settings,
+        tls=tls,
+        generation_file=Path("unused"),
+        registry_file=Path("unused"),
+        seal_key_files=(Path("unused"),),
+        recovery_public_key_file=Path("unused"),
+        participants=dict.fromkeys(PARTICIPANTS.values(), "unused"),
+        clients={"test": ("*",), "reader": ("GetPlan",)},
+        installation=InstallationSettings(
+            assets=ASSETS,
+            chains=(CHAIN,),
+            escrows=(address_of("escrow"),),
+            registries=(address_of("registry"),),
+            banks=("COBADEFF", "BNPAFRPP"),
+        ),
+        limits=LimitSettings(deadline_seconds_min=0.1),
+        lease_seconds=1.0,
+        recovery_seconds=0.1,
+        call_seconds=2.0,
+        heartbeat_seconds=0.3,
+        capability_seconds=0.5,
+    )
+
+
+async def party_of(kind: LegKind, database: TestDatabase, journal: Journal, stack: AsyncExitStack) -> Party:
+    name = PARTICIPANTS[kind]
+    db = await Database.connect(database.settings, application_name=name)
+    stack.push_async_callback(db.close)
+    operations = SoftOperations(kinds=(kind,))
+    settings = ParticipantSettings(
+        signing_key_file=Path("unused"), registry_file=Path("unused"), heartbeat_seconds=1.0, poll_seconds=0.2
+    )
+    engine = ParticipantEngine(
+        db=db, name=name, signing_key=key_of(name), registry=registry_of(), operations=operations, settings=settings
+    )
+    supervisor = TaskSupervisor()
+    supervisor.start(*engine.loops())
+    stack.push_async_callback(supervisor.stop)
+    stack.push_async_callback(engine.drain)
+    party = Party(name, operations, engine, db, database, journal)
+    await party.up()
+    stack.push_async_callback(party.down)
+    return party
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def world(
+    database_for: Callable[..., Awaitable[TestDatabase]], tls_for: Callable[[str], TlsSettings]
+) -> AsyncIterator[World]:
+    """Four participants, and all that a coordinator needs; no coordinator yet."""
+    async with AsyncExitStack() as stack:
+        database = await database_for("coordinator")
+        journal, parties, channels = Journal(), {}, {}
+        for kind in LegKind:
+            party = await party_of(
+                kind, await database_for("coordinator_party", Path(__file__).parent / "participants"), journal, stack
+            )
+            parties[party.name] = party
+            channels[party.name] = grpc.aio.insecure_channel(
+                f"127.0.0.1:{party.port}", options=(("grpc.max_reconnect_backoff_ms", 200),)
+            )
+            stack.push_async_callback(channels[party.name].close)
+        made = World(database, parties, journal, settings_of(database, tls_for(CLIENT)), tls_for, stack, channels)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    yield
+    failpoints.arm("")
