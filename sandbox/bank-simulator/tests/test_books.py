@@ -88,6 +88,31 @@ async def test_post(world: World) -> None:
         await gateway.conserved()
 
 
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        f"update entries set amount = amount + 1 where account_id = '{ALICE}'",
+        f"update accounts set balance = balance + 1 where account_id = '{ALICE}'",
+        "delete from entries where posting_id = (select max(posting_id) from postings)",
+        "update payments set state = 'SETTLED' where state = 'HELD'",
+        "update payments set amount = amount + 1 where state = 'HELD'",
+        "update postings set uetr = gen_random_uuid() where kind = 'HOLD'",
+    ],
+)
+async def test_audit_finds_tampering(world: World, tampering: str) -> None:
+    """Who gets past the database's rules is found by the audit."""
+    async with world.open() as gateway, inside(world) as books:
+        await gateway.hold()
+        await gateway.conserved()
+        tables = ("entries", "accounts", "payments", "postings")
+        for table in tables:
+            await books.execute(f"alter table {table} disable trigger user")
+        await books.execute(tampering)
+        verdict = await gateway.control("GET", "/audit")
+        assert not verdict["conserved"]
+        assert verdict["violations"]
+
+
 async def test_concurrent_posters(world: World) -> None:
     """Many posters at once neither lose nor double nor unbalance an entry, and nobody waits for ever."""
     async with world.open() as gateway:

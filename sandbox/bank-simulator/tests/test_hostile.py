@@ -65,7 +65,7 @@ def hostile() -> Iterator[tuple[str, bytes, str]]:
         "XInclude",
         GOOD.replace(b"<Nm>Somebody</Nm>", b'<x:include xmlns:x="http://www.w3.org/2001/XInclude" href="/etc/passwd"/>'),
         "XSD_ELEMENT_CONTENT",
-    )  # noqa: E501
+    )
     yield "hidden namespace", GOOD.replace(b"<ChrgBr>DEBT", b'<ChrgBr xmlns="urn:x">DEBT'), "XSD_ELEMENT_CONTENT"
 
 

@@ -149,9 +149,11 @@ async def test_certificates(world: World) -> None:
     """Without a certificate nobody gets in; with one that names no counterparty nobody gets far."""
     async with world.open() as gateway:
         unknown = world.certificates.client("unknown.example")
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=unknown)) as session:
-            async with session.get(f"{gateway.rail}/mailbox") as response:
-                assert (response.status, (await response.json())["rule"]) == (403, "KNOWN_IDENTITY")
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=unknown)) as session,
+            session.get(f"{gateway.rail}/mailbox") as response,
+        ):
+            assert (response.status, (await response.json())["rule"]) == (403, "KNOWN_IDENTITY")
         nobody = aiohttp.TCPConnector(ssl=world.certificates.nobody())
         async with aiohttp.ClientSession(connector=nobody) as session:
             with pytest.raises(aiohttp.ClientError):
@@ -198,7 +200,7 @@ def cases() -> dict[str, tuple[bytes, str, str, str]]:
         "one of two": (two.replace(b'"EUR">100.00', b'"EUR">1.001', 1), message_id,
                               f"{transfer}/CdtTrfTxInf[1]/IntrBkSttlmAmt", "AMOUNT"),
         "same UETR": (same, message_id, f"{transfer}/CdtTrfTxInf/PmtId/UETR", "UNIQUE"),
-        "order of elements": (*changed("<ChrgBr>DEBT</ChrgBr>", "", ), f"{transfer}/CdtTrfTxInf/PmtSgntr", "XSD_ELEMENT_CONTENT"),
+        "order of elements": (*changed("<ChrgBr>DEBT</ChrgBr>", "" ), f"{transfer}/CdtTrfTxInf/PmtSgntr", "XSD_ELEMENT_CONTENT"),
         "definition": (mixed, message_id, "AppHdr/MsgDefIdr", "DEFINITION_MATCH"),
         "message id": (two.replace(b"<MsgId>P", b"<MsgId>X"), message_id, f"{transfer}/GrpHdr/MsgId", "BUSINESS_MESSAGE_MATCH"),
         "key": (two, "another", "AppHdr/BizMsgIdr", "IDEMPOTENCY_KEY_MATCH"),

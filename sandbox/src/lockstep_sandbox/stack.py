@@ -121,9 +121,11 @@ class Sandbox:
         self._tls = {name: TlsSettings.model_validate(authority.issue(name).settings()) for name in names}
         write_secret(run / "keys" / "bank-control.token", secrets.token_urlsafe(24))
         write_secret(run / "config" / "generation", "1\n")
-        await self._stack.enter_async_context(self.supervisor)
         await self._stack.enter_async_context(self.databases)
+        await self._stack.enter_async_context(self.supervisor)
         await asyncio.gather(self._start_chain(), self._make_databases(), self.supervisor.start(self._spans()))
+        # Whatever happens from here on, services stop before what they stand on.
+        self._stack.push_async_callback(self.supervisor.stop_all)
         await self.supervisor.start(self._bank(), *(self._service(name) for name in SERVICES))
         self._write_client_configuration()
         self.description = self._describe()

@@ -1,4 +1,8 @@
-"""The HTTP rail: mutual TLS, idempotency keys, a mailbox with acknowledgement."""
+"""The HTTP rail: mutual TLS, idempotency keys, a mailbox with acknowledgement.
+
+Nothing is tried again here, and no redirect is followed: a key goes where it was meant to go. Only an answer in the rail's own form is the bank's: what a
+proxy says on the way, be it 404 or 413, is no answer. An answer is read up to a limit.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import itertools
+import json
 import ssl
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -17,8 +23,11 @@ from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, 
 from lockstep_kit.rpc import TlsSettings
 
 REQUEST_SECONDS_MAX: Final = 10.0
-DELIVERIES_MAX: Final = 100
-#: Statuses that say that the same request would be turned down again.
+DELIVERIES_MAX: Final = 20
+#: Deliveries as large as messages may be, in base64.
+MAILBOX_BYTES_MAX: Final = DELIVERIES_MAX * 3 * 512 * 1024
+ANSWER_BYTES_MAX: Final = 64 * 1024
+#: Statuses that say, in the rail's own form, that the same request would be turned down again.
 _FINAL: Final = frozenset(
     {
         HTTPStatus.BAD_REQUEST,
@@ -42,6 +51,7 @@ class HttpRail:
             connector=aiohttp.TCPConnector(ssl=context, limit=16),
             timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX),
             raise_for_status=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def send(self, octets: bytes, idempotency_key: str) -> Handover:
@@ -57,13 +67,13 @@ class HttpRail:
 
     async def _hand_over(self, path: str, headers: dict[str, str], **body: Any) -> Handover:
         try:
-            async with self._session.post(self._url + path, headers=headers, **body) as response:
-                if response.status == HTTPStatus.ACCEPTED:
+            async with self._session.post(self._url + path, headers=headers, allow_redirects=False, **body) as response:
+                told = await _json(response, ANSWER_BYTES_MAX)
+                if response.status == HTTPStatus.ACCEPTED and told.get("accepted") is True:
                     return Accepted()
-                told = await _json(response)
-                if response.status in _FINAL:
-                    rule = str(told.get("rule") or told.get("error") or response.reason)
-                    return TurnedDown(str(response.status), str(told.get("field", "")), rule)
+                field, rule = told.get("field"), told.get("rule")
+                if response.status in _FINAL and isinstance(field, str) and isinstance(rule, str):
+                    return TurnedDown(str(response.status), field, rule)
                 return NoAnswer(f"HTTP {response.status}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return NoAnswer(f"{type(error).__name__}: {error}")
@@ -73,19 +83,28 @@ class HttpRail:
         query = {"after": str(after), "wait": str(int(wait_seconds)), "limit": str(DELIVERIES_MAX)}
         limit = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX + wait_seconds)
         try:
-            async with self._session.get(f"{self._url}/rail/v1/mailbox", params=query, timeout=limit) as response:
+            url = f"{self._url}/rail/v1/mailbox"
+            async with self._session.get(url, params=query, timeout=limit, allow_redirects=False) as response:
                 if response.status != HTTPStatus.OK:
                     raise MailboxUnavailable(f"HTTP {response.status}")
-                told = await _json(response)
+                told = await _json(response, MAILBOX_BYTES_MAX)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise MailboxUnavailable(f"{type(error).__name__}: {error}") from error
-        return [_delivery(each) for each in told.get("messages", ())]
+        messages = told.get("messages")
+        if not isinstance(messages, list) or len(messages) > DELIVERIES_MAX:
+            raise MailboxUnavailable("the answer is not in the rail's form")
+        deliveries = [_delivery(each) for each in messages]
+        places = [after, *(each.cursor for each in deliveries)]
+        if any(later <= earlier for earlier, later in itertools.pairwise(places)):
+            raise MailboxUnavailable("the deliveries are not in the order of their places")
+        return deliveries
 
     async def acknowledge(self, upto: int) -> None:
         """POST /rail/v1/mailbox/ack."""
         try:
-            async with self._session.post(f"{self._url}/rail/v1/mailbox/ack", json={"upto": upto}) as response:
-                if response.status >= HTTPStatus.BAD_REQUEST:
+            url = f"{self._url}/rail/v1/mailbox/ack"
+            async with self._session.post(url, json={"upto": upto}, allow_redirects=False) as response:
+                if response.status != HTTPStatus.OK:
                     raise MailboxUnavailable(f"HTTP {response.status}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise MailboxUnavailable(f"{type(error).__name__}: {error}") from error
@@ -96,15 +115,22 @@ class HttpRail:
         await asyncio.sleep(0)
 
 
-async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:
+async def _json(response: aiohttp.ClientResponse, bytes_max: int) -> dict[str, Any]:
+    """The answer's JSON object; empty where it is none, or too large."""
+    octets = bytearray()
+    async for chunk in response.content.iter_any():
+        octets += chunk
+        if len(octets) > bytes_max:
+            response.close()
+            return {}
     try:
-        found = await response.json(content_type=None)
-    except ValueError:
+        found = json.loads(octets)
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _delivery(told: dict[str, Any]) -> Delivery:
+def _delivery(told: Any) -> Delivery:
     try:
         octets = base64.b64decode(told["body_base64"], validate=True)
         cursor, digest = int(told["cursor"]), str(told["sha256"])
