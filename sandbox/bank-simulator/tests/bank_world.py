@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import yaml
@@ -211,11 +211,11 @@ class Answer:
 
     def all(self, name: str) -> list[str]:
         """The texts of all elements with this local name."""
-        return [str(text) for text in self.root.xpath(f"//*[local-name()='{name}']/text()")]  # type: ignore[union-attr]
+        return [str(text) for text in self.root.xpath(f"//*[local-name()='{name}']/text()")]
 
     def items(self, name: str) -> list[dict[str, str]]:
         """For each element with this local name: the texts below it by local name."""
-        found: list[Any] = self.root.xpath(f"//*[local-name()='{name}']")  # type: ignore[assignment]
+        found: list[Any] = self.root.xpath(f"//*[local-name()='{name}']")
         return [{etree.QName(leaf).localname: leaf.text for leaf in each.iter() if leaf.text} for each in found]
 
     def statuses(self) -> dict[uuid.UUID, tuple[str, str | None]]:
@@ -234,7 +234,7 @@ class Gateway:
         self._plain = aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"})
         self._waiting: list[Answer] = []
 
-    async def __aenter__(self) -> Gateway:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

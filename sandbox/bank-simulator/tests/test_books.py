@@ -19,6 +19,11 @@ from bank_simulator.seeding import SeedMismatch
 
 POST = "select * from post($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])"
 
+HALF_A_POSTING = f"""
+with made as (insert into postings (reference, kind) values ('half', 'OPENING') returning posting_id)
+insert into entries (posting_id, account_id, currency, amount) select posting_id, '{ALICE}', 'EUR', 5 from made
+"""
+
 
 @asynccontextmanager
 async def inside(world: World) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
@@ -54,8 +59,7 @@ async def test_database_refuses(world: World) -> None:
                 "delete from payments",
                 f"insert into postings (reference, kind, uetr) values ('twice', 'PAYMENT', '{order.uetr}')",
                 "insert into postings (reference, kind) values ('empty', 'OPENING')",
-                f"with p as (insert into postings (reference, kind) values ('half', 'OPENING') returning posting_id) "
-                f"insert into entries (posting_id, account_id, currency, amount) select posting_id, '{ALICE}', 'EUR', 5 from p",
+                HALF_A_POSTING,
             ):
                 with pytest.raises(asyncpg.IntegrityConstraintViolationError):
                     await books.execute(statement)
@@ -150,7 +154,7 @@ async def test_random_sequences(world: World, seed: int) -> None:
             await gateway.misbehave("refuse", stage=stage, times=2)
         await gateway.misbehave("status_without_booking", times=2)
         orders = [an_order(chance) for _ in range(40)]
-        steps = [step for order in orders for step in chance.sample(range(6), 4) for step in [(order, step)]]
+        steps = [(order, step) for order in orders for step in chance.sample(range(6), 4)]
         chance.shuffle(steps)
         for start in range(0, len(steps), 8):
             await asyncio.gather(*(do(gateway, *step) for step in steps[start : start + 8]))
@@ -185,15 +189,20 @@ async def do(gateway: Gateway, order: Order, step: int) -> None:
 
 
 async def test_seed_again(world: World, tmp_path: Path) -> None:
-    """Opening the bank again changes nothing; another owner or opening balance for an account is refused at the start."""
+    """Opening the bank again changes nothing; another owner or opening balance, or a lost counterparty, is refused at the start."""
     async with world.open() as gateway:
         order = await gateway.hold()
     async with world.open() as gateway:
         assert await gateway.account(ALICE) == ("1000.00", "100.00", "900.00")
         assert await gateway.release(order) == 202
-    first: dict[str, Any] = SEED["accounts"][0]  # type: ignore[assignment,index]
-    for change, error in (({"owner": "Mallory"}, SeedMismatch), ({"opening_balance": "1.00"}, asyncpg.UniqueViolationError)):
-        path = write_settings(tmp_path / "again", world.certificates, world.owner_url, SEED | {"accounts": [first | change]})
+    first: dict[str, Any] = SEED["accounts"][0]  # type: ignore[index]
+    stranger = {"name": "new", "bic": CORRESPONDENT, "identities": ["new"]}
+    for change, error in (
+        ({"accounts": [first | {"owner": "Mallory"}]}, SeedMismatch),
+        ({"accounts": [first | {"opening_balance": "1.00"}]}, asyncpg.UniqueViolationError),
+        ({"counterparties": [stranger]}, SeedMismatch),
+    ):
+        path = write_settings(tmp_path / "again", world.certificates, world.owner_url, SEED | change)
         with pytest.raises(error):
             async with running(read(path)):
                 pass

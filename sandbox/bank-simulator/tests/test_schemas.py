@@ -66,7 +66,7 @@ def test_up_to_date(tmp_path: Path) -> None:
     """Where everything is right nothing is fetched; what is not listed is removed."""
     shutil.copytree(SCHEMAS, tmp_path / "xsd")
     (tmp_path / "xsd" / "extra.xsd").write_text("x")
-    command = [sys.executable, TOOL / "fetch.py", "--venv", tmp_path / "nowhere", "--out", tmp_path]
+    command = [sys.executable, str(TOOL / "fetch.py"), "--venv", str(tmp_path / "nowhere"), "--out", str(tmp_path)]
     assert subprocess.run(command, check=False).returncode == 0
     assert sorted(path.name for path in (tmp_path / "xsd").iterdir()) == sorted(path.name for path in SCHEMAS.iterdir())
     (tmp_path / "xsd" / NAME).write_text("x")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -160,22 +161,28 @@ class Desk:
         log.info("release", counterparty=counterparty.name, uetr=str(uetr), state=payment.state, repeat=first is not None)
 
     async def expire_due(self) -> int:
-        """Ends holds whose time is over; returns how many."""
+        """Ends holds whose time is over; returns how many. One that fails keeps no other from ending; its error is raised at the end."""
         async with self._database.transaction() as tx:
             due = await store.due_holds(tx, DUE_MAX)
+        failed: Exception | None = None
         for uetr in due:
-            expired = await self._database.run(lambda tx, uetr=uetr: self._expire(tx, uetr))  # type: ignore[misc]
+            try:
+                expired = await self._database.run(partial(self._expire, uetr=uetr))
+            except Exception as error:  # noqa: BLE001 - raised below
+                failed = error
+                continue
             if expired is not None:
                 self._delivered(expired.counterparty)
+        if failed is not None:
+            raise failed
         return len(due)
 
     async def _expire(self, tx: Connection, uetr: UUID) -> Payment | None:
         await store.lock_names(tx, {f"uetr:{uetr}"})
         payment = (await store.find_payments(tx, [uetr]))[uetr]
-        counterparty = self._counterparties.get(payment.counterparty)
-        if payment.state is not PaymentState.HELD or counterparty is None:
+        if payment.state is not PaymentState.HELD:
             return None
-        answer = await self._correspondence(tx, counterparty, None)
+        answer = await self._correspondence(tx, self._counterparties[payment.counterparty], None)
         await holds.expire(answer, payment)
         await answer.send()
         log.info("hold expired", uetr=str(uetr))

@@ -110,6 +110,8 @@ def _agreement(order: PaymentOrder, bank: BankSeed, now: datetime) -> Turned | N
     terms = bank.terms
     if order.charge_bearer not in terms.charge_bearers:
         return Turned("BE19", "this bank does not take this charge bearer")
+    if order.expires_at is not None and order.expires_at <= now:
+        return Turned("TM01", "the payment came after its own expiry")
     local = now.astimezone(ZoneInfo(bank.time_zone))
     day = order.settlement_date or local.date()
     if day < local.date() - timedelta(days=terms.settlement_days_back_max):
@@ -123,10 +125,7 @@ def _agreement(order: PaymentOrder, bank: BankSeed, now: datetime) -> Turned | N
 
 
 def _hold(order: PaymentOrder, bank: BankSeed, now: datetime) -> Turned | None:
-    expires_at = certain(order.expires_at)
-    if expires_at <= now:
-        return Turned("TM01", "the payment came after its own expiry")
-    if expires_at > now + timedelta(seconds=bank.terms.hold_seconds_max):
+    if certain(order.expires_at) > now + timedelta(seconds=bank.terms.hold_seconds_max):
         return Turned("CH03", "the expiry is further ahead than this bank holds money")
     limit = bank.terms.hold_amount_max.get(order.currency)
     if limit is not None and order.amount > minor_units(limit, order.currency):

@@ -177,7 +177,7 @@ def _idempotency_key(request: web.Request) -> str:
 
 async def _json(request: web.Request, fields: set[str]) -> dict[str, Any]:
     try:
-        content = json.loads(await request.read())
+        content = json.loads((await request.read()).decode("utf-8"))
     except (ValueError, RecursionError):
         raise _Refused(400, "body", "JSON", "the body is no JSON") from None
     if not isinstance(content, dict) or set(content) != fields:

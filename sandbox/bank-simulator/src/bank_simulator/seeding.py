@@ -20,6 +20,11 @@ _READ_ACCOUNT = """
 select kind, owner_name, owner_bic, currency from accounts where account_id = $1
 """
 
+_STRANGERS = """
+-- Counterparties that the bank deals with and the seed does not name.
+select counterparty from mailboxes where counterparty <> all ($1::text[])
+"""
+
 _OPEN_MAILBOX = """
 -- A mailbox for a counterparty.
 insert into mailboxes (counterparty) values ($1) on conflict do nothing
@@ -27,14 +32,15 @@ insert into mailboxes (counterparty) values ($1) on conflict do nothing
 
 
 class SeedMismatch(Exception):
-    """The database holds another bank than the seed describes; the message names the account."""
+    """The database holds another bank than the seed describes; the message says where."""
 
 
 async def seed(database: Database, bank: BankSeed) -> None:
     """Brings the database to what the seed says, where it is not there yet.
 
     Raises:
-        SeedMismatch: An account is there with another owner, kind or currency, or was opened with another balance.
+        SeedMismatch: An account is there with another owner, kind or currency; or a counterparty is gone, whose holds would never end.
+        asyncpg.UniqueViolationError: An account was opened with another balance.
     """
     async with database.transaction() as tx:
         await store.lock_names(tx, {"seed"})
@@ -44,6 +50,9 @@ async def seed(database: Database, bank: BankSeed) -> None:
             await tx.execute(_OPEN_ACCOUNT, hold_account(currency), "HOLD", bank.name, None, currency, scale, "OPEN", 0)
         for account in bank.accounts:
             await _open(tx, account)
+        strangers = await tx.fetch(_STRANGERS, [counterparty.name for counterparty in bank.counterparties])
+        if strangers:
+            raise SeedMismatch(f"counterparty {strangers[0]['counterparty']} is in the database and not in the seed")
         for counterparty in bank.counterparties:
             await tx.execute(_OPEN_MAILBOX, counterparty.name)
 

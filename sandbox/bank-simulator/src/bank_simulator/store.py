@@ -386,8 +386,10 @@ def _payment(row: asyncpg.Record) -> Payment:
     original = Original(row["message_id"], row["instruction_id"], row["end_to_end_id"], row["transaction_id"], row["uetr"])
     return Payment(
         uetr=row["uetr"], counterparty=row["counterparty"], state=PaymentState(row["state"]), reason=row["reason"],
-        content_sha256=row["content_sha256"], original=original, amount=row["amount"] or 0, currency=row["currency"] or "",
-        scale=row["scale"] or 0, debtor_account=row["debtor_account"] or "", creditor_account=row["creditor_account"], credited_account=row["credited_account"] or "",
+        content_sha256=row["content_sha256"], original=original,
+        amount=row["amount"] or 0, currency=row["currency"] or "", scale=row["scale"] or 0,
+        debtor_account=row["debtor_account"] or "", creditor_account=row["creditor_account"],
+        credited_account=row["credited_account"] or "",
         hold_lock=row["hold_lock"], hold_key=row["hold_key"], hold_until=row["hold_until"],
         status_message=row["status_message"], status_code=row["status_code"], booking_message=row["booking_message"],
     )  # fmt: skip

@@ -32,7 +32,7 @@ class Timers:
         """Runs until cancelled."""
         while True:
             try:
-                busy = max(await self._desk.expire_due(), await self._desk.deliver_due()) >= DUE_MAX
+                busy = max(await self._desk.deliver_due(), await self._desk.expire_due()) >= DUE_MAX
                 seconds = None if busy else await self._desk.seconds_to_next()
             except Exception:
                 log.exception("timers")

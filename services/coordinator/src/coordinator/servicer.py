@@ -162,7 +162,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         del context
         plan_id = ids.plan_id(request.plan_id)
         if self._watchers.draining:
-            raise unavailable("SERVER_DRAINING", "the server is stopping; resume at another one")
+            raise unavailable("DRAINING", "the server is stopping; resume at another one")
         if self._watchers.count >= self._watchers_max:
             raise LockstepError(grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHERS_TOO_MANY", "too many watches are open here")
         clock = asyncio.get_running_loop()
@@ -172,7 +172,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
             if clock.time() - given > self._slow_client_seconds:
                 raise unavailable("WATCHER_SLOW", "the watcher took too long for one message; resume when it can keep up")
         if self._watchers.draining:
-            raise unavailable("SERVER_DRAINING", "the server is stopping; resume at another one")
+            raise unavailable("DRAINING", "the server is stopping; resume at another one")
 
     def _shown(self, seen: Seen) -> messages.WatchPlanResponse:
         token = seen.place.token()

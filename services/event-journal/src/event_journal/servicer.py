@@ -111,7 +111,7 @@ class JournalReaderServicer(journal_reader_service_pb2_grpc.JournalReaderService
             )
             if len(rows) < WATCH_BATCH and not self._draining:
                 await self._wait(position, plan_id)
-        raise unavailable("SERVER_DRAINING", "the server is stopping; resume at another one")
+        raise unavailable("DRAINING", "the server is stopping; resume at another one")
 
     async def _after(self, position: int, plan_id: PlanId | None) -> list[Any]:
         async with self._db.connection() as connection:

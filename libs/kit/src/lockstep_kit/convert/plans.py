@@ -1,0 +1,164 @@
+"""Plans: their head and their legs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lockstep.type.v1 import amount_pb2, plan_pb2
+from lockstep_kit import ids, plan
+from lockstep_kit.amounts import Amount
+from lockstep_kit.convert.values import (
+    amount_from_pb,
+    amount_to_pb,
+    enum_from_pb,
+    enum_to_pb,
+    time_from_pb,
+    time_to_pb,
+)
+from lockstep_kit.fields import FieldInvalid, require
+
+BEARERS: Final = {
+    plan_pb2.CHARGE_BEARER_DEBTOR: plan.ChargeBearer.DEBTOR,
+    plan_pb2.CHARGE_BEARER_SHARED: plan.ChargeBearer.SHARED,
+    plan_pb2.CHARGE_BEARER_SERVICE_LEVEL: plan.ChargeBearer.SERVICE_LEVEL,
+}
+
+
+def header_from_pb(message: plan_pb2.PlanHeader) -> plan.PlanHeader:
+    """A plan's head, with its form rules checked."""
+    require(message.HasField("deadline"), "deadline", "must be present")
+    require(message.HasField("policy"), "policy", "must be present")
+    header = plan.PlanHeader(
+        plan_id=ids.plan_id(message.plan_id),
+        reference=message.reference,
+        parties=tuple(
+            plan.Party(ids.party_id(party.party_id, f"parties[{index}].party_id"), party.name, party.lei)
+            for index, party in enumerate(message.parties)
+        ),
+        deadline=time_from_pb(message.deadline, "deadline"),
+        policy=plan.Policy(message.policy.accept_expiry_risk, message.policy.unwind_automatically),
+        sod_version=message.sod_version,
+        leg_count=message.leg_count,
+        legs_root=ids.digest(message.legs_root, "legs_root"),
+    )
+    plan.check_header(header)
+    return header
+
+
+def header_to_pb(header: plan.PlanHeader) -> plan_pb2.PlanHeader:
+    """A plan's head as a message."""
+    return plan_pb2.PlanHeader(
+        plan_id=header.plan_id,
+        reference=header.reference,
+        parties=[plan_pb2.Party(party_id=party.party_id, name=party.name, lei=party.lei) for party in header.parties],
+        deadline=time_to_pb(header.deadline),
+        policy=plan_pb2.Policy(
+            accept_expiry_risk=header.policy.accept_expiry_risk, unwind_automatically=header.policy.unwind_automatically
+        ),
+        sod_version=header.sod_version,
+        leg_count=header.leg_count,
+        legs_root=header.legs_root,
+    )
+
+
+def leg_from_pb(message: plan_pb2.Leg, header: plan.PlanHeader) -> plan.Leg:
+    """A leg of the plan, with its form rules checked."""
+    leg = plan.Leg(
+        leg_id=ids.leg_id(message.leg_id),
+        salt=message.salt,
+        depends_on=tuple(ids.leg_id(each, f"depends_on[{index}]") for index, each in enumerate(message.depends_on)),
+        terms=_terms_from_pb(message),
+    )
+    plan.check_leg(leg, header.parties)
+    return leg
+
+
+def _terms_from_pb(message: plan_pb2.Leg) -> plan.Terms:
+    kind = message.WhichOneof("terms")
+    try:
+        match kind:
+            case "token_transfer":
+                return _token_transfer_from_pb(message.token_transfer)
+            case "credit_transfer":
+                return _credit_transfer_from_pb(message.credit_transfer)
+            case "notarisation":
+                return plan.Notarisation(message.notarisation.chain, message.notarisation.registry)
+            case "journal":
+                return plan.Journal()
+            case _:
+                raise FieldInvalid("terms", "must be one of the kinds of terms that this version knows")
+    except FieldInvalid as finding:
+        raise (finding.under(kind) if kind else finding) from None
+
+
+def _token_transfer_from_pb(message: plan_pb2.TokenTransfer) -> plan.TokenTransfer:
+    return plan.TokenTransfer(
+        amount=_amount_under(message.amount),
+        escrow=message.escrow,
+        payer=message.payer,
+        payee=message.payee,
+        payer_party=ids.party_id(message.payer_party, "payer_party"),
+        payee_party=ids.party_id(message.payee_party, "payee_party"),
+    )
+
+
+def _credit_transfer_from_pb(message: plan_pb2.CreditTransfer) -> plan.CreditTransfer:
+    return plan.CreditTransfer(
+        amount=_amount_under(message.amount),
+        debtor=_account_from_pb(message.debtor, "debtor"),
+        creditor=_account_from_pb(message.creditor, "creditor"),
+        charge_bearer=enum_from_pb(BEARERS, message.charge_bearer, "charge_bearer"),
+        remittance=message.remittance,
+    )
+
+
+def _amount_under(message: amount_pb2.Amount) -> Amount:
+    try:
+        return amount_from_pb(message)
+    except FieldInvalid as finding:
+        raise finding.under("amount") from None
+
+
+def _account_from_pb(message: plan_pb2.BankAccount, field: str) -> plan.BankAccount:
+    return plan.BankAccount(
+        party_id=ids.party_id(message.party_id, f"{field}.party_id"),
+        name=message.name,
+        iban=message.iban,
+        agent_bic=message.agent_bic,
+    )
+
+
+def leg_to_pb(leg: plan.Leg) -> plan_pb2.Leg:
+    """A leg as a message."""
+    message = plan_pb2.Leg(leg_id=leg.leg_id, salt=leg.salt, depends_on=leg.depends_on)
+    match leg.terms:
+        case plan.TokenTransfer() as token:
+            message.token_transfer.CopyFrom(
+                plan_pb2.TokenTransfer(
+                    amount=amount_to_pb(token.amount),
+                    escrow=token.escrow,
+                    payer=token.payer,
+                    payee=token.payee,
+                    payer_party=token.payer_party,
+                    payee_party=token.payee_party,
+                )
+            )
+        case plan.CreditTransfer() as credit:
+            message.credit_transfer.CopyFrom(
+                plan_pb2.CreditTransfer(
+                    amount=amount_to_pb(credit.amount),
+                    debtor=_account_to_pb(credit.debtor),
+                    creditor=_account_to_pb(credit.creditor),
+                    charge_bearer=enum_to_pb(BEARERS, credit.charge_bearer),
+                    remittance=credit.remittance,
+                )
+            )
+        case plan.Notarisation() as notarisation:
+            message.notarisation.CopyFrom(plan_pb2.Notarisation(chain=notarisation.chain, registry=notarisation.registry))
+        case plan.Journal():
+            message.journal.CopyFrom(plan_pb2.Journal())
+    return message
+
+
+def _account_to_pb(account: plan.BankAccount) -> plan_pb2.BankAccount:
+    return plan_pb2.BankAccount(party_id=account.party_id, name=account.name, iban=account.iban, agent_bic=account.agent_bic)

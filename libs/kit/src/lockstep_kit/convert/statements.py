@@ -1,0 +1,258 @@
+"""What is signed: gates, votes, outcomes, with their evidence."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lockstep.type.v1 import outcome_pb2, signature_pb2
+from lockstep_kit import ids, statements
+from lockstep_kit.convert.values import (
+    count_from_pb,
+    enum_from_pb,
+    enum_to_pb,
+    time_from_pb,
+    time_to_pb,
+)
+from lockstep_kit.fence import Epoch
+from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.signing import Signature
+from lockstep_kit.statements import Gate, OutcomeKind, PromiseKind, Verdict
+
+GATES: Final = {
+    signature_pb2.GATE_MAKE: Gate.MAKE,
+    signature_pb2.GATE_APPROVE: Gate.APPROVE,
+    signature_pb2.GATE_RELEASE: Gate.RELEASE,
+    signature_pb2.GATE_VALIDATE: Gate.VALIDATE,
+    signature_pb2.GATE_CANCEL: Gate.CANCEL,
+}
+VERDICTS: Final = {signature_pb2.VERDICT_APPROVE: Verdict.APPROVE, signature_pb2.VERDICT_REJECT: Verdict.REJECT}
+PROMISES: Final = {
+    outcome_pb2.PROMISE_KIND_GUARANTEED: PromiseKind.GUARANTEED,
+    outcome_pb2.PROMISE_KIND_BEST_EFFORT: PromiseKind.BEST_EFFORT,
+}
+OUTCOMES: Final = {
+    outcome_pb2.OUTCOME_KIND_DONE: OutcomeKind.DONE,
+    outcome_pb2.OUTCOME_KIND_REFUSED: OutcomeKind.REFUSED,
+    outcome_pb2.OUTCOME_KIND_RELEASED: OutcomeKind.RELEASED,
+}
+
+
+def signature_from_pb(message: signature_pb2.Signature, field: str = "signature") -> Signature:
+    """A signature, its form checked."""
+    require(len(message.signature) == 64, f"{field}.signature", "must be 64 bytes")
+    return Signature(ids.key_id(message.key_id, f"{field}.key_id"), message.signature)
+
+
+def signature_to_pb(signature: Signature) -> signature_pb2.Signature:
+    """A signature as a message."""
+    return signature_pb2.Signature(key_id=signature.key_id, signature=signature.octets)
+
+
+def gate_from_pb(message: signature_pb2.GateSignature) -> statements.GateSignature:
+    """A person's signed statement, its form checked."""
+    require(message.HasField("expire_time"), "expire_time", "must be present")
+    statement = statements.GateStatement(
+        gate=enum_from_pb(GATES, message.gate, "gate"),
+        verdict=enum_from_pb(VERDICTS, message.verdict, "verdict"),
+        plan_digest=ids.digest(message.plan_digest, "plan_digest"),
+        nonce=message.nonce,
+        expires_at=time_from_pb(message.expire_time, "expire_time"),
+        votes_digest=ids.digest(message.votes_digest, "votes_digest") if message.votes_digest else None,
+        evidence_digest=ids.digest(message.evidence_digest, "evidence_digest") if message.evidence_digest else None,
+    )
+    statement.check()
+    return statements.GateSignature(statement, signature_from_pb(message.signature))
+
+
+def gate_to_pb(signed: statements.GateSignature) -> signature_pb2.GateSignature:
+    """A person's signed statement as a message."""
+    statement = signed.statement
+    return signature_pb2.GateSignature(
+        gate=enum_to_pb(GATES, statement.gate),
+        verdict=enum_to_pb(VERDICTS, statement.verdict),
+        plan_digest=statement.plan_digest,
+        nonce=statement.nonce,
+        expire_time=time_to_pb(statement.expires_at),
+        votes_digest=statement.votes_digest or b"",
+        evidence_digest=statement.evidence_digest or b"",
+        signature=signature_to_pb(signed.signature),
+    )
+
+
+def epoch_from_pb(message: outcome_pb2.Epoch) -> Epoch:
+    """A fencing token."""
+    require(message.generation >= 1 and message.counter >= 1, "epoch", "must have a generation and a counter of at least 1")
+    return Epoch(message.generation, message.counter)
+
+
+def epoch_to_pb(epoch: Epoch) -> outcome_pb2.Epoch:
+    """A fencing token as a message."""
+    return outcome_pb2.Epoch(generation=epoch.generation, counter=epoch.counter)
+
+
+def evidence_from_pb(message: outcome_pb2.Evidence) -> statements.Evidence:
+    """Evidence; which place it names is checked by whoever relies on it."""
+    match message.WhichOneof("evidence"):
+        case "chain":
+            chain = message.chain
+            return statements.ChainEvidence(
+                chain=chain.chain,
+                contract=chain.contract,
+                entry_key=chain.entry_key,
+                entry_status=chain.entry_status,
+                transaction_hash=chain.transaction_hash,
+                block_number=count_from_pb(chain.block_number, "evidence.chain.block_number"),
+                block_hash=chain.block_hash,
+            )
+        case "bank":
+            bank = message.bank
+            return statements.BankEvidence(
+                bank_bic=bank.bank_bic,
+                uetr=bank.uetr,
+                status=bank.status,
+                message_id=bank.message_id,
+                message_sha256=bank.message_sha256,
+                booking_reference=bank.booking_reference,
+                booking_sha256=bank.booking_sha256,
+            )
+        case "journal":
+            journal = message.journal
+            entry_count = count_from_pb(journal.entry_count, "evidence.journal.entry_count")
+            return statements.JournalEvidence(entry_count, journal.head_hash, journal.sealed)
+        case _:
+            raise FieldInvalid("evidence", "must be of a kind that this version knows")
+
+
+def evidence_to_pb(evidence: statements.Evidence) -> outcome_pb2.Evidence:
+    """Evidence as a message."""
+    match evidence:
+        case statements.ChainEvidence():
+            return outcome_pb2.Evidence(
+                chain=outcome_pb2.ChainEvidence(
+                    chain=evidence.chain,
+                    contract=evidence.contract,
+                    entry_key=evidence.entry_key,
+                    entry_status=evidence.entry_status,
+                    transaction_hash=evidence.transaction_hash,
+                    block_number=evidence.block_number,
+                    block_hash=evidence.block_hash,
+                )
+            )
+        case statements.BankEvidence():
+            return outcome_pb2.Evidence(
+                bank=outcome_pb2.BankEvidence(
+                    bank_bic=evidence.bank_bic,
+                    uetr=evidence.uetr,
+                    status=evidence.status,
+                    message_id=evidence.message_id,
+                    message_sha256=evidence.message_sha256,
+                    booking_reference=evidence.booking_reference,
+                    booking_sha256=evidence.booking_sha256,
+                )
+            )
+        case statements.JournalEvidence():
+            return outcome_pb2.Evidence(
+                journal=outcome_pb2.JournalEvidence(
+                    entry_count=evidence.entry_count, head_hash=evidence.head_hash, sealed=evidence.sealed
+                )
+            )
+
+
+def refusal_from_pb(message: outcome_pb2.Refusal) -> statements.Refusal:
+    """A definite refusal."""
+    require(message.reason != "", "refusal.reason", "must be present")
+    return statements.Refusal(message.reason, message.outside_code, message.detail)
+
+
+def refusal_to_pb(refusal: statements.Refusal) -> outcome_pb2.Refusal:
+    """A definite refusal as a message."""
+    return outcome_pb2.Refusal(reason=refusal.reason, outside_code=refusal.outside_code, detail=refusal.detail)
+
+
+def _promise_from_pb(message: outcome_pb2.Promise) -> statements.Promise:
+    return statements.Promise(
+        kind=enum_from_pb(PROMISES, message.kind, "promise.kind"),
+        expires_at=time_from_pb(message.expire_time, "promise.expire_time") if message.HasField("expire_time") else None,
+        evidence=evidence_from_pb(message.evidence) if message.HasField("evidence") else None,
+    )
+
+
+def vote_from_pb(message: outcome_pb2.SignedVote) -> statements.SignedVote:
+    """A participant's vote, its form checked; the signature is checked against a registry."""
+    answer: statements.Promise | statements.Refusal
+    match message.WhichOneof("vote"):
+        case "promise":
+            answer = _promise_from_pb(message.promise)
+        case "refusal":
+            answer = refusal_from_pb(message.refusal)
+        case _:
+            raise FieldInvalid("vote", "must be a promise or a refusal")
+    vote = statements.Vote(
+        participant=message.participant,
+        plan_id=ids.plan_id(message.plan_id),
+        plan_digest=ids.digest(message.plan_digest, "plan_digest"),
+        leg_id=ids.leg_id(message.leg_id),
+        lock=ids.digest(message.lock, "lock"),
+        answer=answer,
+        voted_at=time_from_pb(message.vote_time, "vote_time"),
+    )
+    return statements.SignedVote(vote, signature_from_pb(message.signature))
+
+
+def vote_to_pb(signed: statements.SignedVote) -> outcome_pb2.SignedVote:
+    """A participant's vote as a message."""
+    vote = signed.vote
+    message = outcome_pb2.SignedVote(
+        participant=vote.participant,
+        plan_id=vote.plan_id,
+        plan_digest=vote.plan_digest,
+        leg_id=vote.leg_id,
+        lock=vote.lock,
+        vote_time=time_to_pb(vote.voted_at),
+        signature=signature_to_pb(signed.signature),
+    )
+    if isinstance(vote.answer, statements.Refusal):
+        message.refusal.CopyFrom(refusal_to_pb(vote.answer))
+        return message
+    message.promise.kind = enum_to_pb(PROMISES, vote.answer.kind)
+    if vote.answer.expires_at is not None:
+        message.promise.expire_time.CopyFrom(time_to_pb(vote.answer.expires_at))
+    if vote.answer.evidence is not None:
+        message.promise.evidence.CopyFrom(evidence_to_pb(vote.answer.evidence))
+    return message
+
+
+def outcome_from_pb(message: outcome_pb2.SignedOutcome) -> statements.SignedOutcome:
+    """A participant's outcome, its form checked; the signature is checked against a registry."""
+    outcome = statements.Outcome(
+        participant=message.participant,
+        plan_id=ids.plan_id(message.plan_id),
+        plan_digest=ids.digest(message.plan_digest, "plan_digest"),
+        leg_id=ids.leg_id(message.leg_id),
+        kind=enum_from_pb(OUTCOMES, message.kind, "kind"),
+        evidence=evidence_from_pb(message.evidence) if message.HasField("evidence") else None,
+        refusal=refusal_from_pb(message.refusal) if message.HasField("refusal") else None,
+        revision=count_from_pb(message.revision, "revision"),
+        settled_at=time_from_pb(message.outcome_time, "outcome_time"),
+    )
+    return statements.SignedOutcome(outcome, signature_from_pb(message.signature))
+
+
+def outcome_to_pb(signed: statements.SignedOutcome) -> outcome_pb2.SignedOutcome:
+    """A participant's outcome as a message."""
+    outcome = signed.outcome
+    message = outcome_pb2.SignedOutcome(
+        participant=outcome.participant,
+        plan_id=outcome.plan_id,
+        plan_digest=outcome.plan_digest,
+        leg_id=outcome.leg_id,
+        kind=enum_to_pb(OUTCOMES, outcome.kind),
+        revision=outcome.revision,
+        outcome_time=time_to_pb(outcome.settled_at),
+        signature=signature_to_pb(signed.signature),
+    )
+    if outcome.evidence is not None:
+        message.evidence.CopyFrom(evidence_to_pb(outcome.evidence))
+    if outcome.refusal is not None:
+        message.refusal.CopyFrom(refusal_to_pb(outcome.refusal))
+    return message

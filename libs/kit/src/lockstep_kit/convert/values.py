@@ -1,0 +1,62 @@
+"""Values that every message holds: enums, times, counts, amounts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lockstep.type.v1 import amount_pb2
+from lockstep_kit.amounts import Amount, amount_of
+from lockstep_kit.fields import FieldInvalid, require
+
+#: First second of the year 9999: what is added to a time stays one that can be written down.
+_SECONDS_END: Final = 253_370_764_800
+#: Canonical bytes hold integers of at most 53 bits.
+_COUNT_END: Final = 2**53
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def enum_from_pb(known: dict[_K, _V], value: _K, field: str) -> _V:
+    """The domain's value of an enum; unspecified and unknown numbers are refused."""
+    if value not in known:
+        raise FieldInvalid(field, "must be one of the values that this version knows")
+    return known[value]
+
+
+def enum_to_pb(known: dict[_K, _V], value: _V) -> _K:
+    """The protobuf number of a domain value."""
+    return next(number for number, each in known.items() if each == value)
+
+
+def time_from_pb(message: Timestamp, field: str) -> datetime:
+    """A moment in UTC, to the microsecond; finer parts are refused, since they would not survive the database."""
+    if not 0 <= message.nanos < 1_000_000_000 or message.nanos % 1000:
+        raise FieldInvalid(field, "must be a time with microseconds at the finest")
+    require(0 <= message.seconds < _SECONDS_END, field, "must be a time of the years 1970 to 9998")
+    return datetime.fromtimestamp(message.seconds, UTC).replace(microsecond=message.nanos // 1000)
+
+
+def time_to_pb(moment: datetime) -> Timestamp:
+    """A moment as a Timestamp."""
+    message = Timestamp()
+    message.FromDatetime(moment.astimezone(UTC))
+    return message
+
+
+def count_from_pb(count: int, field: str) -> int:
+    """A count or revision that canonical bytes can hold."""
+    require(0 <= count < _COUNT_END, field, "must be 0 to 2^53 - 1")
+    return count
+
+
+def amount_from_pb(message: amount_pb2.Amount) -> Amount:
+    """An amount, checked."""
+    return amount_of(message.asset, message.minor_units, message.scale)
+
+
+def amount_to_pb(amount: Amount) -> amount_pb2.Amount:
+    """An amount as a message."""
+    return amount_pb2.Amount(asset=amount.asset, minor_units=str(amount.minor_units), scale=amount.scale)

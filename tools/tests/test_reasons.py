@@ -1,0 +1,21 @@
+"""docs/errors.md lists every reason that the code gives."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import reasons  # noqa: E402 - the tools are scripts beside one another
+from workspace import ROOT  # noqa: E402
+
+
+def test_every_reason_is_documented() -> None:
+    """A reason that a caller can see stands in a table of docs/errors.md."""
+    listed = set(re.findall(r"(?m)^\| ([A-Z][A-Z0-9_]+) \|", (ROOT / "docs" / "errors.md").read_text()))
+    given = reasons.reasons()
+    missing = {reason: sorted(files) for reason, files in given.items() if reason not in listed}
+    assert not missing
+    assert len(given) > 50
