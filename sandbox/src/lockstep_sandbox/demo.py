@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from contextlib import suppress
@@ -24,6 +25,8 @@ from lockstep_sandbox.up import BASE
 STEP_SECONDS_MAX: Final = 120.0
 LOOK_SECONDS: Final = 0.1
 SPANS_SECONDS_MAX: Final = 15.0
+#: Width of tables where there is no terminal that says its own.
+COLUMNS: Final = "132"
 
 
 class DemoFailed(Exception):
@@ -227,7 +230,11 @@ class Demo:
         """Start the command beside everything else."""
         output = None if shown else asyncio.subprocess.DEVNULL
         return await asyncio.create_subprocess_exec(
-            *self.command(*words), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
+            *self.command(*words),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={"COLUMNS": COLUMNS, **os.environ},
         )
 
     def command(self, *words: str) -> tuple[str, ...]:

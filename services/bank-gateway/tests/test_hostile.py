@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -72,10 +73,8 @@ def test_hostile_xml_is_refused_at_once(name: str) -> None:
 @given(st.binary(max_size=400) | st.text(max_size=400).map(lambda text: f"<a>{text}</a>".encode()))
 def test_any_octets_are_parsed_or_refused(octets: bytes) -> None:
     """Nothing but a FieldInvalid ever leaves the parser."""
-    try:
+    with contextlib.suppress(FieldInvalid):
         parse(octets)
-    except FieldInvalid:
-        pass
 
 
 def test_plain_documents_are_taken() -> None:
@@ -88,8 +87,8 @@ def test_plain_documents_are_taken() -> None:
 def test_schemas_are_the_pinned_ones() -> None:
     """The digests in the code are those that set-up verifies the folder by."""
     listed = next(parent / "tools" / "schemas" / "SHA256SUMS" for parent in Path(__file__).parents if (parent / "tools").is_dir())
-    sums = dict(reversed(line.split("  ")) for line in listed.read_text().splitlines())
-    assert {f"{name}.xsd": digest for name, digest in PINNED.items()}.items() <= sums.items()
+    lines = set(listed.read_text().splitlines())
+    assert {f"{digest}  {name}.xsd" for name, digest in PINNED.items()} <= lines
 
 
 def test_another_schema_is_not_used(tmp_path: Path) -> None:
@@ -99,7 +98,7 @@ def test_another_schema_is_not_used(tmp_path: Path) -> None:
     Schemas(tmp_path)
     changed = tmp_path / "pacs.002.001.15.xsd"
     changed.write_bytes(changed.read_bytes() + b"\n")
-    with pytest.raises(SchemaChanged, match="pacs.002"):
+    with pytest.raises(SchemaChanged, match=r"pacs\.002"):
         Schemas(tmp_path)
     changed.unlink()
     with pytest.raises(FileNotFoundError):

@@ -26,6 +26,7 @@ from iso4217 import Currency
 
 from bank_gateway.iso20022.reader import read
 from bank_gateway.messages import Booking, PaymentStatus, Received, Resolution
+from lockstep_kit.amounts import known_scale
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import sha256
 
@@ -34,6 +35,13 @@ WHOLE_CURRENCIES = sorted(currency.code for currency in Currency if currency.exp
 
 def taken(octets: bytes) -> Received:
     return read(octets, SCHEMAS)
+
+
+def outcome(octets: bytes) -> Received | FieldInvalid:
+    try:
+        return taken(octets)
+    except FieldInvalid as told:
+        return told
 
 
 def finding(octets: bytes) -> FieldInvalid:
@@ -112,7 +120,7 @@ def test_amounts_that_the_schema_lets_pass(amount: str, currency: str) -> None:
 @given(st.sampled_from(WHOLE_CURRENCIES), st.integers(min_value=1, max_value=10**13))
 def test_amounts_come_through_exactly(code: str, minor_units: int) -> None:
     """Whatever fits the currency is read to the minor unit, never through a float."""
-    scale = int(Currency(code).exponent)
+    scale = known_scale(code) or 0
     text = f"{Decimal(minor_units).scaleb(-scale):.{scale}f}"
     (entry,) = taken(booking(text, code)).statements
     assert isinstance(entry, Booking)
@@ -158,8 +166,5 @@ def test_every_cut_and_every_flipped_byte_is_refused_or_read() -> None:
     damaged = [whole[:length] for length in range(0, len(whole), 7)]
     damaged += [whole[:place] + bytes([whole[place] ^ 0x21]) + whole[place + 1 :] for place in range(0, len(whole), 5)]
     for octets in damaged:
-        try:
-            taken(octets)
-        except FieldInvalid as told:
-            assert told.field
-            assert told.rule
+        told = outcome(octets)
+        assert isinstance(told, Received) or (told.field and told.rule)

@@ -242,7 +242,8 @@ def test_the_soft_leg_is_silent() -> None:
     drive.give(Tick())
     aborts = [each for each in drive.effects if isinstance(each, Abort)]
     assert [(each.leg_id, each.authority) for each in aborts] == [("cash", DeadlinePassed())]
-    assert next_due(drive.plan, LIMITS) > drive.now, "the same moment must not come due again and again"
+    due = next_due(drive.plan, LIMITS)
+    assert due is None or due > drive.now, "the same moment must not come due again and again"
     drive.done("cash")
     assert drive.plan.decision is Decision.COMMIT
 

@@ -58,11 +58,16 @@ def _bar(span: Span, depth: int, begin: int) -> Bar:
     return Bar(
         depth=min(depth, DEPTH_MAX),
         service=str(span["service"]),
-        name=str(span["name"]),
+        name=_short(str(span["name"])),
         failed=span["status"] == "error",
         offset_us=(start - begin) // 1000,
         duration_us=max(end - start, 0) // 1000,
     )
+
+
+def _short(name: str) -> str:
+    """A call's name without its package: /lockstep.journal.v1.JournalService/Append is JournalService/Append."""
+    return name.rpartition(".")[2] if name.startswith("/") else name
 
 
 def drawn(bar: Bar, total_us: int, width: int) -> str:

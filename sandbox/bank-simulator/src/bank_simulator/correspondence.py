@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -67,7 +68,7 @@ class Correspondence:
         script = self.mischief.take({Kind.MISBOOK}, Subject(frozenset([uetr]), frozenset([debtor_account])), message=BOOKING)
         if script is not None:
             entries = [falsified(entry, script) for entry in entries]
-        header = self._header("B", BOOKING)
+        header = replace(self._header("B", BOOKING), created_at=entries[0].booked_at)  # never earlier than what it tells of
         return await self._keep(header, [uetr], write_booking(header, entries, self._schemas))
 
     async def contradict(self, status: Status, debtor_account: str, stage: Stage) -> None:

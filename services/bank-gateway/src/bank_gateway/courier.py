@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -12,7 +14,7 @@ from opentelemetry.trace import SpanKind
 from bank_gateway import store
 from bank_gateway.gateway import BankOperations
 from bank_gateway.iso20022 import reader, writer
-from bank_gateway.messages import Received, Statement
+from bank_gateway.messages import PaymentStatus, Received, Statement
 from bank_gateway.operations import Meaning, hear
 from bank_gateway.payments import completion_of, known_payment
 from bank_gateway.rail import Accepted, Delivery, Handover, NoAnswer, Rail, TurnedDown
@@ -33,6 +35,8 @@ CLAIMED_MAX: Final = 64
 #: Longer than a request can take: another replica tries again only when this one has given up.
 CLAIM_LEASE: Final = timedelta(seconds=30)
 RETRY_SECONDS_MAX: Final = 30.0
+#: Numbers of what is asked because an answer is overdue start here, beyond every revision by which the first is numbered.
+FIRST_REPEAT: Final = 1_000_000
 
 for _where in ("send.after_claim", "send.after_send", "send.after_commit", "receive.in_tx", "receive.after_commit"):
     declare(f"bank-gateway.{_where}")
@@ -130,6 +134,7 @@ class Courier:
                 await tx.execute(store.MOVE_CURSOR, bank, delivery.cursor)
             return
         async with self._db.transaction() as tx:
+            received = replace(received, statements=await self._named(tx, received.statements))
             named = sorted({statement.uetr for statement in received.statements})
             for uetr in named:
                 await self._judge(tx, received, uetr)
@@ -139,6 +144,16 @@ class Courier:
             await failpoint("bank-gateway.receive.in_tx")
         await failpoint("bank-gateway.receive.after_commit")
         self._operations.wake()
+
+    async def _named(self, tx: Connection, statements: Sequence[Statement]) -> tuple[Statement, ...]:
+        """Statements by payment: what is said of a whole message of ours is said of every payment in it."""
+        found: list[Statement] = []
+        for said in statements:
+            if isinstance(said, PaymentStatus) and not said.uetr and not said.end_to_end_id:
+                found += [replace(said, uetr=uetr) for uetr in await store.payments_of_message(tx, said.message_id)] or [said]
+            else:
+                found.append(said)
+        return tuple(found)
 
     async def _judge(self, tx: Connection, received: Received, uetr: str) -> None:
         leg = await store.leg_of(tx, uetr)
@@ -186,7 +201,11 @@ class Courier:
         async with self._db.transaction() as tx:
             due = await store.to_inquire(tx, after, self._settings.inquiries_max)
             now = await store.now(tx)
-            for plan_id, leg_id, _, number in due:
-                await self._operations.inquire(tx, (plan_id, leg_id), 1000 + number, now)
+            for plan_id, leg_id, phase, number in due:
+                # What is lost may be the answer to our request to cancel, so that is repeated in turn with the question.
+                if phase is Phase.ABORTING and number % 2:
+                    await self._operations.cancel(tx, (plan_id, leg_id), FIRST_REPEAT + number, now)
+                else:
+                    await self._operations.inquire(tx, (plan_id, leg_id), FIRST_REPEAT + number, now)
         if due:
             self._operations.wake()

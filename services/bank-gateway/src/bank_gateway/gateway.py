@@ -57,7 +57,7 @@ class BankOperations:
                 case Phase.COMMITTING:
                     completions.extend(await self._release(tx, each))
                 case Phase.ABORTING:
-                    await self._cancel(tx, each, now)
+                    await self.cancel(tx, (each.plan_id, each.leg_id), each.revision, now, each.traceparent)
                 case _:
                     raise AssertionError(f"nothing is begun in {each.phase}")
         return completions
@@ -96,13 +96,15 @@ class BankOperations:
         await store.enqueue(tx, (work.plan_id, work.leg_id), names.uetr, "RELEASE", key, work.key, work.traceparent)
         return []
 
-    async def _cancel(self, tx: Connection, work: LegWork, now: datetime) -> None:
-        """Ask the bank to cancel; it answers for payments that it never saw too, and bars them."""
-        names = references(work.plan_id, work.leg_id)
-        await store.insert_payment(tx, work.plan_id, work.leg_id, names.uetr, now)
-        envelope = self._envelope(message_id(Kind.CANCELLATION, work.plan_id, work.leg_id, work.revision), now)
+    async def cancel(
+        self, tx: Connection, leg: tuple[PlanId, LegId], number: int, now: datetime, traceparent: str | None = None
+    ) -> None:
+        """Ask the bank to cancel; it answers for payments that it never saw too, and bars them. `number` tells one request from the next."""
+        names = references(*leg)
+        await store.insert_payment(tx, *leg, names.uetr, now)
+        envelope = self._envelope(message_id(Kind.CANCELLATION, *leg, number), now)
         octets = writer.cancellation(envelope, names, CANCELLATION_REASON, self.schemas)
-        await self._send(tx, (work.plan_id, work.leg_id), Kind.CANCELLATION, envelope, names.uetr, octets, work.traceparent)
+        await self._send(tx, leg, Kind.CANCELLATION, envelope, names.uetr, octets, traceparent)
 
     async def inquire(self, tx: Connection, leg: tuple[PlanId, LegId], number: int, now: datetime) -> None:
         """Ask the bank what became of a payment; `number` tells one question from the next."""

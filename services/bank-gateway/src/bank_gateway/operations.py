@@ -314,7 +314,9 @@ def _booking(known: Known, phase: Phase, payment: Payment, said: Booking, sha256
     if said.reversal:
         return Heard(known, Meaning.TROUBLE, f"the bank reversed a booking of the payment: {said.reference}")
     debited = said.account == payment.debtor.iban and said.debit
-    credited = said.account == payment.creditor.iban and not said.debit
+    # A creditor at another bank is credited on the account of that bank, or of one in between.
+    elsewhere = payment.creditor.agent_bic[:8] != payment.debtor.agent_bic[:8]
+    credited = not said.debit and said.account != payment.debtor.iban and (elsewhere or said.account == payment.creditor.iban)
     if not debited and not credited:
         return Heard(known, Meaning.TROUBLE, "the bank booked on an account that is not the payment's")
     if said.status != "BOOK":

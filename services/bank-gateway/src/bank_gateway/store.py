@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from bank_gateway.messages import Kind
 from bank_gateway.operations import Known
 from lockstep_kit.db import Connection
+from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId, PlanId, sha256
 
 #: Notes a payment when its leg is first heard of; a second time changes nothing.
@@ -21,6 +23,11 @@ LOCK_PAYMENT: Final = "select plan_id, leg_id, status, asked_at from bank_paymen
 
 #: The leg of a payment.
 LEG_OF: Final = "select plan_id, leg_id from bank_payment where uetr = $1"
+
+#: The payments that a message of ours carried.
+PAYMENTS_OF_MESSAGE: Final = """
+select distinct uetr from bank_message where direction = 'OUT' and message_id = $1 and kind = $2 and uetr is not null order by uetr
+"""
 
 #: A payment of a leg.
 PAYMENT: Final = "select status, asked_at from bank_payment where plan_id = $1 and leg_id = $2"
@@ -89,7 +96,7 @@ where leg.plan_id = payment.plan_id and leg.leg_id = payment.leg_id
   and leg.phase_since + $1::interval * power(2, least(payment.inquiries, 10)) < clock_timestamp()
   and not exists (
     select from bank_outbox where bank_outbox.uetr = payment.uetr and bank_outbox.state in ('QUEUED', 'SENT'))
-returning payment.plan_id, payment.leg_id, payment.uetr, payment.inquiries
+returning payment.plan_id, payment.leg_id, leg.phase, payment.inquiries
 """
 
 
@@ -154,6 +161,12 @@ async def leg_of(tx: Connection, uetr: str) -> tuple[PlanId, LegId] | None:
     return None if row is None else (PlanId(row["plan_id"]), LegId(row["leg_id"]))
 
 
+async def payments_of_message(tx: Connection, message_id: str) -> list[str]:
+    """UETRs of the payments that a message of ours carried."""
+    rows = await tx.fetch(PAYMENTS_OF_MESSAGE, message_id, Kind.PAYMENT.value)
+    return [row["uetr"] for row in rows]
+
+
 async def payment(tx: Connection, plan_id: PlanId, leg_id: LegId) -> tuple[Known, datetime] | None:
     """What is known of a leg's payment, and when it was first asked for."""
     row = await tx.fetchrow(PAYMENT, plan_id, leg_id)
@@ -189,10 +202,10 @@ async def cursor(tx: Connection, counterparty: str) -> int:
     return found or 0
 
 
-async def to_inquire(tx: Connection, after: timedelta, inquiries_max: int) -> list[tuple[PlanId, LegId, str, int]]:
-    """Payments to ask about, with the number of the question."""
+async def to_inquire(tx: Connection, after: timedelta, inquiries_max: int) -> list[tuple[PlanId, LegId, Phase, int]]:
+    """Legs whose payments are to be asked about, with their phase and the number of the question."""
     rows = await tx.fetch(TO_INQUIRE, after, inquiries_max)
-    return [(PlanId(row["plan_id"]), LegId(row["leg_id"]), row["uetr"], row["inquiries"]) for row in rows]
+    return [(PlanId(row["plan_id"]), LegId(row["leg_id"]), Phase(row["phase"]), row["inquiries"]) for row in rows]
 
 
 async def now(tx: Connection) -> datetime:

@@ -51,7 +51,7 @@ from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.keys import leg_key
 from lockstep_kit.registry import Registry
-from lockstep_kit.telemetry import PLAN_IDS, current_traceparent, span
+from lockstep_kit.telemetry import PLAN_IDS, span
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection, Database
@@ -234,7 +234,8 @@ class Work:
             for each in self._effects[plan_id]
             if isinstance(each, Record)
         ]
-        await outboxes.insert_journal(self.tx, events, self.clock, current_traceparent())
+        traces = [self._now[plan_id].traceparent for plan_id, _ in events]
+        await outboxes.insert_journal(self.tx, events, traces, self.clock)
         return bool(events)
 
     async def _write_commands(self, changed: Sequence[PlanId]) -> frozenset[str]:
@@ -253,7 +254,9 @@ class Work:
         # The last command about a leg is the one in force.
         last = {(command.plan_id, command.leg_id): (command, participant, leg.kind) for command, participant, leg in given}
         await outboxes.end(self.tx, ended)
-        await outboxes.give(self.tx, list(last.values()), current_traceparent(), self.clock)
+        # Whatever brought the plan on, its work goes on in the trace of the call that created it: one settlement, one trace.
+        traces = [self._now[plan_id].traceparent for plan_id, _ in last]
+        await outboxes.give(self.tx, list(last.values()), traces, self.clock)
         return frozenset(participant for _, participant, _ in given)
 
     def _events(self, plan_id: PlanId) -> list[tuple[PlanId, bytes]]:

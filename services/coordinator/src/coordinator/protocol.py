@@ -182,7 +182,7 @@ def _absorb(plan: Plan, event: Event, now: datetime) -> tuple[Plan, tuple[Effect
         case OperatorsAnswered():
             plan = facts.with_leg(plan, replace(facts.leg(plan, event.leg_id), operators_evidence=event.answer))
             return _recorded(plan, EventType.EXCEPTION_RESOLVED, event.leg_id)
-        case OperatorsRedrove() if plan.state is State.PARTIALLY_EXECUTED:
+        case OperatorsRedrove() if plan.state is State.PARTIALLY_EXECUTED and plan.outcome is not PlanOutcome.MIXED:
             again = replace(facts.leg(plan, event.leg_id), order=Order.PREPARE, phase=Phase.PREPARED, outcome=None)
             return facts.with_leg(plan, again), ()
         case OperatorsSettled() if plan.state in (State.ABORTED, State.PARTIALLY_EXECUTED) and not plan.sealing:
@@ -253,7 +253,9 @@ def _recorded(
 
 
 def _asked(plan: Plan, event: Event) -> Cause | None:
-    """The cause that an event is by itself, whatever the facts."""
+    """The cause that an event is by itself, whatever the facts. What was settled outside is not resolved a second time."""
+    if plan.outcome is PlanOutcome.MIXED:
+        return None
     match event:
         case ExecuteAsked():
             return Cause.EXECUTE_ASKED

@@ -53,8 +53,16 @@ def _show(trace: dict[str, Any]) -> None:
     colours = {service: _COLOURS[index % len(_COLOURS)] for index, service in enumerate(services)}
     total = max((line.offset_us + line.duration_us for line in lines), default=0)
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for heading in ("service", "what", "from", "took", ""):
-        table.add_column(heading, header_style="dim", no_wrap=True, justify="right" if heading in ("from", "took") else "left")
+    # On a narrow terminal the middle column gives way: without service and times a waterfall says nothing.
+    for heading, width in (
+        ("service", max(map(len, services), default=0)),
+        ("what", None),
+        ("from", 8),
+        ("took", 8),
+        ("", BAR_WIDTH),
+    ):
+        justify = "right" if heading in ("from", "took") else "left"
+        table.add_column(heading, header_style="dim", no_wrap=True, min_width=width, justify=justify)
     for line in lines:
         name = Text("  " * line.depth + line.name, style="red" if line.failed else "default", overflow="ellipsis")
         bar = Text(drawn(line, total, BAR_WIDTH), style=colours[line.service])

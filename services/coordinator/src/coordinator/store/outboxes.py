@@ -93,9 +93,9 @@ select plan_id, leg_id, participant from leg_command where plan_id = any($1) and
 #: Adds events for the journal.
 INSERT_JOURNAL: Final = """
 insert into journal_event (plan_id, sequence, type, actor, actor_role, event_time, payload, traceparent)
-select plan_id, sequence, type, actor, actor_role, $7, payload, $8
-from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[])
-    as new (plan_id, sequence, type, actor, actor_role, payload)
+select plan_id, sequence, type, actor, actor_role, $7, payload, traceparent
+from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $8::text[])
+    as new (plan_id, sequence, type, actor, actor_role, payload, traceparent)
 """
 
 #: Notes how far plans' events go.
@@ -200,8 +200,10 @@ class PendingEvent:
     traceparent: str | None
 
 
-async def give(tx: Connection, commands: Sequence[tuple[Command, str, LegKind]], traceparent: str | None, now: datetime) -> None:
-    """Write commands to the outbox, with participant and kind of leg; due at once."""
+async def give(
+    tx: Connection, commands: Sequence[tuple[Command, str, LegKind]], traceparents: Sequence[str | None], now: datetime
+) -> None:
+    """Write commands to the outbox, with participant, kind of leg and the trace each belongs to; due at once."""
     if not commands:
         return
     await tx.execute(
@@ -214,7 +216,7 @@ async def give(tx: Connection, commands: Sequence[tuple[Command, str, LegKind]],
         [each.not_after for each, _, _ in commands],
         [stored.closing_octets(each.closing) for each, _, _ in commands],
         [stored.authority_octets(each.authority) for each, _, _ in commands],
-        [traceparent for _ in commands],
+        list(traceparents),
         now,
     )
 
@@ -284,9 +286,9 @@ async def hasten(tx: Connection, plans: Sequence[PlanId]) -> list[tuple[PlanId, 
 
 
 async def insert_journal(
-    tx: Connection, events: Sequence[tuple[PlanId, JournalEvent]], now: datetime, traceparent: str | None
+    tx: Connection, events: Sequence[tuple[PlanId, JournalEvent]], traceparents: Sequence[str | None], now: datetime
 ) -> None:
-    """Add events for the journal."""
+    """Add events for the journal, with the trace each belongs to."""
     if not events:
         return
     plans, sequences = [plan_id for plan_id, _ in events], [event.sequence for _, event in events]
@@ -299,7 +301,7 @@ async def insert_journal(
         [event.actor_role for _, event in events],
         [event.payload for _, event in events],
         now,
-        traceparent,
+        list(traceparents),
     )
     await tx.execute(RECORD_PROGRESS, plans, sequences)
 

@@ -1,0 +1,238 @@
+"""Messages out and in on a real database, with a rail that the test answers itself: what is told of a leg, and what is sent again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest_asyncio
+from bank_samples import BANK, NAMES, OURS, SCHEMAS, booking, group_status, one_status, resolution, status_report
+
+from bank_gateway.courier import Courier
+from bank_gateway.gateway import BankOperations
+from bank_gateway.messages import References
+from bank_gateway.rail import Accepted, Delivery, Handover, NoAnswer, TurnedDown
+from bank_gateway.references import references
+from bank_gateway.settings import BankGatewaySettings
+from lockstep_kit.certificate import Decision
+from lockstep_kit.convert import certificate_to_pb, outcome_from_pb
+from lockstep_kit.db import Database
+from lockstep_kit.fence import Phase
+from lockstep_kit.participant import convert
+from lockstep_kit.participant.engine import ParticipantEngine
+from lockstep_kit.participant.records import LegRecord
+from lockstep_kit.participant.settings import ParticipantSettings
+from lockstep_kit.statements import BankEvidence
+from lockstep_testkit import commands, factories
+from lockstep_testkit.databases import TestDatabase
+from lockstep_testkit.factories import PlanCase
+
+LEG = "cash"
+THEIR_BIC = "COBADEFF"
+
+
+@dataclass
+class Mailbox:
+    """A bank that says what the test puts into its mailbox, and takes what it is sent."""
+
+    sent: list[tuple[str, bytes]] = field(default_factory=list)
+    released: list[tuple[str, bytes]] = field(default_factory=list)
+    handovers: list[Handover] = field(default_factory=list)
+    waiting: list[Delivery] = field(default_factory=list)
+    acknowledged: int = 0
+
+    async def send(self, octets: bytes, idempotency_key: str) -> Handover:
+        self.sent.append((idempotency_key, octets))
+        return self.handovers.pop(0) if self.handovers else Accepted()
+
+    async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
+        self.released.append((uetr, key))
+        return self.handovers.pop(0) if self.handovers else Accepted()
+
+    async def receive(self, after: int, wait_seconds: float) -> Sequence[Delivery]:
+        return [each for each in self.waiting if each.cursor > after]
+
+    async def acknowledge(self, upto: int) -> None:
+        self.acknowledged = upto
+
+    async def close(self) -> None:
+        self.waiting.clear()
+
+
+@dataclass
+class Bench:
+    """One leg at a gateway."""
+
+    db: Database
+    engine: ParticipantEngine
+    courier: Courier
+    bank: Mailbox
+    plan: PlanCase
+
+    @property
+    def names(self) -> References:
+        return references(self.plan.plan_id, LEG)
+
+    async def prepare(self) -> None:
+        item = convert.read_prepare(commands.prepare(self.plan, LEG))
+        await self.engine.execute(item.command, [item], 0)
+        await self.courier.send_due()
+
+    async def commit(self) -> None:
+        vote = convert.stored_vote(await self.record())
+        assert vote is not None
+        # The bank's hold ends, so the leg is soft: the decision is delegated to it.
+        certificate = self.plan.certificate(vote, decision=Decision.DELEGATED, delegated=LEG)
+        item = convert.read_commit(commands.commit(self.plan, LEG, certificate), certificate, certificate_to_pb(certificate))
+        (answer,) = await self.engine.execute(item.command, [item], 0)
+        assert answer.rejection is None
+        await self.courier.send_due()
+
+    async def abort(self) -> None:
+        item = convert.read_abort(commands.abort(self.plan, LEG))
+        await self.engine.execute(item.command, [item], 0)
+        await self.courier.send_due()
+
+    async def told(self, *messages: bytes) -> LegRecord:
+        """The bank says something, about this leg's payment."""
+        for octets in messages:
+            text = octets.decode().replace(BANK, THEIR_BIC)
+            for name in ("message_id", "instruction_id", "end_to_end_id", "transaction_id", "uetr"):
+                text = text.replace(getattr(NAMES, name), getattr(self.names, name))
+            self.bank.waiting.append(Delivery(len(self.bank.waiting) + 1, text.encode()))
+        await self.courier.receive()
+        assert self.bank.acknowledged == len(self.bank.waiting)
+        return await self.record()
+
+    async def record(self) -> LegRecord:
+        record = await self.engine.get((self.plan.plan_id, self.plan.leg(LEG).leg_id), None)
+        assert record is not None
+        return record
+
+    def sent(self) -> list[str]:
+        """Kinds of the messages that were sent."""
+        return [octets.split(b"<MsgDefIdr>")[1][:8].decode() for _, octets in self.bank.sent]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def bench(database_for: Callable[..., Awaitable[TestDatabase]]) -> AsyncIterator[Bench]:
+    database = await database_for("bank_gateway", Path(__file__).parents[1] / "migrations")
+    db = await Database.connect(database.settings, application_name="test")
+    settings = BankGatewaySettings.model_construct(
+        own_bic=OURS, bank_bic=THEIR_BIC, currencies=("EUR",), hold_max_hours=144.0, mailbox_wait_seconds=1.0,
+        inquiry_seconds=0.001, inquiries_max=12,
+    )  # fmt: skip
+    operations = BankOperations(settings, SCHEMAS)
+    participant = ParticipantSettings(signing_key_file=Path("unused"), registry_file=Path("unused"))
+    engine = ParticipantEngine(
+        db=db,
+        name="bank-gateway",
+        signing_key=factories.key_of("bank-gateway"),
+        registry=factories.registry_of(),
+        operations=operations,
+        settings=participant,
+    )
+    bank = Mailbox()
+    yield Bench(db, engine, Courier(db, engine, operations, bank), bank, factories.delivery_versus_payment())
+    await engine.drain()
+    await db.close()
+
+
+def phase_of(record: LegRecord) -> Phase | None:
+    return record.fence.phase
+
+
+async def test_held_released_booked(bench: Bench) -> None:
+    """ACFW votes YES; the key goes out at Commit; status and booking settle, and both messages are named in the evidence."""
+    await bench.prepare()
+    assert bench.sent() == ["pacs.008"]
+    assert phase_of(await bench.told(status_report(one_status("ACFW")))) is Phase.PREPARED
+    await bench.commit()
+    assert bench.bank.released == [(bench.names.uetr, bench.plan.key(LEG))]
+    assert phase_of(await bench.told(status_report(one_status("ACSC")))) is Phase.COMMITTING
+    settled = await bench.told(booking())
+    assert (phase_of(settled), settled.trouble) == (Phase.COMMITTED, "")
+    evidence = evidence_of(settled)
+    assert (evidence.status, evidence.booking_reference, len(evidence.booking_sha256)) == ("ACSC", "B1", 32)
+
+
+async def test_group_rejection_reaches_the_leg(bench: Bench) -> None:
+    """A pacs.002 that rejects the whole message and names no payment is a NO for the payment in it."""
+    await bench.prepare()
+    assert phase_of(await bench.told(status_report(group_status("RJCT", "AM05")))) is Phase.REFUSED
+
+
+async def test_release_is_signed_with_the_bank_s_answer(bench: Bench) -> None:
+    """The outcome of an Abort names the camt.029."""
+    await bench.prepare()
+    await bench.told(status_report(one_status("ACFW")))
+    await bench.abort()
+    released = await bench.told(resolution("CNCL", "ACCR"))
+    assert phase_of(released) is Phase.RELEASED
+    assert evidence_of(released).status == "CNCL"
+
+
+async def test_lost_answer_to_a_cancellation_is_asked_for(bench: Bench) -> None:
+    """Overdue in ABORTING, the request to cancel goes out again under a new name, in turn with a question; never twice at once."""
+    await bench.prepare()
+    await bench.abort()
+    for _ in range(3):
+        await asyncio.sleep(0.02)
+        await bench.courier.inquire()
+        await bench.courier.send_due()
+    assert bench.sent() == ["pacs.008", "camt.056", "camt.056", "pacs.028", "camt.056"]
+    assert len({name for name, _ in bench.bank.sent}) == 5
+    assert phase_of(await bench.told(resolution("CNCL", "ACCR"))) is Phase.RELEASED
+
+
+async def test_found_settled_after_a_release(bench: Bench) -> None:
+    """Money that moves after the bank's CNCL is told as executed, and the row says so."""
+    await bench.prepare()
+    await bench.abort()
+    assert phase_of(await bench.told(resolution("CNCL", "ACCR"))) is Phase.RELEASED
+    half = await bench.told(status_report(one_status("ACSC")))
+    assert phase_of(half) is Phase.RELEASED
+    assert half.trouble
+    assert phase_of(await bench.told(booking())) is Phase.COMMITTED
+
+
+async def test_no_answer_is_sent_again_as_a_possible_duplicate(bench: Bench) -> None:
+    """The same document under the same key, marked; a bank that turns down a repeat has said nothing about the first."""
+    bench.bank.handovers = [NoAnswer("timeout"), Accepted()]
+    await bench.prepare()
+    for _ in range(50):
+        if len(bench.bank.sent) > 1:
+            break
+        await asyncio.sleep(0.05)
+        await bench.courier.send_due()
+    (first_key, first), (second_key, second) = bench.bank.sent
+    assert first_key == second_key
+    assert b"<PssblDplct>true</PssblDplct>" in second
+    assert first.split(b"<Document", 1)[1] == second.split(b"<Document", 1)[1]
+    assert phase_of(await bench.told(status_report(one_status("ACFW")))) is Phase.PREPARED
+
+
+async def test_payment_that_is_turned_down_is_a_no(bench: Bench) -> None:
+    """The rail refuses the message itself: the leg votes NO with the rule that the bank named."""
+    bench.bank.handovers = [TurnedDown("400", "Document", "XSD")]
+    await bench.prepare()
+    assert phase_of(await bench.record()) is Phase.REFUSED
+
+
+async def test_unreadable_message_is_kept_and_passed_over(bench: Bench) -> None:
+    """A message that breaks a rule is quarantined octet by octet; the next one is read all the same."""
+    await bench.prepare()
+    record = await bench.told(b"<!DOCTYPE a><a/>", status_report(one_status("ACFW")))
+    assert phase_of(record) is Phase.PREPARED
+    async with bench.db.connection() as connection:
+        kept = await connection.fetch("select octets, field, rule from bank_quarantine")
+    assert [(row["octets"], row["field"]) for row in kept] == [(b"<!DOCTYPE a><a/>", "message")]
+
+
+def evidence_of(record: LegRecord) -> BankEvidence:
+    assert record.outcome is not None
+    evidence = outcome_from_pb(convert.report_of(record).outcome).outcome.evidence
+    assert isinstance(evidence, BankEvidence)
+    return evidence

@@ -1,0 +1,213 @@
+"""The HTTP rail over real TLS: what counts as the bank's answer, and that nothing is sent twice or elsewhere by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from bank_gateway import http_rail
+from bank_gateway.http_rail import HttpRail
+from bank_gateway.rail import Accepted, Delivery, MailboxUnavailable, NoAnswer, TurnedDown
+from lockstep_kit.rpc import TlsSettings
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Tls = Callable[[str], TlsSettings]
+UETR, KEY = "0e1c2d3a-1b2c-4d3e-8f4a-5b6c7d8e9f01", bytes(range(32))
+TURNED = {"error": "the key was used for other content", "field": "Idempotency-Key", "rule": "SAME_CONTENT"}
+
+
+def server_context(tls: TlsSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(tls.ca_file)
+    context.load_cert_chain(tls.certificate_file, tls.key_file)
+    return context
+
+
+@asynccontextmanager
+async def answering(handler: Handler, tls_for: Tls) -> AsyncIterator[tuple[HttpRail, list[web.BaseRequest]]]:
+    """A rail whose other end answers everything with one handler, and the requests that it got."""
+    requests: list[web.BaseRequest] = []
+
+    async def noted(request: web.BaseRequest) -> web.StreamResponse:
+        requests.append(request)
+        await request.read()
+        return await handler(request)
+
+    runner = web.ServerRunner(web.Server(noted))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context(tls_for("spiffe://lockstep.local/bank-simulator")))
+    await site.start()
+    port = runner.addresses[0][1]
+    rail = HttpRail(f"https://127.0.0.1:{port}/", tls_for("spiffe://lockstep.local/bank-gateway"))
+    try:
+        yield rail, requests
+    finally:
+        await rail.close()
+        await runner.cleanup()
+
+
+def saying(status: int, told: Any, **headers: str) -> Handler:
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=status, text=told if isinstance(told, str) else json.dumps(told), headers=headers)
+
+    return handler
+
+
+def delivered(cursor: int, octets: bytes, **changes: Any) -> dict[str, Any]:
+    digest, body = hashlib.sha256(octets).hexdigest(), base64.b64encode(octets).decode()
+    return {"cursor": cursor, "sha256": digest, "body_base64": body} | changes
+
+
+async def test_message_and_key_go_as_agreed(tls_for: Tls) -> None:
+    """Octets unchanged, the idempotency key, the key in upper-case hex; 202 in the rail's form is accepted."""
+    async with answering(saying(202, {"accepted": True}), tls_for) as (rail, requests):
+        assert await rail.send(b"<a/>", "P1") == Accepted()
+        assert await rail.release(UETR, KEY, "I1-release") == Accepted()
+        sent, released = requests
+        assert (sent.method, sent.path, sent.content_type, await sent.read()) == (
+            "POST",
+            "/rail/v1/messages",
+            "application/xml",
+            b"<a/>",
+        )
+        assert (released.path, await released.json()) == (f"/rail/v1/holds/{UETR}/release", {"key": KEY.hex().upper()})
+        assert [request.headers["Idempotency-Key"] for request in requests] == ["P1", "I1-release"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
+async def test_refusal_in_the_rail_s_form_is_the_bank_s(status: int, tls_for: Tls) -> None:
+    """Field and rule come through."""
+    async with answering(saying(status, TURNED), tls_for) as (rail, _):
+        assert await rail.send(b"<a/>", "P1") == TurnedDown(str(status), "Idempotency-Key", "SAME_CONTENT")
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (404, "<html>no such host</html>"),
+        (413, "too large"),
+        (400, {"message": "bad gateway request"}),
+        (403, TURNED),
+        (429, TURNED),
+        (500, TURNED),
+        (503, ""),
+        (200, {"accepted": True}),
+        (202, "queued by the proxy"),
+        (202, {"accepted": False}),
+    ],
+)
+async def test_anything_else_is_no_answer(status: int, told: Any, tls_for: Tls) -> None:
+    """What a proxy may say, and what the rail does not say, leaves open whether the bank has it."""
+    async with answering(saying(status, told), tls_for) as (rail, requests):
+        assert await rail.send(b"<a/>", "P1") == NoAnswer(f"HTTP {status}")
+        assert len(requests) == 1
+
+
+async def test_redirect_is_not_followed(tls_for: Tls) -> None:
+    """A key goes where it was meant to go, and nowhere else."""
+    async with answering(saying(202, {"accepted": True}), tls_for) as (_, elsewhere):
+        async with answering(saying(307, "", Location="https://127.0.0.1:9/elsewhere"), tls_for) as (rail, requests):
+            assert await rail.release(UETR, KEY, "R") == NoAnswer("HTTP 307")
+            with pytest.raises(MailboxUnavailable):
+                await rail.receive(0, 0)
+            with pytest.raises(MailboxUnavailable):
+                await rail.acknowledge(1)
+            assert len(requests) == 3
+        assert elsewhere == []
+
+
+async def test_lost_connection_and_silence_are_no_answer(tls_for: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off after the request, or never answered: nobody knows, and nothing was sent a second time."""
+    monkeypatch.setattr(http_rail, "REQUEST_SECONDS_MAX", 0.5)
+
+    async def cut(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async def silent(_: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(1)
+        return web.Response()
+
+    for handler in (cut, silent):
+        async with answering(handler, tls_for) as (rail, requests):
+            assert isinstance(await rail.send(b"<a/>", "P1"), NoAnswer)
+            assert len(requests) == 1
+
+
+async def test_nobody_there_and_a_stranger_there_are_no_answer(tls_for: Tls, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A closed port, and a server whose certificate another authority made: nothing is handed over."""
+    from lockstep_sandbox.authority import Authority
+
+    rail = HttpRail("https://127.0.0.1:9", tls_for("spiffe://lockstep.local/bank-gateway"))
+    assert isinstance(await rail.send(b"<a/>", "P1"), NoAnswer)
+    await rail.close()
+    stranger = TlsSettings.model_validate(Authority(tmp_path_factory.mktemp("stranger")).issue("bank-simulator").settings())
+
+    def strange(name: str) -> TlsSettings:
+        return stranger if name.endswith("simulator") else tls_for(name)
+
+    async with answering(saying(202, {"accepted": True}), strange) as (rail, requests):
+        assert isinstance(await rail.send(b"<a/>", "P1"), NoAnswer)
+        assert requests == []
+
+
+async def test_mailbox_is_read_in_order_and_acknowledged(tls_for: Tls) -> None:
+    """Deliveries come with their places; the question says from where, how long and how many."""
+
+    async def mailbox(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path.endswith("/ack"):
+            return web.json_response({"acknowledged": 9})
+        return web.json_response({"messages": [delivered(8, b"one"), delivered(9, b"two")]})
+
+    async with answering(mailbox, tls_for) as (rail, requests):
+        assert await rail.receive(7, 15.0) == [Delivery(8, b"one"), Delivery(9, b"two")]
+        await rail.acknowledge(9)
+        assert dict(requests[0].query) == {"after": "7", "wait": "15", "limit": str(http_rail.DELIVERIES_MAX)}
+        assert await requests[1].json() == {"upto": 9}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"messages": [delivered(8, b"one", sha256="0" * 64)]},
+        {"messages": [delivered(8, b"one", body_base64="?")]},
+        {"messages": [delivered(9, b"one"), delivered(8, b"two")]},
+        {"messages": [delivered(7, b"already seen")]},
+        {"messages": ["one"]},
+        {"messages": [{}]},
+        {"messages": [delivered(8 + number, b"") for number in range(http_rail.DELIVERIES_MAX + 1)]},
+        {},
+        [],
+        "no JSON",
+    ],
+)
+async def test_damaged_mailbox_is_not_read(told: Any, tls_for: Tls) -> None:
+    """Another form, another hash, another order: nothing is taken, and so nothing is acknowledged."""
+    async with answering(saying(200, told), tls_for) as (rail, _):
+        with pytest.raises(MailboxUnavailable):
+            await rail.receive(7, 0)
+
+
+async def test_answer_is_read_up_to_a_limit(tls_for: Tls) -> None:
+    """An endless answer fills no memory."""
+
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(status=202)
+        await response.prepare(request)
+        for _ in range(1_000):
+            await response.write(b" " * 65_536)
+        return response
+
+    async with answering(endless, tls_for) as (rail, _):
+        assert isinstance(await rail.send(b"<a/>", "P1"), NoAnswer)
