@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -61,7 +61,7 @@ def _show(trace: dict[str, Any]) -> None:
         ("took", 8),
         ("", BAR_WIDTH),
     ):
-        justify = "right" if heading in ("from", "took") else "left"
+        justify: Literal["left", "right"] = "right" if heading in ("from", "took") else "left"
         table.add_column(heading, header_style="dim", no_wrap=True, min_width=width, justify=justify)
     for line in lines:
         name = Text("  " * line.depth + line.name, style="red" if line.failed else "default", overflow="ellipsis")
