@@ -22,12 +22,12 @@ from grpc_status import rpc_status
 
 from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2, settlement_service_pb2_grpc
 from lockstep.journal.v1 import journal_reader_service_pb2_grpc
-from lockstep_client.bank_evidence import uetr_of
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.planfile import Asset, DraftPlan, PlanFile, Venue, draft
 from lockstep_client.strict_yaml import read
 from lockstep_contracts.escrow import leg_key
 from lockstep_kit import convert as kit
+from lockstep_kit import ids
 from lockstep_kit.errors import LockstepError, to_status
 from lockstep_kit.ids import ActorId, Digest, leg_id, sha256
 from lockstep_kit.plan import LegKind
@@ -171,7 +171,7 @@ def make_world() -> World:
     )
     header = drawn.header
     world = World(drawn, {}, {}, [])
-    booked = BankEvidence("COBADEFFXXX", uetr_of(header.plan_id, leg_id("payment")), "ACSC", booking_reference="B-1")
+    booked = BankEvidence("COBADEFFXXX", ids.uetr(header.plan_id, leg_id("payment")), "ACSC", booking_reference="B-1")
     held = replace(booked, status="ACFW", booking_reference="")
     key = leg_key(header.digest, "delivery")
     paid = ChainEvidence("eip155:138", ESCROW, key, "Committed", b"\x11" * 32, 42, b"\x42" * 32)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lockstep_client.bank_evidence import Entry, check_bank_leg, uetr_of
+from lockstep_client.bank_evidence import Entry, check_bank_leg
 from lockstep_client.chain_evidence import ChainFacts, LoggedCommit, check_chain_leg
 from lockstep_client.convert import plan_from_pb
 from lockstep_client.evidence import Finding, check_plan
@@ -17,7 +17,7 @@ from lockstep_client.signing import escrow_terms
 from lockstep_contracts.escrow import LegStatus, leg_key, terms_hash
 from lockstep_contracts.events import Committed
 from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.ids import leg_id, plan_id, sha256
+from lockstep_kit.ids import sha256
 from lockstep_kit.statements import Gate, OutcomeKind, Refusal, Verdict
 
 LATER = datetime(2150, 1, 1, tzinfo=UTC)
@@ -291,10 +291,3 @@ def test_another_payment_cannot_stand_for_the_leg(world: Any) -> None:
     entries = [replace(each, uetr=other) for each in book(world)]
     world.settle("payment", evidence=replace(world.evidence("payment"), uetr=other))
     assert rules(check_bank_leg(world.view().legs[1], world.draft.header, entries)) == {"BANK_UETR_WRONG", "BANK_BOOKINGS"}
-
-
-def test_the_uetr_is_the_gateways() -> None:
-    """The leg's UETR is worked out here as the bank-gateway does."""
-    theirs = pytest.importorskip("bank_gateway.references")
-    plan = plan_id("0b0f3c70-6d1e-4c9a-9a30-5a5f4a1f0c11")
-    assert uetr_of(plan, leg_id("payment")) == theirs.uetr(plan, "payment")

@@ -13,11 +13,12 @@ from bank_gateway.iso20022 import writer
 from bank_gateway.iso20022.parser import parse
 from bank_gateway.iso20022.schemas import NAMESPACE, Schemas
 from bank_gateway.messages import Envelope, Kind, Payment, Side
-from bank_gateway.references import message_id, references, uetr
+from bank_gateway.references import message_id, references
 from lockstep_kit.amounts import amount_from_text
 from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.ids import LegId, PlanId, uetr
 
-PLAN, LEG = "1b4e28ba-2fa1-4d3b-8bd4-0a1f0f9c2b11", "cash"
+PLAN, LEG = PlanId("1b4e28ba-2fa1-4d3b-8bd4-0a1f0f9c2b11"), LegId("cash")
 NOW = datetime(2026, 11, 21, 12, 30, 15, 123456, tzinfo=UTC)
 
 
@@ -107,4 +108,4 @@ def test_references_are_stable_and_fit() -> None:
     assert names == references(PLAN, LEG)
     assert len({names.message_id, names.instruction_id, names.end_to_end_id, names.transaction_id}) == 4
     assert all(len(name) == 16 for name in (names.message_id, names.instruction_id, names.end_to_end_id, names.transaction_id))
-    assert references(PLAN, "other").uetr != names.uetr
+    assert references(PLAN, LegId("other")).uetr != names.uetr

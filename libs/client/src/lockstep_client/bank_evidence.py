@@ -6,18 +6,16 @@ release) is the bank's affair; whether money is where the plan says, and nowhere
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from lockstep_client.convert import LegView
 from lockstep_client.evidence import Finding, Findings
-from lockstep_kit.ids import LegId, PlanId, sha256
+from lockstep_kit import ids
 from lockstep_kit.plan import CreditTransfer, PlanHeader
 from lockstep_kit.statements import BankEvidence
 
-_UETR_DOMAIN: Final = b"lockstep/v1"
 #: ISO 20022 payment status codes that say that money was settled.
 SETTLED: Final = frozenset({"ACSC", "ACCC"})
 
@@ -42,12 +40,6 @@ class Entry:
     currency: str
 
 
-def uetr_of(plan_id: PlanId, leg_id: LegId) -> str:
-    """The one UETR that the leg's payment may have: worked out here, so that no other payment can stand for it."""
-    digest = sha256(b"\x1f".join((_UETR_DOMAIN, plan_id.encode(), leg_id.encode())))
-    return str(uuid.UUID(bytes=digest[:16], version=4))
-
-
 def check_bank_leg(view: LegView, header: PlanHeader, entries: Sequence[Entry]) -> list[Finding]:
     """The payment is booked once; in sum it takes the leg's amount from the debtor's account, brings it to the creditor's, and moves nothing else."""
     found = Findings(view.leg.leg_id)
@@ -57,7 +49,7 @@ def check_bank_leg(view: LegView, header: PlanHeader, entries: Sequence[Entry]) 
         found.note("BANK_EVIDENCE_MISSING", "a credit transfer is shown by a booking, and there is none")
         return found
     found.expect(evidence.status in SETTLED, "BANK_NOT_SETTLED", f"the bank's last word is {evidence.status}")
-    own_uetr = uetr_of(header.plan_id, view.leg.leg_id)
+    own_uetr = ids.uetr(header.plan_id, view.leg.leg_id)
     found.expect(evidence.uetr == own_uetr, "BANK_UETR_WRONG", "the evidence is about another payment than the leg's")
     own = [each for each in entries if each.uetr == own_uetr]
     bookings = {each.posting for each in own if each.books}

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from lockstep_client.bank_evidence import check_bank_leg, uetr_of
+from lockstep_client.bank_evidence import check_bank_leg
 from lockstep_client.bank_reader import BankReader
 from lockstep_client.chain_evidence import check_chain_leg
 from lockstep_client.chain_reader import ChainReader
@@ -17,6 +17,7 @@ from lockstep_client.evidence import Finding, check_journal, check_plan
 from lockstep_client.journal_chain import verify_chain
 from lockstep_client.readers import JournalClient
 from lockstep_client.reading import ReadingFailed
+from lockstep_kit import ids
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.plan import LegKind
@@ -86,7 +87,7 @@ class Inspector:
         if not isinstance(evidence, BankEvidence):
             return [Finding("BANK_EVIDENCE_MISSING", each.leg.leg_id, "the outcome names no payment")]
         try:
-            return check_bank_leg(each, view.header, await self._bank.entries(uetr_of(view.header.plan_id, each.leg.leg_id)))
+            return check_bank_leg(each, view.header, await self._bank.entries(ids.uetr(view.header.plan_id, each.leg.leg_id)))
         except ReadingFailed as error:
             return [Finding("BANK_UNREADABLE", each.leg.leg_id, error.message, may_pass=True)]
 

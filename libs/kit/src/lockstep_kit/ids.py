@@ -97,6 +97,15 @@ def sha256(octets: bytes) -> Digest:
     return Digest(hashlib.sha256(octets).digest())
 
 
+def uetr(plan: PlanId, leg: LegId) -> str:
+    """A leg's one unique end-to-end transaction reference: 128 bits of SHA-256, marked as UUID version 4, which is the form that ISO 20022 asks for.
+
+    The gateway pays under it, and whoever checks the bank's book works it out again, so that no other payment can stand for the leg's.
+    """
+    digest = sha256(b"\x1f".join((b"lockstep/v1", plan.encode("ascii"), leg.encode("ascii"))))
+    return str(uuid.UUID(bytes=digest[:16], version=4))
+
+
 def journal_event_id(plan: PlanId, sequence: int) -> str:
     """Id of a plan's nth journal event: the coordinator and the journal draw the same."""
     return derived("journal", plan, str(sequence))

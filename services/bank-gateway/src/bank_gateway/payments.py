@@ -7,10 +7,10 @@ from typing import Final
 
 from bank_gateway.messages import Payment, Side
 from bank_gateway.operations import Heard, Known, Meaning
-from bank_gateway.references import references, uetr
+from bank_gateway.references import references
 from lockstep_kit.certificate import Binding
 from lockstep_kit.fence import Finding, Phase
-from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.ids import LegId, PlanId, uetr
 from lockstep_kit.participant.ports import Completion, LegWork
 from lockstep_kit.plan import CreditTransfer
 from lockstep_kit.statements import BankEvidence, Promise, PromiseKind, Refusal

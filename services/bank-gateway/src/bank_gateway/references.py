@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import uuid
 from typing import Final
 
 from bank_gateway.messages import Kind, References
+from lockstep_kit.ids import LegId, PlanId, uetr
 
-_UETR_DOMAIN: Final = b"lockstep/v1"
 _LETTERS: Final = {Kind.PAYMENT: "P", Kind.CANCELLATION: "C", Kind.INQUIRY: "Q"}
 
 
-def uetr(plan_id: str, leg_id: str) -> str:
-    """The leg's one UETR: 128 bits of SHA-256, marked as UUID version 4, which is the form that the schemas ask for."""
-    digest = hashlib.sha256(b"\x1f".join((_UETR_DOMAIN, plan_id.encode(), leg_id.encode()))).digest()
-    return str(uuid.UUID(bytes=digest[:16], version=4))
-
-
-def references(plan_id: str, leg_id: str) -> References:
+def references(plan_id: PlanId, leg_id: LegId) -> References:
     """All names of the leg's payment."""
     return References(
         message_id=message_id(Kind.PAYMENT, plan_id, leg_id),
@@ -30,7 +23,7 @@ def references(plan_id: str, leg_id: str) -> References:
     )
 
 
-def message_id(kind: Kind, plan_id: str, leg_id: str, number: int = 1) -> str:
+def message_id(kind: Kind, plan_id: PlanId, leg_id: LegId, number: int = 1) -> str:
     """Name of a message about the leg; 16 characters, which fits every limit."""
     return _short(_LETTERS[kind], plan_id, leg_id, str(number))
 
