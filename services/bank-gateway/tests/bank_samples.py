@@ -7,8 +7,9 @@ from typing import Final
 
 from bank_gateway.iso20022.schemas import Schemas
 from bank_gateway.references import references
+from lockstep_kit.ids import LegId, PlanId
 
-PLAN, LEG = "1b4e28ba-2fa1-4d3b-8bd4-0a1f0f9c2b11", "cash"
+PLAN, LEG = PlanId("1b4e28ba-2fa1-4d3b-8bd4-0a1f0f9c2b11"), LegId("cash")
 NAMES: Final = references(PLAN, LEG)
 BANK, OURS = "SNDBDEFFXXX", "LCKSDEFFXXX"
 DEBTOR, CREDITOR = "DE89370400440532013000", "DE75512108001245126199"

@@ -20,6 +20,7 @@ from lockstep_kit.certificate import Decision
 from lockstep_kit.convert import certificate_to_pb, outcome_from_pb
 from lockstep_kit.db import Database
 from lockstep_kit.fence import Phase
+from lockstep_kit.ids import LegId
 from lockstep_kit.participant import convert
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.records import LegRecord
@@ -73,7 +74,7 @@ class Bench:
 
     @property
     def names(self) -> References:
-        return references(self.plan.plan_id, LEG)
+        return references(self.plan.plan_id, LegId(LEG))
 
     async def prepare(self) -> None:
         item = convert.read_prepare(commands.prepare(self.plan, LEG))

@@ -13,10 +13,11 @@ from bank_gateway.operations import BOOKINGS, RESOLUTIONS, STATUSES, Answer, Hea
 from bank_gateway.references import references
 from lockstep_kit.amounts import amount_from_text
 from lockstep_kit.fence import FINDINGS, Finding, Phase
+from lockstep_kit.ids import LegId, PlanId
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PAYMENT = Payment(
-    references=references("1b4e28ba-2fa1-4d3b-8bd4-0a1f0f9c2b11", "cash"),
+    references=references(PlanId("1b4e28ba-2fa1-4d3b-8bd4-0a1f0f9c2b11"), LegId("cash")),
     amount=amount_from_text("EUR", "100.00", 2),
     settlement_date=date(2026, 11, 21),
     debtor=Side("Buyer", "DE89370400440532013000", "SNDBDEFFXXX"),
