@@ -143,6 +143,14 @@ class Supervisor:
             raise TimeoutError(f"{name} still runs after {seconds_max} s")
         return process.returncode
 
+    def program(self, name: str) -> Program:
+        """What was started under a name.
+
+        Raises:
+            KeyError: no program of that name was ever started.
+        """
+        return self._programs[name]
+
     def pause(self, name: str) -> None:
         """Stops a program from running without ending it (SIGSTOP): the others see it hang."""
         self._signal(self._running[name], signal.SIGSTOP)

@@ -49,10 +49,16 @@ class Sandbox:
     """A whole installation on this machine. Use as an async context manager, from the main thread."""
 
     def __init__(
-        self, run: RuntimeDirectory, *, block_seconds: int = 1, environ: Mapping[str, Mapping[str, str]] | None = None
+        self,
+        run: RuntimeDirectory,
+        *,
+        block_seconds: int = 1,
+        environ: Mapping[str, Mapping[str, str]] | None = None,
+        sampled_ratio: float = 1.0,
     ) -> None:
-        """Prepare a run; `environ` adds to the environment of a service, by its name."""
+        """Prepare a run; `environ` adds to the environment of a service, by its name; `sampled_ratio` of new traces is recorded."""
         self.run = run
+        self._sampled_ratio = sampled_ratio
         self._block_seconds = block_seconds
         self._environ = dict(environ or {})
         self._stack = AsyncExitStack()
@@ -173,7 +179,7 @@ class Sandbox:
             "database": self._login(name).settings(),
             "listen": {"port": self._ports[name]},
             "tls": _files(tls),
-            "telemetry": {"endpoint": self.address("otlp"), "sampled_ratio": 1.0},
+            "telemetry": {"endpoint": self.address("otlp"), "sampled_ratio": self._sampled_ratio},
         }
         if name in PARTICIPANTS:
             key = self.keys[name].private_file
@@ -265,7 +271,7 @@ class Sandbox:
             "chain_rpc_url": self.chain.node.url,
             "bank_reader": {"url": self.control_url, "token_file": str(self.run.path / "keys" / "bank-control.token")},
             "spans_url": self.spans_url,
-            "telemetry": {"endpoint": self.address("otlp"), "sampled_ratio": 1.0},
+            "telemetry": {"endpoint": self.address("otlp"), "sampled_ratio": self._sampled_ratio},
         }
         write_secret(self.client_configuration, yaml.safe_dump(document, sort_keys=False))
 

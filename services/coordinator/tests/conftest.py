@@ -156,10 +156,13 @@ class World:
     channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
     client: SettlementServiceStub | None = None
     ended: asyncio.Future[None] | None = None
+    port: int = 0
 
     @asynccontextmanager
-    async def coordinator(self, *, serve: bool = True, generation: int = 1, **changes: Any) -> AsyncIterator[Coordinator]:
-        """A replica of the coordinator."""
+    async def coordinator(
+        self, *, serve: bool = True, crash: bool = False, generation: int = 1, **changes: Any
+    ) -> AsyncIterator[Coordinator]:
+        """A replica of the coordinator; one that crashes gives no lease back."""
         settings = self.settings.model_copy(update=changes)
         db = await Database.connect(settings.database, application_name="coordinator")
         box = KeyBox([bytes(SERVICE_KEY)], bytes(RECOVERY_KEY.public_key))
@@ -171,10 +174,10 @@ class World:
         server.add(settlement_service_pb2_grpc.add_SettlementServiceServicer_to_server, made.servicer, descriptor)
         server.on_drain(made.watchers.drain)
         try:
-            async with running(made) as ended:
+            async with crashing(made) if crash else running(made) as ended:
                 if serve:
                     await server.start()
-                    self.client = self.stub(server.port)
+                    self.port, self.client = server.port, self.stub(server.port)
                 self.ended = ended
                 yield made
         finally:
@@ -185,6 +188,10 @@ class World:
         made = channel(f"127.0.0.1:{port}", self.tls_for(who))
         self.stack.push_async_callback(made.close)
         return SettlementServiceStub(made)
+
+    @property
+    def requests(self) -> Requests:
+        return Requests(self)
 
     # -- What people do ----------------------------------------------------------------------------------------------
 
@@ -266,6 +273,47 @@ class World:
     async def rows(self, query: str, *arguments: Any) -> list[Any]:
         async with self.database.as_owner() as owner:
             return list(await owner.fetch(query, *arguments))
+
+
+@asynccontextmanager
+async def crashing(coordinator: Coordinator) -> AsyncIterator[asyncio.Future[None]]:
+    """The coordinator's loops, until one of them dies; then all die, and nothing is tidied up."""
+    tasks = [asyncio.create_task(loop.run(), name=loop.name) for loop in coordinator.loops]
+    ended = asyncio.ensure_future(asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
+    try:
+        yield ended  # type: ignore[misc]
+    finally:
+        ended.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Requests:
+    """Requests that can be sent again with the same ids; each gives the answer's bytes."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def _again(self, method: str, request: Any) -> Callable[[], Awaitable[bytes]]:
+        async def send() -> bytes:
+            answer = await getattr(self._world.api, method)(request, timeout=DEADLINE_SECONDS)
+            return bytes(answer.SerializeToString(deterministic=True))
+
+        return send
+
+    def create(self, plan: PlanCase) -> Callable[[], Awaitable[bytes]]:
+        return self._again("CreatePlan", create_request(plan))
+
+    def execute(self, plan: PlanCase) -> Callable[[], Awaitable[bytes]]:
+        return self._again("ExecutePlan", execute_request(plan))
+
+    def approve(self, plan: PlanCase) -> Callable[[], Awaitable[bytes]]:
+        return self._again("SignGate", sign_request(plan, plan.gate(Gate.APPROVE)))
+
+    def release(self, plan: PlanCase, found: settlement_pb2.Plan) -> Callable[[], Awaitable[bytes]]:
+        votes = [vote_from_pb(leg.vote) for leg in found.legs]
+        return self._again("SignGate", sign_request(plan, plan.gate(Gate.RELEASE, votes=votes)))
 
 
 def create_request(plan: PlanCase, make: GateSignature | None = None, request_id: str | None = None) -> messages.CreatePlanRequest:

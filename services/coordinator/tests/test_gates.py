@@ -41,9 +41,7 @@ def dossier_of(plan: PlanCase, state: State, *signed: Gate, votes: tuple[SignedV
         for leg in plan.legs
     )
     records = tuple(
-        GateRecord(
-            plan.gate(each, votes=list(given.values()) if each is Gate.RELEASE else None), ActorId(SIGNERS[each]), NOW
-        )
+        GateRecord(plan.gate(each, votes=list(given.values()) if each is Gate.RELEASE else None), ActorId(SIGNERS[each]), NOW)
         for each in (Gate.MAKE, *signed)
     )
     made = replace(new_plan(plan.header, plan.legs), state=state, legs=legs, gates=records, since=NOW)

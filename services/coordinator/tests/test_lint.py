@@ -192,7 +192,9 @@ def test_promises_last_long_enough() -> None:
     assert refused(plan, capable(credit_transfer=short)).startswith("header.deadline must leave room")
 
 
-@pytest.mark.parametrize("soft", [replace(FIRM, promise_max=timedelta(days=1)), replace(FIRM, promise_kind=PromiseKind.BEST_EFFORT)])
+@pytest.mark.parametrize(
+    "soft", [replace(FIRM, promise_max=timedelta(days=1)), replace(FIRM, promise_kind=PromiseKind.BEST_EFFORT)]
+)
 def test_at_most_one_soft_leg(soft: Capabilities) -> None:
     """A second leg whose promise can lapse is refused, unless the signed policy accepts that risk."""
     told = capable(credit_transfer=soft, token_transfer=soft)

@@ -87,7 +87,9 @@ class Drive:
                 decision = each.decision
         return stepped.effects
 
-    def news(self, leg_id: str, phase: Phase, answer: Promise | Refusal | None = None, kind: OutcomeKind | None = None, trouble: str = "") -> tuple[Effect, ...]:
+    def news(
+        self, leg_id: str, phase: Phase, answer: Promise | Refusal | None = None, kind: OutcomeKind | None = None, trouble: str = ""
+    ) -> tuple[Effect, ...]:
         leg = facts.leg(self.plan, leg_id)
         vote = self.case.vote(leg_id, answer) if answer is not None else leg.vote
         outcome = self.case.outcome(leg_id, kind) if kind is not None else leg.outcome

@@ -41,6 +41,8 @@ _TRANSIENT: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.InsufficientResourcesError,
     asyncpg.InterfaceError,
+    # The driver's word for a connection that the server ends in the middle of a statement.
+    asyncpg.InternalClientError,
 )
 
 

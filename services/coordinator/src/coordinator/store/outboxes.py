@@ -157,10 +157,17 @@ on conflict (plan_id, leg_id) do update set revision = excluded.revision, report
 where leg_news.revision < excluded.revision
 """
 
-#: News of plans that this owner holds.
+#: News of plans that this owner holds, or nobody any more.
 TAKE_NEWS: Final = """
-select news.* from leg_news as news join lease on lease.resource_id = news.plan_id and lease.owner = $1
+select news.* from leg_news as news
+join lease on lease.resource_id = news.plan_id and (lease.owner = $1 or lease.expires_at < clock_timestamp())
 order by news.plan_id, news.leg_id limit $2
+"""
+
+#: Forgets news that their plans' holder heard by itself.
+DROP_HEARD: Final = """
+delete from leg_news using plan_leg
+where plan_leg.plan_id = leg_news.plan_id and plan_leg.leg_id = leg_news.leg_id and plan_leg.revision >= leg_news.revision
 """
 
 #: Forgets news that were taken.
@@ -339,7 +346,8 @@ async def keep_news(tx: Connection, news: Sequence[KeptNews]) -> None:
 
 
 async def kept_news(connection: Connection, owner: str, limit: int) -> list[KeptNews]:
-    """Kept reports of plans that this owner holds."""
+    """Kept reports of plans that this owner holds, or nobody any more; what was heard otherwise meanwhile is forgotten."""
+    await connection.execute(DROP_HEARD)
     rows = await connection.fetch(TAKE_NEWS, owner, limit)
     return [
         KeptNews(PlanId(row["plan_id"]), LegId(row["leg_id"]), row["participant"], row["revision"], row["report"]) for row in rows

@@ -1,0 +1,121 @@
+"""What a running sandbox has used so far, read from outside: the kernel, Postgres' statistics, the chain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+
+from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER
+from lockstep_sandbox.stack import BANK, Sandbox, package_of
+
+POSTGRES: Final = "postgres"
+#: A session of Postgres hands in its statistics at most once a second (PostgreSQL, "The Cumulative Statistics System").
+STATISTICS_SECONDS: Final = 1.5
+#: Commits of each database, whoever asks.
+COMMITS: Final = "SELECT datname, xact_commit FROM pg_stat_database WHERE datname = ANY($1)"
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Counters that only grow."""
+
+    #: Process -> processor seconds, user and system.
+    processor_seconds: dict[str, float]
+    #: Database -> committed transactions, reads included.
+    commits: dict[str, int]
+    #: Account of a service -> transactions on chain.
+    chain_transactions: dict[str, int]
+
+
+async def costs(sandbox: Sandbox) -> Costs:
+    """Everything used up to now; takes as long as Postgres' statistics lag."""
+    used = {name: _processor_seconds(_tree(sandbox.supervisor.pid(name))) for name in sandbox.supervisor.names()}
+    used[POSTGRES] = _processor_seconds(_postgres())
+    transactions = {name: await _nonce(sandbox, name) for name in (DLT_SIGNER, NOTARY_SIGNER)}
+    await asyncio.sleep(STATISTICS_SECONDS)
+    return Costs(used, await _commits(sandbox), transactions)
+
+
+def per_settlement(before: Costs, after: Costs, settlements: int) -> dict[str, dict[str, float]]:
+    """What each settlement took, with polling, heartbeats and everything else that ran meanwhile."""
+    return {
+        "processor_seconds_per_settlement": _shares(before.processor_seconds, after.processor_seconds, settlements),
+        "commits_per_settlement": _shares(before.commits, after.commits, settlements),
+        "chain_transactions_per_settlement": _shares(before.chain_transactions, after.chain_transactions, settlements),
+    }
+
+
+def resident_bytes(sandbox: Sandbox) -> dict[str, int]:
+    """Resident memory by process; Postgres' shared pages count once (proportional set size, proc(5))."""
+    return {**sandbox.supervisor.resident_bytes(), POSTGRES: sum(_proportional_bytes(pid) for pid in _postgres())}
+
+
+def _shares(before: dict[str, float] | dict[str, int], after: dict[str, float] | dict[str, int], count: int) -> dict[str, float]:
+    shares = {name: round((after[name] - before[name]) / count, 3) for name in after if name in before}
+    return {**shares, "total": round(sum(shares.values()), 3)}
+
+
+async def _commits(sandbox: Sandbox) -> dict[str, int]:
+    login = sandbox.databases.logins[package_of(BANK)]
+    names = {each.url.rsplit("/", 1)[1]: package for package, each in sandbox.databases.logins.items()}
+    connection = await asyncpg.connect(login.owner_url, password=login.owner_password_file.read_text().strip())
+    try:
+        return {names[row["datname"]]: int(row["xact_commit"]) for row in await connection.fetch(COMMITS, list(names))}
+    finally:
+        await connection.close()
+
+
+async def _nonce(sandbox: Sandbox, name: str) -> int:
+    return int(str(await sandbox.chain.node.call("eth_getTransactionCount", sandbox.chain.address(name), "latest")), 16)
+
+
+def _parents() -> dict[int, int]:
+    found: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            found[int(entry.name)] = int(fields[1])
+    return found
+
+
+def _tree(root: int) -> list[int]:
+    parents = _parents()
+    found = [root]
+    for pid in found:
+        found.extend(child for child, parent in parents.items() if parent == pid)
+    return found
+
+
+def _postgres() -> list[int]:
+    """The server, which is a child of this process, with its own children."""
+    for child, parent in _parents().items():
+        if parent == os.getpid() and Path(f"/proc/{child}/comm").read_text().strip() == POSTGRES:
+            return _tree(child)
+    raise RuntimeError("the Postgres server is gone")
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/<pid>/stat from the third on; none when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _processor_seconds(pids: list[int]) -> float:
+    """User and system time, children that were waited for included (fields 14 to 17 of proc(5))."""
+    ticks = sum(int(value) for pid in pids for value in _stat(pid)[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _proportional_bytes(pid: int) -> int:
+    try:
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
