@@ -36,7 +36,7 @@ async def refused(crew: Crew, plan: settlement.Plan, signature: GateSignature) -
 async def test_gates_refuse_whoever_may_not_sign(crew: Crew) -> None:
     """Wrong role, maker, reused person, another plan's signature, an expired one, wrong votes, a reused nonce: nothing changes."""
     plan = await crew.client.get_plan((await crew.started(crew.payments())).header.plan_id)
-    other = await crew.started(crew.payments())
+    other = await crew.started(crew.payments(), maker="deputy")
     past = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
     found = {
         "role": await refused(crew, plan, crew.signature(plan, "approve", person="releaser")),
@@ -44,21 +44,28 @@ async def test_gates_refuse_whoever_may_not_sign(crew: Crew) -> None:
         "other plan": await refused(crew, plan, crew.signature(plan, "approve", digest=other.plan_digest)),
         "expired": await refused(crew, plan, crew.signature(plan, "approve", expires_at=past)),
     }
+    found["maker who may approve"] = await refused(crew, other, crew.signature(other, "approve", person="deputy"))
     nonce = secrets.token_bytes(NONCE_BYTES)
-    plan = await crew.client.sign_gate(plan.header.plan_id, crew.signature(plan, "approve", nonce=nonce))
-    found["nonce"] = await refused(crew, other, crew.signature(other, "approve", nonce=nonce))
+    plan = await crew.client.sign_gate(plan.header.plan_id, crew.signature(plan, "approve", person="deputy", nonce=nonce))
+    other = await crew.awaiting(other.header.plan_id, "release")
     plan = await crew.awaiting(plan.header.plan_id, "release")
-    found["same person"] = await refused(crew, plan, crew.signature(plan, "release", person="approver"))
+    found["same person"] = await refused(crew, plan, crew.signature(plan, "release", person="deputy"))
     found["votes"] = await refused(crew, plan, crew.signature(plan, "release", votes=os.urandom(32)))
     assert found == {
         "role": "GATE_ROLE",
         "maker": "GATE_ROLE",
-        "other plan": "GATE_PLAN",
+        "maker who may approve": "GATE_SAME_PERSON",
+        "other plan": "GATE_PLAN_DIGEST",
         "expired": "GATE_EXPIRED",
-        "nonce": "GATE_NONCE_REUSED",
-        "same person": "GATE_ROLE",
+        "same person": "GATE_SAME_PERSON",
         "votes": "GATE_VOTES_DIGEST",
     }
+    cancelled = await crew.started(crew.payments())
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    await crew.client.cancel_plan(cancelled.header.plan_id, crew.signature(cancelled, "cancel", person="maker", nonce=nonce))
+    with pytest.raises(LockstepError) as reused:
+        await crew.client.cancel_plan(plan.header.plan_id, crew.signature(plan, "cancel", person="maker", nonce=nonce))
+    assert reused.value.reason == "GATE_NONCE_REUSED"
     for each in (plan, await crew.awaiting(other.header.plan_id, "release")):
         await crew.client.cancel_plan(each.header.plan_id, crew.signature(each, Gate.CANCEL.name.lower()))
         await crew.driven(each.header.plan_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import aiohttp
@@ -53,16 +54,18 @@ async def assert_recorded(crew: Crew, plan: settlement.Plan) -> None:
     assert verdict.valid, verdict.findings
     assert verdict.sealed
     async with crew.database("coordinator") as database:
-        rows = await database.fetch("select journal_sequence from plan_transition where plan_id = $1 order by transition_no", plan_id)
-        events = await database.fetch("select sequence, type from journal_event where plan_id = $1", plan_id)
-    sequences = [row["journal_sequence"] for row in rows]
-    assert len(set(sequences)) == len(sequences)
-    by_sequence = {entry.sequence: entry.type for entry in entries}
-    assert set(sequences) <= set(by_sequence)
-    # What the journal holds is what the coordinator recorded, entry by entry.
-    assert by_sequence == {row["sequence"]: row["type"] for row in events}
-    transitions = {sequence for sequence, name in by_sequence.items() if "transition" in name.lower()}
-    assert transitions <= set(sequences)
+        rows = await database.fetch("select transition_no, entered_state, journal_sequence from plan_transition where plan_id = $1", plan_id)
+        events = await database.fetch("select sequence, type, payload from journal_event where plan_id = $1", plan_id)
+    sealed = entries[-1]
+    assert sealed.type == "plan.closed"
+    # What the journal holds, but for its own seal, is what the coordinator recorded, entry by entry.
+    assert [(entry.sequence, entry.type, entry.payload) for entry in entries[:-1]] == sorted(tuple(row) for row in events)
+    told = {entry.sequence: json.loads(entry.payload).get("transition") for entry in entries[:-1]}
+    moved = {sequence: (each["transition_no"], each["to"]) for sequence, each in told.items() if each is not None}
+    stored = {row["journal_sequence"]: (row["transition_no"], row["entered_state"]) for row in rows}
+    assert len(stored) == len(rows)
+    assert stored.pop(sealed.sequence)[1] == "CLOSED"
+    assert stored == moved
 
 
 async def test_one_trace_spans_all_services(sandbox: Sandbox, crew: Crew) -> None:

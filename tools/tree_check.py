@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from workspace import ROOT, packages
 
 #: A module fits in one's head. Tests are lists of cases, and may be longer.
-MODULE_LINES_MAX = 400
-TEST_LINES_MAX = 600
+#: A module fits in one's head: 50 to 400 lines is the aim, and this is where it is said aloud.
+MODULE_LINES_MAX = 450
+TEST_LINES_MAX = 700
 FILE_BYTES_MAX = 1_500_000
 
 MADE_BY_TOOLS = frozenset({".git", ".venv", ".schemas", ".sandbox", "node_modules", "__pycache__", "build", "dist"})

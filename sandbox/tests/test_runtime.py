@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import os
 import stat
 from datetime import UTC, datetime
@@ -86,8 +87,9 @@ def test_everybody_has_a_key_of_their_own(tmp_path: Path) -> None:
 
     start, end = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
     registry = yaml.safe_load(write_registry(tmp_path / "registry.yaml", keys, start, end).read_text())
-    approver = next(actor for actor in registry["actors"] if actor["id"] == "approver")
+    approver = next(actor for actor in registry["actors"] if actor["actor_id"] == "approver")
     assert approver["roles"] == ["approver"]
-    assert approver["keys"] == [{"public": keys["approver"].public.hex(), "not_before": start, "not_after": end}]
+    public = base64.b64encode(keys["approver"].public).decode()
+    assert approver["keys"] == [{"public_key": public, "not_before": start, "not_after": end}]
     assert [participant["name"] for participant in registry["participants"]] == list(SIGNING_SERVICES)
     assert b"PRIVATE" not in (tmp_path / "registry.yaml").read_bytes()

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from imports import PURE  # noqa: E402 - the tools are scripts beside one another
+
 Tool = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -32,11 +36,14 @@ def tree(tmp_path: Path) -> Path:
         (folder / path / "pyproject.toml").write_text(f'[project]\nname = "{module}"\n')
         for name in ("__init__.py", "py.typed"):
             (package / name).touch()
-    kit = folder / "libs/kit/src/lockstep_kit"
-    for name in ("fields", "amounts", "ids", "plan", "canonical", "merkle", "forms", "statements", "signing", "keys"):
-        (kit / f"{name}.py").touch()
-    for name in ("registry", "certificate", "fence"):
-        (kit / f"{name}.py").touch()
+    for names in PURE.values():
+        for name in names:
+            package_name, *parts = name.split(".")
+            home = folder / "libs" / package_name.removeprefix("lockstep_") / "src" / package_name
+            (home.joinpath(*parts[:-1])).mkdir(parents=True, exist_ok=True)
+            for depth in range(len(parts) - 1):
+                (home.joinpath(*parts[: depth + 1]) / "__init__.py").touch()
+            home.joinpath(*parts).with_suffix(".py").touch()
     return folder
 
 

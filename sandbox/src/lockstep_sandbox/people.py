@@ -30,7 +30,8 @@ class Person:
     roles: tuple[str, ...]
 
 
-#: One person for each gate, since no two gates may be opened by the same; two operators, since every resolution needs two.
+#: One person for each gate, since no two gates may be opened by the same; two operators, since every resolution needs two; and a deputy
+#: with several roles, who may take each of them, but never two in one plan.
 PEOPLE = (
     Person("maker", ("maker",)),
     Person("approver", ("approver",)),
@@ -38,6 +39,7 @@ PEOPLE = (
     Person("validator", ("validator",)),
     Person("operator-one", ("operator",)),
     Person("operator-two", ("operator",)),
+    Person("deputy", ("maker", "approver", "releaser")),
 )
 #: Services that sign what they vote, report or append.
 SIGNING_SERVICES = ("dlt-gateway", "bank-gateway", "notary", "event-journal")

@@ -107,11 +107,11 @@ class Crew:
             seller, payee or draw_address(), reference="e2e", quantity="10.00", price=price, payer=buyer
         )
 
-    async def started(self, document: Mapping[str, Any]) -> settlement.Plan:
+    async def started(self, document: Mapping[str, Any], *, maker: str = "maker") -> settlement.Plan:
         """A plan, created and executed with its payers' consent, under one root span."""
         draft = self.draft(document)
         with span("settle", attributes={"lockstep.plan_id": draft.header.plan_id}):
-            plan = await create(self.client, draft, self.key("maker"))
+            plan = await create(self.client, draft, self.key(maker))
             return await self.executed(plan)
 
     async def executed(self, plan: settlement.Plan, *, request_id: str | None = None) -> settlement.Plan:
