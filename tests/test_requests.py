@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -62,7 +63,7 @@ async def test_the_same_request_has_the_same_answer(crew: Crew) -> None:
     await assert_reused(stub.CreatePlan(other, timeout=SECONDS))
 
     view = plan_from_pb(first.plan)
-    signatures = consent(view, {account.address: account for account in crew.sandbox.chain.accounts.values()})
+    signatures = consent(view, {str(account.address): account for account in crew.sandbox.chain.accounts.values()})
     execute = messages.ExecutePlanRequest(
         request_id=draw_request_id(),
         plan_id=view.header.plan_id,
@@ -77,7 +78,7 @@ async def test_the_same_request_has_the_same_answer(crew: Crew) -> None:
     await crew.driven(view.header.plan_id)
 
 
-async def assert_reused(call: grpc.aio.UnaryUnaryCall[object, object]) -> None:
+async def assert_reused(call: grpc.aio.UnaryUnaryCall[Any, Any]) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await call
     assert failure.value.code() is grpc.StatusCode.ALREADY_EXISTS

@@ -117,7 +117,7 @@ class Crew:
     async def executed(self, plan: settlement.Plan, *, request_id: str | None = None) -> settlement.Plan:
         """A created plan, started."""
         view = plan_from_pb(plan)
-        accounts = {account.address: account for account in self.sandbox.chain.accounts.values()}
+        accounts = {str(account.address): account for account in self.sandbox.chain.accounts.values()}
         return await self.client.execute_plan(view.header.plan_id, consent(view, accounts), request_id=request_id)
 
     async def settled(self, document: Mapping[str, Any]) -> settlement.Plan:
