@@ -40,9 +40,7 @@ async def test_the_coordinator_dies_while_executing(sandbox: Sandbox, crew: Crew
         ("event-journal", "event-journal.append.after_commit=kill@5"),
     ],
 )
-async def test_a_participant_dies_before_it_knows_that_it_acted(
-    sandbox: Sandbox, crew: Crew, service: str, failpoint: str
-) -> None:
+async def test_a_participant_dies_before_it_knows_that_it_acted(sandbox: Sandbox, crew: Crew, service: str, failpoint: str) -> None:
     """Killed between an effect and its own record or answer, a participant neither repeats nor forgets the effect."""
     payee = draw_address()
     await crew.arm(service, failpoint)

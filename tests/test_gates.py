@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+import time
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -11,6 +13,7 @@ import pytest
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep.coordinator.v1.settlement_service_pb2 import GetPlanRequest
+from lockstep.participant.v1 import leg_pb2
 from lockstep_kit.errors import LockstepError, from_rpc
 from lockstep_kit.ids import NONCE_BYTES
 from lockstep_kit.rpc import TlsSettings
@@ -18,6 +21,8 @@ from lockstep_kit.statements import Gate, GateSignature
 from lockstep_sandbox.authority import Authority
 from lockstep_sandbox.stack import Sandbox
 from lockstep_testkit.crew import Crew
+
+VOTES_SECONDS_MAX = 30.0
 
 
 async def refused(crew: Crew, plan: settlement.Plan, signature: GateSignature) -> str:
@@ -33,10 +38,20 @@ async def refused(crew: Crew, plan: settlement.Plan, signature: GateSignature) -
     return refusal.value.reason
 
 
+async def voted(crew: Crew, plan: settlement.Plan) -> settlement.Plan:
+    """The plan, once every leg has voted: from then on it changes by signatures alone."""
+    give_up = time.monotonic() + VOTES_SECONDS_MAX
+    while any(leg.phase != leg_pb2.LEG_PHASE_PREPARED for leg in plan.legs):
+        assert time.monotonic() < give_up, plan
+        await asyncio.sleep(0.1)
+        plan = await crew.client.get_plan(plan.header.plan_id)
+    return plan
+
+
 async def test_gates_refuse_whoever_may_not_sign(crew: Crew) -> None:
     """Wrong role, maker, reused person, another plan's signature, an expired one, wrong votes, a reused nonce: nothing changes."""
-    plan = await crew.client.get_plan((await crew.started(crew.payments())).header.plan_id)
-    other = await crew.started(crew.payments(), maker="deputy")
+    plan = await voted(crew, await crew.started(crew.payments()))
+    other = await voted(crew, await crew.started(crew.payments(), maker="deputy"))
     past = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
     found = {
         "role": await refused(crew, plan, crew.signature(plan, "approve", person="releaser")),

@@ -54,7 +54,9 @@ async def assert_recorded(crew: Crew, plan: settlement.Plan) -> None:
     assert verdict.valid, verdict.findings
     assert verdict.sealed
     async with crew.database("coordinator") as database:
-        rows = await database.fetch("select transition_no, entered_state, journal_sequence from plan_transition where plan_id = $1", plan_id)
+        rows = await database.fetch(
+            "select transition_no, entered_state, journal_sequence from plan_transition where plan_id = $1", plan_id
+        )
         events = await database.fetch("select sequence, type, payload from journal_event where plan_id = $1", plan_id)
     sealed = entries[-1]
     assert sealed.type == "plan.closed"

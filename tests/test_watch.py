@@ -45,7 +45,9 @@ async def test_a_watch_resumes_over_a_restart(sandbox: Sandbox, crew: Crew) -> N
     stored = [row["sequence"] for row in rows]
     assert seen == stored[-len(seen) :]
     # A watch that begins in the middle brings exactly the rest.
-    rest = [news.event.sequence async for news in crew.client.watch_plan(plan_id, resume_token=tokens[2]) if isinstance(news, Change)]
+    rest = [
+        news.event.sequence async for news in crew.client.watch_plan(plan_id, resume_token=tokens[2]) if isinstance(news, Change)
+    ]
     assert rest == seen[2:]
 
 
