@@ -64,18 +64,31 @@ def diagram() -> str:
     """The states and the ways between them."""
     ways = sorted({(left.value, arc.state.value) for (left, _, _), arc in TABLE.items() if left is not arc.state})
     lines = [f"    {left} --> {entered}" for left, entered in ways]
-    return "\n".join(["## States", "", "```mermaid", "stateDiagram-v2", "    [*] --> DRAFT", *lines, "    CLOSED --> [*]", "```", ""])
+    return "\n".join(
+        ["## States", "", "```mermaid", "stateDiagram-v2", "    [*] --> DRAFT", *lines, "    CLOSED --> [*]", "```", ""]
+    )
 
 
 def transitions() -> str:
     """The coordinator's table."""
     order = list(State)
     rows = [
-        (left.value, decision.value if decision else "", cause.value, arc.state.value, arc.decision.value if arc.decision else "",
-         arc.event.value, "yes" if arc.escalates else "")
-        for (left, decision, cause), arc in sorted(TABLE.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or "", item[0][2]))
+        (
+            left.value,
+            decision.value if decision else "",
+            cause.value,
+            arc.state.value,
+            arc.decision.value if arc.decision else "",
+            arc.event.value,
+            "yes" if arc.escalates else "",
+        )
+        for (left, decision, cause), arc in sorted(
+            TABLE.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or "", item[0][2])
+        )
     ]
-    return "## Transitions\n\n" + table(("state", "decision", "cause", "to state", "decision after", "journal event", "escalates"), rows)
+    return "## Transitions\n\n" + table(
+        ("state", "decision", "cause", "to state", "decision after", "journal event", "escalates"), rows
+    )
 
 
 def gates() -> str:

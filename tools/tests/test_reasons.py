@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import reasons  # noqa: E402 - the tools are scripts beside one another
-from workspace import ROOT  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+# The tools are scripts beside one another, not a package that could be imported by name.
+reasons = importlib.import_module("reasons")
 
 
 def test_every_reason_is_documented() -> None:

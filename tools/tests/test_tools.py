@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -12,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from imports import PURE  # noqa: E402 - the tools are scripts beside one another
-
+# The tools are scripts beside one another, not a package that could be imported by name.
+PURE: dict[str, tuple[str, ...]] = importlib.import_module("imports").PURE
 Tool = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -111,7 +112,7 @@ def test_a_pure_module_that_is_gone_is_missed(tool: Tool, tree: Path) -> None:
         ("tools/a.lock", "x==1 --find-li" + "nks /wheels", "tools/a.lock:1: a lock file names where"),
         ("key.txt", "-----BEGIN PRIVATE " + "KEY-----\nMC4CAQ", "holds a private key"),
         ("uv.lock", "", "uv.lock: does not belong"),
-        ("services/one/src/one/long.py", "x = 1\n" * 401, "401 lines; a module has at most 400"),
+        ("services/one/src/one/long.py", "x = 1\n" * 451, "451 lines; a module has at most 450"),
         ("services/one/src/one/half.py", "raise NotImplemented" + "Error\n", "half.py:1: unfinished"),
     ],
 )

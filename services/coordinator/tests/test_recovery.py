@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -28,7 +29,7 @@ PLACES = [
 
 async def persists(world: Any, plan: Any) -> None:
     """What people and clients do when the service goes away: they ask again until it is done."""
-    doing = (
+    doing: tuple[tuple[int, Callable[[], Any]], ...] = (
         (1, lambda: world.execute(plan)),
         (4, lambda: world.sign(plan, plan.gate(Gate.APPROVE))),
         (5, lambda: world.release(plan)),
@@ -50,7 +51,8 @@ async def persists(world: Any, plan: Any) -> None:
 async def test_crashes(world: Any) -> None:
     """A replica that dies anywhere loses nothing: another takes its plans over and settles them, each leg once."""
     for place in PLACES:
-        await crashes(world, place)
+        async with asyncio.timeout(60):
+            await crashes(world, place)
 
 
 async def crashes(world: Any, place: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 
+from lockstep.coordinator.v1 import settlement_pb2
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb
 from lockstep_kit.errors import LockstepError, from_rpc
@@ -201,12 +202,12 @@ async def test_lists(world: Any) -> None:
             if not token:
                 break
         assert seen == [each.plan_id for each in reversed(plans)]
-        drafts = await world.api.ListPlans(messages.ListPlansRequest(states=[1]), timeout=SECONDS)
+        drafts = await world.api.ListPlans(messages.ListPlansRequest(states=[settlement_pb2.PLAN_STATE_DRAFT]), timeout=SECONDS)
         assert len(drafts.plans) == 4
         for bad in (
             messages.ListPlansRequest(page_token="x"),
             messages.ListPlansRequest(page_size=201),
-            messages.ListPlansRequest(states=[77]),
+            messages.ListPlansRequest(states=[cast("Any", 77)]),
         ):
             assert (await refusal(world.api.ListPlans(bad, timeout=SECONDS))).reason == "FIELD_INVALID"
         await world.reaches(plans[0], "CLOSED")
@@ -242,7 +243,7 @@ async def test_access(world: Any) -> None:
         assert (await refusal(world.api.CreatePlan(request))).reason == "DEADLINE_REQUIRED"
         raw = channel(f"127.0.0.1:{port}", world.tls_for("spiffe://lockstep.local/client/test"))
         try:
-            call = raw.unary_unary(CREATE)
+            call: Any = raw.unary_unary(CREATE)
             assert (await refusal(call(b"\xff\xff\xff", timeout=SECONDS))).reason == "FIELD_INVALID"
         finally:
             await raw.close()

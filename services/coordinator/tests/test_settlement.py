@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.coordinator.v1 import settlement_pb2
+from lockstep.type.v1 import certificate_pb2
 from lockstep_kit.statements import Gate, Verdict
 from lockstep_testkit.factories import delivery_versus_payment, key_of
 
@@ -68,7 +68,7 @@ async def test_a_no_aborts(world: Any, name: str, leg_id: str) -> None:
         plan = await world.started()
         found = await world.reaches(plan, "CLOSED")
     assert (found.reason, found.reason_leg_id) == ("BANK_PREPARE_FAILED", leg_id)
-    assert found.decision == settlement_pb2.Plan(decision=2).decision
+    assert found.decision == certificate_pb2.DECISION_ABORT
     standing = await phases(world, plan)
     assert set(standing.values()) <= {"RELEASED", "REFUSED"}
     assert standing["notarisation"] == standing["journal"] == "RELEASED"

@@ -46,7 +46,7 @@ def states(messages_: list[messages.WatchPlanResponse]) -> list[int]:
 
 
 async def refusal(call: Any) -> Any:
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:  # noqa: PT012 - a stream is refused when it is read
         while await call.read() is not grpc.aio.EOF:
             pass
     return from_rpc(refused.value)

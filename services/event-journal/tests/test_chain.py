@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from event_journal.appending import Head, Known, Verdict, append
+from event_journal.appending import Head, Known, Verdict, against_head, append
 from event_journal.chain import CLOSED, GENESIS, Entry, Event, entry_bytes, link, verify
 from lockstep_kit.canonical import canonical
 from lockstep_kit.ids import PlanId, journal_event_id, sha256
@@ -94,13 +94,13 @@ def test_chain_signed_by_an_unregistered_key_is_refused() -> None:
     assert rules(entries, registry_of(KEY, STRANGER)) == set()
 
 
-def heads(count: int, *, sealed: bool = False) -> tuple[dict[PlanId, Head], dict[tuple[PlanId, int], Known]]:
+def heads(count: int, *, sealed: bool = False) -> tuple[dict[PlanId, Head], list[Known]]:
     chain = chain_of(count)
     head = Head(PLAN, count, chain[-1].entry_hash, sealed=sealed, frozen="")
-    known = {
-        (PLAN, entry.event.sequence): Known(entry.event.event_id, entry.event.type, sha256(entry.event.payload), entry.entry_hash)
-        for entry in chain
-    }
+    known = [
+        Known(PLAN, each.event.sequence, each.event.event_id, each.event.type, sha256(each.event.payload), each.entry_hash)
+        for each in chain
+    ]
     return {PLAN: head}, known
 
 
@@ -109,7 +109,7 @@ def test_append_answers_each_event_by_itself() -> None:
     standing, known = heads(3)
     made = append([event(2), event(4), event(6), event(5)], standing, known, KEY)
     assert [answer.verdict for answer in made.answers] == [Verdict.APPENDED, Verdict.APPENDED, Verdict.GAP, Verdict.APPENDED]
-    assert made.answers[0].entry_hash == known[PLAN, 2].entry_hash
+    assert made.answers[0].entry_hash == known[1].entry_hash
     assert made.answers[2].expected_sequence == 5
     assert [entry.event.sequence for entry in made.entries] == [4, 5]
     assert made.heads == (Head(PLAN, 5, made.entries[-1].entry_hash, sealed=False, frozen=""),)
@@ -124,12 +124,34 @@ def test_other_content_at_a_taken_place_freezes_the_chain() -> None:
     assert made.heads[0].frozen
 
 
+def test_an_id_that_is_taken_freezes_the_chain() -> None:
+    """An event whose id stands for another entry, stored or in the same batch, is a conflict; the other entry stays as it is."""
+    standing, known = heads(3)
+    made = append([event(4, event_id=journal_event_id(PLAN, 2))], standing, known, KEY)
+    assert [answer.verdict for answer in made.answers] == [Verdict.CONFLICT]
+    assert made.heads[0].frozen
+    made = append([event(4), event(5, event_id=journal_event_id(PLAN, 4))], standing, known, KEY)
+    assert [answer.verdict for answer in made.answers] == [Verdict.APPENDED, Verdict.CONFLICT]
+    assert [entry.event.sequence for entry in made.entries] == [4]
+
+
+def test_an_end_that_was_cut_off_is_found() -> None:
+    """A chain whose last entry is gone verifies link by link, and not against its head."""
+    chain = chain_of(3)
+    head = Head(PLAN, 3, chain[-1].entry_hash, sealed=False, frozen="")
+    assert against_head(verify(chain, REGISTRY), head).valid
+    found = against_head(verify(chain[:2], REGISTRY), head)
+    assert [finding.rule for finding in found.findings] == ["HEAD_DIFFERS"]
+    assert not against_head(verify(chain, REGISTRY), None).valid
+
+
 def test_sealed_chain_takes_nothing() -> None:
     """An event behind a seal is refused; a repeat of one before it is still answered."""
     standing, known = heads(3, sealed=True)
     made = append([event(4), event(3)], standing, known, KEY)
     assert [answer.verdict for answer in made.answers] == [Verdict.SEALED, Verdict.APPENDED]
-    assert made.entries == made.heads == ()
+    assert not made.entries
+    assert not made.heads
 
 
 @pytest.mark.parametrize(
@@ -144,6 +166,10 @@ def test_sealed_chain_takes_nothing() -> None:
         ({"payload": b"{}" + b" " * 70_000}, "payload"),
         ({"actor": ""}, "actor"),
         ({"event_id": ""}, "event_id"),
+        ({"event_id": "x" * 129}, "event_id"),
+        ({"event_id": "a\0b"}, "event_id"),
+        ({"actor": "a\0b"}, "actor"),
+        ({"payload": b"[" * 50_000}, "payload"),
     ],
 )
 def test_malformed_event_is_named_and_changes_nothing(changes: dict[str, object], field: str) -> None:
@@ -152,7 +178,8 @@ def test_malformed_event_is_named_and_changes_nothing(changes: dict[str, object]
     made = append([event(4, **changes)], standing, known, KEY)
     assert made.answers[0].verdict is Verdict.INVALID
     assert made.answers[0].message.startswith(field)
-    assert made.entries == made.heads == ()
+    assert not made.entries
+    assert not made.heads
 
 
 def test_entry_bytes_are_pinned() -> None:

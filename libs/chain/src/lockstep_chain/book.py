@@ -68,7 +68,11 @@ class ContractBook(Protocol):
         ...
 
     def refuses(self, work: LegWork) -> Refusal | None:
-        """Why terms can never be served here, or None."""
+        """Why terms are not served here, or None."""
+        ...
+
+    def foreign(self, work: LegWork) -> bool:
+        """Whether no entry of this contract can ever stand for these terms, whatever the settings are or were."""
         ...
 
     def call(self, phase: Phase, batch: Sequence[LegWork]) -> Call:

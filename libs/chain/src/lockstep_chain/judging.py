@@ -1,7 +1,8 @@
 """Judging a leg whose effect is an entry of a contract: by the entry's status in a final block, never by a receipt alone. Pure.
 
 A participant brings a table keyed on (phase, status of the entry). What a table says is one of: found (with the finding), try again, wait, or stuck.
-A transaction of ours that is final and left the entry as it was, was skipped for a reason; a phase that can be tried again is.
+A transaction of ours that is final and left the entry as it was, was skipped for a reason; a phase that can be tried again is. A transaction whose
+nonce somebody else used is neither: nobody knows yet what became of the account, so it is never an answer and never sent anew; a person looks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from lockstep_kit.statements import ChainEvidence, Promise, PromiseKind, Refusal
 
 #: A leg is sent this often at the most; then a person looks.
 ATTEMPTS_MAX: Final = 5
+#: `Order.skip_code` of a transaction whose nonce was used by one that is not ours.
+MANUAL: Final = "MANUAL"
 
 
 class Unmoved(StrEnum):
@@ -38,6 +41,8 @@ class Rules:
     table: Mapping[tuple[Phase, str], Finding | Unmoved]
     #: Reason of docs/errors.md for each phase that can be refused.
     reasons: Mapping[Phase, str]
+    #: Errors that say nothing about the leg itself, such as a batch that ran out of gas before its turn came.
+    passing: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,8 @@ def judge(
         contract=place.contract,
         entry_key=key,
         entry_status=status,
-        transaction_hash=order.transaction_hash if order is not None else b"",
+        # A transaction that skipped the leg shows nothing of what stands there.
+        transaction_hash=order.transaction_hash if order is not None and not order.skip_code else b"",
         block_number=place.block_number,
         block_hash=place.block_hash,
     )
@@ -110,7 +116,9 @@ def judge(
         return Again()
     if not order.settled:
         return Waits()
-    if told is Unmoved.REFUSES and order.skip_code:
+    if order.skip_code == MANUAL:
+        return Stuck(f"the contract says {status}; the nonce of the leg's transaction was used by another one: {order.skip_detail}")
+    if told is Unmoved.REFUSES and order.skip_code and order.skip_code not in rules.passing:
         return Completion(work.plan_id, work.leg_id, _REFUSALS[work.phase], refusal=_refusal(work, order, rules))
     if order.attempt >= ATTEMPTS_MAX:
         return Stuck(f"{order.attempt} transactions left the contract at {status}: {order.skip_detail or 'no reason was given'}")

@@ -85,6 +85,13 @@ order by plan_id, leg_id, phase, attempt desc
 """
 
 
+#: Tells every replica's judge that transactions came to their end.
+NOTIFY: Final = "select pg_notify('chain_order', '')"
+
+#: Channel of `NOTIFY`.
+CHANNEL: Final = "chain_order"
+
+
 @dataclass(frozen=True, slots=True)
 class Carried:
     """A leg that a transaction carries."""
@@ -134,6 +141,11 @@ async def settle_orders(
         *otherwise,
     )
     return [(PlanId(row["plan_id"]), LegId(row["leg_id"])) for row in rows]
+
+
+async def tell(tx: Connection) -> None:
+    """Wake every judge once this transaction has committed."""
+    await tx.execute(NOTIFY)
 
 
 async def last_orders(tx: Connection, legs: Sequence[tuple[PlanId, LegId, Phase]]) -> dict[tuple[PlanId, LegId], Order]:

@@ -15,9 +15,10 @@ from typing import Final
 import structlog
 
 from lockstep_chain import leg_store
-from lockstep_chain.book import ContractBook
+from lockstep_chain.book import Call, ContractBook
 from lockstep_chain.judging import Again, Order, Place, Stuck, Waits, judge
 from lockstep_chain.leg_store import Carried
+from lockstep_chain.ports import EvmUnavailable
 from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.fence import Finding, Phase
@@ -43,15 +44,18 @@ class ContractOperations:
         return self._book.capabilities()
 
     async def begin(self, tx: Connection, work: Sequence[LegWork], now: datetime) -> Sequence[Completion]:
-        """Queue transactions for the legs, by phase; refuse what can never be served here."""
+        """Queue transactions for the legs, by phase; answer at once what can never be served here."""
         completions: list[Completion] = []
         accepted: list[LegWork] = []
         for each in work:
             refusal = self._book.refuses(each) if each.phase is Phase.PREPARING else None
-            if refusal is None:
-                accepted.append(each)
-            else:
+            if refusal is not None:
                 completions.append(Completion(each.plan_id, each.leg_id, Finding.VOTED_NO, refusal=refusal))
+            elif each.phase is Phase.ABORTING and self._book.foreign(each):
+                # There is no entry to end, and its call could not even be written: it would take the batch with it.
+                completions.append(Completion(each.plan_id, each.leg_id, Finding.RELEASED))
+            else:
+                accepted.append(each)
         await self.carry(tx, [(each, 1) for each in accepted])
         return completions
 
@@ -68,6 +72,15 @@ class ContractOperations:
 
     async def _carry_batch(self, tx: Connection, phase: Phase, batch: Sequence[tuple[LegWork, int]]) -> None:
         call = self._book.call(phase, [work for work, _ in batch])
+        if len(batch) > 1 and not self._machine.limits.fit(call.data, call.gas_limit):
+            # Long signatures of a few payers must not keep the others' legs from the chain.
+            half = len(batch) // 2
+            await self._carry_batch(tx, phase, batch[:half])
+            await self._carry_batch(tx, phase, batch[half:])
+            return
+        await self._enqueue(tx, phase, batch, call)
+
+    async def _enqueue(self, tx: Connection, phase: Phase, batch: Sequence[tuple[LegWork, int]], call: Call) -> None:
         first, _ = batch[0]
         # The same legs at the same attempt are the same transaction, whoever queues it and however often.
         parts = [f"{work.plan_id}/{work.leg_id}/{work.revision}/{number}" for work, number in batch]
@@ -92,12 +105,10 @@ class ContractOperations:
 
 
 class SettledOrders:
-    """Notes which legs the transactions skipped that came to their end, and wakes the judge."""
+    """Notes which legs the transactions skipped that came to their end, and wakes every replica's judge."""
 
     def __init__(self, book: ContractBook) -> None:
         self._book = book
-        #: Set when a transaction came to its end, so that its legs are judged at once.
-        self.wake = asyncio.Event()
 
     async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
         """Runs inside the database transaction that stores the ends."""
@@ -105,7 +116,8 @@ class SettledOrders:
             skips = [(skip.key, skip.code, skip.detail) for skip in self._book.skips(each.logs)]
             otherwise = ("", "") if each.succeeded else (each.state.value.upper(), each.detail)
             await leg_store.settle_orders(tx, each.idempotency_key, each.transaction_hash, skips, otherwise)
-        self.wake.set()
+        # Told by the database when this transaction commits: a judge that was woken before would find nothing settled.
+        await leg_store.tell(tx)
 
 
 class LegJudge:
@@ -133,7 +145,11 @@ class LegJudge:
                 work = await self._engine.working(connection, WORKING, after=after, limit=JUDGED_MAX)
             if not work:
                 return
-            await self._judge_batch(work)
+            try:
+                await self._judge_batch(work)
+            except EvmUnavailable:
+                # The machine says so, once; the contract is asked again in the next round.
+                return
             after = (work[-1].plan_id, work[-1].leg_id)
 
     async def _judge_batch(self, work: Sequence[LegWork]) -> None:
@@ -147,11 +163,14 @@ class LegJudge:
         result, block = await self._machine.call_at_final(self._book.contract, self._book.status_query(keys))
         place = Place(self._book.chain, self._book.contract, block.number, block.hash)
         found = dict(zip(((each.plan_id, each.leg_id) for each in due), self._book.statuses(result), strict=True))
+        phases = {(each.plan_id, each.leg_id): each.phase for each in due}
         async with self._db.transaction() as tx:
             locked = await self._engine.load(tx, list(found), lock=True)
-            current = [each for each in locked if each.phase in WORKING]
-            orders = await leg_store.last_orders(tx, [(each.plan_id, each.leg_id, each.phase) for each in current])
-            await self._store(tx, current, found, orders, place)
+            # A status that was read before the leg went on, or before its transaction came to its end, says nothing about the leg as it is now.
+            same = [each for each in locked if each.phase is phases[each.plan_id, each.leg_id]]
+            now = await leg_store.last_orders(tx, [(each.plan_id, each.leg_id, each.phase) for each in same])
+            current = [each for each in same if now.get(key := (each.plan_id, each.leg_id)) == orders.get(key)]
+            await self._store(tx, current, found, now, place)
         self._machine.wake()
 
     async def _store(

@@ -123,6 +123,10 @@ class Limits:
     #: Calldata at the most; geth refuses transactions above 128 KiB as a whole.
     data_bytes_max: int = 127 * 1024
 
+    def fit(self, data: bytes, gas_limit: int) -> bool:
+        """Whether a call with this calldata and gas is within the limits."""
+        return len(data) <= self.data_bytes_max and intrinsic_gas(data) <= gas_limit <= self.gas_limit_max
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

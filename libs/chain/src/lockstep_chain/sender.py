@@ -23,7 +23,7 @@ from lockstep_chain import store
 from lockstep_chain.dispatcher import Dispatcher
 from lockstep_chain.failpoints import declare_failpoints
 from lockstep_chain.follower import Follower
-from lockstep_chain.machine import Intent, State, check_intent, payload_hash
+from lockstep_chain.machine import Intent, Limits, State, check_intent, payload_hash
 from lockstep_chain.ports import Block, ChainMismatch, Evm, EvmUnavailable, Signer
 from lockstep_chain.records import SettledTransaction
 from lockstep_chain.schema import CHANNEL
@@ -99,6 +99,11 @@ class TransactionMachine:
         self._leased_until = 0.0
         self._lease_due = 0.0
         self._reachable = True
+
+    @property
+    def limits(self) -> Limits:
+        """What `enqueue` accepts."""
+        return self._settings.limits
 
     async def enqueue(self, tx: Connection, intent: Intent) -> int:
         """Accept an intent in the caller's database transaction; its row's id. The same key with the same payload is the same transaction.

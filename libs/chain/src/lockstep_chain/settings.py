@@ -27,6 +27,9 @@ class ChainSettings(BaseModel):
     keystore_file: Path = Field(description="the account's key: Web3 Secret Storage version 3, mode 0600")
     password_file: Path = Field(description="the keystore's password, mode 0600")
 
+    connect_seconds_max: float = Field(
+        default=60.0, ge=0, le=3600, description="how long a starting service waits for the endpoint before it gives up"
+    )
     poll_seconds: float = Field(default=0.15, gt=0, le=60, description="how often the chain is asked for a new block")
     request_seconds_max: float = Field(default=5.0, gt=0, le=60, description="longest wait for the endpoint's answer")
     assign_batch_max: int = Field(default=100, ge=1, le=1000, description="transactions signed in one database transaction")

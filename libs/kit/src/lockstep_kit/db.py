@@ -213,7 +213,8 @@ class _Listener:
                 heard.add(channel)
                 self._wake(connection, 0, channel, "")
             try:
-                await asyncio.wait_for(self._changed.wait(), _LISTEN_PROBE_SECONDS)
+                async with asyncio.timeout(_LISTEN_PROBE_SECONDS):
+                    await self._changed.wait()
             except TimeoutError:
                 await connection.execute("select", timeout=_LISTEN_RETRY_SECONDS_MAX)
 

@@ -54,8 +54,10 @@ class Loop:
                     _log.exception("loop_failed", loop=self.name, failures=failures)
                 await asyncio.sleep(back_off_seconds(failures, self._rng))
                 continue
+            # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the wake, and the loop would never end.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), self._poll_seconds)
+                async with asyncio.timeout(self._poll_seconds):
+                    await self.wake.wait()
 
 
 class TaskSupervisor:

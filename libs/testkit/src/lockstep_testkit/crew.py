@@ -125,7 +125,9 @@ class Crew:
         plan = await self.started(document)
         return await self.driven(plan.header.plan_id)
 
-    async def driven(self, plan_id: str, *, until: Collection[str] = ("CLOSED",), gates: Collection[str] = tuple(SIGNERS)) -> settlement.Plan:
+    async def driven(
+        self, plan_id: str, *, until: Collection[str] = ("CLOSED",), gates: Collection[str] = tuple(SIGNERS)
+    ) -> settlement.Plan:
         """Sign each of `gates` as soon as it is awaited, until the plan is in one of the states `until`.
 
         Raises:

@@ -56,7 +56,8 @@ class Outcomes:
         pages = aiter(stream)
         while True:
             try:
-                page = await asyncio.wait_for(anext(pages), SILENCE_SECONDS_MAX)
+                async with asyncio.timeout(SILENCE_SECONDS_MAX):
+                    page = await anext(pages)
             except StopAsyncIteration:
                 return
             self._failures = 0

@@ -6,12 +6,17 @@ import asyncio
 
 from dlt_gateway.operations import EscrowBook
 from dlt_gateway.settings import DltGatewaySettings
+from lockstep_chain.failpoints import declare_failpoints as declare_chain_failpoints
 from lockstep_chain.process import ContractParticipant
 from lockstep_kit.forms import check_evm_address
+from lockstep_kit.participant.engine import declare_failpoints
 from lockstep_kit.participant.process import ParticipantProcess
 from lockstep_kit.settings import load
 
 NAME = "dlt-gateway"
+
+declare_failpoints(NAME)
+declare_chain_failpoints(NAME)
 
 
 async def run(settings: DltGatewaySettings) -> None:

@@ -5,8 +5,10 @@ Locks are taken in one order by everybody: journal legs, chains, the journal's c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from event_journal import store
 from event_journal.appending import Answer, append
@@ -15,6 +17,7 @@ from event_journal.operations import CAPABILITIES, Sealed, Stuck, Waits, judge_c
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import declare, failpoint
 from lockstep_kit.fence import Phase
+from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
 from lockstep_kit.registry import Registry
@@ -24,6 +27,9 @@ declare("event-journal.append.before_tx")
 declare("event-journal.append.in_tx")
 declare("event-journal.append.after_commit")
 
+WORKING: Final = (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING)
+ADVANCED_MAX: Final = 256
+
 
 class JournalOperations:
     """What the journal does when its leg of a plan enters a working phase."""
@@ -31,6 +37,9 @@ class JournalOperations:
     def __init__(self, key: SigningKey, registry: Registry) -> None:
         self._key = key
         self._registry = registry
+        self._waits = False
+        #: Set when legs were begun whose entries are not there yet.
+        self.waiting = asyncio.Event()
 
     def capabilities(self) -> Capabilities:
         """What the journal can do."""
@@ -39,10 +48,14 @@ class JournalOperations:
     async def begin(self, tx: Connection, work: Sequence[LegWork], now: datetime) -> Sequence[Completion]:
         """Do at once what can be done; the rest is done when its entries arrive."""
         completions, _ = await self.judge(tx, work, now)
+        self._waits = self._waits or len(completions) < len(work)
         return completions
 
     def wake(self) -> None:
-        """Nothing is done outside the transaction."""
+        """Look again at legs that wait: an append that began before theirs did not see them."""
+        if self._waits:
+            self._waits = False
+            self.waiting.set()
 
     async def judge(
         self, tx: Connection, work: Sequence[LegWork], now: datetime
@@ -57,8 +70,8 @@ class JournalOperations:
         for each in work:
             head = heads[each.plan_id]
             if each.phase is Phase.PREPARING:
-                chain = await store.whole_chain(tx, each.plan_id) if head.entry_count else []
-                found: Completion | Sealed | Waits | Stuck = judge_prepare(each, chain, head.frozen, self._registry)
+                _, chain = await store.whole_chain(tx, each.plan_id) if head.entry_count else (head, [])
+                found: Completion | Sealed | Waits | Stuck = judge_prepare(each, chain, head, self._registry)
             else:
                 found = judge_closing(each, head, self._key, now)
             match found:
@@ -100,16 +113,22 @@ class Appender:
         await failpoint("event-journal.append.after_commit")
         return appended.answers
 
-    async def advance(self, limit: int = 256) -> int:
-        """Go on with legs that owe an answer, as at a restart; how many were looked at."""
-        async with self._db.transaction() as tx:
-            work = await self._engine.working(tx, (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING), limit=limit)
-            work = await self._engine.load(tx, [(each.plan_id, each.leg_id) for each in work], lock=True)
-            await self._advance(tx, work)
-        return len(work)
+    async def advance(self) -> None:
+        """Go on with every leg that owes an answer, as at a restart, a batch at a time."""
+        after: tuple[PlanId, LegId] | None = None
+        while True:
+            async with self._db.transaction() as tx:
+                page = await self._engine.working(tx, WORKING, after=after, limit=ADVANCED_MAX)
+                if not page:
+                    return
+                names = [(each.plan_id, each.leg_id) for each in page]
+                # Between the reading and the lock a leg may have been answered.
+                work = [each for each in await self._engine.load(tx, names, lock=True) if each.phase in WORKING]
+                await self._advance(tx, work)
+            after = names[-1]
 
     async def _advance(self, tx: Connection, work: Sequence[LegWork]) -> None:
-        now = await tx.fetchval("select date_trunc('microseconds', clock_timestamp())")
+        now = await store.now(tx)
         completions, troubles = await self._operations.judge(tx, work, now)
         for each, why in troubles:
             await self._engine.trouble(tx, each.plan_id, each.leg_id, why)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from event_journal.chain import GENESIS, Entry, Event, check_event, link
+from event_journal.chain import GENESIS, Entry, Event, Finding, Verification, check_event, link
 from lockstep_kit.ids import Digest, PlanId, sha256
 from lockstep_kit.signing import SigningKey
 
@@ -45,6 +45,10 @@ class Head:
 class Known:
     """An entry that stands already, as far as a repeat is compared with it."""
 
+    #: Plan of its chain.
+    plan_id: PlanId
+    #: Its place.
+    sequence: int
     #: Id of its event.
     event_id: str
     #: Its type.
@@ -81,37 +85,59 @@ class Appended:
     heads: tuple[Head, ...]
 
 
-def append(
-    events: Sequence[Event], heads: Mapping[PlanId, Head], known: Mapping[tuple[PlanId, int], Known], key: SigningKey
-) -> Appended:
-    """The answers to a batch, the entries that it makes, and the heads that it moves."""
+def append(events: Sequence[Event], heads: Mapping[PlanId, Head], known: Sequence[Known], key: SigningKey) -> Appended:
+    """The answers to a batch, the entries that it makes, and the heads that it moves.
+
+    Args:
+        events: of any plans, those of one plan in order.
+        heads: of those plans' chains; a chain without a head is empty.
+        known: entries that stand at the events' places, or under their ids.
+        key: signs the new entries.
+    """
     now: dict[PlanId, Head] = dict(heads)
-    fresh: dict[tuple[PlanId, int], Known] = {}
+    places = {(each.plan_id, each.sequence): each for each in known}
+    ids = {each.event_id: each for each in known}
     answers: list[Answer] = []
     entries: list[Entry] = []
     for event in events:
         head = now.get(event.plan_id) or Head(event.plan_id, 0, GENESIS, sealed=False, frozen="")
         place = (event.plan_id, event.sequence)
-        answer, entry, after = _append_one(event, head, fresh.get(place) or known.get(place), key)
+        answer, entry, after = _append_one(event, head, places.get(place), ids.get(event.event_id), key)
         answers.append(answer)
         if entry is not None:
             entries.append(entry)
-            fresh[place] = Known(event.event_id, event.type, sha256(event.payload), entry.entry_hash)
+            placed = Known(*place, event.event_id, event.type, sha256(event.payload), entry.entry_hash)
+            places[place] = ids[event.event_id] = placed
         if after != head:
             now[event.plan_id] = after
     changed = tuple(head for plan_id, head in now.items() if heads.get(plan_id) != head)
     return Appended(tuple(answers), tuple(entries), changed)
 
 
-def _append_one(event: Event, head: Head, standing: Known | None, key: SigningKey) -> tuple[Answer, Entry | None, Head]:
+def against_head(found: Verification, head: Head | None) -> Verification:
+    """A chain's verification, held against where the journal says that the chain stands: an end that was cut off leaves every link whole."""
+    if head is not None and (head.entry_count, head.head_hash, head.sealed) == (found.entry_count, found.head_hash, found.sealed):
+        return found
+    count = head.entry_count if head is not None else 0
+    differs = Finding(found.entry_count, "HEAD_DIFFERS", f"the chain has {found.entry_count} entries, its head says {count}")
+    return replace(found, findings=(*found.findings, differs))
+
+
+def _append_one(
+    event: Event, head: Head, standing: Known | None, named: Known | None, key: SigningKey
+) -> tuple[Answer, Entry | None, Head]:
     invalid = check_event(event)
     if invalid is not None:
         return Answer(Verdict.INVALID, message=str(invalid)), None, head
-    if standing is not None:
-        if standing.event_id == event.event_id and standing.type == event.type and standing.payload_hash == sha256(event.payload):
-            return Answer(Verdict.APPENDED, standing.entry_hash), None, head
-        why = f"another event stands at {event.sequence}"
-        return Answer(Verdict.CONFLICT, message=why), None, head if head.sealed else replace(head, frozen=why)
+    if standing is not None and (standing.event_id, standing.type, standing.payload_hash) == (
+        event.event_id,
+        event.type,
+        sha256(event.payload),
+    ):
+        return Answer(Verdict.APPENDED, standing.entry_hash), None, head
+    if standing is not None or named is not None:
+        why = f"another event stands at {event.sequence}" if standing is not None else "the event's id stands for another entry"
+        return Answer(Verdict.CONFLICT, message=why), None, head if head.sealed else replace(head, frozen=head.frozen or why)
     if head.frozen:
         return Answer(Verdict.CONFLICT, message=head.frozen), None, head
     if head.sealed:

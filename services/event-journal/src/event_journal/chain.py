@@ -14,6 +14,7 @@ from typing import Final
 
 from lockstep_kit.canonical import canonical, statement, time_text
 from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.forms import check_text
 from lockstep_kit.ids import Digest, PlanId, sha256
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import Signature, SigningKey
@@ -21,6 +22,7 @@ from lockstep_kit.signing import Signature, SigningKey
 ENTRY_DOMAIN: Final = "lockstep/entry/v1"
 GENESIS: Final = Digest(bytes(32))
 PAYLOAD_BYTES_MAX: Final = 65_536
+TEXT_LENGTH_MAX: Final = 128
 JOURNAL_ACTOR: Final = "event-journal"
 CREATED: Final = "plan.created"
 CLOSED: Final = "plan.closed"
@@ -75,17 +77,17 @@ class Event:
             FieldInvalid: the first rule that is broken.
         """
         require(self.sequence >= 1, "sequence", "must be at least 1")
-        require(self.event_id != "", "event_id", "must be present")
+        check_text(self.event_id, "event_id", length_max=TEXT_LENGTH_MAX)
         require(self.type in EVENT_TYPES, "type", "must be one of the journal's event types")
         require(self.type != CLOSED, "type", "must not be plan.closed, which the journal writes itself")
         require((self.type == CREATED) == (self.sequence == 1), "type", "must be plan.created for the first event and only for it")
-        require(0 < len(self.actor) <= 128, "actor", "must have 1 to 128 characters")
-        require(0 < len(self.actor_role) <= 64, "actor_role", "must have 1 to 64 characters")
+        check_text(self.actor, "actor", length_max=TEXT_LENGTH_MAX)
+        check_text(self.actor_role, "actor_role", length_max=TEXT_LENGTH_MAX)
         require(len(self.payload) <= PAYLOAD_BYTES_MAX, "payload", f"must have at most {PAYLOAD_BYTES_MAX} bytes")
         try:
             document = json.loads(self.payload)
             same = isinstance(document, dict) and canonical(document) == self.payload
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             same = False
         require(same, "payload", "must be the RFC 8785 bytes of an object without floats and nulls")
 

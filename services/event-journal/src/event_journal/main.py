@@ -15,10 +15,13 @@ from lockstep.journal.v1 import (
     journal_service_pb2_grpc,
 )
 from lockstep_kit.loops import Loop
+from lockstep_kit.participant.engine import declare_failpoints
 from lockstep_kit.participant.process import ParticipantProcess, Service
 from lockstep_kit.settings import load
 
 NAME = "event-journal"
+
+declare_failpoints(NAME)
 
 
 async def run(settings: JournalSettings) -> None:
@@ -38,7 +41,10 @@ async def run(settings: JournalSettings) -> None:
         process.db.listen(store.CHANNEL, told.wake)
         await process.serve(
             engine,
-            loops=[told, Loop("journal.advance", appender.advance, poll_seconds=settings.poll_seconds)],
+            loops=[
+                told,
+                Loop("journal.advance", appender.advance, poll_seconds=settings.poll_seconds, wake=operations.waiting),
+            ],
             services=[
                 Service(
                     journal_service_pb2_grpc.add_JournalServiceServicer_to_server,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from event_journal.appending import Head
+from event_journal.appending import Head, against_head
 from event_journal.chain import CLOSED, JOURNAL_ACTOR, Entry, Event, created_digest, link, verify
 from lockstep_kit.canonical import canonical
 from lockstep_kit.fence import Finding, Phase
@@ -49,15 +49,17 @@ class Sealed:
     completion: Completion
 
 
-def judge_prepare(work: LegWork, chain: Sequence[Entry], frozen: str, registry: Registry) -> Completion | Waits:
+def judge_prepare(work: LegWork, chain: Sequence[Entry], head: Head, registry: Registry) -> Completion | Waits:
     """Vote on a plan whose chain stands."""
-    if frozen:
-        return _no(work, "JOURNAL_CHAIN_FROZEN", frozen)
-    if not chain:
+    if head.frozen:
+        return _no(work, "JOURNAL_CHAIN_FROZEN", head.frozen)
+    if not head.entry_count:
         return Waits()
+    if not chain:
+        return _no(work, "JOURNAL_CHAIN_INVALID", f"the chain is empty, its head says {head.entry_count}")
     if created_digest(chain[0]) != work.binding.header.digest.hex():
         return _no(work, "JOURNAL_PLAN_DIFFERS", "the chain was opened for another plan with this id")
-    found = verify(chain, registry)
+    found = against_head(verify(chain, registry), head)
     if not found.valid:
         return _no(work, "JOURNAL_CHAIN_INVALID", found.findings[0].message)
     if found.sealed:
@@ -80,6 +82,8 @@ def judge_closing(work: LegWork, head: Head, key: SigningKey, now: datetime) -> 
         return _closed(work, head)
     if head.frozen:
         return Stuck(f"the chain is frozen: {head.frozen}")
+    if work.closing.journal_sequence == 1:
+        return Stuck("the closing entry was ordered at 1, but a chain begins with its plan")
     if head.entry_count + 1 < work.closing.journal_sequence:
         return Waits()
     if head.entry_count + 1 > work.closing.journal_sequence:

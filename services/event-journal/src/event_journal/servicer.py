@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +12,7 @@ import grpc
 
 from event_journal import store
 from event_journal.appender import Appender
+from event_journal.appending import against_head
 from event_journal.chain import verify
 from event_journal.convert import answer_to_pb, entry_to_pb, event_from_pb, verification_to_pb
 from lockstep.journal.v1 import (
@@ -23,7 +23,7 @@ from lockstep.journal.v1 import (
 )
 from lockstep_kit import ids
 from lockstep_kit.db import Database
-from lockstep_kit.errors import not_found, unavailable
+from lockstep_kit.errors import not_found, resume_token_expired, unavailable
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.ids import PlanId
 from lockstep_kit.registry import Registry
@@ -75,10 +75,13 @@ class JournalReaderServicer(journal_reader_service_pb2_grpc.JournalReaderService
         plan_id = ids.plan_id(request.plan_id)
         require(0 <= request.page_size <= PAGE_MAX, "page_size", f"must be at most {PAGE_MAX}")
         size = request.page_size or PAGE_DEFAULT
-        after = _number(request.page_token, "page_token") if request.page_token else 0
+        after = 0
+        if request.page_token:
+            asked, after = _place(request.page_token, "page_token")
+            require(asked == plan_id, "page_token", "must be a token of this plan")
         async with self._db.connection() as connection:
             rows = await store.plan_entries(connection, plan_id, after=after, limit=size + 1)
-        more = _token(rows[size - 1]["sequence"]) if len(rows) > size else ""
+        more = _token(plan_id, rows[size - 1]["sequence"]) if len(rows) > size else ""
         return journal_reader_service_pb2.ListEntriesResponse(
             entries=[entry_to_pb(row) for row in rows[:size]], next_page_token=more
         )
@@ -90,10 +93,10 @@ class JournalReaderServicer(journal_reader_service_pb2_grpc.JournalReaderService
         del context
         plan_id = ids.plan_id(request.plan_id)
         async with self._db.connection() as connection:
-            chain = await store.whole_chain(connection, plan_id)
-        if not chain:
+            head, chain = await store.whole_chain(connection, plan_id)
+        if not chain and (head is None or head.entry_count == 0):
             raise not_found("plan", plan_id)
-        return verification_to_pb(verify(chain, self._registry))
+        return verification_to_pb(against_head(verify(chain, self._registry), head))
 
     async def WatchEntries(  # noqa: N802 - the protocol's name
         self, request: journal_reader_service_pb2.WatchEntriesRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -101,13 +104,20 @@ class JournalReaderServicer(journal_reader_service_pb2_grpc.JournalReaderService
         """Entries from a place on, then live. A place is taken and committed in one order, so none is passed over."""
         del context
         plan_id = ids.plan_id(request.plan_id) if request.plan_id else None
-        position = _number(request.resume_token, "resume_token") if request.resume_token else 0
+        async with self._db.connection() as connection:
+            incarnation, last = await store.log_end(connection)
+        position = 0
+        if request.resume_token:
+            log, position = _place(request.resume_token, "resume_token")
+            if log != incarnation or position > last:
+                # It was drawn from a log that a restore has ended: what stands at such places now is something else.
+                raise resume_token_expired()
         while not self._draining:
             rows = await self._after(position, plan_id)
             if rows:
                 position = rows[-1]["position"]
             yield journal_reader_service_pb2.WatchEntriesResponse(
-                entries=[entry_to_pb(row) for row in rows], resume_token=_token(position)
+                entries=[entry_to_pb(row) for row in rows], resume_token=_token(incarnation, position)
             )
             if len(rows) < WATCH_BATCH and not self._draining:
                 await self._wait(position, plan_id)
@@ -129,20 +139,20 @@ class JournalReaderServicer(journal_reader_service_pb2_grpc.JournalReaderService
                 return
 
 
-def _token(number: int) -> str:
-    return base64.urlsafe_b64encode(f"journal:{number}".encode()).decode()
+def _token(scope: str, number: int) -> str:
+    return base64.urlsafe_b64encode(f"journal:{scope}:{number}".encode()).decode()
 
 
-def _number(token: str, field: str) -> int:
-    """The place in a token.
+def _place(token: str, field: str) -> tuple[str, int]:
+    """What a token is about, and the place in it.
 
     Raises:
         FieldInvalid: no token of this service.
     """
     try:
-        name, _, number = base64.b64decode(token, b"-_", validate=True).decode("ascii").partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        name, number = "", ""
+        name, scope, number = base64.b64decode(token, b"-_", validate=True).decode("ascii").split(":")
+    except ValueError:
+        name, scope, number = "", "", ""
     if name != "journal" or not number.isdigit() or len(number) > 18:
         raise FieldInvalid(field, "must be a token that this service gave")
-    return int(number)
+    return scope, int(number)

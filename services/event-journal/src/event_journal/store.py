@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 import asyncpg
 
 from event_journal.appending import Head, Known
-from event_journal.chain import Entry, Event
+from event_journal.chain import Entry, Event, check_event
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import Digest, KeyId, LegId, PlanId, sha256
 from lockstep_kit.signing import Signature
@@ -33,11 +34,15 @@ from unnest($1::text[], $2::bigint[], $3::bytea[], $4::boolean[], $5::text[]) as
 where chain.plan_id = moved.plan_id
 """
 
-#: Entries that stand already at the places of a batch.
+#: Entries that stand already at the places of a batch, or under its ids.
 KNOWN_ENTRIES: Final = """
 select entry.plan_id, entry.sequence, entry.event_id, entry.type, entry.payload, entry.entry_hash
 from journal_entry as entry
 join unnest($1::text[], $2::bigint[]) as place (plan_id, sequence) using (plan_id, sequence)
+union
+select entry.plan_id, entry.sequence, entry.event_id, entry.type, entry.payload, entry.entry_hash
+from journal_entry as entry
+where entry.event_id = any($3)
 """
 
 #: Takes the next places of the journal's one order. The row stays locked until the transaction ends, so that no reader passes over a place.
@@ -54,6 +59,18 @@ insert into journal_entry
 select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::bytea[],
     $10::bytea[], $11::bytea[], $12::bytea[], $13::text[], $14::bytea[])
 """
+
+#: A plan's whole chain beside its head, as one state of both; one row without an entry when there is none.
+WHOLE_CHAIN: Final = """
+select chain.entry_count, chain.head_hash, chain.sealed, chain.frozen, entry.*
+from (values ($1::text)) as asked (plan_id)
+left join journal_chain as chain on chain.plan_id = asked.plan_id
+left join journal_entry as entry on entry.plan_id = asked.plan_id
+order by entry.sequence
+"""
+
+#: The database's clock.
+NOW: Final = "select date_trunc('microseconds', clock_timestamp())"
 
 #: A stretch of one plan's chain.
 PLAN_ENTRIES: Final = "select * from journal_entry where plan_id = $1 and sequence > $2 order by sequence limit $3"
@@ -95,15 +112,27 @@ async def lock_heads(tx: Connection, plans: Sequence[PlanId]) -> dict[PlanId, He
     }
 
 
-async def known_entries(tx: Connection, events: Sequence[Event]) -> dict[tuple[PlanId, int], Known]:
-    """Entries that stand at the events' places."""
-    rows = await tx.fetch(KNOWN_ENTRIES, [event.plan_id for event in events], [event.sequence for event in events])
-    return {
-        (PlanId(row["plan_id"]), row["sequence"]): Known(
-            row["event_id"], row["type"], sha256(row["payload"]), Digest(row["entry_hash"])
+async def known_entries(tx: Connection, events: Sequence[Event]) -> list[Known]:
+    """Entries that stand at the events' places, or under their ids."""
+    # What is no event is answered without a look: its texts may be such that the database refuses them.
+    sound = [event for event in events if check_event(event) is None]
+    rows = await tx.fetch(
+        KNOWN_ENTRIES,
+        [event.plan_id for event in sound],
+        [event.sequence for event in sound],
+        [event.event_id for event in sound],
+    )
+    return [
+        Known(
+            PlanId(row["plan_id"]),
+            row["sequence"],
+            row["event_id"],
+            row["type"],
+            sha256(row["payload"]),
+            Digest(row["entry_hash"]),
         )
         for row in rows
-    }
+    ]
 
 
 async def save(tx: Connection, entries: Sequence[Entry], heads: Sequence[Head]) -> None:
@@ -161,9 +190,28 @@ async def plan_entries(tx: Connection, plan_id: PlanId, *, after: int = 0, limit
     return await tx.fetch(PLAN_ENTRIES, plan_id, after, limit)
 
 
-async def whole_chain(tx: Connection, plan_id: PlanId) -> list[Entry]:
-    """A plan's whole chain; read in one statement, so that it is one state of it."""
-    return [entry_of(row) for row in await tx.fetch(PLAN_ENTRIES, plan_id, 0, None)]
+async def whole_chain(tx: Connection, plan_id: PlanId) -> tuple[Head | None, list[Entry]]:
+    """A plan's head and whole chain; read in one statement, so that they are one state of it."""
+    rows = await tx.fetch(WHOLE_CHAIN, plan_id)
+    first = rows[0]
+    head = None
+    if first["entry_count"] is not None:
+        head = Head(plan_id, first["entry_count"], Digest(first["head_hash"]), sealed=first["sealed"], frozen=first["frozen"])
+    return head, [entry_of(row) for row in rows if row["sequence"] is not None]
+
+
+async def log_end(connection: Connection) -> tuple[str, int]:
+    """Which log this is, and its last place."""
+    row = await connection.fetchrow(COUNTER)
+    if row is None:
+        raise AssertionError("the journal's counter has no row: the migration did not run to its end")
+    return row["incarnation"], row["next_position"] - 1
+
+
+async def now(tx: Connection) -> datetime:
+    """The database's clock."""
+    moment: datetime = await tx.fetchval(NOW)
+    return moment
 
 
 async def entries_after(tx: Connection, position: int, *, plan_id: PlanId | None, limit: int) -> list[asyncpg.Record]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from lockstep.notary.v1 import notary_service_pb2, notary_service_pb2_grpc
+from lockstep_chain.failpoints import declare_failpoints as declare_chain_failpoints
 from lockstep_chain.process import ContractParticipant
 from lockstep_kit.forms import check_evm_address
+from lockstep_kit.participant.engine import declare_failpoints
 from lockstep_kit.participant.process import ParticipantProcess, Service
 from lockstep_kit.settings import load
 from notary.operations import RegistryBook
@@ -14,6 +16,9 @@ from notary.servicer import NotaryServicer
 from notary.settings import NotarySettings
 
 NAME = "notary"
+
+declare_failpoints(NAME)
+declare_chain_failpoints(NAME)
 
 
 async def run(settings: NotarySettings) -> None:

@@ -79,12 +79,16 @@ class RegistryBook:
 
     def refuses(self, work: LegWork) -> Refusal | None:
         """Another chain or another registry."""
+        if self.foreign(work):
+            return Refusal("NOTARY_PREPARE_FAILED", "REGISTRY_UNKNOWN", f"this notary writes to {self.contract} on {self.chain}")
+        return None
+
+    def foreign(self, work: LegWork) -> bool:
+        """Another chain or another registry."""
         terms = work.binding.leg.terms
         if not isinstance(terms, Notarisation):
             raise AssertionError("the engine hands over legs of the declared kinds only")
-        if (terms.chain, terms.registry) != (self.chain, self.contract):
-            return Refusal("NOTARY_PREPARE_FAILED", "REGISTRY_UNKNOWN", f"this notary writes to {self.contract} on {self.chain}")
-        return None
+        return (terms.chain, terms.registry) != (self.chain, self.contract)
 
     def call(self, phase: Phase, batch: Sequence[LegWork]) -> Call:
         """One call for a batch of plans."""

@@ -24,7 +24,8 @@ class Bell:
 async def heard(ticket: asyncio.Event, seconds: float) -> bool:
     """Whether the bell rang within the time."""
     try:
-        await asyncio.wait_for(ticket.wait(), max(seconds, 0.0))
+        async with asyncio.timeout(max(seconds, 0.0)):
+            await ticket.wait()
     except TimeoutError:
         return False
     return True

@@ -1,0 +1,139 @@
+"""A participant's own process, as it runs in the field, against a test's database: started, killed at failpoints, started again.
+
+    service = await participant("event-journal", database)           # the fixture `participant`
+    stub = participant_service_pb2_grpc.ParticipantServiceStub(await service.channel(COORDINATOR))
+    await service.dies_at("event-journal.append.in_tx", lambda: stub.…)
+
+Its registry is the one of `factories`, its key `factories.key_of(name)`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import yaml
+
+from lockstep_kit.failpoints import ENVIRONMENT
+from lockstep_kit.key_files import write_signing_key
+from lockstep_kit.registry import RegisteredKey
+from lockstep_kit.rpc import TlsSettings, channel
+from lockstep_sandbox.health import serving
+from lockstep_sandbox.ports import free_ports
+from lockstep_sandbox.processes import Program, ProgramFailed, Supervisor
+from lockstep_testkit.databases import TestDatabase
+from lockstep_testkit.factories import key_of, registry_of
+
+COORDINATOR: Final = "spiffe://lockstep.local/coordinator"
+CLIENT: Final = "spiffe://lockstep.local/client/tests"
+READY_SECONDS_MAX: Final = 60.0
+DEATH_SECONDS_MAX: Final = 60.0
+
+
+@dataclass
+class ParticipantProcess:
+    """A running participant."""
+
+    #: Its name.
+    name: str
+    #: Its database.
+    database: TestDatabase
+    #: Where it listens; the same over restarts.
+    port: int
+    #: Starts and stops it.
+    supervisor: Supervisor
+    #: Makes certificates.
+    tls_for: Callable[[str], TlsSettings]
+    #: Closes what callers opened.
+    channels: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+
+    @property
+    def target(self) -> str:
+        """Where it listens."""
+        return f"localhost:{self.port}"
+
+    async def channel(self, caller: str = COORDINATOR) -> grpc.aio.Channel:
+        """A channel that shows a caller's certificate."""
+        return await self.channels.enter_async_context(channel(self.target, self.tls_for(caller)))
+
+    async def restart(self, failpoints: str = "") -> None:
+        """Stop it if it runs, and start it with these failpoints armed; one that dies before it was seen to be ready did what it was told."""
+        program = self.supervisor.program(self.name)
+        await self.supervisor.stop(self.name)
+        with contextlib.suppress(*((ProgramFailed,) if failpoints else ())):
+            await self.supervisor.start(replace(program, environ={ENVIRONMENT: failpoints}))
+
+    async def kill(self) -> None:
+        """End it as a power failure would."""
+        await self.supervisor.kill9(self.name)
+
+    async def dies_at(self, failpoint: str, provoke: Callable[[], Awaitable[object]], *, nth: int = 1) -> None:
+        """Have it killed at a failpoint that `provoke` leads to, and start it anew, disarmed.
+
+        Raises:
+            TimeoutError: it was not killed in time.
+        """
+        await self.restart(f"{failpoint}=kill@{nth}")
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await provoke()
+        await self.supervisor.wait_until_ended(self.name, DEATH_SECONDS_MAX)
+        await self.restart()
+
+
+async def start_participant(
+    stack: contextlib.AsyncExitStack,
+    supervisor: Supervisor,
+    tls_for: Callable[[str], TlsSettings],
+    folder: Path,
+    name: str,
+    database: TestDatabase,
+    settings: Mapping[str, Any],
+) -> ParticipantProcess:
+    """Start a participant's process over its database, which the supervisor stops."""
+    (port,) = free_ports(1)
+    key_file, registry_file, config = folder / f"{name}.pem", folder / "registry.yaml", folder / f"{name}.yaml"
+    write_signing_key(key_file, key_of(name))
+    registry_file.write_text(yaml.safe_dump(registry_document()))
+    document = {
+        "database": {"url": database.settings.url, "password_file": str(database.settings.password_file)},
+        "listen": {"port": port, "drain_seconds": 2.0},
+        "tls": {part: str(path) for part, path in tls_for(f"spiffe://lockstep.local/{name}")},
+        "participant": {"signing_key_file": str(key_file), "registry_file": str(registry_file)},
+        **settings,
+    }
+    config.write_text(yaml.safe_dump(document))
+    ready = serving(f"localhost:{port}", tls_for(CLIENT))
+    command = (sys.executable, "-m", name.replace("-", "_"), "--config", str(config))
+    started = ParticipantProcess(name, database, port, supervisor, tls_for)
+    stack.push_async_callback(started.channels.aclose)
+    await supervisor.start(Program(name, command, {ENVIRONMENT: ""}, ready=ready, ready_seconds_max=READY_SECONDS_MAX))
+    return started
+
+
+def registry_document() -> dict[str, Any]:
+    """The registry of `factories`, as its file says it."""
+
+    def keys(registered: tuple[RegisteredKey, ...]) -> list[dict[str, Any]]:
+        return [
+            {
+                "public_key": base64.b64encode(each.public.octets).decode(),
+                "not_before": each.not_before,
+                "not_after": each.not_after,
+            }
+            for each in registered
+        ]
+
+    registry = registry_of()
+    return {
+        "actors": [
+            {"actor_id": str(each.actor_id), "roles": sorted(role.value for role in each.roles), "keys": keys(each.keys)}
+            for each in registry.actors
+        ],
+        "participants": [{"name": each.name, "keys": keys(each.keys)} for each in registry.participants],
+    }
