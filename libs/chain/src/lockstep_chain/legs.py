@@ -7,7 +7,6 @@ safety net: whatever was lost, the contract is asked again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final

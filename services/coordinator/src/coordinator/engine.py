@@ -337,7 +337,30 @@ class Engine:
     async def apply(
         self, kind: str, ids: Sequence[PlanId], events: Callable[[Dossier, datetime], Sequence[Event]]
     ) -> Mapping[PlanId, Dossier]:
-        """Give plans events in one transaction; the plans that this replica holds, as they are then."""
+        """Give plans events in one transaction; the plans that this replica holds, as they are then.
+
+        A plan that an event drives into an impossibility is left as it was and logged; it does not keep the others from going on.
+
+        Raises:
+            AssertionError: the only plan is such a one.
+        """
+        try:
+            return await self._apply(kind, ids, events)
+        except AssertionError as error:
+            if len(ids) == 1:
+                raise
+            _log.exception("batch_taken_apart", kind=kind, error=str(error))
+        found: dict[PlanId, Dossier] = {}
+        for plan_id in ids:
+            try:
+                found.update(await self._apply(kind, [plan_id], events))
+            except AssertionError:
+                _log.exception("plan_impossible", kind=kind, plan_id=plan_id)
+        return found
+
+    async def _apply(
+        self, kind: str, ids: Sequence[PlanId], events: Callable[[Dossier, datetime], Sequence[Event]]
+    ) -> Mapping[PlanId, Dossier]:
         with span(f"coordinator.{kind}", attributes={PLAN_IDS: list(ids)}):
             async with self.work(kind) as work:
                 loaded = await work.load(ids)

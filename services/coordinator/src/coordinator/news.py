@@ -63,6 +63,23 @@ class News:
                 async with self._engine.db.connection() as connection:
                     await also(connection)
             return
+        try:
+            await self._take(sender, found, also)
+        except AssertionError:
+            # One report drives its plan into an impossibility: the others must not wait behind it for ever.
+            _log.exception("reports_taken_apart", participant=sender)
+            for report, octets in found:
+                try:
+                    await self._take(sender, [(report, octets)], None)
+                except AssertionError:
+                    _log.exception("report_impossible", participant=sender, plan_id=report.plan_id, leg_id=report.leg_id)
+            if also is not None:
+                async with self._engine.db.connection() as connection:
+                    await also(connection)
+
+    async def _take(
+        self, sender: str, found: Sequence[tuple[LegReport, bytes]], also: Callable[[Connection], Awaitable[None]] | None
+    ) -> None:
         ids = sorted({report.plan_id for report, _ in found})
         kind = "outcome" if any(report.outcome is not None for report, _ in found) else "vote"
         with span(f"coordinator.{kind}", attributes={PLAN_IDS: ids}):

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Final, TypeAlias
 
 import grpc
-import structlog
 
 from coordinator.convert.journal import AppendAnswer, append_answers, append_request
 from coordinator.convert.participant import (
@@ -28,10 +27,9 @@ from lockstep.participant.v1 import participant_service_pb2 as messages
 from lockstep.participant.v1.participant_service_pb2_grpc import ParticipantServiceStub
 from lockstep_kit.convert import epoch_to_pb
 from lockstep_kit.fence import Epoch
+from lockstep_kit.fields import require
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.participant.ports import Capabilities
-
-_log = structlog.get_logger()
 
 #: Longest that a stream may be silent: twice the participants' heartbeat and a little more.
 SILENCE_SECONDS_MAX: Final = 15.0
@@ -64,8 +62,7 @@ class Peer:
             FieldInvalid: it answered with something else, or as somebody else.
         """
         found = await self._stub.Describe(messages.DescribeRequest(), timeout=self.call_seconds)
-        if found.participant != self.name:
-            _log.error("participant_differs", expected=self.name, found=found.participant[:64])
+        require(found.participant == self.name, "participant", f"must be {self.name}")
         return capabilities_from_pb(found)
 
     async def command(self, call: CallName, batch: Sequence[Outgoing], margin: timedelta) -> list[Answered]:
