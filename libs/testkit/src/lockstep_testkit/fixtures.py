@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lockstep_kit.rpc.tls import TlsSettings
     from lockstep_sandbox.authority import Authority
     from lockstep_testkit.databases import Databases, TestDatabase
+    from lockstep_testkit.participants import ParticipantProcess
     from lockstep_testkit.serving import Served
 
 
@@ -78,3 +79,26 @@ async def guarded_server(tls_for: Callable[[str], TlsSettings]) -> AsyncIterator
 
     async with contextlib.AsyncExitStack() as stack:
         yield functools.partial(serve, stack, tls_for)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def participant_for(
+    databases: Databases, tls_for: Callable[[str], TlsSettings], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Callable[..., Awaitable[ParticipantProcess]]]:
+    """Starts participants' processes, each over a migrated database of its own: given a name, and the settings that are its own."""
+    from lockstep_sandbox.processes import Supervisor
+    from lockstep_testkit.participants import start_participant
+
+    folder = tmp_path_factory.mktemp("participant")
+    async with contextlib.AsyncExitStack() as stack:
+        supervisor = await stack.enter_async_context(Supervisor(folder / "logs"))
+
+        async def start(name: str, **settings: object) -> ParticipantProcess:
+            database = await databases.create(name.replace("-", "_"))
+            stack.push_async_callback(databases.drop, database)
+            place = folder / name
+            place.mkdir()
+            return await start_participant(stack, supervisor, tls_for, place, name, database, settings)
+
+        yield start
+        await supervisor.stop_all()
