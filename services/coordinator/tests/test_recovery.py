@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 import pytest
 
-from coordinator.model import Tick
+from coordinator import protocol
+from coordinator.model import Event, LegNews, Limits, Plan, Step, Tick
 from lockstep_kit import failpoints
 from lockstep_kit.statements import Gate
 from lockstep_testkit.factories import delivery_versus_payment
@@ -156,3 +158,23 @@ async def test_a_lower_generation_takes_nothing(world: Any) -> None:
     async with world.coordinator(generation=1):
         with pytest.raises(Exception, match="another replica is working on the plan"):
             await world.execute(plan)
+
+
+async def test_one_impossible_plan_holds_up_no_other(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan whose step breaks a rule is left as it was; the plans that were heard of together with it go on."""
+    broken, sound = delivery_versus_payment(), delivery_versus_payment()
+    step = protocol.step
+
+    def checked(plan: Plan, event: Event, now: datetime, limits: Limits) -> Step:
+        if plan.plan_id == broken.plan_id and isinstance(event, LegNews | Tick):
+            raise AssertionError("impossible")
+        return step(plan, event, now, limits)
+
+    monkeypatch.setattr(protocol, "step", checked)
+    async with world.coordinator():
+        await asyncio.gather(world.started(broken), world.started(sound))
+        await world.settled_from_prepared(sound)
+        assert (await world.get(broken)).state == 4
+        monkeypatch.undo()
+    async with world.coordinator():
+        await world.settled_from_prepared(broken)
