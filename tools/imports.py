@@ -24,6 +24,7 @@ PURE: dict[str, tuple[str, ...]] = {
     "signatures": ("lockstep_kit.signing", "lockstep_kit.keys", "lockstep_kit.registry", "lockstep_kit.certificate"),
     "protocol": ("lockstep_kit.fence",),
     "participant": tuple(f"lockstep_kit.participant.{name}" for name in ("ports", "records", "rules", "verifying")),
+    "chain": tuple(f"lockstep_chain.{name}" for name in ("machine", "ports", "records", "judging", "book")),
 }
 #: A module of any service that has one of these names is pure too.
 PURE_NAMES = frozenset({"protocol", "operations", "lint", "rules", "routes"})

@@ -1,8 +1,51 @@
-"""The tests' own module, beside this file: test folders are no packages."""
+"""The tests' own modules, beside this file: test folders are no packages. And the real bank, opened once for each module of tests."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from lockstep_kit.rpc import TlsSettings
+from lockstep_sandbox.processes import Supervisor
+from lockstep_testkit.databases import Databases, TestDatabase
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from real_bank import Bank, Gateway
+
+GATEWAY = "spiffe://lockstep.local/bank-gateway"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def bank(
+    databases: Databases, tls_for: Callable[[str], TlsSettings], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Bank]:
+    """The bank's process, over a database of its own."""
+    from real_bank import start_bank
+
+    folder = tmp_path_factory.mktemp("bank")
+    database = await databases.create("bank_simulator")
+    async with Supervisor(folder / "logs") as supervisor:
+        tls = tls_for("spiffe://lockstep.local/bank-simulator")
+        yield await start_bank(supervisor, folder / "bank", database, tls, GATEWAY)
+    await databases.drop(database)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def gateway(
+    bank: Bank, database_for: Callable[..., Awaitable[TestDatabase]], tls_for: Callable[[str], TlsSettings]
+) -> AsyncIterator[Gateway]:
+    """A gateway that runs, over a new database; the bank behaves, and whatever it says to others is passed over."""
+    from real_bank import Gateway
+
+    await bank.behave()
+    opened = Gateway(await database_for("bank_gateway"), bank, tls_for(GATEWAY))
+    await opened.open()
+    yield opened
+    await opened.close()

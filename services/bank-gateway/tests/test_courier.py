@@ -13,7 +13,7 @@ from bank_samples import BANK, NAMES, OURS, SCHEMAS, booking, group_status, one_
 from bank_gateway.courier import Courier
 from bank_gateway.gateway import BankOperations
 from bank_gateway.messages import References
-from bank_gateway.rail import Accepted, Delivery, Handover, NoAnswer, TurnedDown
+from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, TurnedDown
 from bank_gateway.references import references
 from bank_gateway.settings import BankGatewaySettings
 from lockstep_kit.certificate import Decision
@@ -21,6 +21,7 @@ from lockstep_kit.convert import certificate_to_pb, outcome_from_pb
 from lockstep_kit.db import Database
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId
+from lockstep_kit.loops import TaskSupervisor
 from lockstep_kit.participant import convert
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.records import LegRecord
@@ -42,10 +43,17 @@ class Mailbox:
     released: list[tuple[str, bytes]] = field(default_factory=list)
     handovers: list[Handover] = field(default_factory=list)
     waiting: list[Delivery] = field(default_factory=list)
+    #: Delivered whatever was asked for.
+    behind: list[Delivery] = field(default_factory=list)
     acknowledged: int = 0
+    away: bool = False
+    reads: int = 0
+    #: How long a message waits for its answer.
+    hangs: float = 0.0
 
     async def send(self, octets: bytes, idempotency_key: str) -> Handover:
         self.sent.append((idempotency_key, octets))
+        await asyncio.sleep(self.hangs)
         return self.handovers.pop(0) if self.handovers else Accepted()
 
     async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
@@ -53,7 +61,10 @@ class Mailbox:
         return self.handovers.pop(0) if self.handovers else Accepted()
 
     async def receive(self, after: int, wait_seconds: float) -> Sequence[Delivery]:
-        return [each for each in self.waiting if each.cursor > after]
+        self.reads += 1
+        if self.away:
+            raise MailboxUnavailable("nobody there")
+        return self.behind or [each for each in self.waiting if each.cursor > after]
 
     async def acknowledge(self, upto: int) -> None:
         self.acknowledged = upto
@@ -123,7 +134,7 @@ async def bench(database_for: Callable[..., Awaitable[TestDatabase]]) -> AsyncIt
     db = await Database.connect(database.settings, application_name="test")
     settings = BankGatewaySettings.model_construct(
         own_bic=OURS, bank_bic=THEIR_BIC, currencies=("EUR",), hold_max_hours=144.0, mailbox_wait_seconds=1.0,
-        inquiry_seconds=0.001, inquiries_max=12,
+        inquiry_seconds=0.001, inquiries_max=12, poll_seconds=0.1,
     )  # fmt: skip
     operations = BankOperations(settings, SCHEMAS)
     participant = ParticipantSettings(signing_key_file=Path("unused"), registry_file=Path("unused"))
@@ -203,11 +214,7 @@ async def test_no_answer_is_sent_again_as_a_possible_duplicate(bench: Bench) -> 
     """The same document under the same key, marked; a bank that turns down a repeat has said nothing about the first."""
     bench.bank.handovers = [NoAnswer("timeout"), Accepted()]
     await bench.prepare()
-    for _ in range(50):
-        if len(bench.bank.sent) > 1:
-            break
-        await asyncio.sleep(0.05)
-        await bench.courier.send_due()
+    await sends(bench, 2)
     (first_key, first), (second_key, second) = bench.bank.sent
     assert first_key == second_key
     assert b"<PssblDplct>true</PssblDplct>" in second
@@ -220,6 +227,140 @@ async def test_payment_that_is_turned_down_is_a_no(bench: Bench) -> None:
     bench.bank.handovers = [TurnedDown("400", "Document", "XSD")]
     await bench.prepare()
     assert phase_of(await bench.record()) is Phase.REFUSED
+
+
+async def test_payment_whose_name_the_bank_knows_is_no_no(bench: Bench) -> None:
+    """The bank has other content under the payment's name, as after a restore: nobody says NO before the bank was asked what it holds."""
+    bench.bank.handovers = [TurnedDown("409", "Idempotency-Key", "SAME_CONTENT", differs=True)]
+    await bench.prepare()
+    doubtful = await bench.record()
+    assert (phase_of(doubtful), "SAME_CONTENT" in doubtful.trouble) == (Phase.PREPARING, True)
+    await asyncio.sleep(0.02)
+    await bench.courier.inquire()
+    await bench.courier.send_due()
+    assert bench.sent() == ["pacs.008", "pacs.028"]
+    held = await bench.told(status_report(one_status("ACFW")))
+    assert (phase_of(held), held.trouble) == (Phase.PREPARED, "")
+
+
+async def test_question_that_is_turned_down_is_no_no(bench: Bench) -> None:
+    """The bank took the payment and turns down a question about it: that says nothing of the payment."""
+    bench.bank.handovers = [Accepted(), TurnedDown("400", "Document", "XSD")]
+    await bench.prepare()
+    await asyncio.sleep(0.02)
+    await bench.courier.inquire()
+    await bench.courier.send_due()
+    assert bench.sent() == ["pacs.008", "pacs.028"]
+    record = await bench.record()
+    assert (phase_of(record), "turned down" in record.trouble) == (Phase.PREPARING, True)
+
+
+async def test_repeat_that_is_turned_down_is_no_no(bench: Bench) -> None:
+    """The first attempt may have arrived: turning down the second leaves open what the bank holds."""
+    bench.bank.handovers = [NoAnswer("timeout"), TurnedDown("400", "Document", "XSD")]
+    await bench.prepare()
+    await sends(bench, 2)
+    record = await bench.record()
+    assert (phase_of(record), "turned down" in record.trouble) == (Phase.PREPARING, True)
+
+
+async def test_what_comes_later_waits_for_what_comes_before(bench: Bench) -> None:
+    """While nobody knows whether the payment arrived, its cancellation stays behind it; another leg's payment does not."""
+    bench.bank.handovers = [NoAnswer("timeout")]
+    await bench.prepare()
+    await bench.abort()
+    first = bench.plan
+    bench.plan = factories.delivery_versus_payment()
+    await bench.prepare()
+    bench.plan = first
+    await sends(bench, 4)
+    assert [kind for kind in bench.sent() if kind != "pacs.008"] == ["camt.056"]
+    own = [octets for _, octets in bench.bank.sent if bench.names.uetr.encode() in octets]
+    assert [b"camt.056" in octets[:600] for octets in own] == [False, False, True]
+
+
+async def test_each_message_is_judged_once(bench: Bench) -> None:
+    """Two readers of one mailbox: what one has stored is nothing for the other, also when its own view of the mailbox is older."""
+    await bench.prepare()
+    await bench.told(status_report(one_status("ACFW")))
+    before = await bench.record()
+    stale = Delivery(1, bench.bank.waiting[0].octets.replace(b"ACFW", b"XXXX"))
+    bench.bank.behind = [stale, Delivery(1, b"<not-xml")]
+    await bench.courier.receive()
+    assert await bench.record() == before
+    async with bench.db.connection() as connection:
+        assert await connection.fetchval("select count(*) from bank_quarantine") == 0
+
+
+async def test_questions_begin_anew_in_each_phase(bench: Bench) -> None:
+    """However often the hold was asked about, the first question about the settlement does not wait for it."""
+    await bench.prepare()
+    async with bench.db.connection() as connection:
+        await connection.execute(
+            "update bank_payment set inquiries = 12, inquiries_since = (select phase_since from participant_leg where leg_id = 'cash')"
+        )
+    await asyncio.sleep(0.02)
+    await bench.courier.inquire()
+    await bench.courier.send_due()
+    assert bench.sent() == ["pacs.008"]
+    await bench.told(status_report(one_status("ACFW")))
+    await bench.commit()
+    await asyncio.sleep(0.02)
+    await bench.courier.inquire()
+    await bench.courier.send_due()
+    assert bench.sent() == ["pacs.008", "pacs.028"]
+
+
+async def test_asking_waits_for_nobody(bench: Bench) -> None:
+    """A payment that somebody is working on is left to the next time: two who ask, or one who asks and one who listens, never wait in a circle."""
+    await bench.prepare()
+    await asyncio.sleep(0.02)
+    async with bench.db.transaction() as tx:
+        await tx.fetch("select from bank_payment for update")
+        async with asyncio.timeout(5):
+            await bench.courier.inquire()
+    assert await queued(bench) == 0
+    await bench.courier.inquire()
+    assert await queued(bench) == 1
+
+
+async def test_mailbox_that_never_waits_is_not_hammered(bench: Bench) -> None:
+    """A bank that answers an empty mailbox at once, and one that is away, are asked a few times a second, not thousands of times."""
+    for away in (False, True):
+        bench.bank.away, bench.bank.reads = away, 0
+        supervisor = TaskSupervisor()
+        supervisor.start(*bench.courier.loops())
+        await asyncio.sleep(1.0)
+        await supervisor.stop()
+        assert 1 <= bench.bank.reads <= 15
+
+
+async def test_one_that_hangs_does_not_hold_up_the_others(bench: Bench) -> None:
+    """What is due is sent at the same time: a request that gets no answer costs the other payments nothing."""
+    plans = [bench.plan] + [factories.delivery_versus_payment() for _ in range(7)]
+    bench.bank.hangs = 1.0
+    for plan in plans:
+        item = convert.read_prepare(commands.prepare(plan, LEG))
+        await bench.engine.execute(item.command, [item], 0)
+    began = asyncio.get_running_loop().time()
+    await bench.courier.send_due()
+    assert len(bench.bank.sent) == len(plans)
+    assert asyncio.get_running_loop().time() - began < 3.0
+
+
+async def sends(bench: Bench, count: int) -> None:
+    """Send what becomes due, until so much was sent."""
+    for _ in range(100):
+        if len(bench.bank.sent) >= count:
+            return
+        await asyncio.sleep(0.05)
+        await bench.courier.send_due()
+    raise AssertionError(f"only {len(bench.bank.sent)} were sent")
+
+
+async def queued(bench: Bench) -> int:
+    async with bench.db.connection() as connection:
+        return int(await connection.fetchval("select count(*) from bank_outbox where state = 'QUEUED'"))
 
 
 async def test_unreadable_message_is_kept_and_passed_over(bench: Bench) -> None:

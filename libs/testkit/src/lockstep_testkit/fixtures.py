@@ -14,6 +14,7 @@ import pytest_asyncio
 if TYPE_CHECKING:
     from lockstep_kit.rpc.tls import TlsSettings
     from lockstep_sandbox.authority import Authority
+    from lockstep_testkit.chains import SettlementChain
     from lockstep_testkit.databases import Databases, TestDatabase
     from lockstep_testkit.participants import ParticipantProcess
     from lockstep_testkit.serving import Served
@@ -102,3 +103,14 @@ async def participant_for(
 
         yield start
         await supervisor.stop_all()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def settlement_chain(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SettlementChain]:
+    """A node that mines at once, with the contracts, a token, and holders who let the escrow take it or do not."""
+    from lockstep_sandbox.processes import Supervisor
+    from lockstep_testkit.chains import settlement_chain
+
+    folder = tmp_path_factory.mktemp("chain")
+    async with Supervisor(folder / "logs") as supervisor, settlement_chain(supervisor, folder) as chain:
+        yield chain

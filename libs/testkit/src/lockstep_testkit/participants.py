@@ -62,12 +62,12 @@ class ParticipantProcess:
         """A channel that shows a caller's certificate."""
         return await self.channels.enter_async_context(channel(self.target, self.tls_for(caller)))
 
-    async def restart(self, failpoints: str = "") -> None:
+    async def restart(self, failpoints: str = "", *, environ: Mapping[str, str] | None = None) -> None:
         """Stop it if it runs, and start it with these failpoints armed; one that dies before it was seen to be ready did what it was told."""
         program = self.supervisor.program(self.name)
         await self.supervisor.stop(self.name)
         with contextlib.suppress(*((ProgramFailed,) if failpoints else ())):
-            await self.supervisor.start(replace(program, environ={ENVIRONMENT: failpoints}))
+            await self.supervisor.start(replace(program, environ={ENVIRONMENT: failpoints, **(environ or {})}))
 
     async def kill(self) -> None:
         """End it as a power failure would."""

@@ -19,6 +19,7 @@ STATEMENTS = (
         status jsonb not null,
         asked_at timestamptz not null default clock_timestamp(),
         inquiries integer not null default 0 check (inquiries >= 0),
+        inquiries_since timestamptz,
         constraint bank_payment_pkey primary key (plan_id, leg_id),
         constraint bank_payment_uetr_key unique (uetr)
     )
@@ -39,13 +40,14 @@ STATEMENTS = (
     )
     """,
     """
-    create function bank_message_stays() returns trigger language plpgsql as $$
+    create function bank_record_stays() returns trigger language plpgsql as $$
     begin
-        raise exception 'a message is kept as it went over the wire' using errcode = 'integrity_constraint_violation';
+        raise exception 'what went over the wire is kept as it was' using errcode = 'integrity_constraint_violation';
     end $$
     """,
     """
-    create trigger bank_message_stays before update or delete on bank_message for each row execute function bank_message_stays()
+    create trigger bank_message_stays before update or delete or truncate on bank_message
+        for each statement execute function bank_record_stays()
     """,
     # What is to be sent. A row is written in the transaction that decides on it.
     """
@@ -100,6 +102,10 @@ STATEMENTS = (
         constraint bank_quarantine_once unique (counterparty, cursor)
     )
     """,
+    """
+    create trigger bank_quarantine_stays before update or delete or truncate on bank_quarantine
+        for each statement execute function bank_record_stays()
+    """,
 )
 
 
@@ -110,10 +116,10 @@ def upgrade() -> None:
         op.execute(statement)
     for statement in (
         *schema.grants(role),
-        f"grant select, insert, update on bank_payment to {role}",
+        f"grant select, insert, update (status, inquiries, inquiries_since) on bank_payment to {role}",
         f"grant select, insert on bank_message to {role}",
-        f"grant select, insert, update on bank_outbox to {role}",
-        f"grant select, insert, update on bank_mailbox to {role}",
+        f"grant select, insert, update (state, attempts, due_at, failure) on bank_outbox to {role}",
+        f"grant select, insert, update (cursor) on bank_mailbox to {role}",
         f"grant select, insert on bank_quarantine to {role}",
     ):
         op.execute(statement)

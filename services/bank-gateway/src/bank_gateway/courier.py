@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -18,12 +19,13 @@ from bank_gateway.messages import PaymentStatus, Received, Statement
 from bank_gateway.operations import Meaning, hear
 from bank_gateway.payments import completion_of, known_payment
 from bank_gateway.rail import Accepted, Delivery, Handover, NoAnswer, Rail, TurnedDown
+from bank_gateway.references import references
 from bank_gateway.store import Claimed
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import declare, failpoint
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.loops import back_off_seconds
+from lockstep_kit.loops import Loop, back_off_seconds
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Completion, LegWork
 from lockstep_kit.statements import Refusal
@@ -31,12 +33,14 @@ from lockstep_kit.telemetry import LEG_ID, PLAN_ID, span
 
 _log = structlog.get_logger()
 
-CLAIMED_MAX: Final = 64
+#: Claimed messages are sent at the same time, each about another payment: a bank that hangs costs all of them one time-out, not each its own.
+CLAIMED_MAX: Final = 16
+INQUIRED_MAX: Final = 64
 #: Longer than a request can take: another replica tries again only when this one has given up.
 CLAIM_LEASE: Final = timedelta(seconds=30)
 RETRY_SECONDS_MAX: Final = 30.0
-#: Numbers of what is asked because an answer is overdue start here, beyond every revision by which the first is numbered.
-FIRST_REPEAT: Final = 1_000_000
+#: Pause after an empty mailbox, for banks that do not hold their answer back.
+MAILBOX_PAUSE_SECONDS: Final = 0.1
 
 for _where in ("send.after_claim", "send.after_send", "send.after_commit", "receive.in_tx", "receive.after_commit"):
     declare(f"bank-gateway.{_where}")
@@ -52,6 +56,16 @@ class Courier:
         self._settings = operations.settings
         self._rail = rail
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._arrived = asyncio.Event()
+
+    def loops(self) -> tuple[Loop, ...]:
+        """Loops to run beside the server."""
+        settings = self._settings
+        return (
+            Loop("bank.send", self.send_due, poll_seconds=settings.poll_seconds, wake=self._operations.queued),
+            Loop("bank.receive", self.receive, poll_seconds=MAILBOX_PAUSE_SECONDS, wake=self._arrived),
+            Loop("bank.inquire", self.inquire, poll_seconds=settings.inquiry_seconds / 2),
+        )
 
     # -- Out ---------------------------------------------------------------------------------------------------------
 
@@ -63,11 +77,16 @@ class Courier:
             if not claimed:
                 return
             await failpoint("bank-gateway.send.after_claim")
-            for each in claimed:
-                handover = await self._hand_over(each)
-                await failpoint("bank-gateway.send.after_send")
-                await self._note(each, handover)
-                await failpoint("bank-gateway.send.after_commit")
+            ended = await asyncio.gather(*(self._carry(each) for each in claimed), return_exceptions=True)
+            for error in ended:
+                if error is not None:
+                    raise error
+
+    async def _carry(self, each: Claimed) -> None:
+        handover = await self._hand_over(each)
+        await failpoint("bank-gateway.send.after_send")
+        await self._note(each, handover)
+        await failpoint("bank-gateway.send.after_commit")
 
     async def _hand_over(self, each: Claimed) -> Handover:
         attributes = {PLAN_ID: each.plan_id, LEG_ID: each.leg_id, "iso20022.uetr": each.uetr, "bank.action": each.action}
@@ -96,12 +115,14 @@ class Courier:
                     )
 
     async def _turned_down(self, tx: Connection, each: Claimed, handover: TurnedDown) -> None:
-        """The bank will never take it. A payment that it never took is a NO; anything else is for a person."""
+        """The bank will never take it. A payment that it was shown once and knows by no other content is a NO; anything else is for a person."""
         why = f"the bank turned down {each.action.lower()} {each.idempotency_key}: {handover.status} {handover.field} {handover.rule}".strip()
         works = await self._engine.load(tx, [(each.plan_id, each.leg_id)], lock=True)
-        await tx.execute(store.MARK_FAILED, each.id, why)
+        if not await store.mark_failed(tx, each.id, why):
+            return
         _log.error("bank_turned_down", plan_id=each.plan_id, leg_id=each.leg_id, why=why)
-        if works and works[0].phase is Phase.PREPARING and each.action == "SEND" and each.attempts == 1:
+        is_payment = each.idempotency_key == references(each.plan_id, each.leg_id).message_id
+        if works and works[0].phase is Phase.PREPARING and is_payment and each.attempts == 1 and not handover.differs:
             refusal = Refusal("BANK_PREPARE_FAILED", handover.status, why)
             await self._engine.complete(tx, [Completion(each.plan_id, each.leg_id, Finding.VOTED_NO, refusal=refusal)])
         elif works:
@@ -118,6 +139,7 @@ class Courier:
         for delivery in deliveries:
             await self._take(delivery)
         if deliveries:
+            self._arrived.set()
             await self._rail.acknowledge(deliveries[-1].cursor)
 
     async def _take(self, delivery: Delivery) -> None:
@@ -130,17 +152,17 @@ class Courier:
         except FieldInvalid as finding:
             _log.error("message_quarantined", cursor=delivery.cursor, field=finding.field, rule=finding.rule)
             async with self._db.transaction() as tx:
-                await tx.execute(store.QUARANTINE, bank, delivery.cursor, delivery.octets, finding.field, finding.rule)
-                await tx.execute(store.MOVE_CURSOR, bank, delivery.cursor)
+                if await store.move_cursor(tx, bank, delivery.cursor):
+                    await tx.execute(store.QUARANTINE, bank, delivery.cursor, delivery.octets, finding.field, finding.rule)
             return
         async with self._db.transaction() as tx:
+            if not await store.move_cursor(tx, bank, delivery.cursor):
+                return
             received = replace(received, statements=await self._named(tx, received.statements))
             named = sorted({statement.uetr for statement in received.statements})
-            for uetr in named:
-                await self._judge(tx, received, uetr)
+            await self._judge(tx, received, named)
             about = named[0] if len(named) == 1 else None
             await store.keep_message(tx, "IN", received.envelope.message_id, received.kind.value, about, delivery.octets)
-            await tx.execute(store.MOVE_CURSOR, bank, delivery.cursor)
             await failpoint("bank-gateway.receive.in_tx")
         await failpoint("bank-gateway.receive.after_commit")
         self._operations.wake()
@@ -155,17 +177,18 @@ class Courier:
                 found.append(said)
         return tuple(found)
 
-    async def _judge(self, tx: Connection, received: Received, uetr: str) -> None:
-        leg = await store.leg_of(tx, uetr)
-        if leg is None:
-            _log.error("message_about_unknown_payment", uetr=uetr, message_id=received.envelope.message_id)
-            return
-        # The leg before the payment, as everybody locks them.
+    async def _judge(self, tx: Connection, received: Received, named: Sequence[str]) -> None:
+        legs = {uetr: leg for uetr in named if (leg := await store.leg_of(tx, uetr)) is not None}
+        for uetr in named:
+            if uetr not in legs:
+                _log.error("message_about_unknown_payment", uetr=uetr, message_id=received.envelope.message_id)
+        # All legs before any payment, and in the engine's order, as everybody locks them.
+        await self._engine.load(tx, list(legs.values()), lock=True)
         for statement in received.statements:
-            if statement.uetr == uetr:
-                works = await self._engine.load(tx, [leg], lock=True)
-                if works:
-                    await self._hear(tx, works[0], received, statement)
+            if statement.uetr in legs:
+                # Read again for each: the statement before it may have moved the leg.
+                for work in await self._engine.load(tx, [legs[statement.uetr]]):
+                    await self._hear(tx, work, received, statement)
 
     async def _hear(self, tx: Connection, work: LegWork, received: Received, statement: Statement) -> None:
         row = await store.lock_payment(tx, statement.uetr)
@@ -188,7 +211,7 @@ class Courier:
                     _log.error("bank_contradicts", plan_id=work.plan_id, leg_id=work.leg_id, why=heard.detail)
                     await self._engine.trouble(tx, work.plan_id, work.leg_id, heard.detail)
                 case Meaning.INQUIRE:
-                    await self._operations.inquire(tx, (work.plan_id, work.leg_id), work.revision, received.envelope.created_at)
+                    await self._operations.inquire(tx, (work.plan_id, work.leg_id), work.revision, await store.now(tx))
                 case _:
                     completion = completion_of(work, heard, self._settings.bank_bic)
                     await self._engine.complete(tx, [completion] if completion is not None else [])
@@ -199,13 +222,18 @@ class Courier:
         """Ask about payments whose answer is overdue, ever more rarely."""
         after = timedelta(seconds=self._settings.inquiry_seconds)
         async with self._db.transaction() as tx:
-            due = await store.to_inquire(tx, after, self._settings.inquiries_max)
+            due = await store.to_inquire(tx, after, self._settings.inquiries_max, INQUIRED_MAX)
             now = await store.now(tx)
-            for plan_id, leg_id, phase, number in due:
+            for plan_id, leg_id, phase, count in due:
                 # What is lost may be the answer to our request to cancel, so that is repeated in turn with the question.
-                if phase is Phase.ABORTING and number % 2:
-                    await self._operations.cancel(tx, (plan_id, leg_id), FIRST_REPEAT + number, now)
+                if phase is Phase.ABORTING and count % 2:
+                    await self._operations.cancel(tx, (plan_id, leg_id), _number_at(now), now)
                 else:
-                    await self._operations.inquire(tx, (plan_id, leg_id), FIRST_REPEAT + number, now)
+                    await self._operations.inquire(tx, (plan_id, leg_id), _number_at(now), now)
         if due:
             self._operations.wake()
+
+
+def _number_at(moment: datetime) -> int:
+    """Number of what is asked because an answer is overdue: never one that was given before, also not before a restore, and beyond every revision."""
+    return int(moment.timestamp() * 1_000_000)

@@ -123,8 +123,8 @@ class BankOperations:
         octets: bytes,
         traceparent: str | None,
     ) -> None:
-        await store.keep_message(tx, "OUT", envelope.message_id, kind.value, uetr, octets)
-        await store.enqueue(tx, leg, uetr, "SEND", envelope.message_id, octets, traceparent)
+        if await store.enqueue(tx, leg, uetr, "SEND", envelope.message_id, octets, traceparent):
+            await store.keep_message(tx, "OUT", envelope.message_id, kind.value, uetr, octets)
 
     def _envelope(self, name: str, now: datetime) -> Envelope:
         return Envelope(self.settings.own_bic, self.settings.bank_bic, name, now)

@@ -23,6 +23,8 @@ from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, 
 from lockstep_kit.rpc import TlsSettings
 
 REQUEST_SECONDS_MAX: Final = 10.0
+#: More than are sent at the same time, so that a message never waits for a connection, nor for the mailbox.
+CONNECTIONS_MAX: Final = 24
 DELIVERIES_MAX: Final = 20
 #: Deliveries as large as messages may be, in base64.
 MAILBOX_BYTES_MAX: Final = DELIVERIES_MAX * 3 * 512 * 1024
@@ -48,7 +50,7 @@ class HttpRail:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(tls.certificate_file, tls.key_file)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context, limit=16),
+            connector=aiohttp.TCPConnector(ssl=context, limit=CONNECTIONS_MAX),
             timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX),
             raise_for_status=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -73,7 +75,7 @@ class HttpRail:
                     return Accepted()
                 field, rule = told.get("field"), told.get("rule")
                 if response.status in _FINAL and isinstance(field, str) and isinstance(rule, str):
-                    return TurnedDown(str(response.status), field, rule)
+                    return TurnedDown(str(response.status), field, rule, differs=response.status == HTTPStatus.CONFLICT)
                 return NoAnswer(f"HTTP {response.status}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return NoAnswer(f"{type(error).__name__}: {error}")

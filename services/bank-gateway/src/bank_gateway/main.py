@@ -9,7 +9,6 @@ from bank_gateway.gateway import BankOperations
 from bank_gateway.http_rail import HttpRail
 from bank_gateway.iso20022.schemas import Schemas
 from bank_gateway.settings import BankGatewaySettings
-from lockstep_kit.loops import Loop
 from lockstep_kit.participant.process import ParticipantProcess
 from lockstep_kit.settings import load
 
@@ -24,14 +23,7 @@ async def run(settings: BankGatewaySettings) -> None:
         rail = HttpRail(settings.rail_url, settings.rail_tls or settings.tls)
         courier = Courier(process.db, engine, operations, rail)
         try:
-            await process.serve(
-                engine,
-                loops=[
-                    Loop("bank.send", courier.send_due, poll_seconds=settings.poll_seconds, wake=operations.queued),
-                    Loop("bank.receive", courier.receive, poll_seconds=0.01),
-                    Loop("bank.inquire", courier.inquire, poll_seconds=settings.inquiry_seconds / 2),
-                ],
-            )
+            await process.serve(engine, loops=courier.loops())
         finally:
             await rail.close()
 

@@ -22,6 +22,8 @@ class TurnedDown:
     field: str
     #: Rule that the bank names.
     rule: str
+    #: Whether the bank knows the key by other content, and so may have something of the same name.
+    differs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Delivery:
     octets: bytes
 
 
-class MailboxUnavailable(Exception):
+class MailboxUnavailable(ConnectionError):
     """The mailbox could not be read, or what came is damaged; nothing was acknowledged."""
 
 

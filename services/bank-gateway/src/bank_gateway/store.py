@@ -44,7 +44,7 @@ on conflict on constraint bank_message_once do nothing
 #: Queues something for the bank; the same again is the same.
 ENQUEUE: Final = """
 insert into bank_outbox (plan_id, leg_id, uetr, action, idempotency_key, octets, traceparent)
-values ($1, $2, $3, $4, $5, $6, $7) on conflict on constraint bank_outbox_key do nothing
+values ($1, $2, $3, $4, $5, $6, $7) on conflict on constraint bank_outbox_key do nothing returning id
 """
 
 #: Takes what is due, oldest first, one of each payment: what comes later about a payment waits for what comes before. Tried is tried, whatever
@@ -65,8 +65,8 @@ returning id, plan_id, leg_id, uetr, action, idempotency_key, octets, attempts, 
 #: The bank has it.
 MARK_ACKED: Final = "update bank_outbox set state = 'ACKED' where id = $1 and state = 'SENT'"
 
-#: The bank will never take it.
-MARK_FAILED: Final = "update bank_outbox set state = 'FAILED', failure = $2 where id = $1 and state = 'SENT'"
+#: The bank will never take it; nothing comes back when another attempt has ended already.
+MARK_FAILED: Final = "update bank_outbox set state = 'FAILED', failure = $2 where id = $1 and state = 'SENT' returning id"
 
 #: Nobody knows: again, later.
 RESCHEDULE: Final = "update bank_outbox set due_at = clock_timestamp() + $2 where id = $1 and state = 'SENT'"
@@ -74,10 +74,12 @@ RESCHEDULE: Final = "update bank_outbox set due_at = clock_timestamp() + $2 wher
 #: Place up to which the mailbox was stored.
 CURSOR: Final = "select cursor from bank_mailbox where counterparty = $1"
 
-#: Moves that place; never back.
+#: Moves that place, never back, and keeps other replicas from the mailbox until the end of the transaction; nothing comes back for a place that was
+#: reached before.
 MOVE_CURSOR: Final = """
 insert into bank_mailbox (counterparty, cursor) values ($1, $2)
-on conflict (counterparty) do update set cursor = greatest(bank_mailbox.cursor, excluded.cursor)
+on conflict (counterparty) do update set cursor = excluded.cursor where bank_mailbox.cursor < excluded.cursor
+returning cursor
 """
 
 #: Keeps what could not be read, for a person.
@@ -86,19 +88,28 @@ insert into bank_quarantine (counterparty, cursor, octets, field, rule) values (
 on conflict on constraint bank_quarantine_once do nothing
 """
 
-#: Payments whose legs owe an answer though the bank has everything that we sent, and that were not asked about lately.
+#: Payments whose legs owe an answer though the bank has everything that we sent, and that were not asked about lately. Questions are counted anew in
+#: each phase. A payment that somebody is working on is left to the next time, so that nobody waits for anybody in a circle.
 TO_INQUIRE: Final = """
-update bank_payment as payment set inquiries = inquiries + 1
-from participant_leg as leg
-where leg.plan_id = payment.plan_id and leg.leg_id = payment.leg_id
-  and leg.phase in ('PREPARING', 'COMMITTING', 'ABORTING')
-  and payment.inquiries < $2
-  and leg.phase_since + $1::interval * power(2, least(payment.inquiries, 10)) < clock_timestamp()
-  and not exists (
-    select from bank_outbox where bank_outbox.uetr = payment.uetr and bank_outbox.state in ('QUEUED', 'SENT'))
-returning payment.plan_id, payment.leg_id, leg.phase, payment.inquiries
+with overdue as (
+    select payment.plan_id, payment.leg_id, leg.phase, leg.phase_since, counted.inquiries
+    from bank_payment as payment
+    join participant_leg as leg using (plan_id, leg_id)
+    cross join lateral (
+        select case when payment.inquiries_since = leg.phase_since then payment.inquiries else 0 end as inquiries) as counted
+    where leg.phase in ('PREPARING', 'COMMITTING', 'ABORTING')
+      and counted.inquiries < $2
+      and leg.phase_since + $1::interval * power(2, least(counted.inquiries, 10)) < clock_timestamp()
+      and not exists (
+        select from bank_outbox where bank_outbox.uetr = payment.uetr and bank_outbox.state in ('QUEUED', 'SENT'))
+    order by leg.phase_since limit $3
+    for update of payment skip locked
+)
+update bank_payment as payment set inquiries = overdue.inquiries + 1, inquiries_since = overdue.phase_since
+from overdue
+where payment.plan_id = overdue.plan_id and payment.leg_id = overdue.leg_id
+returning payment.plan_id, payment.leg_id, overdue.phase, payment.inquiries
 """
-
 
 #: The database's clock.
 NOW: Final = "select clock_timestamp()"
@@ -185,9 +196,9 @@ async def keep_message(tx: Connection, direction: str, message_id: str, kind: st
 
 async def enqueue(
     tx: Connection, leg: tuple[PlanId, LegId], uetr: str, action: str, idempotency_key: str, octets: bytes, traceparent: str | None
-) -> None:
-    """Queue something for the bank."""
-    await tx.execute(ENQUEUE, *leg, uetr, action, idempotency_key, octets, traceparent)
+) -> bool:
+    """Queue something for the bank; False when it was queued before."""
+    return await tx.fetchval(ENQUEUE, *leg, uetr, action, idempotency_key, octets, traceparent) is not None
 
 
 async def claim(tx: Connection, limit: int, lease: timedelta) -> list[Claimed]:
@@ -202,9 +213,19 @@ async def cursor(tx: Connection, counterparty: str) -> int:
     return found or 0
 
 
-async def to_inquire(tx: Connection, after: timedelta, inquiries_max: int) -> list[tuple[PlanId, LegId, Phase, int]]:
-    """Legs whose payments are to be asked about, with their phase and the number of the question."""
-    rows = await tx.fetch(TO_INQUIRE, after, inquiries_max)
+async def mark_failed(tx: Connection, row: int, why: str) -> bool:
+    """Note that the bank will never take it; False when another attempt has ended already."""
+    return await tx.fetchval(MARK_FAILED, row, why) is not None
+
+
+async def move_cursor(tx: Connection, counterparty: str, cursor: int) -> bool:
+    """Move the mailbox's place, and lock it; False when the place was reached before."""
+    return await tx.fetchval(MOVE_CURSOR, counterparty, cursor) is not None
+
+
+async def to_inquire(tx: Connection, after: timedelta, inquiries_max: int, limit: int) -> list[tuple[PlanId, LegId, Phase, int]]:
+    """Legs whose payments are to be asked about, with their phase and how often it was asked in it, this time included."""
+    rows = await tx.fetch(TO_INQUIRE, after, inquiries_max, limit)
     return [(PlanId(row["plan_id"]), LegId(row["leg_id"]), Phase(row["phase"]), row["inquiries"]) for row in rows]
 
 

@@ -22,6 +22,7 @@ sa.Table(
     sa.Column("status", pg.JSONB, nullable=False),
     sa.Column("asked_at", _MOMENT, nullable=False, server_default=_CLOCK),
     sa.Column("inquiries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("inquiries_since", _MOMENT),
     sa.PrimaryKeyConstraint("plan_id", "leg_id", name="bank_payment_pkey"),
     sa.UniqueConstraint("uetr", name="bank_payment_uetr_key"),
 )

@@ -90,15 +90,12 @@ class EscrowBook:
             return Refusal("DLT_PREPARE_FAILED", "TOKEN_UNKNOWN", f"this gateway does not serve {terms.amount.asset}")
         if self.tokens[terms.amount.asset] != terms.amount.scale:
             return Refusal("DLT_PREPARE_FAILED", "SCALE_WRONG", f"the token has {self.tokens[terms.amount.asset]} decimals")
-        if self.foreign(work):
-            return Refusal("DLT_PREPARE_FAILED", "AMOUNT_TOO_LARGE", "the escrow holds at most 2^96-1 minor units for a leg")
         return None
 
     def foreign(self, work: LegWork) -> bool:
-        """Another escrow, a token of another chain, or an amount that the contract has no room for."""
+        """Another escrow, or a token of another chain."""
         terms = token_terms(work.binding)
-        here = terms.escrow == self.contract and terms.amount.asset.startswith(f"{self.chain}/erc20:")
-        return not here or terms.amount.minor_units > escrow.AMOUNT_MAX
+        return terms.escrow != self.contract or not terms.amount.asset.startswith(f"{self.chain}/erc20:")
 
     def call(self, phase: Phase, batch: Sequence[LegWork]) -> Call:
         """One call for a batch; each of its legs stands or falls by itself."""

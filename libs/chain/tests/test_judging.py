@@ -1,0 +1,133 @@
+"""Judging a leg by its entry's status: every verdict, for every phase and every end of its transaction."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from lockstep_chain.judging import ATTEMPTS_MAX, MANUAL, Again, Order, Place, Rules, Stuck, Unmoved, Waits, judge
+from lockstep_kit.fence import Finding, Phase
+from lockstep_kit.participant.ports import Completion, LegWork
+from lockstep_kit.statements import ChainEvidence, Refusal
+from lockstep_testkit.factories import delivery_versus_payment
+
+PLAN = delivery_versus_payment()
+PLACE = Place("eip155:138", "0x" + "11" * 20, 17, b"b" * 32)
+KEY = b"k" * 32
+HASH = b"h" * 32
+RULES = Rules(
+    table={
+        (Phase.PREPARING, "None"): Unmoved.REFUSES,
+        (Phase.PREPARING, "Prepared"): Finding.VOTED_YES,
+        (Phase.PREPARING, "Aborted"): Finding.VOTED_NO,
+        (Phase.COMMITTING, "Prepared"): Unmoved.AGAIN,
+        (Phase.COMMITTING, "Committed"): Finding.EXECUTED,
+        (Phase.COMMITTING, "Aborted"): Finding.REFUSED,
+        (Phase.ABORTING, "None"): Unmoved.AGAIN,
+        (Phase.ABORTING, "Aborted"): Finding.RELEASED,
+        (Phase.ABORTING, "Committed"): Finding.EXECUTED,
+    },
+    reasons={Phase.PREPARING: "DLT_PREPARE_FAILED", Phase.COMMITTING: "DLT_COMMIT_FAILED"},
+    passing=frozenset({"GasTooLow"}),
+)
+
+
+def work(phase: Phase) -> LegWork:
+    return LegWork(
+        binding=PLAN.binding("tokens"),
+        phase=phase,
+        left=None,
+        revision=1,
+        hold_until=None,
+        payer_signature=b"",
+        key=b"",
+        not_after=None,
+        decision=None,
+        closing=None,
+        vote=None,
+        traceparent=None,
+        since=datetime(2026, 11, 21, tzinfo=UTC),
+    )
+
+
+def order(attempt: int = 1, *, settled: bool = True, code: str = "", detail: str = "") -> Order:
+    return Order(attempt, settled, HASH if settled else b"", code, detail)
+
+
+def judged(phase: Phase, status: str, order: Order | None) -> Completion | Again | Waits | Stuck:
+    return judge(work(phase), KEY, status, PLACE, order, RULES)
+
+
+UNMOVED = [key for key, told in RULES.table.items() if isinstance(told, Unmoved)]
+FOUND = [(key, told) for key, told in RULES.table.items() if isinstance(told, Finding)]
+
+
+@pytest.mark.parametrize(("key", "finding"), FOUND)
+@pytest.mark.parametrize("last", [None, order(settled=False), order(), order(code=MANUAL), order(code="BadState")])
+def test_the_effect_is_what_counts(key: tuple[Phase, str], finding: Finding, last: Order | None) -> None:
+    """What stands in a final block is found, whatever became of our own transaction."""
+    found = judged(*key, last)
+    assert isinstance(found, Completion)
+    assert found.finding is finding
+
+
+@pytest.mark.parametrize("key", UNMOVED)
+@pytest.mark.parametrize("attempt", [1, ATTEMPTS_MAX])
+def test_a_used_nonce_calls_a_person(key: tuple[Phase, str], attempt: int) -> None:
+    """A transaction whose nonce somebody else used is never a refusal, never a release, and never sent anew."""
+    found = judged(*key, order(attempt, code=MANUAL, detail="nonce 7"))
+    assert isinstance(found, Stuck)
+    assert "nonce 7" in found.why
+
+
+@pytest.mark.parametrize("key", UNMOVED)
+def test_nothing_is_said_of_what_is_under_way(key: tuple[Phase, str]) -> None:
+    """Without a transaction one is sent; one that has not come to its end is waited for."""
+    assert judged(*key, None) == Again()
+    assert judged(*key, order(settled=False)) == Waits()
+
+
+@pytest.mark.parametrize("key", UNMOVED)
+def test_attempts_are_bounded(key: tuple[Phase, str]) -> None:
+    """A final transaction that changed nothing, and gave no reason, is tried again so often and no more."""
+    assert judged(*key, order(ATTEMPTS_MAX - 1)) == Again()
+    assert isinstance(judged(*key, order(ATTEMPTS_MAX)), Stuck)
+
+
+@pytest.mark.parametrize("code", ["SignatureInvalid", "ERC20InsufficientAllowance", "REVERTED", "DEAD", "CANCELLED"])
+def test_a_skipped_prepare_is_a_refusal(code: str) -> None:
+    """A prepare that the contract skipped, or that can never be mined, is a NO with the contract's own word."""
+    found = judged(Phase.PREPARING, "None", order(code=code, detail=f"{code}()"))
+    assert isinstance(found, Completion)
+    assert (found.finding, found.refusal) == (Finding.VOTED_NO, Refusal("DLT_PREPARE_FAILED", code, f"{code}()"))
+
+
+def test_an_error_that_is_not_the_legs_own_is_no_refusal() -> None:
+    """A batch that ran out of gas before the leg's turn says nothing about the leg."""
+    assert judged(Phase.PREPARING, "None", order(code="GasTooLow")) == Again()
+    assert isinstance(judged(Phase.PREPARING, "None", order(ATTEMPTS_MAX, code="GasTooLow")), Stuck)
+
+
+@pytest.mark.parametrize("code", ["BadState", "KeyWrong", "REVERTED", "DEAD"])
+def test_a_promise_is_not_broken_by_a_skip(code: str) -> None:
+    """A commit or an abort that was skipped is sent again: only the contract's own status ends it."""
+    assert judged(Phase.COMMITTING, "Prepared", order(code=code)) == Again()
+    assert judged(Phase.ABORTING, "None", order(code=code)) == Again()
+
+
+def test_what_no_table_foresees_calls_a_person() -> None:
+    """A status that the phase has no row for is never an answer."""
+    assert isinstance(judged(Phase.COMMITTING, "None", order()), Stuck)
+    assert isinstance(judged(Phase.PREPARING, "Unheard", None), Stuck)
+
+
+def test_evidence_names_the_place_and_only_a_transaction_that_did_it() -> None:
+    """Evidence says where and in which block the status was read; a transaction that skipped the leg is not part of it."""
+    found = judged(Phase.COMMITTING, "Committed", order())
+    assert isinstance(found, Completion)
+    assert found.evidence == ChainEvidence(PLACE.chain, PLACE.contract, KEY, "Committed", HASH, 17, PLACE.block_hash)
+    found = judged(Phase.ABORTING, "Committed", order(code="BadState"))
+    assert isinstance(found, Completion)
+    assert isinstance(found.evidence, ChainEvidence)
+    assert found.evidence.transaction_hash == b""

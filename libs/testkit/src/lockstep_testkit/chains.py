@@ -1,0 +1,123 @@
+"""A real node with the real contracts, as participants and their counterparties use them; what stands on it is asked of the node itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from eth_account import Account
+
+from lockstep_contracts.escrow import LegStatus, LegTerms, decode_status_of, encode_status_of, leg_key, leg_typed_data
+from lockstep_contracts.events import Event, decode_log
+from lockstep_contracts.notary import PlanStatus, decode_plan_status_of, encode_plan_status_of
+from lockstep_contracts.token import decode_count, encode_balance_of
+from lockstep_kit.amounts import Amount, AssetId
+from lockstep_kit.plan import TokenTransfer
+from lockstep_sandbox.chain import CHAIN_ID, Chain
+from lockstep_sandbox.deployment import TokenTerms, deploy_settlement
+from lockstep_sandbox.processes import Supervisor
+from lockstep_testkit.factories import BUYER, SELLER
+
+SYMBOL: Final = "BOND"
+SCALE: Final = 2
+MINTED: Final = 10**15
+#: Holder that lets the escrow take its tokens, and one that does not.
+HOLDER: Final = "seller"
+UNWILLING: Final = "unwilling"
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementChain:
+    """A node with contracts and a token."""
+
+    #: The node, its accounts and contracts.
+    chain: Chain
+
+    @property
+    def asset(self) -> AssetId:
+        """CAIP-19 id of the token."""
+        return AssetId(f"eip155:{CHAIN_ID}/erc20:{self.token}")
+
+    @property
+    def token(self) -> str:
+        """Address of the token."""
+        return self.chain.tokens[SYMBOL]
+
+    @property
+    def escrow(self) -> str:
+        """Address of the escrow."""
+        return self.chain.contracts["SettlementEscrow"]
+
+    @property
+    def registry(self) -> str:
+        """Address of the notary's registry."""
+        return self.chain.contracts["NotaryRegistry"]
+
+    def settings(self, signer: str) -> dict[str, Any]:
+        """The `chain` block of a participant's settings: a block is final when it is there."""
+        files = self.chain.write_keystore(signer)
+        return {
+            "rpc_url": self.chain.node.url,
+            "chain_id": CHAIN_ID,
+            "finality_depth": 0,
+            "keystore_file": str(files.keystore_file),
+            "password_file": str(files.password_file),
+            "poll_seconds": 0.05,
+            "lease_seconds": 1.0,
+        }
+
+    def transfer(self, minor_units: int = 1_000, *, payer: str = HOLDER, payee: str = "", **changes: Any) -> TokenTransfer:
+        """A transfer of tokens to an address that nobody has used, unless told to whom."""
+        terms: dict[str, Any] = {
+            "amount": Amount(self.asset, minor_units, SCALE),
+            "escrow": self.escrow,
+            "payer": self.chain.address(payer),
+            "payee": payee or draw_address(),
+            "payer_party": SELLER.party_id,
+            "payee_party": BUYER.party_id,
+        }
+        return TokenTransfer(**(terms | changes))
+
+    def signature(self, terms: LegTerms, signer: str = HOLDER) -> bytes:
+        """A payer's EIP-712 signature, made as wallets make it."""
+        document = leg_typed_data(CHAIN_ID, self.escrow, terms)
+        return bytes(self.chain.accounts[signer].sign_typed_data(full_message=document).signature)
+
+    async def balance(self, owner: str) -> int:
+        """Minor units of the token that an address holds."""
+        return decode_count(await self.chain.node.read(self.token, encode_balance_of(owner)))
+
+    async def leg_status(self, plan_digest: bytes, leg_id: str) -> LegStatus:
+        """Where a leg stands on the escrow."""
+        return decode_status_of(await self.chain.node.read(self.escrow, encode_status_of(leg_key(plan_digest, leg_id))))
+
+    async def plan_status(self, plan_digest: bytes) -> PlanStatus:
+        """Where a plan stands on the registry."""
+        return decode_plan_status_of(await self.chain.node.read(self.registry, encode_plan_status_of(plan_digest)))
+
+    async def events(self, contract: str, key: bytes) -> list[Event]:
+        """Everything that a contract ever said about an entry, in order, from the chain's own logs."""
+        asked = {"address": contract, "fromBlock": "0x0", "toBlock": "latest", "topics": [None, "0x" + key.hex()]}
+        found = []
+        for log in await self.chain.node.call("eth_getLogs", asked):
+            event = decode_log([bytes.fromhex(topic[2:]) for topic in log["topics"]], bytes.fromhex(log["data"][2:]))
+            if event is not None:
+                found.append(event)
+        return found
+
+
+@contextlib.asynccontextmanager
+async def settlement_chain(supervisor: Supervisor, folder: Path) -> AsyncIterator[SettlementChain]:
+    """Start a node, deploy everything, mint; it mines a block for each transaction."""
+    async with Chain(supervisor, folder) as chain:
+        minted = {HOLDER: MINTED, UNWILLING: MINTED}
+        await deploy_settlement(chain, [TokenTerms(SYMBOL, "Test bond", SCALE, minted, allowing=(HOLDER,))])
+        yield SettlementChain(chain)
+
+
+def draw_address() -> str:
+    """An address that nobody has used."""
+    return str(Account.create().address)
