@@ -21,7 +21,13 @@ from workspace import ROOT, Package, packages, python
 PURE: dict[str, tuple[str, ...]] = {
     "values": ("lockstep_kit.fields", "lockstep_kit.amounts", "lockstep_kit.ids", "lockstep_kit.plan"),
     "bytes": ("lockstep_kit.canonical", "lockstep_kit.merkle", "lockstep_kit.forms", "lockstep_kit.statements"),
-    "signatures": ("lockstep_kit.signing", "lockstep_kit.keys", "lockstep_kit.registry", "lockstep_kit.certificate"),
+    "signatures": (
+        "lockstep_kit.signing",
+        "lockstep_kit.keys",
+        "lockstep_kit.registry",
+        "lockstep_kit.certificate",
+        "lockstep_kit.resolutions",
+    ),
     "protocol": ("lockstep_kit.fence",),
     "participant": tuple(f"lockstep_kit.participant.{name}" for name in ("ports", "records", "rules", "verifying")),
     "chain": tuple(f"lockstep_chain.{name}" for name in ("machine", "ports", "records", "judging", "book")),

@@ -24,7 +24,6 @@ from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2, sett
 from lockstep.journal.v1 import journal_reader_service_pb2_grpc
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.planfile import Asset, DraftPlan, PlanFile, Venue, draft
-from lockstep_client.strict_yaml import read
 from lockstep_contracts.escrow import leg_key
 from lockstep_kit import convert as kit
 from lockstep_kit import ids
@@ -55,6 +54,7 @@ from lockstep_kit.statements import (
     sign_vote,
     votes_digest,
 )
+from lockstep_kit.strict_yaml import read
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "dvp.yaml"
 NOW = datetime(2026, 6, 1, 12, 0, 0, tzinfo=UTC)

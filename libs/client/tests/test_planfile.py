@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from lockstep_client.planfile import Asset, PlanFile, Venue, deadline, draft
-from lockstep_client.strict_yaml import FILE_BYTES_MAX, parse, read
 from lockstep_kit.amounts import Amount, AssetId
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.plan import CreditTransfer, LegKind, TokenTransfer, legs_root
+from lockstep_kit.strict_yaml import FILE_BYTES_MAX, parse, read
 
 EXAMPLE = (Path(__file__).parents[1] / "examples" / "dvp.yaml").read_text()
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)

@@ -11,16 +11,18 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 
 from lockstep_kit.errors import LockstepError, from_rpc
 from lockstep_kit.loops import back_off_seconds
-from lockstep_kit.rpc import call_seconds
+from lockstep_kit.rpc import TlsSettings, call_seconds, channel
 
 _Response = TypeVar("_Response")
 
+MESSAGE_BYTES_MAX: Final = 16 << 20
 #: A stream that ends so may be begun again: the connection was lost, the service drains, or the stream's own time is over.
 _AGAIN: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 _rng: Final = random.Random()  # noqa: S311 - jitter, no secret
@@ -42,6 +44,24 @@ class CallSettings:
     silence_seconds_max: float = 45.0
     #: Longest time in which a watch may fail to reach any replica before it gives up.
     unreachable_seconds_max: float = 120.0
+
+
+class ServiceClient:
+    """A service over one mTLS channel. An async context manager; not bound to one replica."""
+
+    def __init__(self, target: str, tls: TlsSettings, settings: CallSettings | None = None) -> None:
+        self._settings = settings or CallSettings()
+        self._channel = channel(target, tls, message_bytes_max=MESSAGE_BYTES_MAX)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the channel; calls under way end."""
+        await self._channel.close()
 
 
 async def unary(call: Callable[[float], Awaitable[_Response]], settings: CallSettings) -> _Response:
@@ -88,7 +108,8 @@ async def stream(
         messages = call.__aiter__()
         try:
             while True:
-                message = await asyncio.wait_for(anext(messages), settings.silence_seconds_max)
+                async with asyncio.timeout(settings.silence_seconds_max):
+                    message = await anext(messages)
                 failures, heard_at = 0, time.monotonic()
                 yield message
         except StopAsyncIteration:

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Collection, Mapping
-from types import TracebackType
-from typing import Final, Self
 
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanState, Transition
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
-from lockstep_client.calls import CallSettings, unary
+from lockstep_client.calls import CallSettings, ServiceClient, unary
 from lockstep_client.planfile import DraftPlan
 from lockstep_client.watching import PlanNews, watch_plan
 from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb
 from lockstep_kit.ids import LegId
-from lockstep_kit.rpc import TlsSettings, channel
+from lockstep_kit.rpc import TlsSettings
 from lockstep_kit.statements import GateSignature
-
-MESSAGE_BYTES_MAX: Final = 16 << 20
 
 
 def draw_request_id() -> str:
@@ -30,23 +26,12 @@ def draw_request_id() -> str:
     return str(uuid.uuid4())
 
 
-class LockstepClient:
-    """The coordinator, over one mTLS channel. An async context manager; not bound to one replica."""
+class LockstepClient(ServiceClient):
+    """The coordinator."""
 
     def __init__(self, target: str, tls: TlsSettings, settings: CallSettings | None = None) -> None:
-        self._settings = settings or CallSettings()
-        self._channel = channel(target, tls, message_bytes_max=MESSAGE_BYTES_MAX)
+        super().__init__(target, tls, settings)
         self._stub = SettlementServiceStub(self._channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Let go of the channel; calls under way end."""
-        await self._channel.close()
 
     async def create_plan(self, draft: DraftPlan, make: GateSignature, *, request_id: str | None = None) -> Plan:
         """The accepted plan, with its legs' locks. Nothing is asked of anyone yet.

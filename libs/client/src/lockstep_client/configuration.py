@@ -8,9 +8,9 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep_client.planfile import Asset, Venue
-from lockstep_client.strict_yaml import read
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.rpc import TlsSettings
+from lockstep_kit.strict_yaml import read
 from lockstep_kit.telemetry import TelemetrySettings
 
 ENVIRONMENT: Final = "LOCKSTEP_CONFIG"

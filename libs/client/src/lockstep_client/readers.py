@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from lockstep.journal.v1.entry_pb2 import Entry
 from lockstep.journal.v1.journal_reader_service_pb2 import (
@@ -17,28 +16,16 @@ from lockstep.journal.v1.journal_reader_service_pb2 import (
 from lockstep.journal.v1.journal_reader_service_pb2_grpc import JournalReaderServiceStub
 from lockstep.notary.v1.notary_service_pb2 import GetNotarisationRequest, GetNotarisationResponse
 from lockstep.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
-from lockstep_client.calls import CallSettings, stream, unary
-from lockstep_client.client import MESSAGE_BYTES_MAX
-from lockstep_kit.rpc import TlsSettings, channel
+from lockstep_client.calls import CallSettings, ServiceClient, stream, unary
+from lockstep_kit.rpc import TlsSettings
 
 
-class JournalClient:
-    """The journal's reader, over one mTLS channel. An async context manager."""
+class JournalClient(ServiceClient):
+    """The journal's reader."""
 
     def __init__(self, target: str, tls: TlsSettings, settings: CallSettings | None = None) -> None:
-        self._settings = settings or CallSettings()
-        self._channel = channel(target, tls, message_bytes_max=MESSAGE_BYTES_MAX)
+        super().__init__(target, tls, settings)
         self._stub = JournalReaderServiceStub(self._channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Let go of the channel."""
-        await self._channel.close()
 
     async def list_entries(self, plan_id: str, *, page_size: int = 200) -> AsyncIterator[Entry]:
         """A plan's chain in order, fetched page by page."""
@@ -78,23 +65,12 @@ class JournalClient:
         return await unary(lambda seconds: self._stub.VerifyPlan(request, timeout=seconds), self._settings)
 
 
-class NotaryClient:
-    """The notary's reader, over one mTLS channel. An async context manager."""
+class NotaryClient(ServiceClient):
+    """The notary's reader."""
 
     def __init__(self, target: str, tls: TlsSettings, settings: CallSettings | None = None) -> None:
-        self._settings = settings or CallSettings()
-        self._channel = channel(target, tls, message_bytes_max=MESSAGE_BYTES_MAX)
+        super().__init__(target, tls, settings)
         self._stub = NotaryServiceStub(self._channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Let go of the channel."""
-        await self._channel.close()
 
     async def get_notarisation(self, plan_id: str) -> GetNotarisationResponse:
         """What is on chain about the plan.

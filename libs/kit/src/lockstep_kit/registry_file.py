@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-import yaml
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import ActorId, party_id
 from lockstep_kit.registry import Actor, Participant, RegisteredKey, Registry, Role
 from lockstep_kit.signing import PublicKey
+from lockstep_kit.strict_yaml import parse, read
 
 FILE_BYTES_MAX: Final = 4 << 20
 PUBLIC_KEY_BYTES: Final = 32
@@ -72,31 +72,13 @@ class _File(_Strict):
     participants: list[_Participant]
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a mapping names no key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for name, _ in node.value:
-            key = self.construct_object(name, deep=True)
-            if key in seen:
-                raise FieldInvalid(str(key), f"must be given once (line {name.start_mark.line + 1})")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def load_registry(path: Path) -> Registry:
     """The registry in a file.
 
     Raises:
-        FieldInvalid: the file breaks a rule; the field is the path inside the file, as ``actors[0].keys[0].public_key``.
-        OSError: the file cannot be read.
+        FieldInvalid: the file cannot be read or breaks a rule; the field is the path inside the file, as ``actors[0].keys[0].public_key``.
     """
-    with path.open("rb") as file:
-        octets = file.read(FILE_BYTES_MAX + 1)
-    if len(octets) > FILE_BYTES_MAX:
-        raise FieldInvalid(str(path), f"must have at most {FILE_BYTES_MAX} bytes")
-    return parse_registry(octets)
+    return _registry(read(path, _File, bytes_max=FILE_BYTES_MAX))
 
 
 def parse_registry(octets: bytes) -> Registry:
@@ -105,21 +87,16 @@ def parse_registry(octets: bytes) -> Registry:
     Raises:
         FieldInvalid: as `load_registry`.
     """
-    try:
-        document = yaml.load(octets, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
-        raise FieldInvalid("registry", "must be a well-formed YAML document") from error
-    try:
-        read = _File.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise FieldInvalid(_path(first["loc"]) or "registry", f"is not acceptable: {first['msg']}") from error
+    return _registry(parse(octets, _File))
+
+
+def _registry(file: _File) -> Registry:
     actors = [
         Actor(ActorId(each.actor_id), frozenset(each.roles), _keys(each.keys, f"actors[{index}]"))
-        for index, each in enumerate(read.actors)
+        for index, each in enumerate(file.actors)
     ]
     participants = [
-        Participant(each.name, _keys(each.keys, f"participants[{index}]")) for index, each in enumerate(read.participants)
+        Participant(each.name, _keys(each.keys, f"participants[{index}]")) for index, each in enumerate(file.participants)
     ]
     _check_once([each.actor_id for each in actors], "actors", "actor_id")
     _check_once([each.name for each in participants], "participants", "name")
@@ -140,10 +117,3 @@ def _check_once(names: Sequence[str], entries: str, field: str) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
             raise FieldInvalid(f"{entries}[{index}].{field}", f"must be unique: {name} is there twice")
-
-
-def _path(location: Sequence[int | str]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
-    return text

@@ -60,8 +60,8 @@ def test_good_file(tmp_path: Path) -> None:
         (BANK, ALICE, "registry"),
         ("participants:", "actors: []\nparticipants:", "actors"),
         ("actor_id: alice", "actor_id: alice\n    actor_id: bob", "actor_id"),
-        ("actors:", "actors: &a [*a]\nother:", "actors[0]"),
-        ("actors:", "actors: !!python/object/apply:os.system [id]\nother:", "registry"),
+        ("actors:", "actors: &a [*a]\nother:", "file"),
+        ("actors:", "actors: !!python/object/apply:os.system [id]\nother:", "file"),
     ],
 )
 def test_files_that_are_refused(old: str, new: str, field: str) -> None:

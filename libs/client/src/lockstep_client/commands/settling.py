@@ -20,10 +20,10 @@ from lockstep_client.documents import event_document, outcome_name, plan_documen
 from lockstep_client.making import consent, create, draw_plan, token_payers, unlock
 from lockstep_client.planfile import DraftPlan, PlanFile
 from lockstep_client.rendering import event_text, plan_renderable, waiting_text
-from lockstep_client.strict_yaml import read
 from lockstep_client.watching import PlanNews, Snapshot
 from lockstep_kit.fields import require
 from lockstep_kit.key_files import read_signing_key
+from lockstep_kit.strict_yaml import read
 from lockstep_kit.telemetry import configure, span
 
 #: States in which nothing moves until people decide.

@@ -13,6 +13,7 @@ from lockstep_kit.convert.certificates import (
     certificate_to_pb,
 )
 from lockstep_kit.convert.plans import BEARERS, header_from_pb, header_to_pb, leg_from_pb, leg_to_pb
+from lockstep_kit.convert.resolutions import VERBS, resolution_from_pb, resolution_to_pb
 from lockstep_kit.convert.statements import (
     GATES,
     OUTCOMES,
@@ -49,6 +50,7 @@ __all__ = [
     "GATES",
     "OUTCOMES",
     "PROMISES",
+    "VERBS",
     "VERDICTS",
     "amount_from_pb",
     "amount_to_pb",
@@ -75,6 +77,8 @@ __all__ = [
     "outcome_to_pb",
     "refusal_from_pb",
     "refusal_to_pb",
+    "resolution_from_pb",
+    "resolution_to_pb",
     "signature_from_pb",
     "signature_to_pb",
     "time_from_pb",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -12,7 +12,7 @@ from lockstep_kit.fields import FieldInvalid
 
 _M = TypeVar("_M", bound=BaseModel)
 
-FILE_BYTES_MAX = 1 << 20
+FILE_BYTES_MAX: Final = 1 << 20
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -34,12 +34,16 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[str, Any]:
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def parse(text: str, model: type[_M]) -> _M:
-    """The text of a YAML or JSON file as a model.
+def parse(content: str | bytes, model: type[_M]) -> _M:
+    """What a YAML or JSON file holds, as a model.
 
     Raises:
-        FieldInvalid: it is no such file, or a field breaks a rule.
+        FieldInvalid: it is no such file, or a field breaks a rule; the field is the path inside the file, as ``actors[0].keys[0].public_key``.
     """
+    try:
+        text = content if isinstance(content, str) else content.decode()
+    except UnicodeDecodeError as error:
+        raise FieldInvalid("file", "must be UTF-8") from error
     try:
         document = yaml.load(text, _UniqueKeys)  # noqa: S506 - the loader is a SafeLoader
     except yaml.MarkedYAMLError as error:
@@ -62,20 +66,17 @@ def parse(text: str, model: type[_M]) -> _M:
         raise FieldInvalid(field or "file", rule) from error
 
 
-def read(path: Path, model: type[_M]) -> _M:
-    """A YAML or JSON file as a model.
+def read(path: Path, model: type[_M], *, bytes_max: int = FILE_BYTES_MAX) -> _M:
+    """A YAML or JSON file of at most `bytes_max` bytes as a model.
 
     Raises:
         FieldInvalid: the file cannot be read, is too large, or a field breaks a rule.
     """
     try:
         with path.open("rb") as file:
-            octets = file.read(FILE_BYTES_MAX + 1)
+            octets = file.read(bytes_max + 1)
     except OSError as error:
         raise FieldInvalid("file", f"must be readable: {error.strerror}") from error
-    if len(octets) > FILE_BYTES_MAX:
-        raise FieldInvalid("file", f"must have at most {FILE_BYTES_MAX} bytes")
-    try:
-        return parse(octets.decode(), model)
-    except UnicodeDecodeError as error:
-        raise FieldInvalid("file", "must be UTF-8") from error
+    if len(octets) > bytes_max:
+        raise FieldInvalid("file", f"must have at most {bytes_max} bytes")
+    return parse(octets, model)
