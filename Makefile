@@ -10,8 +10,9 @@ PYTHON := .venv/bin/python
 
 # A suite that runs longer than this is stopped as by Ctrl-C, so that its tests still clean up; then killed.
 BOUNDED = timeout --foreground --signal=INT --kill-after=60
-UNIT_SECONDS_MAX := 1200
-E2E_SECONDS_MAX := 1200
+UNIT_SECONDS_MAX := 1500
+E2E_SECONDS_MAX := 1500
+RESTORES_SECONDS_MAX := 3600
 # A test that takes longer prints where every thread stands.
 PYTEST := $(PYTHON) -m pytest -o faulthandler_timeout=180
 
@@ -28,7 +29,7 @@ setup: ## Set up the environment, node tools and schemas; skipped when up to dat
 # -- Running -----------------------------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: setup ## Start everything, settle a plan live, show the evidence, abort two more, stop
+demo: setup ## Start everything, settle a plan live, show the evidence, abort two, take one back, stop
 	@$(PYTHON) -m lockstep_sandbox.demo
 
 .PHONY: up
@@ -65,6 +66,36 @@ test-contracts: setup ## The contracts' tests against the real node
 .PHONY: test-e2e
 test-e2e: setup ## Everything real and together: all services, databases, the chain, the bank
 	@$(BOUNDED) $(E2E_SECONDS_MAX) $(PYTEST) tests
+
+.PHONY: test-crash
+test-crash: setup ## Kill every process at every failpoint, and Postgres, and judge what is left
+	@PYTHONPATH=tests $(PYTHON) -m crash
+
+# How long `make soak` does harm.
+MINUTES ?= 5
+
+.PHONY: soak
+soak: setup ## All faults mixed over many plans for MINUTES=5, then heal, read and judge
+	@PYTHONPATH=tests $(PYTHON) -m soak --minutes $(MINUTES)
+
+.PHONY: test-restores
+test-restores: setup ## Each of the five databases set back at every phase of a plan, then healed
+	@RESTORES=all $(BOUNDED) $(RESTORES_SECONDS_MAX) $(PYTEST) tests/restores
+
+SEEDS ?= 1000
+FIRST_SEED ?= 1
+
+.PHONY: test-sim
+test-sim: setup ## Deterministic simulation of SEEDS seeds from FIRST_SEED on
+	@$(PYTHON) -m lockstep_testkit.simulation --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+
+.PHONY: test-model
+test-model: setup ## The exhaustive model check: every state, every seeded bug, the second model
+	@PYTHONPATH=tests $(BOUNDED) $(UNIT_SECONDS_MAX) $(PYTHON) -m model
+
+.PHONY: test-sim-mutations
+test-sim-mutations: setup ## The simulation notices each bug that is put into the code on purpose
+	@$(PYTHON) -m lockstep_testkit.simulation --mutations all
 
 # -- Checks ------------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from protocol_page import table
 
 from bank_gateway import operations
 from bank_gateway.messages import Kind
-from bank_gateway.operations import Answer, Meaning, Word
+from bank_gateway.operations import Answer, Ground, Meaning, Word
 from lockstep_kit.fence import Phase
 
 Said = TypeVar("Said", bound=StrEnum)
@@ -32,7 +32,7 @@ MEANINGS: Mapping[Meaning, str] = {
     Meaning.VOTES_NO: "the bank does not take the payment: a signed NO with the bank's reason",
     Meaning.LAPSED: "the hold ended before it was released: a signed refusal",
     Meaning.SETTLES: "settled, once status and booking are both there: a signed Done",
-    Meaning.REFUSED: "the bank broke its promise: a signed refusal",
+    Meaning.REFUSED: "the bank does not settle what it was told to: a signed refusal",
     Meaning.RELEASED: "the bank will never settle it: a signed release",
     Meaning.INQUIRE: "the bank is asked what became of the payment (pacs.028)",
     Meaning.TROUBLE: "a person must look; no phase changes",
@@ -41,7 +41,8 @@ MEANINGS: Mapping[Meaning, str] = {
 STATUSES = """\
 ## Statuses (pacs.002)
 
-A status is first put in our words. A code that is not here is read as STRANGE, because the list grows every quarter.
+A status is first put in our words. A code that is not here is read as STRANGE, because the list grows every quarter. A rejection as a repeat
+says nothing of the first copy, which the bank may hold: it is never a refusal, and the bank is asked.
 """
 
 IN_PHASES = """\
@@ -49,19 +50,45 @@ What they mean then depends on where the leg stands. In ABORTING a rejection rel
 had refused to cancel the payment.
 """
 
+REASONS = """\
+## What a refusal is called
+
+The reason of a signed NO or refusal ([errors](errors.md)); the bank's own code stands beside it as `outside_code`. Whether a promise still stood is
+judged by the bank's clock: when it made the message, against the end of the hold that it had said to place (ACFW).
+"""
+
 RESOLUTIONS = """\
 ## Answers to a cancellation (camt.029)
 
-The payment's own status goes before the whole message's. A payment that the bank had turned down before is one that was never there.
+The payment's own status goes before the whole message's. A payment that the bank had turned down before is one that was never there. One that the
+bank says it has rejected, though its last word was that it holds the money, is asked about.
 """
 
 BOOKINGS = """\
 ## Bookings (camt.054)
 
 A booking counts when its status is BOOK and its UETR, end-to-end reference, account, side, amount and currency are the payment's; with any other
-value it is trouble in every phase. The second column is what one means whose status is there too, the third what either half means
-without the other.
+value it is trouble in every phase, and an open matter besides. The second column is what one means whose status is there too, the third what either
+half means without the other.
 """
+
+MATTERS = """\
+## Open matters
+
+A booking, hold or settlement of a payment that is not known here, and a booking that is not what the payment says, are kept as open matters
+(`bank_matter`): one for each statement of a message, however often the message comes. One that names the end-to-end reference of a leg is told on
+that leg as trouble, and goes on being told when the leg ends. A person closes it (`python -m bank_gateway.matters`); of a payment that nobody knew it
+closes when the payment becomes known, as after a restore, since the bank is then told or asked about it anew.
+
+Nothing is asked for the last time: while a leg owes an answer the bank is asked again, after twice as long each time up to a longest wait.
+"""
+
+#: Why a bank refuses.
+GROUNDS: Mapping[Ground, str] = {
+    Ground.RAN_OUT: "the hold's agreed end was reached",
+    Ground.NO_CREDIT: f"intraday credit denied ({', '.join(sorted(operations.CREDIT_DENIED))})",
+    Ground.OTHER: "anything else",
+}
 
 #: How a bank words each answer.
 WORDINGS: Mapping[Answer, str] = {
@@ -69,6 +96,7 @@ WORDINGS: Mapping[Answer, str] = {
     Answer.PENDING: "PDCR, PECR",
     Answer.NEVER_THERE: "RJCR with NOOR",
     Answer.SETTLED_ALREADY: "RJCR with ARDT",
+    Answer.TURNED_DOWN: "RJCR with ARJT",
     Answer.REFUSED: "RJCR with any other reason",
     Answer.STRANGE: "anything else",
 }
@@ -78,7 +106,8 @@ def page() -> str:
     """The page's text."""
     meanings = "## Meanings\n\n" + table(("meaning", "what it is"), [(meaning.value, MEANINGS[meaning]) for meaning in Meaning])
     parts = [INTRODUCTION, meanings, STATUSES, words(), IN_PHASES, by_phase(Word, operations.STATUSES)]
-    parts += [RESOLUTIONS, wordings(), by_phase(Answer, operations.RESOLUTIONS), BOOKINGS, bookings(), messages()]
+    parts += [REASONS, reasons(), RESOLUTIONS, wordings(), by_phase(Answer, operations.RESOLUTIONS), BOOKINGS, bookings()]
+    parts += [MATTERS, messages()]
     return "\n".join(parts)
 
 
@@ -93,6 +122,16 @@ def words() -> str:
 def wordings() -> str:
     """Answers by how a bank words them."""
     return table(("answer", "as the bank says it"), [(answer.value, WORDINGS[answer]) for answer in Answer])
+
+
+def reasons() -> str:
+    """Reasons by what a refusal is and why."""
+    rows = [
+        [meaning.value, *(operations.REASONS[meaning, ground] for ground in Ground)]
+        for meaning in Meaning
+        if (meaning, Ground.OTHER) in operations.REASONS
+    ]
+    return table(("refusal", *(GROUNDS[ground] for ground in Ground)), rows)
 
 
 def by_phase(said: type[Said], meanings: Mapping[tuple[Phase, Said], Meaning]) -> str:

@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping
 
 import api_reference
 import bank_page
+import exceptions_page
 import protocol_page
 from workspace import ROOT
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/api.md": api_reference.page,
     "docs/bank.md": bank_page.page,
+    "docs/exceptions.md": exceptions_page.page,
     "docs/protocol.md": protocol_page.page,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from coordinator.model import EventType, State
+from coordinator.operators import ENDS, Ends, Standing, moves
 from coordinator.protocol import TABLE
 from lockstep_kit import fence
 from lockstep_kit.registry import GATE_ROLES
@@ -36,8 +37,33 @@ Every Commit carries the maker's, approver's and releaser's signatures, every le
 written. A participant checks all of it against its own registry before any effect: who signed, in which role, that they are
 different persons, that the releaser signed over exactly these votes, that its own vote is among them, that no promise had lapsed,
 that the key opens its lock, and that the leg's Merkle path leads to the plan's `legs_root`. While the decision is delegated, only the delegated leg
-may execute; every other leg needs that leg's signed Done. Releasing a prepared leg needs a signed NO, a signed refusal or release, a
+may execute; every other leg needs that leg's signed Done. Releasing a prepared leg needs a signed NO, a signed refusal, release or reversal, a
 signed REJECT or CANCEL, or the plan's deadline passed by the participant's own clock.
+"""
+
+RESOLUTIONS = """\
+## Resolutions
+
+An escalation is resolved by two operators who sign the same (`lockstep.type.v1.Resolution`) and have signed none of the plan's gates. A
+resolution takes effect once, in the transaction of the second signature; to do the same again is another resolution, with another sentence.
+What may be done follows from the plan's state and from how the ticket's leg stands:
+
+- *KNOWN*: every order about a settling leg is answered; *UNKNOWN*: nobody can say what became of the ticket's leg;
+  *UNKNOWN_ELSEWHERE*: of another leg; *REVERSING*, *REVERSING_ELSEWHERE*: only reversals are unanswered, of the ticket's leg or of another;
+  *DENIED*: nothing but operators' own word says that the ticket's leg took no effect; *SETTLED_OUTSIDE*: operators said so, and the plan is
+  MIXED for ever.
+- RETRY sends again now what waits, dead letters included. A plan that is PARTIALLY_EXECUTED / COMMIT goes on with it where nothing is refused for good
+  and nothing is contradicted; its evidence is validated anew. RETRY_LEG names the leg, and takes the operators' own denial back.
+- REVERSE unwinds: what was executed is reversed, what is held is released. It waits until it is known of every leg whether it took effect; a
+  new order takes the place of one whose reversal was refused, ran out, or stays unanswered.
+- RESOLVE_LEG names the leg, says whether it took effect, and shows it: that is the answer from then on. A later report of its participant that says
+  otherwise calls operators again. What a participant has answered is never answered by operators.
+- RESOLVE_PLAN names no leg: the plan was settled outside.
+"""
+
+ENDINGS = """\
+A ticket stays open whatever else two operators decide; FORGET alone closes it, where its matter is over. So a plan of which one leg took effect and
+another did not is never without an open ticket, unless it is MIXED. After CLOSED every ticket can be closed.
 """
 
 FENCE = """\
@@ -45,7 +71,7 @@ FENCE = """\
 
 One row per plan and leg. A command is first compared with the row's digest (plan digest, leg and lock) and epoch; then this table
 decides. A leg that is not known has no row. *replay* changes nothing and answers what stands; a rejection changes nothing and is
-never an outcome.
+never an outcome. A Reverse under an order that the row has seen is a replay in every phase.
 """
 
 FINDINGS = """\
@@ -53,10 +79,41 @@ What a participant finds out by itself moves a leg like this; what is not here c
 people.
 """
 
+REVERSAL = """\
+## Reversal
+
+What a leg brought about is undone only in UNWIND_PENDING, and only by an order that the participant checks itself: the signatures of two
+operators over the same resolution REVERSE, neither of whom opened a gate of the plan by the certificate that the participant keeps; or,
+where the signed plan says `unwind_automatically`, the signed REFUSED of another of its legs. `LegReport.outcome` stays DONE; the signed answer,
+REVERSED or REVERSAL_REFUSED, stands beside it in `LegReport.reversal` and names the order that it answers.
+
+An order is named by what was signed (a plan's policy gives one order only), and each is carried out or refused once: a copy that comes late,
+after the plan was completed because its reversal had been refused, is a replay. So the coordinator gives no plan a way to its end while an
+order is unanswered, and none after a leg was undone. Signatures run out: an order that its participant hears of too late is Rejected, and a
+new one takes its place, in UNWIND_PENDING too. A participant that cannot reverse says so in a signed REVERSAL_REFUSED (`REVERSAL_UNSUPPORTED`).
+`Describe` tells which assets are reversible; a plan that unwinds by itself and moves a token that is not fails its checks.
+"""
+
 
 def page() -> str:
     """The page's text."""
-    parts = [INTRODUCTION, diagram(), transitions(), gates(), KEYS, FENCE, commands(), FINDINGS, findings(), events()]
+    parts = [
+        INTRODUCTION,
+        diagram(),
+        transitions(),
+        gates(),
+        RESOLUTIONS,
+        resolutions(),
+        ENDINGS,
+        endings(),
+        KEYS,
+        FENCE,
+        commands(),
+        FINDINGS,
+        findings(),
+        REVERSAL,
+        events(),
+    ]
     return "\n".join(parts)
 
 
@@ -98,6 +155,26 @@ def gates() -> str:
         "## Gates\n\nA gate is opened or refused by an Ed25519 signature of a registered person with one of these roles. Maker, approver,\n"
         "releaser and validator are four different persons.\n\n" + table(("gate", "roles"), rows)
     )
+
+
+def resolutions() -> str:
+    """What operators may do, where."""
+    rows = []
+    for state in State:
+        for decision in sorted({key[1] for key in TABLE if key[0] is state} or {None}, key=str):
+            found = [moves(state, decision, standing) for standing in Standing]
+            cells = [", ".join(sorted(each.value for each in every)) for every in found]
+            rows.append((state.value, decision.value if decision else "", *cells))
+    return table(("state", "decision", *(each.value for each in Standing)), rows)
+
+
+def endings() -> str:
+    """When a ticket's matter is over."""
+    rows = []
+    for each in Ends:
+        named = sorted(reason for reason, found in ENDS.items() if found is each)
+        rows.append((each.value, ", ".join(named) or "every other: those that came with the transition that stopped the plan"))
+    return table(("over when", "reasons"), rows)
 
 
 def commands() -> str:

@@ -20,6 +20,7 @@ CALLS: Final = {
     "Refusal": 0,
     "Rejection": 0,
     "CheckFailed": 0,
+    "PersonNeeded": 0,
     "Finding": 1,
     "LockstepError": 1,
     "precondition": 0,

@@ -8,14 +8,22 @@ import {Pausable} from "@openzeppelin/contracts/utils/Pausable.sol";
 import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
 import {Leg, LegTerms} from "./LegTerms.sol";
 
+/// The one function of a controlled token (ERC-3643) that a reversal needs.
+interface IControlledToken {
+    function forcedTransfer(address from, address to, uint256 amount) external returns (bool);
+}
+
 /// Holds a payer's tokens between a plan's Prepare and its decision.
 ///
 ///     None --prepare--> Prepared --commit, key--> Committed     the payee is paid
 ///                       Prepared --abort-------> Aborted       the payer is refunded
 ///     None --abort, tombstone------------------> Aborted       a prepare that comes later is refused
 ///     Prepared --announce, 7 days, execute-----> Committed or Aborted, as announced; until then commit and abort still win
+///     Committed --reverse----------------------> Reversed      the payer has the amount back
 ///
-/// - Committed and Aborted are final, and there is no path between them.
+/// - Aborted and Reversed are final, and there is no path from Aborted to Committed or back.
+/// - A reversal takes exactly the amount from the payee and gives it to the payer, or changes nothing. It needs what is still claimable
+///   by the payee, or a token that has a controller and made this contract one: elsewhere what was paid stays paid.
 /// - A hold never expires: once prepared, only the decision, or the arbiter in the open and after seven days, ends it.
 /// - Nothing is taken without the payer's signature over all terms, and nothing is paid to anybody whom the terms do not name.
 ///   The operator alone can move nothing: commit needs the key that the terms are locked with.
@@ -32,7 +40,8 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
         None,
         Prepared,
         Committed,
-        Aborted
+        Aborted,
+        Reversed
     }
 
     enum Side {
@@ -56,13 +65,16 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
 
     /// Gas that one prepare of a batch may use, so that a hostile token or wallet cannot burn what the others need.
     uint256 public constant PREPARE_GAS_MAX = 1_000_000;
+    /// Gas that one reversal of a batch may use, for the same reason.
+    uint256 public constant REVERSE_GAS_MAX = 1_000_000;
     /// Gas that the token may use in a payout or refund. A token that wants more is claimed, not paid out.
     uint256 public constant TRANSFER_GAS_MAX = 400_000;
     // Gas that must be left before the one or the other begins: a call gets at most 63/64 of what is left (EIP-150), and what
     // follows it costs something too. So a batch that runs short skips its last items, and keeps what it did before.
     uint256 private constant PREPARE_GAS_LEFT_MIN = PREPARE_GAS_MAX + PREPARE_GAS_MAX / 32 + 30_000;
+    uint256 private constant REVERSE_GAS_LEFT_MIN = REVERSE_GAS_MAX + REVERSE_GAS_MAX / 32 + 30_000;
     uint256 private constant TRANSFER_GAS_LEFT_MIN = TRANSFER_GAS_MAX + TRANSFER_GAS_MAX / 32 + 80_000;
-    // Bytes of a failed prepare's answer that are kept: a hostile token may answer with a megabyte.
+    // Bytes of a failed item's answer that are kept: a hostile token may answer with a megabyte.
     uint256 private constant REASON_BYTES_MAX = 260;
 
     uint256 private constant STATUS_MASK = 0xff;
@@ -84,6 +96,17 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
     event Committed(bytes32 indexed legKey, address indexed token, address indexed payee, uint256 amount, bytes32 key, bool paid);
     /// The hold was refunded to the payer, or, if not `paid`, became claimable by it.
     event Aborted(bytes32 indexed legKey, address indexed token, address indexed payer, uint256 amount, bool paid);
+    /// What was paid out is the payer's again: moved by the token's controller function from the payee if `forced`, else what the payee could
+    /// have claimed; then, if not `paid`, the payer can claim it.
+    event Reversed(
+        bytes32 indexed legKey,
+        address indexed token,
+        address indexed payer,
+        address payee,
+        uint256 amount,
+        bool forced,
+        bool paid
+    );
     /// The leg was aborted before it was prepared.
     event Tombstoned(bytes32 indexed legKey);
     /// One item of a batch took no effect; `reason` is the error with its arguments, cut off at 260 bytes.
@@ -104,6 +127,8 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
     error SignatureInvalid(bytes32 legKey, address payer);
     error TransferNotExact(address token, uint256 expected, uint256 received);
     error PrepareFailed(bytes32 legKey);
+    error ReverseFailed(bytes32 legKey);
+    error NotControlled(address token);
     error KeyWrong(bytes32 legKey);
     error GasTooLow(bytes32 legKey);
     error NotAnnounced(bytes32 legKey);
@@ -137,6 +162,11 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
         _revertWith(_abort(leg));
     }
 
+    /// Gives the payer back what the payee was paid, whole, or reverts.
+    function reverse(Leg calldata leg) external onlyRole(OPERATOR_ROLE) nonReentrant {
+        _reverse(leg);
+    }
+
     /// Aborts a leg that was never prepared, and whose terms the caller need not know.
     function tombstone(bytes32 legKey) external onlyRole(OPERATOR_ROLE) {
         _revertWith(_tombstone(legKey));
@@ -148,7 +178,9 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
     function tryPrepareMany(Leg[] calldata legs, bytes[] calldata signatures) external onlyRole(OPERATOR_ROLE) nonReentrant {
         if (legs.length != signatures.length) revert LengthsDiffer(legs.length, signatures.length);
         for (uint256 i = 0; i < legs.length; ++i) {
-            _skipIf(_keyOf(legs[i]), _tryPrepare(legs[i], signatures[i]));
+            bytes memory item = abi.encodeCall(this.prepareItem, (legs[i], signatures[i]));
+            bytes32 legKey = _keyOf(legs[i]);
+            _skipIf(legKey, _tryItem(legKey, item, PREPARE_GAS_MAX, PREPARE_GAS_LEFT_MIN, PrepareFailed.selector));
         }
     }
 
@@ -167,6 +199,15 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
         }
     }
 
+    /// Reverses each leg that can be; emits `Skipped` for the others.
+    function tryReverseMany(Leg[] calldata legs) external onlyRole(OPERATOR_ROLE) nonReentrant {
+        for (uint256 i = 0; i < legs.length; ++i) {
+            bytes memory item = abi.encodeCall(this.reverseItem, (legs[i]));
+            bytes32 legKey = _keyOf(legs[i]);
+            _skipIf(legKey, _tryItem(legKey, item, REVERSE_GAS_MAX, REVERSE_GAS_LEFT_MIN, ReverseFailed.selector));
+        }
+    }
+
     /// Tombstones each leg that can be; emits `Skipped` for the others.
     function tryTombstoneMany(bytes32[] calldata legKeys) external onlyRole(OPERATOR_ROLE) {
         for (uint256 i = 0; i < legKeys.length; ++i) {
@@ -178,6 +219,12 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
     function prepareItem(Leg calldata leg, bytes calldata signature) external {
         if (msg.sender != address(this)) revert OnlyItself();
         _prepare(leg, signature);
+    }
+
+    /// One reversal of a batch, in the same way.
+    function reverseItem(Leg calldata leg) external {
+        if (msg.sender != address(this)) revert OnlyItself();
+        _reverse(leg);
     }
 
     // -- the arbiter -----------------------------------------------------------------------------------------------------
@@ -280,6 +327,7 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
             Status status = _statusIn(slot);
             if (status == Status.Aborted) revert BadState(legKey, status);
             if (!_holds(slot, terms)) revert TermsConflict(legKey);
+            if (status == Status.Reversed) revert BadState(legKey, status);
             return;
         }
         _requireNotPaused();
@@ -292,12 +340,18 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
         _pull(leg.token, leg.payer, leg.amount);
     }
 
-    function _tryPrepare(Leg calldata leg, bytes calldata signature) private returns (bytes memory reason) {
-        if (gasleft() < PREPARE_GAS_LEFT_MIN) return abi.encodeWithSelector(GasTooLow.selector, _keyOf(leg));
-        bytes memory item = abi.encodeCall(this.prepareItem, (leg, signature));
+    /// Calls this contract with one item of a batch, so that whatever it did is undone if it fails.
+    function _tryItem(
+        bytes32 legKey,
+        bytes memory item,
+        uint256 gasMax,
+        uint256 gasLeftMin,
+        bytes4 failure
+    ) private returns (bytes memory reason) {
+        if (gasleft() < gasLeftMin) return abi.encodeWithSelector(GasTooLow.selector, legKey);
         bool failed;
         assembly ("memory-safe") {
-            failed := iszero(call(PREPARE_GAS_MAX, address(), 0, add(item, 0x20), mload(item), 0, 0))
+            failed := iszero(call(gasMax, address(), 0, add(item, 0x20), mload(item), 0, 0))
             if failed {
                 let length := returndatasize()
                 if gt(length, REASON_BYTES_MAX) {
@@ -310,7 +364,7 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
             }
         }
         // A failure without a word, such as a token that burns all gas, must not pass for success.
-        if (failed && reason.length == 0) reason = abi.encodeWithSelector(PrepareFailed.selector, _keyOf(leg));
+        if (failed && reason.length == 0) reason = abi.encodeWithSelector(failure, legKey);
     }
 
     function _commit(Leg calldata leg, bytes32 key) private returns (bytes memory reason) {
@@ -321,7 +375,7 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
         if (status == Status.None || slot == TOMBSTONE) return _badState(legKey, status);
         if (!_holds(slot, terms)) return abi.encodeWithSelector(TermsConflict.selector, legKey);
         if (sha256(abi.encode(key)) != leg.lock) return abi.encodeWithSelector(KeyWrong.selector, legKey);
-        if (status == Status.Aborted) return _badState(legKey, status);
+        if (status == Status.Aborted || status == Status.Reversed) return _badState(legKey, status);
         if (status == Status.Committed) return reason;
         if (gasleft() < TRANSFER_GAS_LEFT_MIN) return abi.encodeWithSelector(GasTooLow.selector, legKey);
         _legs[legKey] = _slot(terms, Status.Committed);
@@ -336,12 +390,51 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
         bytes32 terms = _structHash(leg);
         Status status = _statusIn(slot);
         if (!_holds(slot, terms)) return abi.encodeWithSelector(TermsConflict.selector, legKey);
-        if (status == Status.Committed) return _badState(legKey, status);
+        if (status == Status.Committed || status == Status.Reversed) return _badState(legKey, status);
         if (status == Status.Aborted) return reason;
         if (gasleft() < TRANSFER_GAS_LEFT_MIN) return abi.encodeWithSelector(GasTooLow.selector, legKey);
         _legs[legKey] = _slot(terms, Status.Aborted);
         bool paid = _payOut(leg.token, leg.payer, leg.amount);
         emit Aborted(legKey, leg.token, leg.payer, leg.amount, paid);
+    }
+
+    function _reverse(Leg calldata leg) private {
+        bytes32 legKey = _keyOf(leg);
+        bytes32 terms = _structHash(leg);
+        bytes32 slot = _legs[legKey];
+        Status status = _statusIn(slot);
+        if (status == Status.None || slot == TOMBSTONE) revert BadState(legKey, status);
+        if (!_holds(slot, terms)) revert TermsConflict(legKey);
+        if (status == Status.Reversed) return;
+        if (status != Status.Committed) revert BadState(legKey, status);
+        _legs[legKey] = _slot(terms, Status.Reversed);
+        // What never reached the payee need not be taken from it.
+        bool forced = claimableOf[leg.token][leg.payee] < leg.amount;
+        bool paid = true;
+        if (forced) {
+            _force(leg);
+        } else {
+            claimableOf[leg.token][leg.payee] -= leg.amount;
+            paid = _tryTransfer(leg.token, leg.payer, leg.amount);
+            if (paid) claimableTotal[leg.token] -= leg.amount;
+            else claimableOf[leg.token][leg.payer] += leg.amount;
+        }
+        emit Reversed(legKey, leg.token, leg.payer, leg.payee, leg.amount, forced, paid);
+    }
+
+    /// Moves exactly the amount from the payee to the payer as the token's controller, or reverts.
+    function _force(Leg calldata leg) private {
+        uint256 payeeHad = IERC20(leg.token).balanceOf(leg.payee);
+        uint256 payerHad = IERC20(leg.token).balanceOf(leg.payer);
+        bytes memory move = abi.encodeCall(IControlledToken.forcedTransfer, (leg.payee, leg.payer, leg.amount));
+        (bool moved, bytes memory answer) = leg.token.call(move);
+        if (!moved) _revertWith(answer);
+        // A token that has no such function, or that says no without a word.
+        if (!moved || (answer.length != 0 && !abi.decode(answer, (bool)))) revert NotControlled(leg.token);
+        uint256 received = IERC20(leg.token).balanceOf(leg.payer) - payerHad;
+        uint256 taken = payeeHad - IERC20(leg.token).balanceOf(leg.payee);
+        if (taken != leg.amount) revert TransferNotExact(leg.token, leg.amount, taken);
+        if (received != leg.amount) revert TransferNotExact(leg.token, leg.amount, received);
     }
 
     function _tombstone(bytes32 legKey) private returns (bytes memory reason) {

@@ -259,6 +259,19 @@ class World:
     def commit(self, terms: LegTerms, key: bytes) -> Receipt:
         return self.operate(escrow_calls.encode_commit(terms, key))
 
+    def committed(self, **changes: Any) -> tuple[LegTerms, bytes]:
+        """A leg that is committed."""
+        terms, key = self.prepared(**changes)
+        self.commit(terms, key)
+        return terms, key
+
+    def reverse(self, terms: LegTerms) -> Receipt:
+        return self.operate(escrow_calls.encode_reverse(terms))
+
+    def control(self, token: str | None = None) -> None:
+        """Make the escrow a controller of the token."""
+        self.chain.send(self.admin, token or self.token, token_calls.encode_add_agent(self.escrow))
+
     def abort(self, terms: LegTerms) -> Receipt:
         return self.operate(escrow_calls.encode_abort(terms))
 

@@ -13,11 +13,11 @@ from lockstep_contracts import escrow as calls
 from lockstep_contracts import notary as registry
 from lockstep_contracts.events import Skipped
 
-#: Most gas per item at batch size 1, 10, 100: the escrow's prepare, commit and abort, the registry's register and finalise.
+#: Most gas per item at batch size 1, 10, 100: the escrow's prepare, commit, abort and reverse, the registry's register and finalise.
 BARS = {
-    1: {"prepare": 131_000, "commit": 71_000, "abort": 52_000, "register": 50_000, "finalise": 34_000},
-    10: {"prepare": 55_000, "commit": 24_000, "abort": 21_000, "register": 28_000, "finalise": 12_000},
-    100: {"prepare": 47_000, "commit": 19_000, "abort": 17_500, "register": 25_500, "finalise": 9_500},
+    1: {"prepare": 131_000, "commit": 71_000, "abort": 52_000, "reverse": 62_000, "register": 50_000, "finalise": 34_000},
+    10: {"prepare": 55_000, "commit": 24_000, "abort": 21_000, "reverse": 27_000, "register": 28_000, "finalise": 12_000},
+    100: {"prepare": 47_000, "commit": 19_000, "abort": 17_500, "reverse": 23_500, "register": 25_500, "finalise": 9_500},
 }
 
 
@@ -35,13 +35,15 @@ def test_gas_per_item(world: World, size: int, record_property: Callable[[str, o
     used["commit"] = world.operate(
         calls.encode_try_commit_many([terms for terms, _ in committed], [key for _, key in committed])
     ).gas_used
+    world.control()
+    used["reverse"] = world.operate(calls.encode_try_reverse_many([terms for terms, _ in committed])).gas_used
     world.operate(prepare(aborted))
     used["abort"] = world.operate(calls.encode_try_abort_many([terms for terms, _ in aborted])).gas_used
     used["register"] = world.notarise(registry.encode_register_many(digests)).gas_used
     used["finalise"] = world.notarise(registry.encode_finalise_many(endings)).gas_used
     each = {name: total // size for name, total in used.items()}
     record_property(f"gas_per_item_at_{size}", each)
-    assert world.statuses([terms for terms, _ in committed + aborted]) == [LegStatus.COMMITTED] * size + [LegStatus.ABORTED] * size
+    assert world.statuses([terms for terms, _ in committed + aborted]) == [LegStatus.REVERSED] * size + [LegStatus.ABORTED] * size
     assert {name: value for name, value in each.items() if value > BARS[size][name]} == {}
 
 
@@ -100,4 +102,9 @@ def test_the_largest_batches_fit(world: World) -> None:
         receipt = world.chain.send(world.operator, contract, calldata, gas=limit)
         assert not [event for event in receipt.events if isinstance(event, Skipped)]
     assert world.statuses(held_legs) == [LegStatus.COMMITTED] * len(held)
+    world.control()
+    paid = held_legs[: gas.REVERSE_LEGS_MAX]
+    assert gas.reverse_gas(len(paid)) <= gas.TRANSACTION_GAS_MAX
+    receipt = world.operate(calls.encode_try_reverse_many(paid), gas=gas.reverse_gas(len(paid)))
+    assert world.statuses(paid) == [LegStatus.REVERSED] * len(paid)
     assert gas.prepare_gas(1) <= GAS_LIMIT

@@ -31,7 +31,16 @@ TERMS = LegTerms(
 )
 ESCROW = address("escrow")
 #: Contracts of HostileTokens.sol.
-HOSTILE = ("BlockingToken", "FalseToken", "FeeToken", "ReentrantToken", "SilentToken", "VerboseToken")
+HOSTILE = (
+    "AgreeableToken",
+    "BlockingToken",
+    "ControlledToken",
+    "FalseToken",
+    "FeeToken",
+    "ReentrantToken",
+    "SilentToken",
+    "VerboseToken",
+)
 
 
 def test_typed_data_is_what_wallets_sign() -> None:

@@ -11,12 +11,13 @@ from contracts_world import SUPPLY, NodeError, Receipt, World, address
 
 from lockstep_contracts import LegStatus, LegTerms, Side
 from lockstep_contracts import escrow as calls
-from lockstep_contracts.events import Aborted, Announced, Claimed, Committed, Executed, Prepared, Skipped, Tombstoned
+from lockstep_contracts import token as token_calls
+from lockstep_contracts.events import Aborted, Announced, Claimed, Committed, Executed, Prepared, Reversed, Skipped, Tombstoned
 
 STEPS = 300
 LEGS = 12
 SEEDS = (1, 2, 3, 4)
-NONE, PREPARED, COMMITTED, ABORTED = LegStatus
+NONE, PREPARED, COMMITTED, ABORTED, REVERSED = LegStatus
 
 
 @dataclass
@@ -85,11 +86,37 @@ class Model:
     def abort(self) -> None:
         terms, _ = self.any_leg()
         before = self.status[terms.leg_key]
-        assert self.attempt(lambda: self.world.abort(terms)) is (before is not COMMITTED)
+        assert self.attempt(lambda: self.world.abort(terms)) is (before not in (COMMITTED, REVERSED))
         if before is PREPARED:
             self.end(terms, ABORTED)
         elif before is NONE:
             self.status[terms.leg_key] = ABORTED
+
+    def reverse(self) -> None:
+        chosen = [pair for pair in self.legs if self.status[pair[0].leg_key] is COMMITTED]
+        terms, _ = self.chance.choice(chosen or self.legs)
+        before, claims = self.status[terms.leg_key], self.claims[terms.payee] >= terms.amount
+        can = claims or (self.balances[terms.payee] >= terms.amount and not {terms.payer, terms.payee} & self.blocked)
+        held = self.attempt(lambda: self.world.reverse(terms))
+        assert held is (before is REVERSED or (before is COMMITTED and can))
+        if not held or before is REVERSED:
+            return
+        self.status[terms.leg_key] = REVERSED
+        if claims:
+            self.claims[terms.payee] -= terms.amount
+            self.pay(terms.payer, terms.amount)
+        else:
+            self.balances[terms.payee] -= terms.amount
+            self.balances[terms.payer] += terms.amount
+
+    def spend(self) -> None:
+        payee = self.chance.choice(self.payees)
+        amount = self.balances[payee] // 2
+        self.world.chain.rpc("anvil_setBalance", payee, hex(10**24))
+        if amount and not {payee, self.world.payer.address} & self.blocked:
+            self.world.chain.send(payee, self.token, token_calls.encode_transfer(self.world.payer.address, amount))
+            self.balances[payee] -= amount
+            self.balances[self.world.payer.address] += amount
 
     def tombstone(self) -> None:
         terms, _ = self.any_leg()
@@ -173,6 +200,9 @@ def rebuilt(events: list[object]) -> tuple[Counter[str], int]:
                 amount = holds.pop(event.leg_key)
                 assert amount == event.amount
                 claims[owner] += 0 if event.paid else amount
+            case Reversed(forced=False, payer=payer, payee=payee, amount=amount, paid=paid):
+                claims[payee] -= amount
+                claims[payer] += 0 if paid else amount
             case Claimed(owner=owner, amount=amount):
                 claims[owner] -= amount
             case _:
@@ -187,7 +217,7 @@ def test_no_sequence_of_calls_breaks_the_books(world: World) -> None:
         model = play(world, random.Random(seed))
         model.assert_ends_well()
         happened |= {type(event) for event in model.events}
-    assert happened >= {Prepared, Committed, Aborted, Tombstoned, Announced, Executed, Claimed, Skipped}
+    assert happened >= {Prepared, Committed, Aborted, Tombstoned, Announced, Executed, Claimed, Reversed, Skipped}
 
 
 def play(world: World, chance: random.Random) -> Model:
@@ -201,6 +231,8 @@ def play(world: World, chance: random.Random) -> Model:
         model.prepare: 12,
         model.commit: 3,
         model.abort: 2,
+        model.reverse: 4,
+        model.spend: 1,
         model.tombstone: 1,
         model.batch: 1,
         model.announce: 3,

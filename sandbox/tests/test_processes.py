@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lockstep_sandbox.ports import free_ports, listens
-from lockstep_sandbox.processes import Program, ProgramFailed, Supervisor
+from lockstep_sandbox.processes import Program, ProgramFailed, Supervisor, tied
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +62,15 @@ async def start_parent(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]
     parent = subprocess.Popen([PYTHON, "-c", PARENT, str(folder)], start_new_session=True)  # noqa: ASYNC220 - is quick
     await until(lambda: (folder / "pids").exists() and len((folder / "pids").read_text().split()) == 2, 20)
     return parent, [int(pid) for pid in (folder / "pids").read_text().split()]
+
+
+def test_a_child_of_a_dead_parent_begins_nothing(tmp_path: Path) -> None:
+    """A child that comes to its tie after its parent's death, here under a parent of another number, ends at once."""
+    touched = tmp_path / "touched"
+    orphan = subprocess.run(["/bin/sh", "-c", '"$@"; exit $?', "sh", *tied(["touch", str(touched)], "KILL")], check=False)
+    assert (orphan.returncode, touched.exists()) == (1, False)
+    subprocess.run(tied(["touch", str(touched)], "KILL"), check=True)
+    assert touched.exists()
 
 
 async def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:

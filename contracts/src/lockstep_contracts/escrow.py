@@ -45,6 +45,8 @@ TOMBSTONE: Final = function(ESCROW, "tombstone")
 TRY_PREPARE_MANY: Final = function(ESCROW, "tryPrepareMany")
 TRY_COMMIT_MANY: Final = function(ESCROW, "tryCommitMany")
 TRY_ABORT_MANY: Final = function(ESCROW, "tryAbortMany")
+REVERSE: Final = function(ESCROW, "reverse")
+TRY_REVERSE_MANY: Final = function(ESCROW, "tryReverseMany")
 TRY_TOMBSTONE_MANY: Final = function(ESCROW, "tryTombstoneMany")
 ANNOUNCE: Final = function(ESCROW, "announce")
 RETRACT: Final = function(ESCROW, "retract")
@@ -71,12 +73,13 @@ PAUSER_ROLE: Final = keccak(text="PAUSER_ROLE")
 
 
 class LegStatus(IntEnum):
-    """Where a leg stands on the contract. COMMITTED and ABORTED are final."""
+    """Where a leg stands on the contract. ABORTED and REVERSED are final; COMMITTED is left by a reversal alone."""
 
     NONE = 0
     PREPARED = 1
     COMMITTED = 2
     ABORTED = 3
+    REVERSED = 4
 
 
 class Side(IntEnum):
@@ -215,6 +218,11 @@ def encode_abort(terms: LegTerms) -> bytes:
     return ABORT.encode(terms.fields())
 
 
+def encode_reverse(terms: LegTerms) -> bytes:
+    """Calldata of reverse: takes what was paid back from the payee."""
+    return REVERSE.encode(terms.fields())
+
+
 def encode_tombstone(key: bytes) -> bytes:
     """Calldata of tombstone: aborts a leg that was never prepared, named by its leg key."""
     return TOMBSTONE.encode(key)
@@ -243,6 +251,11 @@ def encode_try_commit_many(legs: Sequence[LegTerms], keys: Sequence[bytes]) -> b
 def encode_try_abort_many(legs: Sequence[LegTerms]) -> bytes:
     """Calldata of tryAbortMany."""
     return TRY_ABORT_MANY.encode([terms.fields() for terms in legs])
+
+
+def encode_try_reverse_many(legs: Sequence[LegTerms]) -> bytes:
+    """Calldata of tryReverseMany."""
+    return TRY_REVERSE_MANY.encode([terms.fields() for terms in legs])
 
 
 def encode_try_tombstone_many(keys: Sequence[bytes]) -> bytes:

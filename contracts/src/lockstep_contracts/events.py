@@ -54,6 +54,19 @@ class Aborted:
 
 
 @dataclass(frozen=True, slots=True)
+class Reversed:
+    """What was paid out is the payer's again: from the payee if `forced`, else what it could have claimed; claimable if not `paid`."""
+
+    leg_key: bytes
+    token: str
+    payer: str
+    payee: str
+    amount: int
+    forced: bool
+    paid: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Tombstoned:
     """A leg was aborted before it was prepared."""
 
@@ -136,6 +149,7 @@ Event: TypeAlias = (
     Prepared
     | Committed
     | Aborted
+    | Reversed
     | Tombstoned
     | Announced
     | Retracted
@@ -228,6 +242,10 @@ _BUILDERS: Final[dict[str, tuple[type[Event], Callable[..., Event]]]] = {
         lambda leg, token, payee, amount, key, paid: Committed(leg, _a(token), _a(payee), amount, key, paid),
     ),
     "Aborted": (Aborted, lambda leg, token, payer, amount, paid: Aborted(leg, _a(token), _a(payer), amount, paid)),
+    "Reversed": (
+        Reversed,
+        lambda leg, token, payer, payee, amount, forced, paid: Reversed(leg, _a(token), _a(payer), _a(payee), amount, forced, paid),
+    ),
     "Tombstoned": (Tombstoned, Tombstoned),
     "Announced": (Announced, lambda leg, pay_to, at: Announced(leg, Side(pay_to), at)),
     "Retracted": (Retracted, Retracted),

@@ -16,12 +16,14 @@ TRANSACTION_GAS_MAX: Final = 2**24
 _TRANSACTION_GAS: Final = 60_000
 _PREPARE_GAS: Final = 135_000
 _PAY_OUT_GAS: Final = 100_000
+_REVERSE_GAS: Final = 160_000
 _TOMBSTONE_GAS: Final = 32_000
 _REGISTER_GAS: Final = 32_000
 _FINALISE_GAS: Final = 32_000
-#: What the escrow wants to see left before a batch's prepare, and before a payout or refund (PREPARE_GAS_LEFT_MIN,
-#: TRANSFER_GAS_LEFT_MIN): part of the limit, hardly ever of the bill.
+#: What the escrow wants to see left before a batch's prepare, its reversal, and before a payout or refund (PREPARE_GAS_LEFT_MIN,
+#: REVERSE_GAS_LEFT_MIN, TRANSFER_GAS_LEFT_MIN): part of the limit, hardly ever of the bill.
 _PREPARE_GAS_LEFT: Final = 1_061_250
+_REVERSE_GAS_LEFT: Final = 1_061_250
 _PAY_OUT_GAS_LEFT: Final = 492_500
 
 
@@ -33,6 +35,11 @@ def prepare_gas(legs: int) -> int:
 def pay_out_gas(legs: int) -> int:
     """Gas limit of commit, abort, execute, tryCommitMany and tryAbortMany."""
     return _TRANSACTION_GAS + _PAY_OUT_GAS_LEFT + legs * _PAY_OUT_GAS
+
+
+def reverse_gas(legs: int) -> int:
+    """Gas limit of reverse and tryReverseMany. Tokens with rules of their own need more than plain ones."""
+    return _TRANSACTION_GAS + _REVERSE_GAS_LEFT + legs * _REVERSE_GAS
 
 
 def tombstone_gas(legs: int) -> int:
@@ -53,6 +60,7 @@ def finalise_gas(plans: int) -> int:
 #: Most items that fit into one transaction of TRANSACTION_GAS_MAX; their calldata stays below 64 KiB.
 PREPARE_LEGS_MAX: Final = (TRANSACTION_GAS_MAX - prepare_gas(0)) // _PREPARE_GAS
 PAY_OUT_LEGS_MAX: Final = (TRANSACTION_GAS_MAX - pay_out_gas(0)) // _PAY_OUT_GAS
+REVERSE_LEGS_MAX: Final = (TRANSACTION_GAS_MAX - reverse_gas(0)) // _REVERSE_GAS
 TOMBSTONE_LEGS_MAX: Final = (TRANSACTION_GAS_MAX - tombstone_gas(0)) // _TOMBSTONE_GAS
 REGISTER_PLANS_MAX: Final = (TRANSACTION_GAS_MAX - register_gas(0)) // _REGISTER_GAS
 FINALISE_PLANS_MAX: Final = (TRANSACTION_GAS_MAX - finalise_gas(0)) // _FINALISE_GAS

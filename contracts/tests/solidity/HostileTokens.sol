@@ -36,6 +36,12 @@ contract BlockingToken is OpenToken {
         isBomb[account] = bomb;
     }
 
+    /// A controller's function that anybody may call: blocks hold for it too.
+    function forcedTransfer(address from, address to, uint256 amount) external returns (bool) {
+        _transfer(from, to, amount);
+        return true;
+    }
+
     function _update(address from, address to, uint256 amount) internal override {
         require(!isBlocked[from] && !isBlocked[to], "blocked");
         if (isBomb[from] || isBomb[to]) {
@@ -131,4 +137,84 @@ contract SilentToken {
         balanceOf[from] -= amount;
         balanceOf[to] += amount;
     }
+}
+
+/// Has a controller function that anybody may call, and that misbehaves as it is told to.
+contract ControlledToken is OpenToken {
+    enum Manner {
+        Honest,
+        AnswersFalse,
+        AnswersTrueAndMovesNothing,
+        MovesLess,
+        MovesFromAnother,
+        BurnsGas,
+        Shouts,
+        CallsBack,
+        AnswersAByte,
+        PaysAnother
+    }
+
+    Manner public manner;
+    address public target;
+    bytes public payload;
+    bool public hasCalled;
+    bool public hasSucceeded;
+    bool public isRefusing;
+
+    constructor() ERC20("Controlled", "CTL") {}
+
+    function setManner(Manner manner_) external {
+        manner = manner_;
+    }
+
+    function setRefusing(bool refusing) external {
+        isRefusing = refusing;
+    }
+
+    function arm(address target_, bytes calldata payload_) external {
+        (target, payload, hasCalled, hasSucceeded) = (target_, payload_, false, false);
+    }
+
+    function transfer(address to, uint256 amount) public override returns (bool) {
+        require(!isRefusing, "refusing");
+        return super.transfer(to, amount);
+    }
+
+    function forcedTransfer(address from, address to, uint256 amount) external returns (bool) {
+        if (manner == Manner.AnswersFalse) return false;
+        if (manner == Manner.AnswersTrueAndMovesNothing) return true;
+        if (manner == Manner.BurnsGas) {
+            assembly {
+                invalid()
+            }
+        }
+        if (manner == Manner.Shouts) {
+            assembly {
+                revert(0, 100000)
+            }
+        }
+        if (manner == Manner.AnswersAByte) {
+            assembly {
+                return(0, 1)
+            }
+        }
+        if (manner == Manner.CallsBack) {
+            hasCalled = true;
+            (hasSucceeded, ) = target.call(payload);
+        }
+        if (manner == Manner.MovesFromAnother) {
+            _mint(to, amount);
+            return true;
+        }
+        if (manner == Manner.PaysAnother) to = address(0xdead);
+        _transfer(from, to, manner == Manner.MovesLess ? amount - 1 : amount);
+        return true;
+    }
+}
+
+/// Answers every call that it does not know with success and nothing, and does nothing.
+contract AgreeableToken is OpenToken {
+    constructor() ERC20("Agreeable", "AGR") {}
+
+    fallback() external {}
 }

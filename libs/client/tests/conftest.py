@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from grpc_status import rpc_status
 
-from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2, settlement_service_pb2_grpc
+from lockstep.coordinator.v1 import operator_service_pb2_grpc, settlement_pb2, settlement_service_pb2, settlement_service_pb2_grpc
 from lockstep.journal.v1 import journal_reader_service_pb2_grpc
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.planfile import Asset, DraftPlan, PlanFile, Venue, draft
@@ -208,7 +208,11 @@ def world() -> World:
 # -- a coordinator and a journal that say what they are told to ------------------------------------------------------------------------
 
 
-class Scripted(settlement_service_pb2_grpc.SettlementServiceServicer, journal_reader_service_pb2_grpc.JournalReaderServiceServicer):
+class Scripted(
+    settlement_service_pb2_grpc.SettlementServiceServicer,
+    operator_service_pb2_grpc.OperatorServiceServicer,
+    journal_reader_service_pb2_grpc.JournalReaderServiceServicer,
+):
     """Answers each call with the next of the answers that were put down for its method; an error is raised."""
 
     def __init__(self) -> None:
@@ -250,6 +254,27 @@ class Scripted(settlement_service_pb2_grpc.SettlementServiceServicer, journal_re
 
     async def ListTransitions(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await self._answer("ListTransitions", request, context)
+
+    async def GetAbortAuditLog(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("GetAbortAuditLog", request, context)
+
+    async def ListEscalations(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("ListEscalations", request, context)
+
+    async def GetEscalation(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("GetEscalation", request, context)
+
+    async def SignResolution(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("SignResolution", request, context)
+
+    async def ListInDoubt(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("ListInDoubt", request, context)
+
+    async def ListDeadLetters(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("ListDeadLetters", request, context)
+
+    async def ReplayDeadLetter(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("ReplayDeadLetter", request, context)
 
     async def ListEntries(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await self._answer("ListEntries", request, context)
@@ -323,6 +348,7 @@ class Coordinator:
         credentials = grpc.ssl_server_credentials([pair], self.tls.ca_file.read_bytes(), require_client_auth=True)
         self.server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         settlement_service_pb2_grpc.add_SettlementServiceServicer_to_server(self.script, self.server)
+        operator_service_pb2_grpc.add_OperatorServiceServicer_to_server(self.script, self.server)
         journal_reader_service_pb2_grpc.add_JournalReaderServiceServicer_to_server(self.script, self.server)
         self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
         await self.server.start()

@@ -16,9 +16,10 @@ from lockstep_client.evidence import Finding, check_plan
 from lockstep_client.signing import escrow_terms
 from lockstep_contracts.escrow import LegStatus, leg_key, terms_hash
 from lockstep_contracts.events import Committed
+from lockstep_kit.convert import evidence_to_pb
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import sha256
-from lockstep_kit.statements import Gate, OutcomeKind, Refusal, Verdict
+from lockstep_kit.statements import Gate, OutcomeKind, Refusal, Verdict, evidence_digest
 
 LATER = datetime(2150, 1, 1, tzinfo=UTC)
 
@@ -291,3 +292,21 @@ def test_another_payment_cannot_stand_for_the_leg(world: Any) -> None:
     entries = [replace(each, uetr=other) for each in book(world)]
     world.settle("payment", evidence=replace(world.evidence("payment"), uetr=other))
     assert rules(check_bank_leg(world.view().legs[1], world.draft.header, entries)) == {"BANK_UETR_WRONG", "BANK_BOOKINGS"}
+
+
+def test_what_operators_showed_is_looked_up_as_well(world: Any) -> None:
+    """Where two operators answered for a participant the validator misses no outcome, and judges the book by what they showed."""
+    outcome = world.outcomes.pop("payment")
+    missing = world.view(evidence_digest=evidence_digest(list(world.outcomes.values())))
+    assert {each.rule for each in check_plan(missing, world.registry)} == {"OUTCOME_MISSING", "OUTCOMES_INCOMPLETE"}
+    message = world.message(evidence_digest=evidence_digest(list(world.outcomes.values())))
+    leg = next(each for each in message.legs if each.leg.leg_id == "payment")
+    leg.operators_executed = True
+    leg.operators_evidence.CopyFrom(evidence_to_pb(outcome.outcome.evidence))
+    view = plan_from_pb(message)
+    assert check_plan(view, world.registry) == []
+    shown = next(each for each in view.legs if each.leg.leg_id == "payment")
+    assert {each.rule for each in check_bank_leg(shown, view.header, ())} == {"BANK_BOOKINGS"}
+    # What they showed of a leg that took no effect is nothing to sign over.
+    leg.operators_executed = False
+    assert "OUTCOME_MISSING" in {each.rule for each in check_plan(plan_from_pb(message), world.registry)}

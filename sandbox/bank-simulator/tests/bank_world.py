@@ -32,6 +32,9 @@ from bank_simulator.settings import Settings, read_settings
 BANK, GATEWAY, STRANGER, CORRESPONDENT = "LSTPDEFFXXX", "LSTPDEFFGTW", "LSTPDEFFOTH", "COBADEFFXXX"
 ALICE, BOB = "DE89370400440532013000", "DE02120300000000202051"
 POOR, BLOCKED, YEN, CLOSED = "DE02500105170137075030", "DE02100500000054540402", "DE02300209000106531065", "DE02200505501015871393"
+#: Has 30.00 of its own and may borrow 100.00 within the day.
+THIN = "DE62370400440532013001"
+LINE, PROVIDER = f"~credit:{THIN}", "MARKDEFFXXX"
 LORO = "LORO-COBA-EUR"
 FOREIGN = "FR1420041010050500013M02606"
 SCHEMAS = Path(__file__).resolve().parents[3] / ".schemas" / "xsd"
@@ -49,6 +52,13 @@ SEED = {
         {"account": BLOCKED, "owner": "Blocked SE", "currency": "EUR", "opening_balance": "500.00", "status": "BLOCKED"},
         {"account": CLOSED, "owner": "Closed SE", "currency": "EUR", "status": "CLOSED"},
         {"account": YEN, "owner": "Yen KK", "currency": "JPY", "opening_balance": "100000"},
+        {
+            "account": THIN,
+            "owner": "Thin GmbH",
+            "currency": "EUR",
+            "opening_balance": "30.00",
+            "credit_line": {"provider": "Liquidity Bank", "provider_bic": PROVIDER, "limit": "100.00"},
+        },
         {"account": LORO, "owner": "Correspondent", "currency": "EUR", "correspondent_bic": CORRESPONDENT},
     ],
     "counterparties": [
@@ -327,6 +337,17 @@ class Gateway:
         """Booked, held and available money."""
         found = await self.control("GET", f"/accounts/{account}")
         return found["booked"], found["held"], found["available"]
+
+    async def drawn(self, account: str = THIN) -> tuple[str, str, str]:
+        """Booked and held money of an account with a credit line, and what is drawn."""
+        found = await self.control("GET", f"/accounts/{account}")
+        return found["booked"], found["held"], found["drawn"]
+
+    async def book(self) -> dict[str, Any]:
+        """The whole book; it is right."""
+        shown: dict[str, Any] = await self.control("GET", "/book")
+        assert shown["conserved"], shown["violations"]
+        return shown
 
     async def state(self, order: Order) -> str | None:
         found = (await self.control("GET", "/payments", params={"uetr": str(order.uetr)}))["payments"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+import uuid
 
 import aiohttp
 import pytest
 from bank_world import ALICE, BOB, Gateway, Order, World
+
+from bank_simulator.misbehaviour import ActiveScript, Kind, Mischief, Script, Subject
 
 
 async def test_lost_answer(gateway: Gateway) -> None:
@@ -173,3 +176,91 @@ async def test_account_status(gateway: Gateway) -> None:
     await gateway.release(order)
     assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("ACSC", None)}
     await gateway.conserved()
+
+
+@pytest.mark.parametrize("says", ["ACSC", "ACFW"])
+async def test_contradiction_after_a_refusal(gateway: Gateway, says: str) -> None:
+    """After RJCT comes the opposite; what was refused stays refused, and a status that is no contradiction is not said."""
+    await gateway.misbehave("contradict", stage="payment", says="RJCT")
+    await gateway.misbehave("contradict", stage="payment", says=says)
+    order = Order("2000.00")
+    await gateway.pay(order)
+    assert (await gateway.next("pacs.002")).statuses()[order.uetr][0] == "RJCT"
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: (says, None)}
+    assert await gateway.state(order) == "REJECTED"
+    await gateway.conserved()
+
+
+async def test_contradiction_after_a_cancellation(gateway: Gateway) -> None:
+    """After CNCL comes ACSC; the payment is cancelled all the same, and a question brings the truth."""
+    order = await gateway.hold()
+    await gateway.misbehave("contradict", stage="cancellation", says="ACSC")
+    await gateway.cancel(order.uetr)
+    assert (await gateway.next("camt.029")).all("TxCxlSts") == ["ACCR"]
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("ACSC", None)}
+    await gateway.ask(order.uetr)
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("RJCT", "DS02")}
+    assert await gateway.account(ALICE) == ("1000.00", "0.00", "1000.00")
+    await gateway.conserved()
+
+
+async def test_pending_cancellation(gateway: Gateway) -> None:
+    """PDCR, and the hold stays until another request is decided."""
+    order = await gateway.hold()
+    await gateway.misbehave("pend")
+    await gateway.cancel(order.uetr)
+    answer = await gateway.next("camt.029")
+    assert (answer.all("Conf"), answer.all("TxCxlSts"), await gateway.state(order)) == (["PDCR"], ["PDCR"], "HELD")
+    await gateway.cancel(order.uetr)
+    assert (await gateway.next("camt.029")).all("TxCxlSts") == ["ACCR"]
+
+
+async def test_pause(gateway: Gateway) -> None:
+    """The request is carried out at once, and only its acknowledgement is kept back; others are not."""
+    order, other = Order(), Order()
+    await gateway.misbehave("pause", delay_ms=700, uetr=str(order.uetr), stage="payment")
+    began = time.monotonic()
+    await gateway.pay(other)
+    assert time.monotonic() - began < 0.5
+    began = time.monotonic()
+    await gateway.pay(order)
+    assert 0.7 <= time.monotonic() - began < 3
+    assert [(await gateway.next("pacs.002")).statuses() for _ in range(2)] == [
+        {each.uetr: ("ACFW", None)} for each in (other, order)
+    ]
+
+
+async def test_forgotten_requests(gateway: Gateway) -> None:
+    """A payment and a release are acknowledged and come to nothing; a question and another release bring them on."""
+    lost = Order()
+    await gateway.misbehave("forget", stage="payment", uetr=str(lost.uetr))
+    await gateway.pay(lost)
+    await gateway.nothing()
+    await gateway.ask(lost.uetr)
+    assert (await gateway.next("pacs.002")).statuses() == {lost.uetr: ("RJCT", "TM01")}
+    order = await gateway.hold()
+    await gateway.misbehave("forget", stage="release")
+    assert await gateway.release(order) == 202
+    await gateway.nothing()
+    assert await gateway.state(order) == "HELD"
+    assert await gateway.release(order, idempotency_key="again") == 202
+    assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("ACSC", None)}
+    await gateway.conserved()
+
+
+def test_chance_is_seeded() -> None:
+    """The same occasions in the same order meet the same fate; another seed, another fate; nothing is hit for ever, and about the share that was told."""
+
+    def fates(seed: int) -> list[bool]:
+        active = ActiveScript(1, Script(kind=Kind.LOSE, times=10_000, chance=0.3, seed=seed), 10_000)
+        mischief = Mischief([active])
+        payments = [uuid.UUID(int=number, version=4) for number in range(500)]
+        return [
+            mischief.take({Kind.LOSE}, Subject(frozenset([each]), frozenset()), message="pacs.002") is not None for each in payments
+        ]
+
+    assert fates(1) == fates(1) != fates(2)
+    assert 100 < sum(fates(1)) < 200
+    again = ActiveScript(1, Script(kind=Kind.LOSE, times=10_000, chance=0.9), 10_000)
+    subject = Subject(frozenset([uuid.uuid4()]), frozenset())
+    assert not all(Mischief([again]).take({Kind.LOSE}, subject, message="pacs.002") for _ in range(500))

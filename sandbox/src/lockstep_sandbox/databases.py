@@ -12,7 +12,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from lockstep_sandbox.postgres import ServiceDatabase, create_service_database, plan_service_database, private_postgres
+from lockstep_sandbox.postgres import (
+    PostgresServer,
+    ServiceDatabase,
+    create_service_database,
+    plan_service_database,
+    postgres_server,
+)
 from lockstep_sandbox.runtime import write_secret
 
 MIGRATION_SECONDS_MAX: Final = 60
@@ -45,27 +51,38 @@ class SandboxDatabases:
         self._folder = folder
         self._password = password
         self._stack = ExitStack()
-        self._superuser_url = ""
+        self._server: PostgresServer | None = None
         #: Package -> how it reaches its database.
         self.logins: dict[str, ServiceLogin] = {}
 
     async def __aenter__(self) -> Self:
-        self._superuser_url = self._stack.enter_context(private_postgres(self._password, max_connections="200"))
+        self._server = self._stack.enter_context(postgres_server(self._password, max_connections="300"))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
 
+    @property
+    def server(self) -> PostgresServer:
+        """The server, to be killed and started again.
+
+        Raises:
+            RuntimeError: it was not started yet.
+        """
+        if self._server is None:
+            raise RuntimeError("the databases' server was not started")
+        return self._server
+
     async def create(self, package: str) -> ServiceLogin:
         """Make a database for a package."""
         database = plan_service_database(package)
-        await create_service_database(self._superuser_url, database)
+        await create_service_database(self.server.url, database)
         login = self._login(database)
         self.logins[package] = login
         return login
 
     def _login(self, database: ServiceDatabase) -> ServiceLogin:
-        where = urlsplit(self._superuser_url)
+        where = urlsplit(self.server.url)
         place = f"{where.hostname}:{where.port}/{database.name}"
         return ServiceLogin(
             url=f"postgresql://{database.role}@{place}",

@@ -1,4 +1,4 @@
-"""`make demo`: starts everything, settles a plan while its status streams, shows the evidence, aborts two more, stops.
+"""`make demo`: starts everything, settles a plan while its status streams, shows the evidence, aborts two more, has a third taken back, stops.
 
 Everything is done with the `lockstep` command, as a person would; balances are read from the chain and the bank's book. The last line is
 `DEMO_RESULT ` and one JSON object. Exits non-zero when what is promised does not hold.
@@ -42,17 +42,18 @@ class Demo:
     plans: list[dict[str, Any]] = field(default_factory=list)
 
     async def run(self) -> dict[str, Any]:
-        """All three plans; the result of the last line."""
+        """All four plans; the result of the last line."""
         await self.show_balances("Balances before")
         settled = await self.settle()
         await self.show_balances("Balances after")
         services = await self.show_evidence(settled)
         await self.refuse()
         await self.cancel()
+        await self.take_back()
         await self.show_nothing_held()
         return {"plans": self.plans, "trace_services": services}
 
-    # -- the three plans ---------------------------------------------------------------------------------------------
+    # -- the four plans ----------------------------------------------------------------------------------------------
 
     async def settle(self) -> dict[str, Any]:
         """Delivery versus payment: bonds against euros, approved, released and validated by three other persons."""
@@ -91,13 +92,44 @@ class Demo:
         await self.lockstep("plan", "cancel", plan_id, "--key", self.key("releaser"))
         await finished(watching, expected=1)
         await self.ended(plan_id, "ABORTED")
+        heading("Its abort audit log, stored write-once; its hash stands on chain")
+        await self.print_lockstep("audit", plan_id)
+
+    async def take_back(self) -> None:
+        """Delivered, and then found wrong: a person is called at once, and two operators have the tokens taken back."""
+        heading("A delivery that its validator refuses: a person is called")
+        before = await self.bonds_of_the_buyer()
+        plan_id = await self.create("refused-evidence", "Delivered to the wrong buyer", "", scene.BUYER)
+        watching = await self.start("watch", plan_id, shown=True)
+        await self.lockstep("plan", "execute", plan_id)
+        await self.sign_when_awaited(plan_id, "approve", "approver")
+        await self.sign_when_awaited(plan_id, "release", "releaser")
+        await self.sign_when_awaited(plan_id, "validate", "validator", "--reject")
+        await self.state_reached(plan_id, "PARTIALLY_EXECUTED")
+        require(await self.bonds_of_the_buyer() > before, "the bonds are with the buyer when the person is called")
+        heading("What is at risk, and what may be done about it")
+        await self.print_lockstep("in-doubt")
+        called = next(each for each in await self.listed("escalations", "list") if each["plan_id"] == plan_id)
+        await self.print_lockstep("escalations", "show", called["escalation_id"])
+        for person in ("operator-one", "operator-two"):
+            order = ("--verb", "reverse", "--detail", "delivered to the wrong buyer", "--key", self.key(person))
+            await self.lockstep("escalations", "sign", called["escalation_id"], *order)
+        await finished(watching, expected=1)
+        await self.ended(plan_id, "REVERSED")
+        require(await self.bonds_of_the_buyer() == before, "the bonds are back with the seller")
+
+    async def bonds_of_the_buyer(self) -> int:
+        """Bonds at the buyer's address, in minor units."""
+        return await outside.token_balance(self.sandbox, scene.BOND.symbol, self.sandbox.chain.address("buyer"))
 
     async def create(self, name: str, reference: str, price: str, payer: scene.Holder) -> str:
-        """A new plan's id."""
+        """A new plan's id; without a price it is a delivery free of payment."""
         chain = self.sandbox.chain
         document = scene.delivery_versus_payment(
             chain.address("seller"), chain.address("buyer"), reference=reference, quantity="100.00", price=price, payer=payer
         )
+        if not price:
+            del document["legs"][1]
         created = await self.lockstep("plan", "create", str(self.sandbox.plan_file(name, document)))
         return str(created["plan_id"])
 
@@ -185,13 +217,13 @@ class Demo:
         """File of a person's key."""
         return str(self.sandbox.keys[person].private_file)
 
-    async def sign_when_awaited(self, plan_id: str, gate: str, person: str) -> None:
+    async def sign_when_awaited(self, plan_id: str, gate: str, person: str, *options: str) -> None:
         """Sign as soon as the plan waits for the gate."""
         give_up = time.monotonic() + STEP_SECONDS_MAX
         while time.monotonic() < give_up:
             plan = await self.lockstep("plan", "show", plan_id)
             if any(waiting.get("gate", "").lower() == gate for waiting in plan["waiting"]):
-                await self.lockstep("sign", plan_id, "--gate", gate, "--key", self.key(person))
+                await self.lockstep("sign", plan_id, "--gate", gate, "--key", self.key(person), *options)
                 return
             require(plan["state"] not in ("CLOSED", "ABORTED"), f"the plan waits for {gate}, and is not {plan['state']}")
             await asyncio.sleep(LOOK_SECONDS)
@@ -205,7 +237,11 @@ class Demo:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def lockstep(self, *words: str) -> dict[str, Any]:
-        """Run the command, and read what it says."""
+        """Run the command, and read the last thing that it says."""
+        return (await self.listed(*words))[-1]
+
+    async def listed(self, *words: str) -> list[dict[str, Any]]:
+        """Run the command, and read everything that it says."""
         process = await asyncio.create_subprocess_exec(
             *self.command(*words, "--json"),
             stdout=asyncio.subprocess.PIPE,
@@ -219,8 +255,7 @@ class Demo:
                 process.kill()
             raise
         require(process.returncode == 0, f"lockstep {' '.join(words[:3])}: {errors.decode().strip() or output.decode().strip()}")
-        found: dict[str, Any] = json.loads(output.decode().splitlines()[-1])
-        return found
+        return [json.loads(line) for line in output.decode().splitlines()]
 
     async def print_lockstep(self, *words: str) -> None:
         """Run the command, and let it print."""
@@ -256,7 +291,7 @@ async def finished(process: asyncio.subprocess.Process, *, expected: int = 0) ->
 
 def evidence(leg: dict[str, Any]) -> dict[str, Any]:
     """What shows a leg's outcome, as far as there is anything."""
-    found = leg.get("outcome", {}).get("evidence") or {}
+    found = (leg.get("reversal") or leg.get("outcome", {})).get("evidence") or {}
     return {name: value for name, value in found.items() if value not in ("", None)}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lockstep_contracts.escrow import encode_escrow_deployment
 from lockstep_contracts.notary import encode_registry_deployment
-from lockstep_contracts.token import encode_approve, encode_mint, encode_token_deployment
+from lockstep_contracts.token import encode_add_agent, encode_approve, encode_mint, encode_token_deployment
 from lockstep_sandbox.chain import DEPLOYER, Chain
 
 #: Whose signature each role of the contracts needs.
@@ -31,6 +31,8 @@ class TokenTerms:
     minted: Mapping[str, int]
     #: Holders that let the escrow take their tokens, when they also sign for it.
     allowing: Sequence[str] = ()
+    #: Whether the escrow is one of its controllers (ERC-3643 agents), so that what it paid can be reversed.
+    controlled: bool = False
 
 
 async def deploy_settlement(chain: Chain, tokens: Sequence[TokenTerms]) -> None:
@@ -52,3 +54,5 @@ async def deploy_settlement(chain: Chain, tokens: Sequence[TokenTerms]) -> None:
             await chain.transact(token, encode_mint(chain.address(holder), minor_units))
         for holder in terms.allowing:
             await chain.transact(token, encode_approve(escrow, UNLIMITED), by=holder)
+        if terms.controlled:
+            await chain.transact(token, encode_add_agent(escrow))

@@ -96,6 +96,17 @@ def private_postgres(password: str, **settings: str) -> Iterator[str]:
     Raises:
         RuntimeError: it does not start; the message is its log.
     """
+    with postgres_server(password, **settings) as server:
+        yield server.url
+
+
+@contextmanager
+def postgres_server(password: str, **settings: str) -> Iterator[PostgresServer]:
+    """A fresh server that can also be killed and started again. `settings` are server parameters.
+
+    Raises:
+        RuntimeError: it does not start; the message is its log.
+    """
     # A socket's path may hold 107 bytes, so the folder stays short.
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
         base = Path(folder)
@@ -111,48 +122,102 @@ def private_postgres(password: str, **settings: str) -> Iterator[str]:
         ]  # fmt: skip
         subprocess.run(initialise, check=True, cwd=base, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         secret.unlink()
-        server, port = _start(base, [*tie, str(programs / "postgres"), "-D", str(data)], settings)
+        server = PostgresServer(base, [*tie, str(programs / "postgres"), "-D", str(data)], password, settings)
+        server.start()
         try:
-            yield f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            _stop(server)
+            server.stop()
 
 
-def _start(base: Path, command: list[str], settings: dict[str, str]) -> tuple[subprocess.Popen[bytes], int]:
-    """Start the server on a free port; another program may take the port first, so it is tried again."""
-    log = base / "log"
-    for _ in range(STARTS_MAX):
-        with create_server(("127.0.0.1", 0)) as probe:
-            port = int(probe.getsockname()[1])
-        wanted = {
-            "listen_addresses": "127.0.0.1",
-            "port": str(port),
-            "unix_socket_directories": str(base),
-            "fsync": "on",
-        } | settings
-        with log.open("wb") as output:
-            server = subprocess.Popen(
-                [*command, *(f"--{name}={value}" for name, value in wanted.items())],
-                cwd=base,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        if _ready(base / "data" / "postmaster.pid", server):
-            return server, port
-    raise RuntimeError(log.read_text(errors="replace"))
+class PostgresServer:
+    """A server in a folder of its own. Its port stays what it was at the first start."""
+
+    def __init__(self, base: Path, command: list[str], password: str, settings: dict[str, str]) -> None:
+        self._base = base
+        self._command = command
+        self._password = password
+        self._settings = settings
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """URL of the superuser."""
+        return f"postgresql://postgres:{self._password}@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        """Start it, unless it runs; another program may take the port before the first start, so that is tried again.
+
+        Raises:
+            RuntimeError: it does not start; the message is its log.
+        """
+        if self._process is not None:
+            return
+        log = self._base / "log"
+        for _ in range(STARTS_MAX):
+            port = self._port or _free_port()
+            wanted = {
+                "listen_addresses": "127.0.0.1",
+                "port": str(port),
+                "unix_socket_directories": str(self._base),
+                "fsync": "on",
+            } | self._settings
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    [*self._command, *(f"--{name}={value}" for name, value in wanted.items())],
+                    cwd=self._base,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            if _ready(self._base / "data" / "postmaster.pid", process):
+                self._process, self._port = process, port
+                return
+        raise RuntimeError(log.read_text(errors="replace"))
+
+    def kill9(self) -> None:
+        """Kill the server and all its backends at once, as a power cut would; each of them leads a process group of its own."""
+        process = self._process
+        if process is None:
+            return
+        family = [process.pid, *_children(process.pid)]
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait(STOP_SECONDS_MAX)
+        give_up = time.monotonic() + STOP_SECONDS_MAX
+        while any(Path(f"/proc/{pid}").exists() for pid in family[1:]) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        # What a dead server left of it would be taken for a live one's by whoever waits for the next.
+        (self._base / "data" / "postmaster.pid").unlink(missing_ok=True)
+        self._process = None
+
+    def stop(self) -> None:
+        """SIGINT ends sessions and writes a checkpoint (PostgreSQL, "Shutting Down the Server"); if that takes too long, everything is killed."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.kill9()
 
 
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    """SIGINT ends sessions and writes a checkpoint (PostgreSQL, "Shutting Down the Server"); if that takes too long, the whole group is killed."""
-    server.send_signal(signal.SIGINT)
-    try:
-        server.wait(STOP_SECONDS_MAX)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait(STOP_SECONDS_MAX)
+def _free_port() -> int:
+    with create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _children(parent: int) -> list[int]:
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            # pid (name) state ppid …; the name may hold anything but ends with the last bracket.
+            if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(entry.name))
+    return found
 
 
 def _ready(status: Path, server: subprocess.Popen[bytes]) -> bool:

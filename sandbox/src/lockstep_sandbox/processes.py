@@ -209,10 +209,9 @@ class Supervisor:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _spawn(self, program: Program) -> subprocess.Popen[bytes]:
-        tie = [setpriv(), "--pdeathsig", "KILL", "--"]
         with self.log_path(program.name).open("ab") as log:
             return subprocess.Popen(
-                [*tie, *program.command],
+                tied(program.command, "KILL"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -287,8 +286,10 @@ def cancel_on_signals() -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def setpriv() -> str:
-    """The program that ties a child's life to its parent's.
+def tied(command: Sequence[str], death_signal: str) -> list[str]:
+    """A command whose process is sent a signal when this process dies.
+
+    The kernel tells nobody of a death before PR_SET_PDEATHSIG: a child whose parent is another one by then ends at once.
 
     Raises:
         FileNotFoundError: util-linux is not installed.
@@ -296,4 +297,5 @@ def setpriv() -> str:
     found = shutil.which("setpriv")
     if found is None:
         raise FileNotFoundError("setpriv is missing: install util-linux")
-    return found
+    still_mine = 'test "$PPID" = "$1" || exit 1; shift; exec "$@"'
+    return [found, "--pdeathsig", death_signal, "--", "/bin/sh", "-c", still_mine, "sh", str(os.getpid()), *command]

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SUBFOLDERS = ("logs", "keys", "certs", "chain", "config", "state")
+SUBFOLDERS = ("audit", "logs", "keys", "certs", "chain", "config", "state")
 CURRENT = "current"
 DESCRIPTION = "sandbox.json"
 

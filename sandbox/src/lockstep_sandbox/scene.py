@@ -11,9 +11,17 @@ BANK_BIC: Final = "SNDBDEFFXXX"
 BANK_NAME: Final = "Sandbox Bank"
 #: BIC under which Lockstep instructs the bank.
 OWN_BIC: Final = "LCKSDEFFXXX"
+#: Lends intraday credit.
+PROVIDER_BIC: Final = "MARKDEFFXXX"
 CURRENCY: Final = "EUR"
+#: A security token, which the escrow controls; and one that nobody controls, so that what was paid of it stays paid.
 BOND: Final = TokenTerms(
-    "BOND", "Sandbox Bond 2031", 2, minted={"seller": 1_000_000_00, "issuer": 1_000_000_00}, allowing=("seller",)
+    "BOND",
+    "Sandbox Bond 2031",
+    2,
+    minted={"seller": 1_000_000_00, "issuer": 1_000_000_00},
+    allowing=("seller",),
+    controlled=True,
 )
 COIN: Final = TokenTerms("COIN", "Sandbox Coin", 18, minted={"seller": 1_000_000 * 10**18}, allowing=("seller",))
 
@@ -30,12 +38,22 @@ class Holder:
     iban: str
     #: Opening balance, decimal text.
     opening: str
+    #: Intraday credit that a liquidity provider lends at the most, decimal text; "" for a holder without a line.
+    credit: str = ""
+
+    def account(self) -> dict[str, Any]:
+        """The account as the bank opens it."""
+        opened = {"account": self.iban, "owner": self.name, "currency": CURRENCY, "opening_balance": self.opening}
+        line = {"provider": "Liquidity Bank", "provider_bic": PROVIDER_BIC, "limit": self.credit}
+        return {**opened, "credit_line": line} if self.credit else opened
 
 
 BUYER: Final = Holder("buyer", "Buyer Bank NV", "DE89370400440532013000", "5000000.00")
 SELLER: Final = Holder("seller", "Seller AG", "DE75512108001245126199", "10000.00")
 #: Has an account, and hardly any money.
 PAUPER: Final = Holder("pauper", "Pauper GmbH", "DE12500105170648489890", "25.00")
+#: Pays out of what a liquidity provider lends within the day, as long as it lends.
+BORROWER: Final = Holder("borrower", "Borrower SE", "DE62370400440532013001", "1000.00", credit="1000000.00")
 
 
 def bank_seed(gateway_identity: str) -> dict[str, Any]:
@@ -43,10 +61,7 @@ def bank_seed(gateway_identity: str) -> dict[str, Any]:
     return {
         "bic": BANK_BIC,
         "name": BANK_NAME,
-        "accounts": [
-            {"account": holder.iban, "owner": holder.name, "currency": CURRENCY, "opening_balance": holder.opening}
-            for holder in (BUYER, SELLER, PAUPER)
-        ],
+        "accounts": [holder.account() for holder in (BUYER, SELLER, PAUPER, BORROWER)],
         "counterparties": [{"name": "Lockstep", "bic": OWN_BIC, "identities": [gateway_identity]}],
     }
 

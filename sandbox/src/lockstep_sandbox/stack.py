@@ -23,6 +23,7 @@ from lockstep_sandbox.chain import CHAIN_ID, Chain
 from lockstep_sandbox.databases import SandboxDatabases, ServiceLogin, migrate
 from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER, deploy_settlement
 from lockstep_sandbox.health import serving
+from lockstep_sandbox.network import Door
 from lockstep_sandbox.people import PEOPLE, KeyFile, draw_keys, draw_sealing_keys, write_registry
 from lockstep_sandbox.ports import LOOPBACK, free_ports, listens
 from lockstep_sandbox.processes import Program, Supervisor
@@ -55,8 +56,12 @@ class Sandbox:
         block_seconds: int = 1,
         environ: Mapping[str, Mapping[str, str]] | None = None,
         sampled_ratio: float = 1.0,
+        replicas: Mapping[str, int] | None = None,
     ) -> None:
-        """Prepare a run; `environ` adds to the environment of a service, by its name; `sampled_ratio` of new traces is recorded."""
+        """Prepare a run; `environ` adds to the environment of a service, by its name; `sampled_ratio` of new traces is recorded.
+
+        With `replicas` (service -> how many) every service is reached through a door of its own, which can be cut; see `network`.
+        """
         self.run = run
         self._sampled_ratio = sampled_ratio
         self._block_seconds = block_seconds
@@ -64,6 +69,16 @@ class Sandbox:
         self._stack = AsyncExitStack()
         places = (*SERVICES, "otlp", "http", "rail", "control")
         self._ports = dict(zip(places, free_ports(len(places)), strict=True))
+        counts = {name: 1 if replicas is None else replicas.get(name, 1) for name in SERVICES}
+        #: Replica -> its service. The first has the service's name.
+        self.replicas = {name if n == 1 else f"{name}-{n}": name for name in SERVICES for n in range(1, counts[name] + 1)}
+        self._listening = {name: self._ports[name] for name in SERVICES}
+        self.doors: dict[str, Door] = {}
+        if replicas is not None:
+            self._listening = dict(zip(self.replicas, free_ports(len(self.replicas)), strict=True))
+            self.doors = {
+                name: Door(self._ports[name], [self._listening[each] for each in self.replicas_of(name)]) for name in SERVICES
+            }
         self.supervisor = Supervisor(run.path / "logs")
         self.chain = Chain(self.supervisor, run.path / "chain")
         self.databases = SandboxDatabases(run.path / "config", secrets.token_urlsafe(24))
@@ -87,8 +102,12 @@ class Sandbox:
     # -- what others need --------------------------------------------------------------------------------------------
 
     def address(self, service: str) -> str:
-        """host:port of a service."""
+        """host:port at which a service is reached."""
         return f"{LOOPBACK}:{self._ports[service]}"
+
+    def replicas_of(self, service: str) -> list[str]:
+        """The programs that serve as a service."""
+        return [each for each, name in self.replicas.items() if name == service]
 
     @property
     def client_configuration(self) -> Path:
@@ -132,7 +151,9 @@ class Sandbox:
         await asyncio.gather(self._start_chain(), self._make_databases(), self.supervisor.start(self._spans()))
         # Whatever happens from here on, services stop before what they stand on.
         self._stack.push_async_callback(self.supervisor.stop_all)
-        await self.supervisor.start(self._bank(), *(self._service(name) for name in SERVICES))
+        for door in self.doors.values():
+            await self._stack.enter_async_context(door)
+        await self.supervisor.start(self._bank(), *(self._service(name, replica) for replica, name in self.replicas.items()))
         self._write_client_configuration()
         self.description = self._describe()
         self.run.publish(self.description)
@@ -173,11 +194,11 @@ class Sandbox:
         command = (sys.executable, "-m", "bank_simulator", "--config", str(self._write(BANK, settings)))
         return Program(BANK, command, ready=lambda: listens(self._ports["control"]), ready_seconds_max=READY_SECONDS_MAX)
 
-    def _service(self, name: str) -> Program:
+    def _service(self, name: str, replica: str) -> Program:
         tls = self._tls[name]
         settings: dict[str, Any] = {
             "database": self._login(name).settings(),
-            "listen": {"port": self._ports[name]},
+            "listen": {"port": self._listening[replica]},
             "tls": _files(tls),
             "telemetry": {"endpoint": self.address("otlp"), "sampled_ratio": self._sampled_ratio},
         }
@@ -185,16 +206,21 @@ class Sandbox:
             key = self.keys[name].private_file
             settings["participant"] = {"signing_key_file": str(key), "registry_file": str(self._registry)}
         settings |= getattr(self, f"_{package_of(name)}_settings")()
-        command = (sys.executable, "-m", package_of(name), "--config", str(self._write(name, settings)))
-        ready = serving(self.address(name), self._tls[CLIENT])
-        return Program(name, command, self._environ.get(name, {}), ready=ready, ready_seconds_max=READY_SECONDS_MAX)
+        command = (sys.executable, "-m", package_of(name), "--config", str(self._write(replica, settings)))
+        ready = serving(f"{LOOPBACK}:{self._listening[replica]}", self._tls[CLIENT])
+        return Program(replica, command, self._environ.get(name, {}), ready=ready, ready_seconds_max=READY_SECONDS_MAX)
 
     def _event_journal_settings(self) -> dict[str, Any]:
         return {}
 
     def _dlt_gateway_settings(self) -> dict[str, Any]:
         tokens = {self.token_asset(terms.symbol): terms.scale for terms in (scene.BOND, scene.COIN)}
-        return {"chain": self._chain_settings(DLT_SIGNER), "escrow": self.chain.contracts["SettlementEscrow"], "tokens": tokens}
+        return {
+            "chain": self._chain_settings(DLT_SIGNER),
+            "escrow": self.chain.contracts["SettlementEscrow"],
+            "tokens": tokens,
+            "reversible": [self.token_asset(terms.symbol) for terms in (scene.BOND, scene.COIN) if terms.controlled],
+        }
 
     def _notary_settings(self) -> dict[str, Any]:
         return {"chain": self._chain_settings(NOTARY_SIGNER), "registry": self.chain.contracts["NotaryRegistry"]}
@@ -212,10 +238,12 @@ class Sandbox:
         return {
             "registry_file": str(self._registry),
             "generation_file": str(self.run.path / "config" / "generation"),
+            "audit_directory": str(self.run.path / "audit"),
             "seal_key_files": [str(self._seal_key)],
             "recovery_public_key_file": str(self._recovery_key),
             "participants": {name: self.address(name) for name in PARTICIPANTS},
             "clients": {CLIENT.removeprefix("client/"): ["*"]},
+            "operators": {CLIENT.removeprefix("client/"): ["*"]},
             "installation": {
                 "assets": {
                     scene.CURRENCY: 2,

@@ -45,6 +45,8 @@ BANK_BIC, OUR_BIC = "COBADEFF", "LCKSDEFFXXX"
 RICH, PAYEE, POOR, NOBODY = (
     "DE89370400440532013000", "DE75512108001245126199", "DE12500105170648489890", "DE02120300000000202051",
 )  # fmt: skip
+#: Has 25.00 of its own and may borrow 1000.00 within the day.
+THIN: Final = "DE62370400440532013001"
 #: Longest that anything here may take.
 SECONDS_MAX: Final = 30.0
 SCHEMA_FOLDER: Final = next(
@@ -52,12 +54,12 @@ SCHEMA_FOLDER: Final = next(
 )
 
 
-def transfer(minor_units: int = 100_00, *, debtor: str = RICH, **changes: Any) -> PlanCase:
-    """A plan that pays from an account to PAYEE at the same bank."""
+def transfer(minor_units: int = 100_00, *, debtor: str = RICH, creditor: str = PAYEE, **changes: Any) -> PlanCase:
+    """A plan that pays from one account to another at the same bank."""
     terms = CreditTransfer(
         amount=factories.credit_terms(minor_units).amount,
         debtor=BankAccount(BUYER.party_id, BUYER.name, debtor, BANK_BIC),
-        creditor=BankAccount(SELLER.party_id, SELLER.name, PAYEE, BANK_BIC),
+        creditor=BankAccount(SELLER.party_id, SELLER.name, creditor, BANK_BIC),
         charge_bearer=ChargeBearer.SHARED,
         remittance="INVOICE 4711",
     )
@@ -112,9 +114,10 @@ class Bank:
         return {account: amount for account, amount in sums.items() if amount}
 
     async def postings(self, plan: PlanCase) -> list[str]:
-        """Kinds of a payment's postings, in order."""
-        entries = (await self.get("/entries", uetr=uetr(plan.plan_id, LegId(LEG))))["entries"]
-        return list(dict(sorted((entry["posting_id"], entry["kind"]) for entry in entries)).values())
+        """Kinds of the postings of a payment, and of the credit that goes with it, in order."""
+        name = uetr(plan.plan_id, LegId(LEG))
+        found = (await self.get("/entries", uetr=name))["entries"] + (await self.get("/entries", credit_for=name))["entries"]
+        return list(dict(sorted((entry["posting_id"], entry["kind"]) for entry in found)).values())
 
     async def received(self, plan: PlanCase) -> list[dict[str, Any]]:
         """What the bank received about a payment, oldest first."""
@@ -134,6 +137,20 @@ class Bank:
         url = self._url(f"/accounts/{account}/status")
         async with self._session() as session, session.post(url, json={"status": status}) as answer:
             answer.raise_for_status()
+
+    async def line(self, state: str) -> int:
+        """What the liquidity provider says of THIN's credit; returns how many holds end by it."""
+        url = self._url(f"/accounts/{THIN}/credit")
+        async with self._session() as session, session.post(url, json={"state": state}) as answer:
+            answer.raise_for_status()
+            return int((await answer.json())["holds_ended"])
+
+    async def drawn(self) -> int:
+        """What is drawn of THIN's credit, in cents; the whole book is right."""
+        book = await self.get("/book")
+        assert book["violations"] == []
+        (line,) = book["credit_lines"]
+        return int(line["drawn_minor"])
 
     async def stop(self) -> None:
         await self.supervisor.kill9(self.name)
@@ -171,10 +188,12 @@ async def start_bank(supervisor: Supervisor, folder: Path, database: TestDatabas
 def seed(gateway_identity: str) -> dict[str, Any]:
     """With what the bank opens."""
     owners = {RICH: (BUYER.name, "1000000.00"), PAYEE: (SELLER.name, "0"), POOR: (BUYER.name, "25.00")}
-    accounts = [
+    accounts: list[dict[str, Any]] = [
         {"account": account, "owner": owner, "currency": "EUR", "opening_balance": opening}
         for account, (owner, opening) in owners.items()
     ]
+    line = {"provider": "Liquidity Bank", "provider_bic": "MARKDEFF", "limit": "1000.00"}
+    accounts.append({"account": THIN, "owner": BUYER.name, "currency": "EUR", "opening_balance": "25.00", "credit_line": line})
     counterparty = {"name": "Lockstep", "bic": OUR_BIC, "identities": [gateway_identity]}
     return {"bic": BANK_BIC, "name": "Bank of the tests", "accounts": accounts, "counterparties": [counterparty]}
 
@@ -212,7 +231,7 @@ class Gateway:
         settings = BankGatewaySettings.model_construct(
             **{
                 "own_bic": OUR_BIC, "bank_bic": BANK_BIC, "currencies": ("EUR",), "hold_max_hours": 144.0, "mailbox_wait_seconds": 5.0,
-                "inquiry_seconds": 0.4, "inquiries_max": 12, "poll_seconds": 0.05, **self.changes,
+                "inquiry_seconds": 0.4, "inquiry_seconds_max": 5.0, "poll_seconds": 0.05, **self.changes,
             }
         )  # fmt: skip
         operations = BankOperations(settings, Schemas(SCHEMA_FOLDER))
@@ -253,6 +272,10 @@ class Gateway:
         item = convert.read_abort(commands.abort(plan, LEG))
         return (await self.engine.execute(item.command, [item], 0))[0]
 
+    async def reverse(self, plan: PlanCase) -> Answer:
+        item = convert.read_reverse(commands.reverse(plan, LEG))
+        return (await self.engine.execute(item.command, [item], 0))[0]
+
     # -- What is known -------------------------------------------------------------------------------------------------
 
     async def record(self, plan: PlanCase) -> LegRecord:
@@ -282,6 +305,10 @@ class Gateway:
         """Prepare, until the bank holds the money and the leg has voted YES."""
         assert (await self.prepare(plan)).rejection is None
         await self.reaches(plan, Phase.PREPARED)
+
+    async def matters(self) -> list[Any]:
+        """Open matters, oldest first."""
+        return await self.rows("select * from bank_matter where closed_at is null order by id")
 
     async def rows(self, query: str, *arguments: Any) -> list[Any]:
         async with self.database.as_owner() as owner:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 from bank_samples import BANK, NAMES, OURS, SCHEMAS, booking, group_status, one_status, resolution, status_report
 
+from bank_gateway import courier, matters
 from bank_gateway.courier import Courier
 from bank_gateway.gateway import BankOperations
 from bank_gateway.messages import References
@@ -82,6 +85,7 @@ class Bench:
     courier: Courier
     bank: Mailbox
     plan: PlanCase
+    settings: BankGatewaySettings
 
     @property
     def names(self) -> References:
@@ -109,6 +113,11 @@ class Bench:
 
     async def told(self, *messages: bytes) -> LegRecord:
         """The bank says something, about this leg's payment."""
+        await self.hears(*messages)
+        return await self.record()
+
+    async def hears(self, *messages: bytes) -> None:
+        """The bank says something, whether or not the leg is known."""
         for octets in messages:
             text = octets.decode().replace(BANK, THEIR_BIC)
             for name in ("message_id", "instruction_id", "end_to_end_id", "transaction_id", "uetr"):
@@ -116,7 +125,6 @@ class Bench:
             self.bank.waiting.append(Delivery(len(self.bank.waiting) + 1, text.encode()))
         await self.courier.receive()
         assert self.bank.acknowledged == len(self.bank.waiting)
-        return await self.record()
 
     async def record(self) -> LegRecord:
         record = await self.engine.get((self.plan.plan_id, self.plan.leg(LEG).leg_id), None)
@@ -134,7 +142,7 @@ async def bench(database_for: Callable[..., Awaitable[TestDatabase]]) -> AsyncIt
     db = await Database.connect(database.settings, application_name="test")
     settings = BankGatewaySettings.model_construct(
         own_bic=OURS, bank_bic=THEIR_BIC, currencies=("EUR",), hold_max_hours=144.0, mailbox_wait_seconds=1.0,
-        inquiry_seconds=0.001, inquiries_max=12, poll_seconds=0.1,
+        inquiry_seconds=0.001, inquiry_seconds_max=0.02, poll_seconds=0.1,
     )  # fmt: skip
     operations = BankOperations(settings, SCHEMAS)
     participant = ParticipantSettings(signing_key_file=Path("unused"), registry_file=Path("unused"))
@@ -147,7 +155,7 @@ async def bench(database_for: Callable[..., Awaitable[TestDatabase]]) -> AsyncIt
         settings=participant,
     )
     bank = Mailbox()
-    yield Bench(db, engine, Courier(db, engine, operations, bank), bank, factories.delivery_versus_payment())
+    yield Bench(db, engine, Courier(db, engine, operations, bank), bank, factories.delivery_versus_payment(), settings)
     await engine.drain()
     await db.close()
 
@@ -173,7 +181,7 @@ async def test_held_released_booked(bench: Bench) -> None:
 async def test_group_rejection_reaches_the_leg(bench: Bench) -> None:
     """A pacs.002 that rejects the whole message and names no payment is a NO for the payment in it."""
     await bench.prepare()
-    assert phase_of(await bench.told(status_report(group_status("RJCT", "AM05")))) is Phase.REFUSED
+    assert phase_of(await bench.told(status_report(group_status("RJCT", "AC04")))) is Phase.REFUSED
 
 
 async def test_release_is_signed_with_the_bank_s_answer(bench: Bench) -> None:
@@ -294,21 +302,49 @@ async def test_each_message_is_judged_once(bench: Bench) -> None:
 
 async def test_questions_begin_anew_in_each_phase(bench: Bench) -> None:
     """However often the hold was asked about, the first question about the settlement does not wait for it."""
+    bench.settings.inquiry_seconds_max = 3600.0
     await bench.prepare()
     async with bench.db.connection() as connection:
         await connection.execute(
-            "update bank_payment set inquiries = 12, inquiries_since = (select phase_since from participant_leg where leg_id = 'cash')"
+            "update bank_payment set inquiries = 40, inquired_at = clock_timestamp(), "
+            "inquiries_since = (select phase_since from participant_leg where leg_id = 'cash')"
         )
-    await asyncio.sleep(0.02)
-    await bench.courier.inquire()
-    await bench.courier.send_due()
+    await asks(bench)
     assert bench.sent() == ["pacs.008"]
     await bench.told(status_report(one_status("ACFW")))
     await bench.commit()
-    await asyncio.sleep(0.02)
-    await bench.courier.inquire()
-    await bench.courier.send_due()
+    await asks(bench)
     assert bench.sent() == ["pacs.008", "pacs.028"]
+
+
+async def test_questions_never_stop(bench: Bench) -> None:
+    """However often it was asked, the bank is asked again after the longest wait, and not before; a clock that was set back makes nobody wait."""
+    bench.settings.inquiry_seconds_max = 600.0
+    await bench.prepare()
+    for inquired_at, asked in (("- interval '599 s'", False), ("- interval '601 s'", True), ("+ interval '1 h'", True)):
+        async with bench.db.connection() as connection:
+            await connection.execute(
+                f"update bank_payment set inquiries = 1000000, inquired_at = clock_timestamp() {inquired_at}, "
+                "inquiries_since = (select phase_since from participant_leg where leg_id = 'cash')"
+            )
+        before = len(bench.bank.sent)
+        await asks(bench)
+        assert bench.sent()[before:] == ["pacs.028"] * asked
+
+
+async def test_key_is_shown_again_while_the_leg_is_executed(bench: Bench) -> None:
+    """A bank that forgot that the key was shown is shown it again, in turn with the question; a leg that is given up meanwhile is not released again."""
+    await bench.prepare()
+    await bench.told(status_report(one_status("ACFW")))
+    await bench.commit()
+    for _ in range(4):
+        await asks(bench)
+    assert bench.sent() == ["pacs.008", "pacs.028", "pacs.028"]
+    assert bench.bank.released == [(bench.names.uetr, bench.plan.key(LEG))] * 3
+    await bench.abort()
+    for _ in range(4):
+        await asks(bench)
+    assert len(bench.bank.released) == 3
 
 
 async def test_asking_waits_for_nobody(bench: Bench) -> None:
@@ -358,6 +394,13 @@ async def sends(bench: Bench, count: int) -> None:
     raise AssertionError(f"only {len(bench.bank.sent)} were sent")
 
 
+async def asks(bench: Bench) -> None:
+    """What is overdue by now is asked for."""
+    await asyncio.sleep(0.05)
+    await bench.courier.inquire()
+    await bench.courier.send_due()
+
+
 async def queued(bench: Bench) -> int:
     async with bench.db.connection() as connection:
         return int(await connection.fetchval("select count(*) from bank_outbox where state = 'QUEUED'"))
@@ -378,3 +421,134 @@ def evidence_of(record: LegRecord) -> BankEvidence:
     evidence = outcome_from_pb(convert.report_of(record).outcome).outcome.evidence
     assert isinstance(evidence, BankEvidence)
     return evidence
+
+
+async def test_damaged_delivery_holds_up_nothing(bench: Bench) -> None:
+    """A delivery that is not whole is read again a few times, then kept in the quarantine and passed over; what was before it is taken at once."""
+    await bench.prepare()
+    await bench.told(status_report(one_status("ACTC")))
+    answer = bench.bank.waiting[0].octets.replace(b"ACTC", b"ACFW").replace(b"ANSWER1", b"ANSWER2")
+    bench.bank.waiting += [Delivery(2, answer[:-1], "has another hash"), Delivery(3, answer)]
+    for read in range(1, 4):
+        if read < 3:
+            with pytest.raises(MailboxUnavailable, match="another hash"):
+                await bench.courier.receive()
+            assert (phase_of(await bench.record()), bench.bank.acknowledged) == (Phase.PREPARING, 1)
+        else:
+            await bench.courier.receive()
+    assert (phase_of(await bench.record()), bench.bank.acknowledged) == (Phase.PREPARED, 3)
+    async with bench.db.connection() as connection:
+        (kept,) = await connection.fetch("select cursor, octets, field from bank_quarantine")
+    assert (kept["cursor"], kept["octets"], kept["field"]) == (2, answer[:-1], "sha256")
+
+
+async def test_damage_on_the_way_is_read_again(bench: Bench) -> None:
+    """What was damaged once and is whole the next time is no business of the quarantine."""
+    await bench.prepare()
+    await bench.told(status_report(one_status("ACTC")))
+    answer = bench.bank.waiting[0].octets.replace(b"ACTC", b"ACFW").replace(b"ANSWER1", b"ANSWER2")
+    bench.bank.waiting.append(Delivery(2, answer[:-1], "has another hash"))
+    with pytest.raises(MailboxUnavailable):
+        await bench.courier.receive()
+    bench.bank.waiting[1] = Delivery(2, answer)
+    await bench.courier.receive()
+    assert phase_of(await bench.record()) is Phase.PREPARED
+    async with bench.db.connection() as connection:
+        assert await connection.fetchval("select count(*) from bank_quarantine") == 0
+
+
+async def test_repeat_is_no_no(bench: Bench) -> None:
+    """RJCT as a repeat while nobody knows whether the first copy is held: asked for once, not once for each copy; the hold is then a YES."""
+    await bench.prepare()
+    repeated = status_report(one_status("RJCT", "DU03"))
+    assert phase_of(await bench.told(repeated, repeated)) is Phase.PREPARING
+    await bench.courier.send_due()
+    assert bench.sent() == ["pacs.008", "pacs.028"]
+    assert phase_of(await bench.told(status_report(one_status("ACFW")))) is Phase.PREPARED
+
+
+async def test_wrong_booking_is_not_forgotten_by_the_right_one(bench: Bench) -> None:
+    """Another amount and then the right one: settled, and the leg goes on saying what a person must look into."""
+    await bench.prepare()
+    await bench.told(status_report(one_status("ACFW")))
+    await bench.commit()
+    await bench.told(status_report(one_status("ACSC")), booking("99.00").replace(b"ANSWER1", b"ANSWER2"))
+    settled = await bench.told(booking())
+    assert phase_of(settled) is Phase.COMMITTED
+    assert "booked 99.00 EUR" in settled.trouble
+    (matter,) = [json.loads(line) for line in await matters.show(bench.db)]
+    assert await matters.close(bench.db, matter["id"], "the bank corrected its statement")
+    closed = await bench.record()
+    assert (closed.trouble, closed.fence.revision) == ("", settled.fence.revision + 1)
+    again = await bench.told(booking("99.00").replace(b"ANSWER1", b"ANSWER2"))
+    assert (again, await open_matters(bench)) == (closed, [])
+
+
+async def test_money_for_a_payment_that_becomes_known(bench: Bench) -> None:
+    """Words about a payment that a restored database does not know are an open matter until the payment is known again; what says nothing of money is none."""
+    await bench.hears(status_report(one_status("RJCT", "AM04")))
+    assert await open_matters(bench) == []
+    await bench.hears(status_report(one_status("ACFW")))
+    assert await open_matters(bench) == ["UNKNOWN_PAYMENT"]
+    await bench.prepare()
+    assert await open_matters(bench) == []
+
+
+async def test_matters_are_shown_and_closed_by_a_person(bench: Bench) -> None:
+    """Each matter is one line; closing wants one that is open, and is done once."""
+    stranger = booking().replace(NAMES.uetr.encode(), b"0e1c2d3a-1b2c-4d3e-8f4a-5b6c7d8e9f01")
+    await bench.hears(stranger)
+    (shown,) = [json.loads(line) for line in await matters.show(bench.db)]
+    assert (shown["kind"], shown["uetr"], shown["plan_id"]) == ("UNKNOWN_PAYMENT", "0e1c2d3a-1b2c-4d3e-8f4a-5b6c7d8e9f01", None)
+    assert "debited 100.00 EUR (B1)" in shown["sentence"]
+    assert [await matters.close(bench.db, shown["id"], "a payment by hand") for _ in range(2)] == [True, False]
+    assert await matters.show(bench.db) == []
+
+
+async def open_matters(bench: Bench) -> list[str]:
+    return [json.loads(line)["kind"] for line in await matters.show(bench.db)]
+
+
+async def test_contradictions_after_the_end_are_told_and_change_nothing(bench: Bench) -> None:
+    """After Done: a booking of another amount, a reversal, a second booking, RJCT, CNCL. Each is told on the leg; phase and signed outcome stay."""
+    await bench.prepare()
+    await bench.told(status_report(one_status("ACFW")))
+    await bench.commit()
+    settled = await bench.told(status_report(one_status("ACSC")), booking())
+    assert (phase_of(settled), settled.trouble) == (Phase.COMMITTED, "")
+    contradictions = (
+        (booking("100.01"), "100.01 EUR"),
+        (booking(currency="USD"), "100.00 USD"),
+        (booking(reversal="<RvslInd>true</RvslInd>"), "reversed"),
+        (booking().replace(b"B1", b"B2"), "twice"),
+        (status_report(one_status("RJCT", "AM04")), "RJCT (AM04)"),
+        (resolution("CNCL", "ACCR"), "CNCL"),
+    )
+    for number, (octets, told) in enumerate(contradictions):
+        before = (await bench.record()).fence.revision
+        record = await bench.told(octets.replace(b"ANSWER1", f"LATE{number}".encode()))
+        assert told in record.trouble
+        assert (phase_of(record), record.outcome, record.fence.revision) == (Phase.COMMITTED, settled.outcome, before + 1)
+    assert await open_matters(bench) == ["BOOKING_DIFFERS"] * 4
+
+
+async def test_questions_are_bounded_in_each_round(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many legs owe an answer, a round asks about so many; the others have their turn in the next, longest waiting first."""
+    monkeypatch.setattr(courier, "INQUIRED_MAX", 2)
+    bench.settings.inquiry_seconds_max = 600.0
+    plans = [factories.delivery_versus_payment() for _ in range(5)]
+    for plan in plans:
+        item = convert.read_prepare(commands.prepare(plan, LEG))
+        await bench.engine.execute(item.command, [item], 0)
+    await bench.courier.send_due()
+    bench.settings.inquiry_seconds = 1.5
+    await asyncio.sleep(1.6)
+    asked: list[int] = []
+    for _ in range(3):
+        await bench.courier.inquire()
+        await bench.courier.send_due()
+        asked.append(bench.sent().count("pacs.028"))
+    assert asked == [2, 4, 5]
+    uetrs = [references(plan.plan_id, LegId(LEG)).uetr.encode() for plan in plans]
+    questions = [octets for _, octets in bench.bank.sent if b"pacs.028" in octets[:900]]
+    assert [sum(uetr in octets for octets in questions) for uetr in uetrs] == [1] * 5

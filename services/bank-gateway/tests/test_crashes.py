@@ -15,7 +15,7 @@ from lockstep_kit.fence import Phase
 from lockstep_testkit.factories import PlanCase
 
 OWN = ("send.after_claim", "send.after_send", "send.after_commit", "receive.in_tx", "receive.after_commit", "complete.in_tx")
-COMMANDS = ("prepare", "commit", "abort")
+COMMANDS = ("prepare", "commit", "abort", "reverse")
 ENGINE = tuple(f"{command}.{where}" for command in COMMANDS for where in ("before_tx", "in_tx", "after_commit"))
 
 
@@ -28,7 +28,7 @@ def test_every_failpoint_is_tried() -> None:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a dead gateway had claimed is free again soon."""
-    monkeypatch.setattr(courier, "CLAIM_LEASE", courier.CLAIM_LEASE / 60)
+    monkeypatch.setattr(courier, "CLAIM_LEASE", courier.CLAIM_LEASE / 6)
 
 
 async def survived(gateway: Gateway, command: Callable[[PlanCase], Awaitable[object]], plan: PlanCase, phase: Phase) -> int:
@@ -80,7 +80,7 @@ async def test_dies_and_settles(gateway: Gateway, name: str, nth: int) -> None:
     assert len(set(kept)) == len(kept)
 
 
-@pytest.mark.parametrize("name", [*OWN, *ENGINE[:3], *ENGINE[6:]])
+@pytest.mark.parametrize("name", [*OWN, *ENGINE[:3], *ENGINE[6:9]])
 async def test_dies_and_releases(gateway: Gateway, name: str) -> None:
     """Dead at a place while a prepared leg is given up: released, and the money is where it was."""
     plan = transfer()
@@ -94,3 +94,25 @@ async def test_dies_and_releases(gateway: Gateway, name: str) -> None:
     assert await gateway.bank.state(plan) == "CANCELLED"
     assert await gateway.bank.booked(plan) == {}
     assert await gateway.bank.postings(plan) == ["HOLD", "RELEASE"]
+
+
+@pytest.mark.parametrize("name", ENGINE[9:])
+async def test_dies_and_stays_paid(gateway: Gateway, name: str) -> None:
+    """Dead at a place while an executed leg is to be reversed: refused, and the money stays where the bank booked it."""
+    plan = transfer()
+    await gateway.held(plan)
+    await gateway.commit(plan)
+    settled = await gateway.reaches(plan, Phase.COMMITTED)
+    failpoints.arm(f"bank-gateway.{name}=raise@1")
+    try:
+        with pytest.raises(FailpointRaised):
+            await gateway.reverse(plan)
+        await gateway.close()
+        await gateway.open()
+        answer = await gateway.reverse(plan)
+    finally:
+        failpoints.arm("")
+    record = await gateway.record(plan)
+    assert (answer.rejection, record.fence.phase, record.outcome, record.trouble) == (None, Phase.COMMITTED, settled.outcome, "")
+    assert record.reversal is not None
+    assert await gateway.bank.booked(plan) == {RICH: -100_00, PAYEE: 100_00}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography import x509
 
 from bank_gateway import http_rail
 from bank_gateway.http_rail import HttpRail
@@ -181,8 +182,6 @@ async def test_mailbox_is_read_in_order_and_acknowledged(tls_for: Tls) -> None:
 @pytest.mark.parametrize(
     "told",
     [
-        {"messages": [delivered(8, b"one", sha256="0" * 64)]},
-        {"messages": [delivered(8, b"one", body_base64="?")]},
         {"messages": [delivered(9, b"one"), delivered(8, b"two")]},
         {"messages": [delivered(7, b"already seen")]},
         {"messages": ["one"]},
@@ -194,10 +193,70 @@ async def test_mailbox_is_read_in_order_and_acknowledged(tls_for: Tls) -> None:
     ],
 )
 async def test_damaged_mailbox_is_not_read(told: Any, tls_for: Tls) -> None:
-    """Another form, another hash, another order: nothing is taken, and so nothing is acknowledged."""
+    """Another form or another order: nothing is taken, and so nothing is acknowledged."""
     async with answering(saying(200, told), tls_for) as (rail, _):
         with pytest.raises(MailboxUnavailable):
             await rail.receive(7, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept", "damage"),
+    [
+        ({"sha256": "0" * 64}, b"one", "has another hash"),
+        ({"body_base64": "?"}, b"?", "is no base64"),
+        ({"sha256": None}, None, "is not in the rail's form"),
+        ({"body_base64": 7}, None, "is not in the rail's form"),
+    ],
+)
+async def test_damaged_delivery_is_told_by_its_place(
+    changes: dict[str, Any], kept: bytes | None, damage: str, tls_for: Tls
+) -> None:
+    """One delivery that is not whole keeps its place and says so; the ones beside it are whole."""
+    told = {"messages": [delivered(8, b"one", **changes), delivered(9, b"two")]}
+    async with answering(saying(200, told), tls_for) as (rail, _):
+        damaged, whole = await rail.receive(7, 0)
+        assert (damaged.cursor, damaged.damage, whole) == (8, damage, Delivery(9, b"two"))
+        assert kept is None or damaged.octets == kept
+
+
+async def test_certificate_is_renewed_while_requests_are_under_way(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """New files: the next request shows the new certificate, the one under way ends on the old; a pair that does not match changes nothing."""
+    from lockstep_sandbox.authority import Authority
+
+    serials: list[int] = []
+    waiting, going_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        octets = request.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        serials.append(x509.load_der_x509_certificate(octets).serial_number)
+        if request.headers["Idempotency-Key"] == "SLOW":
+            waiting.set()
+            await going_on.wait()
+        return web.json_response({"accepted": True}, status=202)
+
+    authority = Authority(tmp_path_factory.mktemp("renewed"))
+    bank = TlsSettings.model_validate(authority.issue("bank-simulator").settings())
+    own, next_own = (TlsSettings.model_validate(authority.issue(name).settings()) for name in ("bank-gateway", "dlt-gateway"))
+    runner = web.ServerRunner(web.Server(handler))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context(bank))
+    await site.start()
+    rail = HttpRail(f"https://127.0.0.1:{runner.addresses[0][1]}", own, look_seconds=0)
+    try:
+        slow = asyncio.create_task(rail.send(b"<a/>", "SLOW"))
+        await waiting.wait()
+        own.certificate_file.write_bytes(next_own.certificate_file.read_bytes())
+        assert await rail.send(b"<a/>", "P1") == Accepted()
+        own.key_file.write_bytes(next_own.key_file.read_bytes())
+        assert await rail.send(b"<a/>", "P2") == Accepted()
+        going_on.set()
+        assert await slow == Accepted()
+    finally:
+        await rail.close()
+        await runner.cleanup()
+    first, unmatched, renewed = serials
+    assert first == unmatched != renewed
 
 
 async def test_answer_is_read_up_to_a_limit(tls_for: Tls) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from real_bank import PAYEE, RICH, Gateway, evidence_of, outcome_of, transfer, until
 
+from bank_gateway import http_rail
 from bank_gateway.references import references
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId
@@ -127,35 +128,48 @@ async def test_contradiction_after_the_hold(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("field", ["amount", "currency"])
 async def test_wrong_booking(gateway: Gateway, field: str) -> None:
-    """A camt.054 with another amount or currency calls a person and settles nothing."""
+    """A camt.054 with another amount or currency settles nothing, calls a person, and each of its entries is kept once, however often it is told."""
     plan = transfer()
     await gateway.held(plan)
     await gateway.bank.misbehave("misbook", field=field, uetr=uetr_of(plan))
     await gateway.commit(plan)
     assert "instead of 100.00 EUR" in await gateway.troubled(plan)
+    await asked_again(gateway, plan)
     assert await gateway.phase(plan) is Phase.COMMITTING
+    debit, credit = [each for each in await gateway.matters() if each["uetr"] == uetr_of(plan)]
+    assert (debit["place"], credit["place"], debit["message_sha256"]) == (0, 1, credit["message_sha256"])
+    assert (debit["kind"], debit["plan_id"], debit["leg_id"]) == ("BOOKING_DIFFERS", plan.plan_id, "cash")
 
 
 async def test_booking_under_another_uetr(gateway: Gateway) -> None:
-    """A camt.054 that names another payment settles nothing, and does not keep what comes after it from being read."""
+    """A camt.054 that names a payment nobody knows settles nothing, is kept as an open matter, and is told on the leg whose reference it names."""
     plan, other = transfer(), transfer()
     await gateway.held(plan)
     await gateway.bank.misbehave("misbook", field="uetr", uetr=uetr_of(plan))
     await gateway.commit(plan)
+    assert "not known here" in await gateway.troubled(plan)
     await gateway.held(other)
-    await asyncio.sleep(0.5)
+    await asked_again(gateway, plan)
     assert await gateway.phase(plan) is Phase.COMMITTING
+    matters = [each for each in await gateway.matters() if each["plan_id"] == plan.plan_id]
+    assert {each["kind"] for each in matters} == {"UNKNOWN_PAYMENT"}
+    assert {each["end_to_end_id"] for each in matters} == {references(plan.plan_id, LegId("cash")).end_to_end_id}
+    assert uetr_of(plan) not in {each["uetr"] for each in matters}
+    assert (await gateway.record(other)).trouble == ""
 
 
 async def test_status_without_booking(gateway: Gateway) -> None:
-    """ACSC alone settles nothing, however often it is said."""
+    """ACSC alone settles nothing, however often it is said; a bank that forgot to book is shown the key again, and books once."""
     plan = transfer()
     await gateway.held(plan)
-    await gateway.bank.misbehave("status_without_booking", uetr=uetr_of(plan))
+    await gateway.bank.misbehave("status_without_booking", uetr=uetr_of(plan), times=2)
     await gateway.commit(plan)
-    await asyncio.sleep(1.5)
+    await asked_again(gateway, plan)
     assert await gateway.phase(plan) is Phase.COMMITTING
     assert await gateway.bank.booked(plan) != SETTLED
+    await gateway.reaches(plan, Phase.COMMITTED)
+    assert await gateway.bank.booked(plan) == SETTLED
+    assert await gateway.bank.postings(plan) == ["HOLD", "SETTLE"]
 
 
 async def test_booking_without_status(gateway: Gateway) -> None:
@@ -216,7 +230,106 @@ async def tried(gateway: Gateway, plan: PlanCase, attempts: int) -> None:
     await until(often, f"{attempts} attempts")
 
 
+async def asked_again(gateway: Gateway, plan: PlanCase) -> None:
+    """Until the bank was asked about a payment in the phase in which it is now."""
+
+    async def asked() -> bool:
+        query = "select from bank_payment join participant_leg using (plan_id, leg_id) where uetr = $1 and inquiries_since = phase_since"
+        return bool(await gateway.rows(query, uetr_of(plan)))
+
+    await until(asked, "question")
+    await asyncio.sleep(0.3)
+
+
 async def told_everything(gateway: Gateway) -> None:
     """Until the mailbox is read to its end: a hold that is placed now is told after everything before it."""
     await gateway.bank.behave()
     await gateway.held(transfer())
+
+
+async def test_cancelled_and_then_settled(gateway: Gateway) -> None:
+    """ACSC after CNCL calls a person from the first word on; the signed release stays, since no booking follows."""
+    plan = transfer()
+    await gateway.held(plan)
+    await gateway.bank.misbehave("contradict", stage="cancellation", says="ACSC", uetr=uetr_of(plan))
+    await gateway.abort(plan)
+    released = await gateway.reaches(plan, Phase.RELEASED)
+    assert "ACSC" in await gateway.troubled(plan)
+    record = await gateway.record(plan)
+    assert (record.fence.phase, record.outcome) == (Phase.RELEASED, released.outcome)
+    assert await gateway.bank.booked(plan) == {}
+
+
+@pytest.mark.parametrize("says", ["ACSC", "ACFW"])
+async def test_refused_and_then_taken(gateway: Gateway, says: str) -> None:
+    """After RJCT comes the opposite: the signed NO stays, a person is called, and the Abort that follows finds nothing held."""
+    plan = transfer(5_000_000_00)
+    await gateway.bank.misbehave("contradict", stage="payment", says=says, uetr=uetr_of(plan))
+    await gateway.prepare(plan)
+    refused = await gateway.reaches(plan, Phase.REFUSED)
+    trouble = await gateway.troubled(plan)
+    # The bank may have been asked meanwhile, and have said again that it refuses: another contradiction, of what it had just said.
+    assert says in trouble or "RJCT" in trouble
+    assert (await gateway.record(plan)).vote == refused.vote
+    await gateway.abort(plan)
+    if says == "ACFW":
+        await gateway.reaches(plan, Phase.RELEASED)
+        return
+    # Money that moved by the bank's word is never told as released, whatever the bank says next.
+    await asked_again(gateway, plan)
+    record = await gateway.record(plan)
+    assert (record.fence.phase, record.trouble != "") == (Phase.ABORTING, True)
+
+
+async def test_pending_cancellation(gateway: Gateway) -> None:
+    """PDCR releases nothing; the bank is asked again until it decides."""
+    plan = transfer()
+    await gateway.held(plan)
+    await gateway.bank.misbehave("pend", uetr=uetr_of(plan))
+    await gateway.abort(plan)
+    await gateway.reaches(plan, Phase.RELEASED)
+    answers = [row["octets"] for row in await gateway.kept(plan, "IN") if row["kind"].startswith("camt.029")]
+    assert [b"PDCR" in octets for octets in answers] == [True, *[False] * (len(answers) - 1)]
+    assert await gateway.bank.state(plan) == "CANCELLED"
+
+
+async def test_forgotten_payment_and_forgotten_release(gateway: Gateway) -> None:
+    """What the bank acknowledged and forgot: the payment is a NO by its own word (TM01), the release is made again and books once."""
+    lost, plan = transfer(), transfer()
+    await gateway.bank.misbehave("forget", stage="payment", uetr=uetr_of(lost))
+    await gateway.bank.misbehave("forget", stage="release", uetr=uetr_of(plan))
+    await gateway.prepare(lost)
+    await gateway.reaches(lost, Phase.REFUSED)
+    assert await gateway.bank.state(lost) == "TOMBSTONED"
+    await gateway.held(plan)
+    await gateway.commit(plan)
+    await gateway.reaches(plan, Phase.COMMITTED)
+    assert await gateway.bank.postings(plan) == ["HOLD", "SETTLE"]
+
+
+async def test_answers_lost_for_long(gateway: Gateway) -> None:
+    """Twenty answers in a row are lost: the bank is asked ever again, ever more rarely up to the longest wait, and the leg ends as the book says."""
+    await gateway.close()
+    gateway.changes = {"inquiry_seconds": 0.1, "inquiry_seconds_max": 0.3}
+    await gateway.open()
+    plan = transfer()
+    await gateway.bank.misbehave("lose", message="pacs.002", uetr=uetr_of(plan), times=20)
+    await gateway.held(plan)
+    questions = [each for each in await gateway.bank.received(plan) if each["kind"].startswith("pacs.028")]
+    assert len(questions) >= 20
+    assert len({each["idempotency_key"] for each in questions}) == len(questions)
+
+
+async def test_acknowledgement_that_never_comes(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bank carries out and keeps us waiting: what timed out is sent again as a possible duplicate, and money is held and moved once."""
+    monkeypatch.setattr(http_rail, "REQUEST_SECONDS_MAX", 0.5)
+    await gateway.close()
+    await gateway.open()
+    plan = transfer()
+    for stage in ("payment", "release"):
+        await gateway.bank.misbehave("pause", stage=stage, uetr=uetr_of(plan), delay_ms=1500)
+    await gateway.held(plan)
+    await gateway.commit(plan)
+    await gateway.reaches(plan, Phase.COMMITTED)
+    assert await gateway.bank.postings(plan) == ["HOLD", "SETTLE"]
+    assert await gateway.bank.booked(plan) == SETTLED

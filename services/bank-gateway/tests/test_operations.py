@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from bank_gateway.messages import Booking, Envelope, Payment, PaymentStatus, Resolution, Side, Statement
-from bank_gateway.operations import BOOKINGS, RESOLUTIONS, STATUSES, Answer, Heard, Known, Meaning, Word, hear
+from bank_gateway.operations import (
+    BOOKINGS,
+    REASONS,
+    RESOLUTIONS,
+    STATUSES,
+    Answer,
+    Ground,
+    Heard,
+    Known,
+    Meaning,
+    Word,
+    hear,
+    stray,
+)
 from bank_gateway.references import references
 from lockstep_kit.amounts import amount_from_text
 from lockstep_kit.fence import FINDINGS, Finding, Phase
@@ -48,6 +61,55 @@ def told(phase: Phase, *statements: Statement, known: Known | None = None) -> He
     for statement in statements:
         heard = hear(heard.known, phase, PAYMENT, statement, ENVELOPE, bytes(32))
     return heard
+
+
+def refused(phase: Phase, code: str, *, after_the_end: bool = False) -> tuple[Meaning, str]:
+    """What a rejection of a payment means that the bank had said to hold until an hour from now, and what it is called."""
+    held = replace(PAYMENT, expires_at=NOW + timedelta(hours=1))
+    made = replace(ENVELOPE, created_at=held.expires_at if after_the_end else NOW)
+    heard = hear(Known(status="ACFW"), phase, held, status("RJCT", code), made, bytes(32))
+    return heard.meaning, heard.reason
+
+
+def test_every_refusal_has_a_name() -> None:
+    """The table is total: whatever refuses, for whatever ground, has a reason; and only these do."""
+    assert set(REASONS) == set(itertools.product((Meaning.VOTES_NO, Meaning.LAPSED, Meaning.REFUSED), Ground))
+
+
+@pytest.mark.parametrize("code", ["AB03", "AM04", "AC06", "AM23", "NARR", ""])
+def test_broken_promise_is_told_from_one_that_had_run_out(code: str) -> None:
+    """Once the key was shown: before the agreed end, by the bank's own clock, it is a broken promise, whatever the code; from the end on it is not."""
+    assert refused(Phase.COMMITTING, code) == (Meaning.REFUSED, "BANK_COMMIT_FAILED")
+    assert refused(Phase.COMMITTING, code, after_the_end=True) == (Meaning.REFUSED, "BANK_EXECUTE_FAILED")
+
+
+def test_denied_credit_is_told_by_its_code() -> None:
+    """Before a vote and before the key was shown, AM23 alone is a denial of credit; its text says nothing."""
+    for phase, meaning, otherwise in (
+        (Phase.PREPARING, Meaning.VOTES_NO, "BANK_PREPARE_FAILED"),
+        (Phase.PREPARED, Meaning.LAPSED, "BANK_COMMIT_FAILED"),
+    ):
+        assert refused(phase, "AM23") == (meaning, "LIQUIDITY_DENIED")
+        for code in ("AM04", "AM02", "AM14", "AM21"):
+            assert refused(phase, code) == (meaning, otherwise)
+    assert refused(Phase.PREPARED, "AB03", after_the_end=True) == (Meaning.LAPSED, "BANK_PREPARE_FAILED")
+    liquid = replace(status("RJCT", "AM04"), text="intraday credit denied by the liquidity provider")
+    heard = hear(Known(), Phase.PREPARING, PAYMENT, liquid, ENVELOPE, bytes(32))
+    assert heard.reason == "BANK_PREPARE_FAILED"
+
+
+def test_what_is_said_of_money_that_nobody_knows() -> None:
+    """Bookings, holds and settlements are a person's business; rejections, answers to cancellations and entries that are not booked are not."""
+    assert "100.00 EUR" in stray(BOOKED)
+    assert all(code in stray(status(code)) for code in ("ACFW", "ACSC", "ACCC"))
+    others: list[Statement] = [
+        status("RJCT", "AM04"),
+        status("PDNG"),
+        status("XXXX"),
+        resolution("CNCL"),
+        replace(BOOKED, status="PDNG"),
+    ]
+    assert [stray(each) for each in others] == [""] * len(others)
 
 
 def test_every_word_has_a_meaning_in_every_phase() -> None:
@@ -122,6 +184,8 @@ def test_cancellation_is_released_only_by_the_bank_s_word() -> None:
     assert told(Phase.ABORTING, resolution("PDCR")).meaning is Meaning.NOTHING
     assert told(Phase.ABORTING, resolution("RJCR", "ARDT")).meaning is Meaning.INQUIRE
     assert told(Phase.ABORTING, resolution("RJCR", "LEGL")).meaning is Meaning.INQUIRE
+    assert told(Phase.ABORTING, resolution("RJCR", "ARJT")).meaning is Meaning.RELEASED
+    assert told(Phase.ABORTING, resolution("RJCR", "ARJT"), known=Known(status="ACFW")).meaning is Meaning.INQUIRE
     assert told(Phase.ABORTING, status("ACFW")).meaning is Meaning.NOTHING
     assert told(Phase.ABORTING, status("RJCT", "NOOR")).meaning is Meaning.NOTHING
 

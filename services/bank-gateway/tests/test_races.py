@@ -159,13 +159,15 @@ def test_never_received_after_a_hold_is_a_contradiction() -> None:
 
 @pytest.mark.parametrize("code", ["AM05", "DU03", "DU05"])
 def test_rejection_as_a_repeat_says_nothing_about_the_first(code: str) -> None:
-    """A bank that refuses our repeat still has the first: no lapse, no refusal of a commit, no release; only before a hold is it a NO."""
+    """A bank that refuses our repeat still has the first: no NO, no lapse, no refusal of a commit, no release; it is asked what it has."""
     repeat = status("RJCT", code)
     assert leg(Phase.PREPARED, HELD).told(repeat).phase is Phase.PREPARED
     committing = leg(Phase.COMMITTING, HELD).told(repeat)
     assert (committing.phase, committing.meanings[-1]) == (Phase.COMMITTING, Meaning.INQUIRE)
     assert committing.told(SETTLED, BOOKED).phase is Phase.COMMITTED
-    assert leg(Phase.PREPARING).told(repeat).phase is Phase.REFUSED
+    preparing = leg(Phase.PREPARING).told(repeat)
+    assert (preparing.phase, preparing.meanings[-1]) == (Phase.PREPARING, Meaning.INQUIRE)
+    assert preparing.told(HELD).phase is Phase.PREPARED
     assert leg(Phase.ABORTING, repeat).told(answer("RJCR", "LEGL")).phase is Phase.ABORTING
 
 

@@ -68,7 +68,7 @@ async def test_outbox_goes_one_way(database_for: Making) -> None:
 async def test_a_payment_keeps_its_names(database_for: Making) -> None:
     """One payment for each leg, one leg for each payment; plan, leg and UETR are never changed by the service."""
     database = await database_for("bank_gateway")
-    insert = "insert into bank_payment (plan_id, leg_id, uetr, status) values ($1, 'l', $2, '{}')"
+    insert = "insert into bank_payment (plan_id, leg_id, uetr, end_to_end_id, status) values ($1, 'l', $2, $1, '{}')"
     uetr = "0e1c2d3a-1b2c-4d3e-8f4a-5b6c7d8e9f01"
     async with database.as_role() as role:
         await role.execute(insert, "p", uetr)
@@ -78,6 +78,7 @@ async def test_a_payment_keeps_its_names(database_for: Making) -> None:
             await role.execute(insert, "q", uetr.upper())
         for statement in (
             "update bank_payment set uetr = 'x'",
+            "update bank_payment set end_to_end_id = 'x'",
             "update bank_payment set plan_id = 'x'",
             "delete from bank_payment",
         ):

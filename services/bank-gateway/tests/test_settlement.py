@@ -167,13 +167,13 @@ async def test_hold_that_lapses(gateway: Gateway) -> None:
     outcome = outcome_of(record)
     assert outcome.kind is OutcomeKind.REFUSED
     assert outcome.refusal is not None
-    assert outcome.refusal.outside_code == "AB03"
+    assert (outcome.refusal.reason, outcome.refusal.outside_code) == ("BANK_COMMIT_FAILED", "AB03")
     assert vote_of(record).answer == promise_of(record)
     assert await gateway.bank.booked(plan) == {}
 
 
 async def test_release_after_the_hold_lapsed(gateway: Gateway) -> None:
-    """The hold's end is not heard before the key is shown: the bank says so again, and the leg is refused; no money moves."""
+    """The hold's early end is not heard before the key is shown: the bank says so again, and the leg is refused; no money moves."""
     plan = transfer()
     await gateway.bank.misbehave("expire_early", delay_ms=300)
     await gateway.held(plan)
@@ -188,19 +188,19 @@ async def test_release_after_the_hold_lapsed(gateway: Gateway) -> None:
     record = await gateway.reaches(plan, Phase.REFUSED)
     refusal = outcome_of(record).refusal
     assert refusal is not None
-    assert (refusal.reason, refusal.outside_code) == ("BANK_EXECUTE_FAILED", "AB03")
+    assert (refusal.reason, refusal.outside_code) == ("BANK_COMMIT_FAILED", "AB03")
     assert await gateway.bank.booked(plan) == {}
 
 
 async def test_bank_breaks_its_promise(gateway: Gateway) -> None:
-    """A release that the bank refuses is a signed refusal with the bank's reason."""
+    """A release that the bank refuses though it had said that it holds the money is a signed refusal, by the name of a broken promise."""
     plan = transfer()
     await gateway.held(plan)
     await gateway.bank.misbehave("refuse", stage="release", reason="AC06")
     await gateway.commit(plan)
     outcome = outcome_of(await gateway.reaches(plan, Phase.REFUSED))
     assert outcome.refusal is not None
-    assert outcome.refusal.outside_code == "AC06"
+    assert (outcome.refusal.reason, outcome.refusal.outside_code) == ("BANK_COMMIT_FAILED", "AC06")
     assert await gateway.bank.booked(plan) == {}
 
 

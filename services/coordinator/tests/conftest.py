@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -18,21 +19,29 @@ import pytest
 import pytest_asyncio
 from nacl.public import PrivateKey
 
-from coordinator.main import Coordinator, build, running
+from coordinator.main import Coordinator, build, register, running
 from coordinator.sealing import KeyBox
 from coordinator.settings import CoordinatorSettings, InstallationSettings, LimitSettings
-from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2, settlement_service_pb2_grpc
+from lockstep.coordinator.v1 import settlement_pb2
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
-from lockstep.journal.v1 import journal_service_pb2, journal_service_pb2_grpc
+from lockstep.journal.v1 import (
+    entry_pb2,
+    journal_reader_service_pb2,
+    journal_reader_service_pb2_grpc,
+    journal_service_pb2,
+    journal_service_pb2_grpc,
+)
 from lockstep.participant.v1 import participant_service_pb2_grpc
 from lockstep_kit import failpoints
+from lockstep_kit.canonical import Document, canonical
 from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb, outcome_from_pb, vote_from_pb
 from lockstep_kit.db import Database
+from lockstep_kit.ids import sha256
 from lockstep_kit.logs import configure_logs
 from lockstep_kit.loops import TaskSupervisor
 from lockstep_kit.participant.engine import ParticipantEngine
-from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
+from lockstep_kit.participant.ports import Capabilities, Closing, Completion, LegWork
 from lockstep_kit.participant.servicer import ParticipantServicer
 from lockstep_kit.participant.settings import ParticipantSettings
 from lockstep_kit.plan import LegKind
@@ -51,6 +60,9 @@ from lockstep_testkit.factories import (
 )
 from lockstep_testkit.scripted import ScriptedOperations
 
+# The tests' own modules, beside this file: test folders are no packages.
+sys.path.insert(0, str(Path(__file__).parent))
+
 STATE = settlement_pb2.PlanState
 CLIENT = "spiffe://lockstep.local/client/test"
 ASSETS = {token_terms().amount.asset: 6, "EUR": 2}
@@ -60,14 +72,49 @@ HELD_SECONDS_MAX = 3.0
 DEADLINE_SECONDS = 15.0
 
 
-class Journal(journal_service_pb2_grpc.JournalServiceServicer):
+class Journal(journal_service_pb2_grpc.JournalServiceServicer, journal_reader_service_pb2_grpc.JournalReaderServiceServicer):
     """Takes events as the journal does: densely numbered per plan, the same again as before, others never."""
 
     def __init__(self) -> None:
         self.chains: dict[str, list[journal_service_pb2.Event]] = {}
         self.conflicts: set[str] = set()
+        #: Plan -> how it was ordered to be closed: from then on its chain ends with a seal.
+        self.seals: dict[str, Closing] = {}
+        #: Whether it takes nothing now.
+        self.deaf = False
+
+    async def ListEntries(  # noqa: N802
+        self, request: journal_reader_service_pb2.ListEntriesRequest, context: Any
+    ) -> journal_reader_service_pb2.ListEntriesResponse:
+        """Two entries a page."""
+        chain, after = self._entries(request.plan_id), int(request.page_token or 0)
+        more = str(after + 2) if len(chain) > after + 2 else ""
+        return journal_reader_service_pb2.ListEntriesResponse(entries=chain[after : after + 2], next_page_token=more)
+
+    def _entries(self, plan_id: str) -> list[entry_pb2.Entry]:
+        events = list(self.chains.get(plan_id, []))
+        seal = self.seals.get(plan_id)
+        if seal is not None:
+            transition: dict[str, Document] = {"transition_no": seal.transition_no, "from": seal.from_state, "to": "CLOSED"}
+            payload = canonical({"outcome": seal.outcome.value, "transition": transition})
+            events.append(journal_service_pb2.Event(sequence=len(events) + 1, type="plan.closed", payload=payload))
+        return [
+            entry_pb2.Entry(
+                plan_id=plan_id,
+                sequence=event.sequence,
+                type=event.type,
+                actor=event.actor,
+                actor_role=event.actor_role,
+                event_time=event.event_time,
+                payload=event.payload,
+                payload_hash=sha256(event.payload),
+            )
+            for event in events
+        ]
 
     async def Append(self, request: journal_service_pb2.AppendRequest, context: Any) -> journal_service_pb2.AppendResponse:  # noqa: N802
+        if self.deaf:
+            await context.abort(grpc.StatusCode.UNAVAILABLE)
         return journal_service_pb2.AppendResponse(answers=[self._append(each) for each in request.events])
 
     def _append(self, event: journal_service_pb2.Event) -> journal_service_pb2.AppendAnswer:
@@ -97,12 +144,16 @@ class SoftOperations(ScriptedOperations):
     """Promises lapse, if so scripted."""
 
     promise_max: timedelta | None = None
+    #: The journal's: the chains that it seals.
+    journal: Journal | None = None
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(tuple(self.kinds), PromiseKind.GUARANTEED, self.promise_max)
+        return Capabilities(tuple(self.kinds), PromiseKind.GUARANTEED, self.promise_max, self.assets)
 
     def finding(self, work: LegWork) -> Completion:
         found = super().finding(work)
+        if self.journal is not None and work.closing is not None:
+            self.journal.seals[work.plan_id] = work.closing
         if found.promise is not None and self.promise_max is not None:
             from dataclasses import replace
 
@@ -128,6 +179,7 @@ class Party:
         self.server = grpc.aio.server()
         participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server(ParticipantServicer(self.engine), self.server)
         journal_service_pb2_grpc.add_JournalServiceServicer_to_server(self.journal, self.server)
+        journal_reader_service_pb2_grpc.add_JournalReaderServiceServicer_to_server(self.journal, self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.server.start()
 
@@ -186,9 +238,7 @@ class World:
             settings, settings.check(), db=db, registry=registry_of(), box=box, generation=generation, channels=self.channels
         )
         server = Server(ListenSettings(), self.tls_for("spiffe://lockstep.local/coordinator"), Access(settings.access()))
-        descriptor = settlement_service_pb2.DESCRIPTOR.services_by_name["SettlementService"]
-        server.add(settlement_service_pb2_grpc.add_SettlementServiceServicer_to_server, made.servicer, descriptor)
-        server.on_drain(made.watchers.drain)
+        register(server, made)
         try:
             async with crashing(made) if crash else running(made) as ended:
                 if serve:
@@ -208,6 +258,9 @@ class World:
     @property
     def requests(self) -> Requests:
         return Requests(self)
+
+    async def again(self, call: Any, request: Any) -> Any:
+        return await again(call, request)
 
     # -- What people do ----------------------------------------------------------------------------------------------
 
@@ -302,6 +355,7 @@ class World:
 @asynccontextmanager
 async def crashing(coordinator: Coordinator) -> AsyncIterator[asyncio.Future[None]]:
     """The coordinator's loops, until one of them dies; then all die, and nothing is tidied up."""
+    await coordinator.restores.begin()
     tasks = [asyncio.create_task(loop.run(), name=loop.name) for loop in coordinator.loops]
     ended = asyncio.ensure_future(asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
     try:
@@ -362,7 +416,7 @@ def sign_request(plan: PlanCase, signed: GateSignature) -> messages.SignGateRequ
     return messages.SignGateRequest(request_id=str(uuid.uuid4()), plan_id=plan.plan_id, signature=gate_to_pb(signed))
 
 
-def settings_of(database: TestDatabase, tls: TlsSettings) -> CoordinatorSettings:
+def settings_of(database: TestDatabase, tls: TlsSettings, audit_directory: Path) -> CoordinatorSettings:
     return CoordinatorSettings(
         database=database.settings,
         tls=tls,
@@ -370,8 +424,10 @@ def settings_of(database: TestDatabase, tls: TlsSettings) -> CoordinatorSettings
         registry_file=Path("unused"),
         seal_key_files=(Path("unused"),),
         recovery_public_key_file=Path("unused"),
+        audit_directory=audit_directory,
         participants=dict.fromkeys(PARTICIPANTS.values(), "unused"),
         clients={"test": ("*",), "reader": ("GetPlan",)},
+        operators={"test": ("*",), "reader": ("ListEscalations",)},
         installation=InstallationSettings(
             assets=ASSETS,
             chains=(CHAIN,),
@@ -392,7 +448,7 @@ async def party_of(kind: LegKind, database: TestDatabase, journal: Journal, stac
     name = PARTICIPANTS[kind]
     db = await Database.connect(database.settings, application_name=name)
     stack.push_async_callback(db.close)
-    operations = SoftOperations(kinds=(kind,))
+    operations = SoftOperations(kinds=(kind,), journal=journal if kind is LegKind.JOURNAL else None)
     settings = ParticipantSettings(
         signing_key_file=Path("unused"), registry_file=Path("unused"), heartbeat_seconds=1.0, poll_seconds=0.2
     )
@@ -411,12 +467,14 @@ async def party_of(kind: LegKind, database: TestDatabase, journal: Journal, stac
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def world(
-    database_for: Callable[..., Awaitable[TestDatabase]], tls_for: Callable[[str], TlsSettings]
+    database_for: Callable[..., Awaitable[TestDatabase]], tls_for: Callable[[str], TlsSettings], tmp_path: Path
 ) -> AsyncIterator[World]:
     """Four participants, and all that a coordinator needs; no coordinator yet."""
     async with AsyncExitStack() as stack:
         database = await database_for("coordinator")
-        journal, parties, channels = Journal(), {}, {}
+        journal = Journal()  # type: ignore[abstract]  # readers ask for nothing else
+        parties: dict[str, Party] = {}
+        channels: dict[str, grpc.aio.Channel] = {}
         for kind in LegKind:
             party = await party_of(
                 kind, await database_for("coordinator_party", Path(__file__).parent / "participants"), journal, stack
@@ -426,7 +484,7 @@ async def world(
                 f"127.0.0.1:{party.port}", options=(("grpc.max_reconnect_backoff_ms", 200),)
             )
             stack.push_async_callback(channels[party.name].close)
-        made = World(database, parties, journal, settings_of(database, tls_for(CLIENT)), tls_for, stack, channels)
+        made = World(database, parties, journal, settings_of(database, tls_for(CLIENT), tmp_path), tls_for, stack, channels)
         yield made
 
 

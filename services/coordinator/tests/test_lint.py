@@ -83,7 +83,6 @@ def test_a_good_plan_passes() -> None:
         ({"deadline": NOW + timedelta(days=8)}, "header.deadline must be at most 604800 seconds away"),
         ({"deadline": DEADLINE + timedelta(seconds=1)}, "make.expire_time must not be before the plan's deadline"),
         ({"sod_version": 2}, "header.sod_version must be a version that is in force"),
-        ({"policy": Policy(unwind_automatically=True)}, "header.policy.unwind_automatically must be false"),
     ],
 )
 def test_heads(changes: dict[str, Any], expected: str) -> None:
@@ -201,6 +200,19 @@ def test_at_most_one_soft_leg(soft: Capabilities) -> None:
     assert refused(delivery_versus_payment(deadline=DEADLINE), capable(credit_transfer=soft)) == ""
     assert refused(delivery_versus_payment(deadline=DEADLINE), told).startswith("legs[1] must be the only one")
     assert refused(delivery_versus_payment(deadline=DEADLINE, policy=Policy(accept_expiry_risk=True)), told) == ""
+
+
+def test_a_leg_whose_promise_can_lapse_waits_for_no_firm_one() -> None:
+    """Such a leg goes before all others, so that it cannot depend on one that does not; on another like it, or of one that was not asked, it can."""
+    pair = leg_of("bonds", token_terms()), leg_of("cash", credit_terms(), "bonds")
+    plan = plan_of([*pair, *evidence()], deadline=DEADLINE, policy=Policy(accept_expiry_risk=True))
+    soft = replace(FIRM, promise_max=timedelta(days=1))
+    assert refused(plan, capable()) == ""
+    assert refused(plan, capable(credit_transfer=soft)).startswith(
+        "legs[1].depends_on[0] must be a leg whose promise can lapse too"
+    )
+    assert refused(plan, capable(credit_transfer=soft, token_transfer=soft)) == ""
+    assert refused(plan, {PARTICIPANTS[LegKind.CREDIT_TRANSFER]: soft}) == ""
 
 
 def test_compliance() -> None:

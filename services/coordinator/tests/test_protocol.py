@@ -4,174 +4,47 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from protocol_chance import Anything
+from protocol_drive import BRIEF, DEADLINE, EVIDENCE, LEGS, LIMITS, NOW, SETTLING, SOFT, Drive
 
 from coordinator import facts
 from coordinator.calls import awaited_gate, next_due
-from coordinator.dossier import new_plan
 from coordinator.model import (
     Abort,
     Cause,
     CheckFailed,
     ChecksBegun,
-    ChecksPassed,
     Commit,
     CommitsWithheld,
-    Created,
-    Effect,
     Escalate,
-    Event,
     EventType,
     ExecuteAsked,
     GateRecord,
     GateSigned,
     LegNews,
-    LegReversed,
-    Limits,
     Moved,
-    OperatorsAnswered,
-    OperatorsEvidence,
+    OperatorsForgot,
     OperatorsRedrove,
     OperatorsSettled,
-    OperatorsUnwound,
     Order,
     PersonNeeded,
     Prepare,
     Record,
+    Restored,
     State,
     Tick,
 )
-from coordinator.protocol import TABLE, step
+from coordinator.protocol import TABLE
 from lockstep_kit.certificate import DeadlinePassed, Decision
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import ActorId, LegId
 from lockstep_kit.participant.ports import PlanOutcome
-from lockstep_kit.plan import Policy
-from lockstep_kit.statements import Gate, OutcomeKind, Promise, PromiseKind, Refusal, Verdict
-from lockstep_testkit.factories import SIGNERS, PlanCase, delivery_versus_payment, evidence_of
-
-NOW = datetime.now(UTC)
-DEADLINE = NOW + timedelta(hours=1)
-LIMITS = Limits()
-SETTLING, EVIDENCE = ("tokens", "cash"), ("notarisation", "journal")
-LEGS = (*SETTLING, *EVIDENCE)
-SOFT = Promise(PromiseKind.GUARANTEED, DEADLINE + timedelta(hours=1))
-BRIEF = Promise(PromiseKind.GUARANTEED, DEADLINE + timedelta(minutes=1))
-NO = Refusal("BANK_PREPARE_FAILED", "AM04", "not enough money")
-
-
-class Drive:
-    """One plan's history."""
-
-    def __init__(self, case: PlanCase | None = None) -> None:
-        self.case = case or delivery_versus_payment(deadline=DEADLINE)
-        self.plan = new_plan(self.case.header, self.case.legs)
-        self.now = NOW
-        self.effects: list[Effect] = []
-        self.arcs: list[tuple[State, Decision | None, Cause]] = []
-        self.give(Created(self.record(Gate.MAKE)))
-
-    def record(self, gate: Gate, verdict: Verdict = Verdict.APPROVE, who: str = "") -> GateRecord:
-        return GateRecord(self.case.gate(gate, who or None, verdict=verdict), ActorId(who or SIGNERS[gate]), self.now)
-
-    def give(self, event: Event) -> tuple[Effect, ...]:
-        decision = self.plan.decision
-        stepped = step(self.plan, event, self.now, LIMITS)
-        self.plan = stepped.plan
-        self.effects.extend(stepped.effects)
-        for each in stepped.effects:
-            if isinstance(each, Moved) and each.left is not None:
-                self.arcs.append((each.left, decision, each.cause))
-                decision = each.decision
-        return stepped.effects
-
-    def news(
-        self, leg_id: str, phase: Phase, answer: Promise | Refusal | None = None, kind: OutcomeKind | None = None, trouble: str = ""
-    ) -> tuple[Effect, ...]:
-        leg = facts.leg(self.plan, leg_id)
-        vote = self.case.vote(leg_id, answer) if answer is not None else leg.vote
-        outcome = self.case.outcome(leg_id, kind) if kind is not None else leg.outcome
-        return self.give(LegNews(LegId(leg_id), phase, leg.revision + 1, vote, outcome, trouble))
-
-    def yes(self, *legs: str, promise: Promise | None = None) -> None:
-        for leg_id in legs or LEGS:
-            self.news(leg_id, Phase.PREPARED, promise or Promise(PromiseKind.GUARANTEED, None))
-
-    def no(self, leg_id: str) -> None:
-        self.news(leg_id, Phase.REFUSED, NO)
-
-    def done(self, *legs: str) -> None:
-        for leg_id in legs:
-            self.news(leg_id, Phase.COMMITTED, kind=OutcomeKind.DONE)
-
-    def refused(self, leg_id: str) -> None:
-        self.news(leg_id, Phase.REFUSED, kind=OutcomeKind.REFUSED)
-
-    def released(self, *legs: str) -> None:
-        for leg_id in legs:
-            self.news(leg_id, Phase.RELEASED, kind=OutcomeKind.RELEASED)
-
-    def sign(self, gate: Gate, verdict: Verdict = Verdict.APPROVE) -> None:
-        self.give(GateSigned(self.record(gate, verdict)))
-
-    # -- Histories ---------------------------------------------------------------------------------------------------
-
-    def ready(self) -> Drive:
-        for event in (ExecuteAsked(), ChecksBegun(), ChecksPassed()):
-            self.give(event)
-        assert self.plan.state is State.READY_FOR_PREPARE
-        return self
-
-    def prepared(self, *, soft: str = "") -> Drive:
-        self.ready()
-        self.yes(*(leg for leg in LEGS if leg != soft))
-        if soft:
-            self.yes(soft, promise=SOFT)
-        self.sign(Gate.APPROVE)
-        assert self.plan.state is State.PREPARED
-        return self
-
-    def executing(self, *, soft: str = "") -> Drive:
-        self.prepared(soft=soft)
-        self.sign(Gate.RELEASE)
-        assert self.plan.state is State.EXECUTING
-        return self
-
-    def validating(self) -> Drive:
-        self.executing()
-        self.done(*SETTLING)
-        assert self.plan.state is State.VALIDATING
-        return self
-
-    def committed(self) -> Drive:
-        self.validating()
-        self.sign(Gate.VALIDATE)
-        assert self.plan.state is State.COMMITTED
-        return self
-
-    def partial(self) -> Drive:
-        self.executing()
-        self.done("tokens")
-        self.refused("cash")
-        assert self.plan.state is State.PARTIALLY_EXECUTED
-        return self
-
-    def aborted_holding(self) -> Drive:
-        self.prepared()
-        self.sign(Gate.CANCEL)
-        assert self.plan.state is State.ABORTED
-        return self
-
-    def ordered(self, kind: type[Prepare | Commit | Abort]) -> list[str]:
-        return [each.leg_id for each in self.effects if isinstance(each, kind)]
-
-    def records(self) -> list[str]:
-        return [each.type.value for each in self.effects if isinstance(each, Record)]
-
-    def tickets(self) -> list[str]:
-        return [each.ticket.reason for each in self.effects if isinstance(each, Escalate)]
+from lockstep_kit.plan import Journal, Notarisation, Policy
+from lockstep_kit.statements import Gate, OutcomeKind, Verdict
+from lockstep_testkit.factories import CHAIN, address_of, credit_terms, delivery_versus_payment, leg_of, plan_of, token_terms
 
 
 def test_happy_path() -> None:
@@ -192,9 +65,6 @@ def test_happy_path() -> None:
 
 def test_dependencies_order_execution() -> None:
     """A leg is commanded only when every leg that it depends on is done."""
-    from lockstep_kit.plan import Journal, Notarisation
-    from lockstep_testkit.factories import CHAIN, address_of, credit_terms, leg_of, plan_of, token_terms
-
     case = plan_of(
         [
             leg_of("tokens", token_terms(), "cash"),
@@ -222,13 +92,17 @@ def test_the_soft_leg_decides() -> None:
 
 
 def test_the_soft_leg_refuses() -> None:
-    """After a refusal the delegated leg is told to abort, and only its release makes ABORT."""
+    """After a refusal the delegated leg is told to abort, and only its release makes ABORT; the refusal is the reason."""
     drive = Drive().executing(soft="cash")
     drive.refused("cash")
     assert (drive.plan.state, drive.plan.decision) == (State.EXECUTING, Decision.DELEGATED)
     assert drive.ordered(Abort) == ["cash"]
+    told = facts.leg(drive.plan, "cash").outcome
+    assert told is not None
+    assert told.outcome.refusal is not None
     drive.released("cash")
     assert (drive.plan.state, drive.plan.decision) == (State.ABORTED, Decision.ABORT)
+    assert (drive.plan.reason, drive.plan.reason_leg) == (told.outcome.refusal.reason, "cash")
     assert drive.ordered(Abort) == ["cash", "tokens"]
     assert drive.ordered(Commit) == ["cash"]
 
@@ -302,13 +176,19 @@ def test_late_release_decides_nothing() -> None:
 
 
 def test_promises_must_outlast_the_deadline() -> None:
-    """A promise that ends within the delivery margin, or a second soft leg, aborts the plan."""
+    """A promise that ends within the delivery margin, a second soft leg, or a soft leg after a firm one aborts the plan."""
     drive = Drive().ready()
     drive.yes("cash", promise=BRIEF)
     assert drive.plan.reason == "PROMISE_TOO_SHORT"
     drive = Drive().ready()
     drive.yes(*SETTLING, promise=SOFT)
     assert drive.plan.reason == "TWO_SOFT_LEGS"
+    pair = leg_of("tokens", token_terms()), leg_of("cash", credit_terms(), "tokens")
+    drive = Drive(plan_of([*pair, *(leg for leg in drive.case.legs if not leg.settling)], deadline=DEADLINE)).ready()
+    drive.yes("cash", promise=SOFT)
+    assert drive.plan.state is State.READY_FOR_PREPARE
+    drive.yes("tokens")
+    assert (drive.plan.decision, drive.plan.reason) == (Decision.ABORT, "STEP_DEPENDENCY_FAILED")
     risky = Drive(delivery_versus_payment(deadline=DEADLINE, policy=Policy(accept_expiry_risk=True))).ready()
     risky.yes(*SETTLING, promise=SOFT)
     risky.yes(*EVIDENCE)
@@ -332,30 +212,116 @@ def test_a_broken_promise_calls_people() -> None:
     assert "BANK_EXECUTE_FAILED" in drive.tickets()
     assert drive.ordered(Abort) == []
     drive.give(OperatorsRedrove(LegId("cash")))
+    assert drive.plan.state is State.PARTIALLY_EXECUTED, "what its participant refused for good is not tried again"
+    assert drive.ordered(Commit) == ["tokens", "cash"]
+    assert facts.leg(drive.plan, "cash").order is Order.COMMIT
+
+
+def test_operators_take_their_word_back() -> None:
+    """A leg that took no effect by nothing but the operators' word is executed after all when they order it."""
+    drive = Drive().executing()
+    drive.done("tokens")
+    drive.give(drive.answered("cash", executed=False))
+    assert (drive.plan.state, drive.tickets()) == (State.PARTIALLY_EXECUTED, ["LEG_REFUSED"])
+    drive.give(OperatorsRedrove(LegId("cash")))
     redriven = drive.plan.state
     assert drive.ordered(Commit) == ["tokens", "cash", "cash"]
+    assert (redriven, drive.plan.reason) == (State.EXECUTING, "")
     drive.done("cash")
-    assert (redriven, drive.plan.state) == (State.EXECUTING, State.VALIDATING)
+    assert drive.plan.state is State.VALIDATING
+    assert drive.tickets() == ["LEG_REFUSED"], "a ticket stays open until operators close it"
+
+
+def test_evidence_that_was_sent_back_is_validated_anew() -> None:
+    """After a retry neither a validator's refusal nor a consent of before counts."""
+    drive = Drive().validating()
+    drive.sign(Gate.VALIDATE, Verdict.REJECT)
+    drive.give(OperatorsRedrove())
+    assert (drive.plan.state, awaited_gate(drive.plan)) == (State.VALIDATING, Gate.VALIDATE)
+    drive.sign(Gate.VALIDATE)
+    states = [drive.plan.state]
+    drive.news("tokens", Phase.COMMITTED, kind=OutcomeKind.DONE, trouble="gone")
+    moves = drive.plan.transition_no
+    drive.give(OperatorsRedrove())
+    assert drive.plan.transition_no == moves
+    states.append(drive.plan.state)
+    drive.news("tokens", Phase.COMMITTED, kind=OutcomeKind.DONE)
+    drive.give(OperatorsRedrove())
+    states.append(drive.plan.state)
+    # What is contradicted does not go on; the consent of before was about other evidence.
+    assert states == [State.COMMITTED, State.PARTIALLY_EXECUTED, State.VALIDATING]
+
+
+def test_a_participant_denies_what_operators_showed() -> None:
+    """A later report against the operators' evidence calls people, whichever way it goes and wherever the plan stands."""
+    for executed, news in ((True, "refused"), (False, "done")):
+        drive = Drive().executing()
+        drive.done("tokens")
+        drive.give(drive.answered("cash", executed=executed))
+        getattr(drive, news)("cash")
+        assert drive.plan.state is State.PARTIALLY_EXECUTED
+        assert "RESOLUTION_CONTRADICTED" in drive.tickets()
+    drive = Drive().aborted_holding()
+    drive.give(drive.answered("tokens", executed=False))
+    drive.released("cash", *EVIDENCE)
+    assert drive.plan.state is State.CLOSED
+    drive.done("tokens")
+    assert {"RESOLUTION_CONTRADICTED", "ABORTED_LEG_EXECUTED"} <= set(drive.tickets())
+
+
+def test_what_comes_after_the_end_calls_people_once() -> None:
+    """A contradiction after CLOSED opens a ticket, changes nothing else, and is not raised again once operators closed it."""
+    drive = Drive().committed()
+    drive.done(*EVIDENCE)
+    drive.news("cash", Phase.COMMITTED, kind=OutcomeKind.DONE, trouble="returned")
+    (ticket,) = drive.plan.tickets
+    assert (drive.plan.state, ticket.reason, ticket.detail) == (State.CLOSED, "LEG_TROUBLE", "returned")
+    drive.give(OperatorsForgot(ticket))
+    assert drive.plan.tickets == ()
+    drive.give(Tick())
+    assert drive.plan.tickets == ()
+    drive.news("cash", Phase.COMMITTED, kind=OutcomeKind.DONE, trouble="returned once more")
+    assert drive.tickets() == ["LEG_TROUBLE", "LEG_TROUBLE"]
 
 
 def test_operators_evidence_is_the_answer() -> None:
     """Where a participant cannot tell, two operators' evidence counts as its answer."""
-    drive = Drive().partial()
-    shown = evidence_of(drive.case.leg("cash"))
-    drive.give(OperatorsAnswered(LegId("cash"), OperatorsEvidence(executed=True, evidence=shown)))
+    drive = Drive().executing()
+    drive.done("tokens")
+    drive.give(drive.answered("cash", executed=True))
     assert drive.plan.state is State.VALIDATING
+
+
+def test_operators_evidence_replaces_no_answer() -> None:
+    """What a participant has answered is not answered by operators."""
+    drive = Drive().partial()
+    assert drive.give(drive.answered("cash", executed=True)) == ()
+    assert facts.leg(drive.plan, "cash").operators_evidence is None
 
 
 def test_operators_unwind() -> None:
     """Two operators can have the executed legs reversed; then the plan is ABORTED, and closes as REVERSED."""
     drive = Drive().partial()
-    drive.give(OperatorsUnwound())
+    drive.give(drive.unwound())
     assert drive.plan.state is State.UNWIND_PENDING
-    drive.give(LegReversed(LegId("tokens"), done=True))
+    drive.undone("tokens")
     assert (drive.plan.state, drive.plan.decision) == (State.ABORTED, Decision.COMMIT)
     drive.released("notarisation")
     drive.released("journal")
     assert (drive.plan.state, drive.plan.outcome) == (State.CLOSED, PlanOutcome.REVERSED)
+
+
+def test_what_is_settled_outside_waits_for_no_release() -> None:
+    """A plan whose release nobody answers ends as MIXED once operators settled it outside; the release is still asked for."""
+    drive = Drive().aborted_holding()
+    drive.give(OperatorsSettled("given back by hand"))
+    drive.released("notarisation")
+    drive.released("journal")
+    assert (drive.plan.state, drive.plan.outcome) == (State.CLOSED, PlanOutcome.MIXED)
+    assert [each.leg_id for each in facts.unknown_legs(drive.plan)] == ["tokens", "cash"]
+    drive.now += timedelta(hours=1)
+    drive.give(Tick())
+    assert drive.tickets() == [], "what was settled outside needs no answer"
 
 
 def test_operators_settle_outside() -> None:
@@ -367,6 +333,19 @@ def test_operators_settle_outside() -> None:
     assert (drive.plan.state, drive.plan.outcome) == (State.CLOSED, PlanOutcome.MIXED)
 
 
+def test_nothing_is_settled_outside_beside_a_hold() -> None:
+    """Operators have what is held let go before they say that a plan was settled outside: afterwards nobody would let it go."""
+    drive = Drive().executing()
+    drive.refused("cash")
+    drive.give(CommitsWithheld((LegId("tokens"),)))
+    held = drive.plan
+    drive.give(OperatorsSettled("delivered by hand"))
+    assert drive.plan == held
+    drive.give(drive.unwound())
+    drive.released("tokens")
+    assert (drive.plan.state, drive.plan.decision) == (State.ABORTED, Decision.COMMIT)
+
+
 def test_commits_never_sent_are_withheld() -> None:
     """A Commit that was stopped before it was sent leaves its leg as it was, and is ordered again when the plan goes on."""
     drive = Drive().executing()
@@ -374,8 +353,8 @@ def test_commits_never_sent_are_withheld() -> None:
     drive.give(CommitsWithheld((LegId("tokens"),)))
     assert facts.leg(drive.plan, "tokens").order is Order.PREPARE
     assert not facts.unknown_legs(drive.plan)
-    drive.give(OperatorsRedrove(LegId("cash")))
-    assert drive.ordered(Commit)[-2:] == ["tokens", "cash"]
+    drive.give(drive.unwound())
+    assert drive.ordered(Abort) == ["tokens"]
 
 
 def test_contradictions_call_people() -> None:
@@ -474,6 +453,9 @@ def stops() -> Iterator[Drive]:
         drive.sign(Gate.CANCEL)
         yield drive
         drive = at(state)
+        drive.give(Restored())
+        yield drive
+        drive = at(state)
         drive.now = DEADLINE + timedelta(seconds=1)
         drive.give(Tick())
         yield drive
@@ -487,7 +469,7 @@ def unwinding(decision: Decision) -> Drive:
         drive = Drive().aborted_holding()
         drive.done("tokens")
         drive.released("cash")
-    drive.give(OperatorsUnwound())
+    drive.give(drive.unwound())
     assert (drive.plan.state, drive.plan.decision) == (State.UNWIND_PENDING, decision)
     return drive
 
@@ -515,28 +497,29 @@ def histories() -> Iterator[Drive]:
     drive = Drive().validating()
     drive.news("tokens", Phase.COMMITTED, kind=OutcomeKind.DONE, trouble="gone")
     yield drive
-    drive = Drive().partial()
+    drive = Drive().executing()
+    drive.give(drive.answered("cash", executed=False))
     drive.give(OperatorsRedrove(LegId("cash")))
     yield drive
     for decision in (Decision.COMMIT, Decision.ABORT):
         drive = unwinding(decision)
-        drive.give(LegReversed(LegId("tokens"), done=False))
+        drive.stays("tokens")
         yield drive
         drive.give(OperatorsSettled("by hand"))
         evidence = drive.done if decision is Decision.COMMIT else drive.released
         evidence(*EVIDENCE)
         yield drive
         drive = unwinding(decision)
-        drive.give(LegReversed(LegId("tokens"), done=True))
+        drive.undone("tokens")
         drive.released(*EVIDENCE)
         yield drive
         drive = unwinding(decision)
-        drive.give(LegReversed(LegId("tokens"), done=True))
+        drive.undone("tokens")
         drive.give(OperatorsSettled("by hand"))
         drive.released(*EVIDENCE)
         yield drive
         drive = unwinding(decision)
-        drive.give(LegReversed(LegId("tokens"), done=True))
+        drive.undone("tokens")
         drive.done("cash")
         yield drive
 
@@ -565,64 +548,6 @@ def test_aborting_and_committing_never_meet() -> None:
         if start[1] is Decision.COMMIT:
             assert {decision for _, decision in seen} == {Decision.COMMIT}
             assert not states & set(facts.UNDECIDED)
-
-
-class Anything:
-    """Random events about one plan; signed statements are made once."""
-
-    def __init__(self) -> None:
-        self.case = delivery_versus_payment(deadline=DEADLINE)
-        self.votes = {leg: [self.case.vote(leg), self.case.vote(leg, SOFT), self.case.vote(leg, NO)] for leg in LEGS}
-        self.outcomes = {leg: {kind: self.case.outcome(leg, kind) for kind in OutcomeKind} for leg in LEGS}
-        self.gates = [
-            GateRecord(self.case.gate(gate, verdict=verdict), ActorId(SIGNERS[gate]), NOW)
-            for gate in Gate
-            for verdict in Verdict
-            if gate is not Gate.MAKE and not (gate is Gate.CANCEL and verdict is Verdict.REJECT)
-        ]
-        self.evidence = {leg: evidence_of(self.case.leg(leg)) for leg in LEGS}
-
-    def event(self, rng: random.Random, drive: Drive) -> Event:
-        leg_id = LegId(rng.choice(LEGS))
-        kind = rng.randrange(20)
-        if kind < 11:
-            return self.news(rng, drive, leg_id)
-        if kind < 14:
-            return GateSigned(rng.choice(self.gates[: 1 if rng.random() < 0.3 else None]))
-        if kind < 17:
-            asked: list[Event] = [ExecuteAsked(), ChecksBegun(), ChecksPassed()]
-            return rng.choice(asked)
-        if kind == 17:
-            drive.now += timedelta(seconds=rng.choice([1, 400, 2_000]))
-            return Tick()
-        settling = LegId(rng.choice(SETTLING))
-        told: list[Event] = [
-            OperatorsRedrove(settling),
-            OperatorsUnwound(),
-            OperatorsSettled("by hand"),
-            OperatorsAnswered(settling, OperatorsEvidence(rng.random() < 0.5, self.evidence[settling])),
-            LegReversed(settling, rng.random() < 0.7),
-            PersonNeeded("PARTICIPANT_SIGNATURE", settling, ""),
-        ]
-        return rng.choice(told)
-
-    def news(self, rng: random.Random, drive: Drive, leg_id: LegId) -> Event:
-        """What a participant may say: its vote never changes, and a phase comes with what bears it out."""
-        leg = facts.leg(drive.plan, leg_id)
-        phase = rng.choice([Phase.PREPARED] * 4 + list(Phase))
-        no = self.votes[leg_id][2]
-        vote = leg.vote
-        if vote is None and phase in (Phase.PREPARED, Phase.COMMITTING, Phase.COMMITTED):
-            vote = self.votes[leg_id][rng.random() < 0.2]
-        elif vote is None and phase is Phase.REFUSED:
-            vote = no
-        outcome = {
-            Phase.COMMITTED: self.outcomes[leg_id][OutcomeKind.DONE],
-            Phase.RELEASED: self.outcomes[leg_id][OutcomeKind.RELEASED],
-            Phase.REFUSED: None if vote is no else self.outcomes[leg_id][OutcomeKind.REFUSED],
-        }.get(phase)
-        trouble = "it contradicts" if rng.random() < 0.05 else ""
-        return LegNews(leg_id, phase, leg.revision + 1, vote, outcome, trouble)
 
 
 def test_random_histories() -> None:

@@ -103,3 +103,25 @@ def test_a_vote_never_changes(plan: PlanCase) -> None:
 def test_a_leg_that_is_not_there(plan: PlanCase) -> None:
     """A report of a leg that the plan does not have calls a person."""
     assert isinstance(admit(plan, replace(report(plan), leg_id=LegId("else"))), PersonNeeded)
+
+
+def test_a_reversal_is_believed_signed(plan: PlanCase) -> None:
+    """REVERSED is news only with the signed reversal beside the signed Done; what is no answer to an order to reverse is none in its place."""
+    done, order = plan.outcome("cash"), Digest(bytes(32))
+    undone = plan.outcome("cash", OutcomeKind.REVERSED, order=order)
+    stays = plan.outcome("cash", OutcomeKind.REVERSAL_REFUSED, order=order)
+    stranger = plan.outcome("cash", OutcomeKind.REVERSED, order=order, participant="notary")
+    told = {
+        (Phase.REVERSING, done, None): True,
+        (Phase.REVERSED, done, undone): True,
+        (Phase.COMMITTED, done, stays): True,
+        (Phase.REVERSING, None, None): False,
+        (Phase.REVERSED, done, None): False,
+        (Phase.REVERSED, done, stays): False,
+        (Phase.REVERSED, None, undone): False,
+        (Phase.REVERSED, done, stranger): False,
+        (Phase.COMMITTED, done, done): False,
+    }
+    for (phase, outcome, reversal), believed in told.items():
+        found = admit(plan, replace(report(plan, phase, outcome=outcome), reversal=reversal))
+        assert isinstance(found, LegNews if believed else PersonNeeded), (phase, outcome, reversal)

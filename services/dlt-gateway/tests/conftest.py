@@ -25,7 +25,8 @@ async def service(
         "dlt-gateway",
         chain=settlement_chain.settings("dlt-gateway"),
         escrow=settlement_chain.escrow,
-        tokens={settlement_chain.asset: SCALE},
+        tokens={settlement_chain.asset: SCALE, settlement_chain.uncontrolled_asset: SCALE},
+        reversible=[settlement_chain.asset],
         judge_seconds=0.3,
     )
 

@@ -37,7 +37,7 @@ class GatewayWorld:
             return prepare_command(chain, case, leg_id)
 
         stub = participant_service_pb2_grpc.ParticipantServiceStub(await service.channel())
-        return cls(service, chain, ParticipantHarness("dlt-gateway", stub, LEG, plan, prepare_command=prepare))
+        return cls(service, chain, ParticipantHarness("dlt-gateway", stub, LEG, plan, prepare_command=prepare, reversible=True))
 
     def plan(self, minor_units: int = 1_000, **changes: Any) -> PlanCase:
         return plan_over(self.chain.transfer(minor_units, **changes))

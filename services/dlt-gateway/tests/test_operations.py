@@ -13,7 +13,7 @@ from lockstep_kit.fence import FINDINGS, Finding, Phase
 from lockstep_testkit.factories import address_of
 
 WORKING = [phase for phase in Phase if phase.working]
-NAMES = ("None", "Prepared", "Committed", "Aborted")
+NAMES = ("None", "Prepared", "Committed", "Aborted", "Reversed")
 
 
 def test_the_table_is_total() -> None:

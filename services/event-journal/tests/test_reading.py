@@ -10,7 +10,12 @@ import grpc
 import pytest
 from journal_world import CALL_SECONDS, JournalWorld, event_of
 
-from lockstep.journal.v1 import journal_reader_service_pb2, journal_reader_service_pb2_grpc, journal_service_pb2_grpc
+from lockstep.journal.v1 import (
+    journal_reader_service_pb2,
+    journal_reader_service_pb2_grpc,
+    journal_service_pb2,
+    journal_service_pb2_grpc,
+)
 from lockstep_client.convert import entry_from_pb
 from lockstep_client.journal_chain import Entry
 from lockstep_kit.errors import from_rpc
@@ -185,18 +190,17 @@ async def test_an_unknown_plan(world: JournalWorld) -> None:
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-@pytest.mark.parametrize(("caller", "reads"), [(CLIENT, True), (NOTARY, True), (COORDINATOR, False)])
-async def test_who_reads_and_who_writes(service: ParticipantProcess, world: JournalWorld, caller: str, *, reads: bool) -> None:
-    """Clients and the notary read and do not write; the coordinator writes and does not read."""
+@pytest.mark.parametrize("caller", [CLIENT, NOTARY, COORDINATOR])
+async def test_who_reads_and_who_writes(service: ParticipantProcess, world: JournalWorld, caller: str) -> None:
+    """Clients and the notary read; the coordinator writes, and reads the entries of a plan, which a restore needs, and no more."""
     plan = await chain(world)
     channel = await service.channel(caller)
     reader = journal_reader_service_pb2_grpc.JournalReaderServiceStub(channel)
     writer = journal_service_pb2_grpc.JournalServiceStub(channel)
-    from lockstep.journal.v1 import journal_service_pb2
-
-    reading = reader.VerifyPlan(journal_reader_service_pb2.VerifyPlanRequest(plan_id=plan.plan_id), timeout=CALL_SECONDS)
     writing = writer.Append(journal_service_pb2.AppendRequest(events=[event_of(plan, 4)]), timeout=CALL_SECONDS)
-    allowed, denied = (reading, writing) if reads else (writing, reading)
+    verifying = reader.VerifyPlan(journal_reader_service_pb2.VerifyPlanRequest(plan_id=plan.plan_id), timeout=CALL_SECONDS)
+    await reader.ListEntries(journal_reader_service_pb2.ListEntriesRequest(plan_id=plan.plan_id), timeout=CALL_SECONDS)
+    allowed, denied = (writing, verifying) if caller == COORDINATOR else (verifying, writing)
     await allowed
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await denied

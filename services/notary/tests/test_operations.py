@@ -12,7 +12,8 @@ from lockstep_kit.fence import FINDINGS, Finding, Phase
 from lockstep_testkit.factories import address_of
 from notary.operations import RULES, RegistryBook
 
-WORKING = [phase for phase in Phase if phase.working]
+#: An evidence leg is never reversed: the order is refused before it begins anything.
+WORKING = [phase for phase in Phase if phase.working and phase is not Phase.REVERSING]
 NAMES = ("None", "Registered", "Committed", "Aborted", "Mixed")
 
 

@@ -68,7 +68,7 @@ class ContractBook(Protocol):
         ...
 
     def refuses(self, work: LegWork) -> Refusal | None:
-        """Why terms are not served here, or None."""
+        """Why terms are not served here, or, of a leg that is to be reversed, why it never can be; None where the contract is to be asked."""
         ...
 
     def foreign(self, work: LegWork) -> bool:

@@ -125,7 +125,11 @@ def judge(
     return Again()
 
 
-_REFUSALS: Final = {Phase.PREPARING: Finding.VOTED_NO, Phase.COMMITTING: Finding.REFUSED}
+_REFUSALS: Final = {
+    Phase.PREPARING: Finding.VOTED_NO,
+    Phase.COMMITTING: Finding.REFUSED,
+    Phase.REVERSING: Finding.REVERSAL_REFUSED,
+}
 
 
 def _found(work: LegWork, finding: Finding, evidence: ChainEvidence, order: Order | None, rules: Rules) -> Completion:

@@ -13,6 +13,7 @@ from lockstep_chain.judging import Order
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.participant.ports import LegWork
 
 V1_UPGRADE: Final = (
     """
@@ -32,6 +33,19 @@ V1_UPGRADE: Final = (
     )
     """,
     "create index chain_order_intent on chain_order (intent_key)",
+)
+
+
+#: Reversals are carried by transactions too, and a leg may be ordered to be reversed again after a refusal.
+V2_UPGRADE: Final = (
+    """
+    alter table chain_order
+        drop constraint chain_order_phase_check,
+        add constraint chain_order_phase_check check (phase in ('PREPARING', 'COMMITTING', 'ABORTING', 'REVERSING')),
+        add column order_no integer not null default 1 check (order_no >= 1),
+        drop constraint chain_order_pkey,
+        add constraint chain_order_pkey primary key (plan_id, leg_id, phase, order_no, attempt)
+    """,
 )
 
 
@@ -56,15 +70,16 @@ def order_tables(metadata: sa.MetaData) -> None:
         sa.Column("transaction_hash", sa.LargeBinary, nullable=False, server_default=sa.text("''")),
         sa.Column("skip_code", sa.Text, nullable=False, server_default=sa.text("''")),
         sa.Column("skip_detail", sa.Text, nullable=False, server_default=sa.text("''")),
-        sa.PrimaryKeyConstraint("plan_id", "leg_id", "phase", "attempt", name="chain_order_pkey"),
+        sa.Column("order_no", sa.Integer, nullable=False, server_default=sa.text("1")),
+        sa.PrimaryKeyConstraint("plan_id", "leg_id", "phase", "order_no", "attempt", name="chain_order_pkey"),
         sa.Index("chain_order_intent", "intent_key"),
     )
 
 
 #: Notes which transaction carries which legs, in the transaction that queues it.
 INSERT_ORDERS: Final = """
-insert into chain_order (plan_id, leg_id, phase, attempt, intent_key, entry_key)
-select * from unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::bytea[])
+insert into chain_order (plan_id, leg_id, phase, order_no, attempt, intent_key, entry_key)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::text[], $7::bytea[])
 """
 
 #: Notes that a transaction is final, or never will be, and which of its legs it skipped.
@@ -72,15 +87,17 @@ SETTLE_ORDERS: Final = """
 update chain_order set settled = true, transaction_hash = $2, skip_code = coalesce(skip.code, $6), skip_detail = coalesce(skip.detail, $7)
 from chain_order as mine left join unnest($3::bytea[], $4::text[], $5::text[]) as skip (entry_key, code, detail) using (entry_key)
 where mine.intent_key = $1
-  and (chain_order.plan_id, chain_order.leg_id, chain_order.phase, chain_order.attempt)
-    = (mine.plan_id, mine.leg_id, mine.phase, mine.attempt)
+  and (chain_order.plan_id, chain_order.leg_id, chain_order.phase, chain_order.order_no, chain_order.attempt)
+    = (mine.plan_id, mine.leg_id, mine.phase, mine.order_no, mine.attempt)
 returning chain_order.plan_id, chain_order.leg_id
 """
 
 #: Last transaction of each leg in the phase that it is in.
 LAST_ORDERS: Final = """
 select distinct on (plan_id, leg_id, phase) plan_id, leg_id, phase, attempt, settled, transaction_hash, skip_code, skip_detail
-from chain_order join unnest($1::text[], $2::text[], $3::text[]) as asked (plan_id, leg_id, phase) using (plan_id, leg_id, phase)
+from chain_order
+join unnest($1::text[], $2::text[], $3::text[], $4::integer[]) as asked (plan_id, leg_id, phase, order_no)
+    using (plan_id, leg_id, phase, order_no)
 order by plan_id, leg_id, phase, attempt desc
 """
 
@@ -102,6 +119,8 @@ class Carried:
     leg_id: LegId
     #: What the transaction is to bring about.
     phase: Phase
+    #: As in LegWork.
+    order_no: int
     #: From 1.
     attempt: int
     #: Idempotency key of the transaction.
@@ -117,6 +136,7 @@ async def insert_orders(tx: Connection, carried: Sequence[Carried]) -> None:
         [each.plan_id for each in carried],
         [each.leg_id for each in carried],
         [each.phase.value for each in carried],
+        [each.order_no for each in carried],
         [each.attempt for each in carried],
         [each.intent_key for each in carried],
         [each.entry_key for each in carried],
@@ -148,10 +168,14 @@ async def tell(tx: Connection) -> None:
     await tx.execute(NOTIFY)
 
 
-async def last_orders(tx: Connection, legs: Sequence[tuple[PlanId, LegId, Phase]]) -> dict[tuple[PlanId, LegId], Order]:
-    """Last transaction of each leg in that phase."""
+async def last_orders(tx: Connection, legs: Sequence[LegWork]) -> dict[tuple[PlanId, LegId], Order]:
+    """Last transaction of each leg in the phase that it is in."""
     rows = await tx.fetch(
-        LAST_ORDERS, [plan for plan, _, _ in legs], [leg for _, leg, _ in legs], [phase.value for _, _, phase in legs]
+        LAST_ORDERS,
+        [each.plan_id for each in legs],
+        [each.leg_id for each in legs],
+        [each.phase.value for each in legs],
+        [each.order_no for each in legs],
     )
     return {
         (PlanId(row["plan_id"]), LegId(row["leg_id"])): Order(

@@ -27,7 +27,9 @@ from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
 
 _log = structlog.get_logger()
 
-WORKING: Final = (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING)
+WORKING: Final = (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING, Phase.REVERSING)
+#: What a phase that can be refused before anything is sent is refused with.
+_REFUSALS: Final = {Phase.PREPARING: Finding.VOTED_NO, Phase.REVERSING: Finding.REVERSAL_REFUSED}
 JUDGED_MAX: Final = 256
 
 
@@ -47,9 +49,9 @@ class ContractOperations:
         completions: list[Completion] = []
         accepted: list[LegWork] = []
         for each in work:
-            refusal = self._book.refuses(each) if each.phase is Phase.PREPARING else None
+            refusal = self._book.refuses(each) if each.phase in _REFUSALS else None
             if refusal is not None:
-                completions.append(Completion(each.plan_id, each.leg_id, Finding.VOTED_NO, refusal=refusal))
+                completions.append(Completion(each.plan_id, each.leg_id, _REFUSALS[each.phase], refusal=refusal))
             elif each.phase is Phase.ABORTING and self._book.foreign(each):
                 # There is no entry to end, and its call could not even be written: it would take the batch with it.
                 completions.append(Completion(each.plan_id, each.leg_id, Finding.RELEASED))
@@ -86,7 +88,10 @@ class ContractOperations:
         key = derived("chain", self._book.contract, phase.value, *parts)
         await leg_store.insert_orders(
             tx,
-            [Carried(work.plan_id, work.leg_id, phase, number, key, self._book.entry_key(work)) for work, number in batch],
+            [
+                Carried(work.plan_id, work.leg_id, phase, work.order_no, number, key, self._book.entry_key(work))
+                for work, number in batch
+            ],
         )
         await self._machine.enqueue(
             tx,
@@ -153,7 +158,7 @@ class LegJudge:
 
     async def _judge_batch(self, work: Sequence[LegWork]) -> None:
         async with self._db.connection() as connection:
-            orders = await leg_store.last_orders(connection, [(each.plan_id, each.leg_id, each.phase) for each in work])
+            orders = await leg_store.last_orders(connection, work)
         # A leg whose transaction is under way cannot have an answer yet; asking the node about it would be work for nothing.
         due = [each for each in work if _due(orders.get((each.plan_id, each.leg_id)))]
         if not due:
@@ -162,12 +167,12 @@ class LegJudge:
         result, block = await self._machine.call_at_final(self._book.contract, self._book.status_query(keys))
         place = Place(self._book.chain, self._book.contract, block.number, block.hash)
         found = dict(zip(((each.plan_id, each.leg_id) for each in due), self._book.statuses(result), strict=True))
-        phases = {(each.plan_id, each.leg_id): each.phase for each in due}
+        stood = {(each.plan_id, each.leg_id): (each.phase, each.order_no) for each in due}
         async with self._db.transaction() as tx:
             locked = await self._engine.load(tx, list(found), lock=True)
             # A status that was read before the leg went on, or before its transaction came to its end, says nothing about the leg as it is now.
-            same = [each for each in locked if each.phase is phases[each.plan_id, each.leg_id]]
-            now = await leg_store.last_orders(tx, [(each.plan_id, each.leg_id, each.phase) for each in same])
+            same = [each for each in locked if (each.phase, each.order_no) == stood[each.plan_id, each.leg_id]]
+            now = await leg_store.last_orders(tx, same)
             current = [each for each in same if now.get(key := (each.plan_id, each.leg_id)) == orders.get(key)]
             await self._store(tx, current, found, now, place)
         self._machine.wake()

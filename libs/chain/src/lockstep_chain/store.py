@@ -17,10 +17,12 @@ from lockstep_kit.db import Connection
 #: Takes, or keeps, the lease of an account, and makes its row the first time; nothing is returned when somebody else holds it.
 ACQUIRE_LEASE: Final = """
 insert into evm_signer (chain_id, address, next_nonce, lease_holder, lease_until)
-values ($1, $2, 0, $3, clock_timestamp() + $4)
+values ($1, $2, 0, $3, clock_timestamp() + $4::interval)
 on conflict (chain_id, address) do update set lease_holder = excluded.lease_holder, lease_until = excluded.lease_until
 where evm_signer.lease_holder is null or evm_signer.lease_holder = excluded.lease_holder
    or evm_signer.lease_until < clock_timestamp()
+   -- Longer than any lease lasts: the clock was put back since.
+   or evm_signer.lease_until > clock_timestamp() + 2 * $4::interval
 returning lease_until
 """
 

@@ -44,7 +44,7 @@ def check_bank_leg(view: LegView, header: PlanHeader, entries: Sequence[Entry]) 
     """The payment is booked once; in sum it takes the leg's amount from the debtor's account, brings it to the creditor's, and moves nothing else."""
     found = Findings(view.leg.leg_id)
     terms = view.leg.terms
-    evidence = view.outcome.outcome.evidence if view.outcome is not None else None
+    evidence = view.evidence
     if not isinstance(terms, CreditTransfer) or not isinstance(evidence, BankEvidence):
         found.note("BANK_EVIDENCE_MISSING", "a credit transfer is shown by a booking, and there is none")
         return found

@@ -57,7 +57,7 @@ def check_chain_leg(view: LegView, header: PlanHeader, facts: ChainFacts) -> lis
     """The escrow paid this leg's amount of this token to this payee, under this leg's terms and lock, in a canonical block."""
     found = Findings(view.leg.leg_id)
     terms = view.leg.terms
-    evidence = view.outcome.outcome.evidence if view.outcome is not None else None
+    evidence = view.evidence
     if not isinstance(terms, TokenTransfer) or not isinstance(evidence, ChainEvidence):
         found.note("CHAIN_EVIDENCE_MISSING", "a token transfer is shown by an entry on chain, and there is none")
         return found

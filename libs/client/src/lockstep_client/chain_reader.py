@@ -8,10 +8,12 @@ from typing import Any, Final, Self
 import aiohttp
 from eth_utils.address import to_checksum_address
 
+from lockstep_client.audit_check import RegistryRecord
 from lockstep_client.chain_evidence import ChainFacts, LoggedCommit
 from lockstep_client.reading import ReadingFailed
 from lockstep_contracts.escrow import LegStatus, decode_leg_of, encode_leg_of, leg_key
-from lockstep_contracts.events import Committed, decode_log, event_topic
+from lockstep_contracts.events import Committed, Finalised, decode_log, event_topic
+from lockstep_contracts.notary import decode_plan_of, encode_plan_of
 from lockstep_kit.plan import Leg, PlanHeader, TokenTransfer
 from lockstep_kit.statements import ChainEvidence
 
@@ -53,6 +55,30 @@ class ChainReader:
             evidence_block_hash=await self._block_hash(evidence.block_number),
             commits=tuple([await self._located(log) for log in logs if _commit(log) is not None]),
             transaction_succeeded=succeeded,
+        )
+
+    async def registry_record(self, registry: str, plan_digest: bytes) -> RegistryRecord:
+        """What a NotaryRegistry has about a plan.
+
+        Raises:
+            ReadingFailed: the node cannot be asked, or answers with something else.
+        """
+        call = {"to": registry, "data": "0x" + encode_plan_of(plan_digest).hex()}
+        result = _octets(await self._ask("eth_call", call, "latest"))
+        try:
+            status, kept = decode_plan_of(result)
+        except Exception as error:
+            raise ReadingFailed("chain", f"{registry} does not answer as a notary registry does") from error
+        topics = ["0x" + event_topic(Finalised).hex(), "0x" + plan_digest.hex()]
+        wanted = {"address": registry, "fromBlock": "0x0", "toBlock": "latest", "topics": topics}
+        ends = [(each, log) for log in _logs(await self._ask("eth_getLogs", wanted)) if (each := _end(log)) is not None]
+        return RegistryRecord(
+            chain=f"eip155:{_integer(await self._ask('eth_chainId'))}",
+            status=status,
+            kept=kept,
+            hashes=tuple(each.evidence_hash for each, _ in ends),
+            transaction_hash=_octets(ends[-1][1].get("transactionHash")) if ends else b"",
+            block_number=_integer(ends[-1][1].get("blockNumber")) if ends else 0,
         )
 
     async def _leg_of(self, escrow: str, key: bytes) -> tuple[LegStatus, bytes]:
@@ -110,6 +136,11 @@ class ChainReader:
 def _commit(log: dict[str, Any]) -> Committed | None:
     event = decode_log([_octets(topic) for topic in log.get("topics") or ()], _octets(log.get("data")))
     return event if isinstance(event, Committed) else None
+
+
+def _end(log: dict[str, Any]) -> Finalised | None:
+    event = decode_log([_octets(topic) for topic in log.get("topics") or ()], _octets(log.get("data")))
+    return event if isinstance(event, Finalised) else None
 
 
 def _logs(value: Any) -> list[dict[str, Any]]:

@@ -6,7 +6,9 @@ import os
 
 import typer
 
-from lockstep_client.commands import agent, journal, keys, plan
+from lockstep_client.commands import agent, dead_letters, escalations, journal, keys, plan
+from lockstep_client.commands.audit import audit
+from lockstep_client.commands.in_doubt import in_doubt
 from lockstep_client.commands.settle import settle, watch
 from lockstep_client.commands.sign import sign
 from lockstep_client.commands.trace import trace
@@ -23,6 +25,10 @@ app.command("settle")(settle)
 app.add_typer(plan.app, name="plan")
 app.command("sign")(sign)
 app.command("watch")(watch)
+app.add_typer(escalations.app, name="escalations")
+app.command("in-doubt")(in_doubt)
+app.add_typer(dead_letters.app, name="dead-letters")
+app.command("audit")(audit)
 app.add_typer(journal.app, name="journal")
 app.command("trace")(trace)
 app.add_typer(keys.app, name="keys")

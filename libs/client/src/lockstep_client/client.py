@@ -131,6 +131,15 @@ class LockstepClient(ServiceClient):
     async def _list_transitions(self, request: messages.ListTransitionsRequest) -> messages.ListTransitionsResponse:
         return await unary(lambda seconds: self._stub.ListTransitions(request, timeout=seconds), self._settings)
 
+    async def get_abort_audit_log(self, plan_id: str, sha256: bytes = b"") -> messages.GetAbortAuditLogResponse:
+        """The plan's last abort audit log, or the one with that hash.
+
+        Raises:
+            LockstepError: there is no such plan, or it has no such log.
+        """
+        request = messages.GetAbortAuditLogRequest(plan_id=plan_id, sha256=sha256)
+        return await unary(lambda seconds: self._stub.GetAbortAuditLog(request, timeout=seconds), self._settings)
+
     def watch_plan(self, plan_id: str, *, resume_token: str = "") -> AsyncIterator[PlanNews]:
         """The plan's snapshot, then its changes without gap or duplicate, until its last; reconnects by itself.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from lockstep.coordinator.v1 import settlement_pb2
+from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2
 from lockstep.journal.v1 import entry_pb2
 from lockstep_client.journal_chain import Entry
 from lockstep_kit import ids, plan
 from lockstep_kit.convert import (
+    evidence_from_pb,
     gate_from_pb,
     header_from_pb,
     leg_from_pb,
@@ -20,7 +21,7 @@ from lockstep_kit.convert import (
 )
 from lockstep_kit.fields import require, within
 from lockstep_kit.ids import ActorId, Digest
-from lockstep_kit.statements import GateSignature, SignedOutcome, SignedVote
+from lockstep_kit.statements import Evidence, GateSignature, SignedOutcome, SignedVote
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,13 @@ class LegView:
     vote: SignedVote | None
     #: Its outcome, once given.
     outcome: SignedOutcome | None
+    #: What two operators are said to have shown in place of its participant's answer, where they say that it took effect.
+    operators_evidence: Evidence | None = None
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """Where its effect can be looked up: as its participant signed, else as operators showed."""
+        return self.operators_evidence if self.outcome is None else self.outcome.outcome.evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,22 @@ class PlanView:
     evidence_digest: Digest | None
     #: Journal events so far.
     journal_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditView:
+    """An abort audit log as the coordinator shows it; nothing here is believed before it is checked."""
+
+    #: Its bytes.
+    octets: bytes
+    #: What the coordinator says that their hash is.
+    digest: Digest
+    #: Logs of the plan's earlier ends.
+    earlier: tuple[Digest, ...]
+    #: INTACT, MISSING or CORRUPT.
+    copy: str
+    #: The notary's signed outcomes.
+    notarisations: tuple[SignedOutcome, ...]
 
 
 def state_name(state: settlement_pb2.PlanState.ValueType) -> str:
@@ -110,12 +134,31 @@ def _leg(message: settlement_pb2.PlanLeg, header: plan.PlanHeader, index: int) -
             participant=message.participant,
             vote=vote_from_pb(message.vote) if message.HasField("vote") else None,
             outcome=outcome_from_pb(message.outcome) if message.HasField("outcome") else None,
+            operators_evidence=evidence_from_pb(message.operators_evidence) if message.operators_executed else None,
         )
 
 
 def _gate(message: settlement_pb2.GateRecord, index: int) -> GateView:
     with within(f"gates[{index}]"):
         return GateView(gate_from_pb(message.signature), ActorId(message.actor_id), time_from_pb(message.sign_time, "sign_time"))
+
+
+def audit_from_pb(message: settlement_service_pb2.GetAbortAuditLogResponse) -> AuditView:
+    """An abort audit log, its message's form checked.
+
+    Raises:
+        FieldInvalid: a field has another form.
+    """
+    with within("audit_log"):
+        return AuditView(
+            octets=message.log,
+            digest=ids.digest(message.sha256, "sha256"),
+            earlier=tuple(ids.digest(each, "earlier_sha256") for each in message.earlier_sha256),
+            copy=settlement_service_pb2.AuditCopyState.Name(message.copy).removeprefix("AUDIT_COPY_STATE_")
+            if message.copy in settlement_service_pb2.AuditCopyState.values()
+            else str(message.copy),
+            notarisations=tuple(outcome_from_pb(each) for each in message.notarisations),
+        )
 
 
 def entry_from_pb(message: entry_pb2.Entry) -> Entry:

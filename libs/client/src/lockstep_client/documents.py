@@ -10,14 +10,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep.journal.v1.entry_pb2 import Entry
 from lockstep.participant.v1 import leg_pb2
-from lockstep.type.v1 import certificate_pb2, outcome_pb2, plan_pb2, signature_pb2
+from lockstep.type.v1 import certificate_pb2, outcome_pb2, plan_pb2, resolution_pb2, signature_pb2
 from lockstep_client.convert import state_name
 from lockstep_kit.convert import amount_from_pb
 
 Document = dict[str, Any]
 
 
-def _name(enum: Any, number: int, prefix: str) -> str:
+def name_of(enum: Any, number: int, prefix: str) -> str:
     """A value's name without its prefix; "" for the unspecified one."""
     if number not in enum.values():
         return str(number)
@@ -27,22 +27,22 @@ def _name(enum: Any, number: int, prefix: str) -> str:
 
 def decision_name(plan: settlement.Plan | settlement.Transition) -> str:
     """COMMIT, ABORT, DELEGATED, or ""."""
-    return _name(certificate_pb2.Decision, plan.decision, "DECISION_")
+    return name_of(certificate_pb2.Decision, plan.decision, "DECISION_")
 
 
 def outcome_name(plan: settlement.Plan) -> str:
     """COMMITTED, ABORTED, REVERSED, MIXED, or ""."""
-    return _name(leg_pb2.PlanOutcome, plan.outcome, "PLAN_OUTCOME_")
+    return name_of(leg_pb2.PlanOutcome, plan.outcome, "PLAN_OUTCOME_")
 
 
 def phase_name(leg: settlement.PlanLeg) -> str:
     """A leg's phase, or ""."""
-    return _name(leg_pb2.LegPhase, leg.phase, "LEG_PHASE_")
+    return name_of(leg_pb2.LegPhase, leg.phase, "LEG_PHASE_")
 
 
 def gate_name(gate: int) -> str:
     """A gate's name."""
-    return _name(signature_pb2.Gate, gate, "GATE_")
+    return name_of(signature_pb2.Gate, gate, "GATE_")
 
 
 def time_text(message: Timestamp) -> str:
@@ -52,7 +52,7 @@ def time_text(message: Timestamp) -> str:
 
 def plan_document(plan: settlement.Plan) -> Document:
     """A plan as it stands."""
-    return _present(
+    return present(
         {
             "plan_id": plan.header.plan_id,
             "reference": plan.header.reference,
@@ -98,7 +98,11 @@ def leg_document(leg: settlement.PlanLeg) -> Document:
         document["vote"] = _vote_document(leg.vote)
     if leg.HasField("outcome"):
         document["outcome"] = _outcome_document(leg.outcome)
-    return _present(document)
+    if leg.HasField("reversal"):
+        document["reversal"] = _outcome_document(leg.reversal)
+    if leg.HasField("operators_executed"):
+        document["operators"] = {"executed": leg.operators_executed, "evidence": evidence_document(leg.operators_evidence)}
+    return present(document)
 
 
 def _terms_document(leg: plan_pb2.Leg) -> Document:
@@ -123,7 +127,7 @@ def _vote_document(vote: outcome_pb2.SignedVote) -> Document:
     if vote.WhichOneof("vote") == "refusal":
         return {"answer": "NO"} | _refusal_document(vote.refusal)
     promise = vote.promise
-    return {"answer": "YES", "promise": _name(outcome_pb2.PromiseKind, promise.kind, "PROMISE_KIND_")} | _present(
+    return {"answer": "YES", "promise": name_of(outcome_pb2.PromiseKind, promise.kind, "PROMISE_KIND_")} | present(
         {
             "expire_time": time_text(promise.expire_time) if promise.HasField("expire_time") else "",
             "evidence": evidence_document(promise.evidence) if promise.HasField("evidence") else None,
@@ -133,7 +137,7 @@ def _vote_document(vote: outcome_pb2.SignedVote) -> Document:
 
 def _outcome_document(outcome: outcome_pb2.SignedOutcome) -> Document:
     document: Document = {
-        "kind": _name(outcome_pb2.OutcomeKind, outcome.kind, "OUTCOME_KIND_"),
+        "kind": name_of(outcome_pb2.OutcomeKind, outcome.kind, "OUTCOME_KIND_"),
         "outcome_time": time_text(outcome.outcome_time),
     }
     if outcome.HasField("evidence"):
@@ -144,7 +148,7 @@ def _outcome_document(outcome: outcome_pb2.SignedOutcome) -> Document:
 
 
 def _refusal_document(refusal: outcome_pb2.Refusal) -> Document:
-    return _present({"reason": refusal.reason, "outside_code": refusal.outside_code, "detail": refusal.detail})
+    return present({"reason": refusal.reason, "outside_code": refusal.outside_code, "detail": refusal.detail})
 
 
 def evidence_document(evidence: outcome_pb2.Evidence) -> Document:
@@ -154,14 +158,14 @@ def evidence_document(evidence: outcome_pb2.Evidence) -> Document:
         return {}
     message = getattr(evidence, kind)
     values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
-    return {"kind": kind} | _present({name: value.hex() if isinstance(value, bytes) else value for name, value in values.items()})
+    return {"kind": kind} | present({name: value.hex() if isinstance(value, bytes) else value for name, value in values.items()})
 
 
 def gate_document(gate: settlement.GateRecord) -> Document:
     """A gate that was signed."""
     return {
         "gate": gate_name(gate.signature.gate),
-        "verdict": _name(signature_pb2.Verdict, gate.signature.verdict, "VERDICT_"),
+        "verdict": name_of(signature_pb2.Verdict, gate.signature.verdict, "VERDICT_"),
         "actor_id": gate.actor_id,
         "key_id": gate.signature.signature.key_id,
         "sign_time": time_text(gate.sign_time),
@@ -170,9 +174,9 @@ def gate_document(gate: settlement.GateRecord) -> Document:
 
 def waiting_document(waiting: settlement.Waiting) -> Document:
     """Something that the plan waits for."""
-    return _present(
+    return present(
         {
-            "kind": _name(settlement.WaitingKind, waiting.kind, "WAITING_KIND_"),
+            "kind": name_of(settlement.WaitingKind, waiting.kind, "WAITING_KIND_"),
             "gate": gate_name(waiting.gate),
             "leg_id": waiting.leg_id,
             "who": list(waiting.who),
@@ -183,7 +187,7 @@ def waiting_document(waiting: settlement.Waiting) -> Document:
 
 def escalation_document(escalation: settlement.Escalation) -> Document:
     """A ticket."""
-    return _present(
+    return present(
         {
             "escalation_id": escalation.escalation_id,
             "reason": escalation.reason,
@@ -197,7 +201,7 @@ def escalation_document(escalation: settlement.Escalation) -> Document:
 
 def transition_document(transition: settlement.Transition) -> Document:
     """A transition."""
-    return _present(
+    return present(
         {
             "transition_no": transition.transition_no,
             "from_state": state_name(transition.from_state) if transition.from_state else "",
@@ -222,9 +226,38 @@ def event_document(event: settlement.PlanEvent) -> Document:
             document["gate"] = gate_document(event.gate)
         case "escalation":
             document["escalation"] = escalation_document(event.escalation)
+        case "resolution":
+            told = event.resolution.resolution
+            document["resolution"] = present(
+                {
+                    "verb": name_of(resolution_pb2.Verb, told.verb, "VERB_"),
+                    "leg_id": told.leg_id,
+                    "detail": told.detail,
+                    "escalation_id": told.escalation_id,
+                    "actor_ids": list(event.resolution.actor_ids),
+                }
+            )
+        case "notice":
+            document["notice"] = notice_document(event.notice)
         case None:
             pass
     return document
+
+
+def notice_document(notice: settlement.Notice) -> Document:
+    """What people and other systems are told of a plan."""
+    return present(
+        {
+            "notice_id": notice.notice_id,
+            "kind": name_of(settlement.NoticeKind, notice.kind, "NOTICE_KIND_"),
+            "reason": notice.reason,
+            "leg_id": notice.leg_id,
+            "state": state_name(notice.state),
+            "escalation_id": notice.escalation_id,
+            "what_happened": notice.what_happened,
+            "what_to_do": notice.what_to_do,
+        }
+    ) | {"action_required": notice.action_required}
 
 
 def entry_document(entry: Entry) -> Document:
@@ -239,6 +272,6 @@ def entry_document(entry: Entry) -> Document:
     }
 
 
-def _present(document: Document) -> Document:
+def present(document: Document) -> Document:
     """Without fields that are absent; zero counts stay."""
     return {name: value for name, value in document.items() if value not in ("", None, {}, [])}

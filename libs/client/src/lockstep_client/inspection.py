@@ -61,7 +61,7 @@ class Inspector:
         """Everything that does not hold about a plan that waits for validation; empty when all does."""
         found = check_plan(view, self.registry)
         for each in view.legs:
-            match each.leg.kind, _evidence(each):
+            match each.leg.kind, each.evidence:
                 case LegKind.TOKEN_TRANSFER, evidence:
                     found.extend(await self._chain_leg(each, view, evidence))
                 case LegKind.CREDIT_TRANSFER, evidence:
@@ -100,7 +100,3 @@ class Inspector:
             return [Finding("JOURNAL_MALFORMED", "", str(error))]
         chain = verify_chain(entries, view.header.plan_id, self.registry)
         return check_journal(chain, view, complete_to=view.journal_sequence)
-
-
-def _evidence(each: LegView) -> Evidence | None:
-    return each.outcome.outcome.evidence if each.outcome is not None else None

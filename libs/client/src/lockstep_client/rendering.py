@@ -9,12 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
-from lockstep.type.v1 import amount_pb2, outcome_pb2
+from lockstep.type.v1 import amount_pb2, outcome_pb2, resolution_pb2
 from lockstep_client.convert import state_name
 from lockstep_client.documents import (
     decision_name,
     evidence_document,
     gate_name,
+    name_of,
     outcome_name,
     phase_name,
     plan_document,
@@ -107,6 +108,8 @@ def _legs(plan: settlement.Plan) -> Table:
         state = Text(phase, style=_PHASE_COLOURS.get(phase, "default"))
         if leg.trouble:
             state.append(f" ({leg.trouble})", style="red")
+        if leg.HasField("operators_executed"):
+            state.append(f" (operators: {'took effect' if leg.operators_executed else 'took no effect'})", style="magenta")
         table.add_row(f"  {leg.leg.leg_id}", terms_text(leg), leg.participant, state, shown_by(leg))
     return table
 
@@ -116,26 +119,28 @@ def terms_text(leg: settlement.PlanLeg) -> str:
     match leg.leg.WhichOneof("terms"):
         case "token_transfer":
             token = leg.leg.token_transfer
-            return f"{_amount(token.amount)} from {token.payer_party} to {token.payee_party}"
+            return f"{amount_text(token.amount)} from {token.payer_party} to {token.payee_party}"
         case "credit_transfer":
             credit = leg.leg.credit_transfer
-            return f"{_amount(credit.amount)} from {credit.debtor.party_id} to {credit.creditor.party_id}"
+            return f"{amount_text(credit.amount)} from {credit.debtor.party_id} to {credit.creditor.party_id}"
         case kind:
             return kind or ""
 
 
-def _amount(message: amount_pb2.Amount) -> str:
+def amount_text(message: amount_pb2.Amount) -> str:
+    """An amount, with its asset as short as people can read it."""
     amount = amount_from_pb(message)
     asset = amount.asset if ":" not in amount.asset else f"token {amount.asset.rsplit(':', 1)[1][:8]}…"
     return f"{amount.text()} {asset}"
 
 
 def shown_by(leg: settlement.PlanLeg) -> str:
-    """What shows where a leg stands: its outcome's evidence, else its vote's."""
+    """What shows where a leg stands: its reversal's evidence, else its outcome's, else its vote's."""
     if leg.HasField("outcome"):
-        if leg.outcome.HasField("refusal"):
-            return f"{leg.outcome.refusal.reason} {leg.outcome.refusal.outside_code}".strip()
-        return _evidence_text(leg.outcome.evidence) if leg.outcome.HasField("evidence") else ""
+        told = leg.reversal if leg.HasField("reversal") else leg.outcome
+        if told.HasField("refusal"):
+            return f"{told.refusal.reason} {told.refusal.outside_code}".strip()
+        return _evidence_text(told.evidence) if told.HasField("evidence") else ""
     match leg.vote.WhichOneof("vote"):
         case "refusal":
             return f"NO: {leg.vote.refusal.reason} {leg.vote.refusal.outside_code} {leg.vote.refusal.detail}".strip()
@@ -190,7 +195,14 @@ def event_text(event: settlement.PlanEvent) -> str:
         case "gate":
             what = f"gate {gate_name(event.gate.signature.gate).lower()} signed by {event.gate.actor_id}"
         case "escalation":
-            what = f"ESCALATION {event.escalation.reason}: {event.escalation.detail}"
+            raised = "closed:" if event.escalation.HasField("resolve_time") else ""
+            what = f"ESCALATION {raised} {event.escalation.reason}: {event.escalation.detail}".replace("  ", " ")
+        case "resolution":
+            told, who = event.resolution.resolution, " and ".join(event.resolution.actor_ids)
+            verb = name_of(resolution_pb2.Verb, told.verb, "VERB_")
+            what = f"RESOLUTION {verb} {told.leg_id} by {who}: {told.detail}".replace("  ", " ")
+        case "notice":
+            what = f"{'ACT' if event.notice.action_required else 'note'}: {event.notice.what_happened} {event.notice.what_to_do}"
         case _:
             what = "changed"
     return f"{moment}  {what}".rstrip()

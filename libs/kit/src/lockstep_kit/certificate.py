@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from lockstep_kit.ids import ActorId, Digest
 from lockstep_kit.keys import opens
@@ -104,6 +104,9 @@ class Certificate:
 class DeadlinePassed:
     """Authority to release: the deadline passed."""
 
+
+#: Outcomes that show that a leg of the plan will never execute, or was undone by an order that its participant checked.
+_NEVER_EXECUTES: Final = (OutcomeKind.REFUSED, OutcomeKind.RELEASED, OutcomeKind.REVERSED)
 
 AbortAuthority: TypeAlias = SignedVote | SignedOutcome | GateSignature | DeadlinePassed
 
@@ -277,7 +280,7 @@ def check_abort(authority: AbortAuthority, binding: Binding, registry: Registry,
                 raise NotAuthorised("ABORT_VOTE", "the vote is about another plan, or no NO")
             check_vote(authority, registry)
         case SignedOutcome():
-            if authority.outcome.plan_digest != plan_digest or authority.outcome.kind is OutcomeKind.DONE:
+            if authority.outcome.plan_digest != plan_digest or authority.outcome.kind not in _NEVER_EXECUTES:
                 raise NotAuthorised("ABORT_OUTCOME", "the outcome is about another plan, or no refusal")
             check_outcome(authority, registry)
         case GateSignature():

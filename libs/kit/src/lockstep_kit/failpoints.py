@@ -2,6 +2,8 @@
 
 A name is `<service>.<operation>.<where>`. Every name is declared where it is used, so that a campaign can count them all and find one that was never hit.
 Armed by the setting LOCKSTEP_FAILPOINTS: `name=action[@nth]`, parted by semicolons; an action is kill, raise or sleep:<milliseconds>.
+LOCKSTEP_FAILPOINTS_FILE names a file that holds the same and is read again whenever it has changed, so that a campaign need not restart a process to arm it;
+every place that is passed is appended to that file's neighbour `<file>.passed`, a line each.
 """
 
 from __future__ import annotations
@@ -10,14 +12,17 @@ import asyncio
 import os
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 ENVIRONMENT: Final = "LOCKSTEP_FAILPOINTS"
+FILE_ENVIRONMENT: Final = "LOCKSTEP_FAILPOINTS_FILE"
 SLEEP_MILLISECONDS_MAX: Final = 600_000
 
 _declared: set[str] = set()
 _passed: dict[str, int] = {}
 _armed: dict[str, _Armed] = {}
+_watched: _Watched | None = None
 
 
 class FailpointRaised(BaseException):
@@ -29,6 +34,31 @@ class _Armed:
     action: str
     nth: int
     hits: int = 0
+
+
+@dataclass(slots=True)
+class _Watched:
+    """The file that arms this process, and what was last read of it."""
+
+    path: Path
+    read: tuple[int, int] = (0, 0)
+
+    def look(self) -> None:
+        """Arm anew if the file has changed; one that is gone or says nothing disarms."""
+        try:
+            stat = self.path.stat()
+            found = stat.st_mtime_ns, stat.st_ino
+            text = self.path.read_text() if found != self.read else ""
+        except FileNotFoundError:
+            found, text = (0, 0), ""
+        if found != self.read:
+            self.read = found
+            arm(text)
+
+    def note(self, name: str) -> None:
+        """Write down that a place was passed; one write, so that lines of several processes do not mix."""
+        with self.path.with_name(f"{self.path.name}.passed").open("a") as file:
+            file.write(f"{name}\n")
 
 
 def declare(*names: str) -> None:
@@ -73,11 +103,17 @@ def arm(text: str) -> None:
 
 def arm_from_environment() -> None:
     """Arm what the environment says; called once, when everything is imported."""
+    global _watched  # noqa: PLW0603 - one process, one file
     arm(os.environ.get(ENVIRONMENT, ""))
+    path = os.environ.get(FILE_ENVIRONMENT, "")
+    _watched = _Watched(Path(path)) if path else None
 
 
 async def failpoint(name: str) -> None:
     """Do what this place is armed with at its nth hit; nothing otherwise."""
+    if _watched is not None:
+        _watched.look()
+        _watched.note(name)
     if not _armed:
         return
     _passed[name] = _passed.get(name, 0) + 1

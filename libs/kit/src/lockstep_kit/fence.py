@@ -12,6 +12,9 @@ Prepare. Commit of an unknown leg is Rejected, unless the certificate holds this
 refused leg asks outside once more, so that RELEASED always means: the outside world confirmed that it cannot execute. After COMMIT there is no way back; only a
 delegated leg may still be told to abort while it is COMMITTING, and then the outside world decides which of the two happened.
 
+Only what is executed is reversed. Each order to reverse is obeyed once: a Reverse under an order that the row has seen is a replay, however late it
+comes, so that a copy that was lost for days cannot undo a plan that was completed after its reversal had been refused.
+
 The other half of the table says where a leg may go by the participant's own findings (`complete`).
 """
 
@@ -38,16 +41,23 @@ class Phase(StrEnum):
     COMMITTED = "COMMITTED"
     ABORTING = "ABORTING"
     RELEASED = "RELEASED"
+    REVERSING = "REVERSING"
+    REVERSED = "REVERSED"
 
     @property
     def final(self) -> bool:
-        """Whether only a contradiction can still change it."""
-        return self in (Phase.REFUSED, Phase.COMMITTED, Phase.RELEASED)
+        """Whether only a contradiction, or of COMMITTED a reversal, can still change it."""
+        return self in (Phase.REFUSED, Phase.COMMITTED, Phase.RELEASED, Phase.REVERSED)
 
     @property
     def working(self) -> bool:
         """Whether the participant owes an answer."""
-        return self in (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING)
+        return self in (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING, Phase.REVERSING)
+
+    @property
+    def executed(self) -> bool:
+        """Whether the leg took effect, whatever is being undone about it."""
+        return self in (Phase.COMMITTED, Phase.REVERSING)
 
 
 class Command(StrEnum):
@@ -56,6 +66,7 @@ class Command(StrEnum):
     PREPARE = "PREPARE"
     COMMIT = "COMMIT"
     ABORT = "ABORT"
+    REVERSE = "REVERSE"
 
 
 class Finding(StrEnum):
@@ -67,6 +78,8 @@ class Finding(StrEnum):
     EXECUTED = "EXECUTED"
     REFUSED = "REFUSED"
     RELEASED = "RELEASED"
+    REVERSED = "REVERSED"
+    REVERSAL_REFUSED = "REVERSAL_REFUSED"
 
 
 class Epoch(NamedTuple):
@@ -98,6 +111,9 @@ class Rejected(StrEnum):
     LEG_RELEASED = "LEG_RELEASED"
     LEG_DECIDED = "LEG_DECIDED"
     COMMIT_LATE = "COMMIT_LATE"
+    LEG_NOT_EXECUTED = "LEG_NOT_EXECUTED"
+    LEG_REVERSING = "LEG_REVERSING"
+    LEG_REVERSED = "LEG_REVERSED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +130,8 @@ class FenceRow:
     decision: Decision | None = None
     #: Grows with every change that others can see.
     revision: int = 0
+    #: Orders to reverse that were begun, in that order.
+    reversals: tuple[Digest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +150,8 @@ class Asked:
     decision: Decision | None = None
     #: Commit: whether its certificate holds this participant's own signed YES for this leg.
     own_yes: bool = False
+    #: Reverse: digest of the order that it carries out; None: there can be only one.
+    order: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,27 +171,43 @@ TABLE: Final[Mapping[tuple[Phase | None, Command], Phase | Action | Rejected]] =
     (None, Command.PREPARE): Phase.PREPARING,
     (None, Command.COMMIT): Rejected.LEG_UNKNOWN,
     (None, Command.ABORT): Phase.ABORTING,
+    (None, Command.REVERSE): Rejected.LEG_UNKNOWN,
     (Phase.PREPARING, Command.PREPARE): Action.REPLAY,
     (Phase.PREPARING, Command.COMMIT): Rejected.LEG_NOT_PREPARED,
     (Phase.PREPARING, Command.ABORT): Phase.ABORTING,
+    (Phase.PREPARING, Command.REVERSE): Rejected.LEG_NOT_EXECUTED,
     (Phase.PREPARED, Command.PREPARE): Action.REPLAY,
     (Phase.PREPARED, Command.COMMIT): Phase.COMMITTING,
     (Phase.PREPARED, Command.ABORT): Phase.ABORTING,
+    (Phase.PREPARED, Command.REVERSE): Rejected.LEG_NOT_EXECUTED,
     (Phase.REFUSED, Command.PREPARE): Action.REPLAY,
     (Phase.REFUSED, Command.COMMIT): Action.REPLAY,
     (Phase.REFUSED, Command.ABORT): Phase.ABORTING,
+    (Phase.REFUSED, Command.REVERSE): Rejected.LEG_NOT_EXECUTED,
     (Phase.COMMITTING, Command.PREPARE): Action.REPLAY,
     (Phase.COMMITTING, Command.COMMIT): Action.REPLAY,
     (Phase.COMMITTING, Command.ABORT): Phase.ABORTING,
+    (Phase.COMMITTING, Command.REVERSE): Rejected.LEG_NOT_EXECUTED,
     (Phase.COMMITTED, Command.PREPARE): Action.REPLAY,
     (Phase.COMMITTED, Command.COMMIT): Action.REPLAY,
     (Phase.COMMITTED, Command.ABORT): Action.REPLAY,
+    (Phase.COMMITTED, Command.REVERSE): Phase.REVERSING,
     (Phase.ABORTING, Command.PREPARE): Rejected.LEG_ABORTING,
     (Phase.ABORTING, Command.COMMIT): Rejected.LEG_ABORTING,
     (Phase.ABORTING, Command.ABORT): Action.REPLAY,
+    (Phase.ABORTING, Command.REVERSE): Rejected.LEG_NOT_EXECUTED,
     (Phase.RELEASED, Command.PREPARE): Rejected.LEG_RELEASED,
     (Phase.RELEASED, Command.COMMIT): Rejected.LEG_RELEASED,
     (Phase.RELEASED, Command.ABORT): Action.REPLAY,
+    (Phase.RELEASED, Command.REVERSE): Rejected.LEG_NOT_EXECUTED,
+    (Phase.REVERSING, Command.PREPARE): Rejected.LEG_REVERSING,
+    (Phase.REVERSING, Command.COMMIT): Rejected.LEG_REVERSING,
+    (Phase.REVERSING, Command.ABORT): Action.REPLAY,
+    (Phase.REVERSING, Command.REVERSE): Action.REPLAY,
+    (Phase.REVERSED, Command.PREPARE): Rejected.LEG_REVERSED,
+    (Phase.REVERSED, Command.COMMIT): Rejected.LEG_REVERSED,
+    (Phase.REVERSED, Command.ABORT): Action.REPLAY,
+    (Phase.REVERSED, Command.REVERSE): Action.REPLAY,
 }
 
 #: (phase, finding) -> phase to enter. What is not here contradicts what was found before, or comes late, and is raised as trouble.
@@ -183,6 +219,9 @@ FINDINGS: Final[Mapping[tuple[Phase, Finding], Phase]] = {
     (Phase.COMMITTING, Finding.REFUSED): Phase.REFUSED,
     (Phase.ABORTING, Finding.RELEASED): Phase.RELEASED,
     (Phase.ABORTING, Finding.EXECUTED): Phase.COMMITTED,
+    (Phase.REVERSING, Finding.REVERSED): Phase.REVERSED,
+    # Nothing was undone: the leg is executed, as before.
+    (Phase.REVERSING, Finding.REVERSAL_REFUSED): Phase.COMMITTED,
     # Contradictions that must be told: a leg that was given up, found executed.
     (Phase.REFUSED, Finding.EXECUTED): Phase.COMMITTED,
     (Phase.RELEASED, Finding.EXECUTED): Phase.COMMITTED,
@@ -216,8 +255,10 @@ def rule(row: FenceRow | None, asked: Asked, now: datetime) -> Ruling:
         row = FenceRow(None, None, asked.epoch)
     raised = raise_epoch(row, asked.epoch)
     told = TABLE[row.phase, asked.command]
-    if told is Rejected.LEG_UNKNOWN and asked.own_yes:
-        told, row = Phase.COMMITTING, replace(row, revision=YES_REVISION)
+    if asked.command is Command.COMMIT and told is Rejected.LEG_UNKNOWN and asked.own_yes:
+        told, row = Phase.COMMITTING, replace(row, revision=max(row.revision, YES_REVISION))
+    if asked.command is Command.REVERSE and told is Phase.REVERSING and _order(asked) in row.reversals:
+        told = Action.REPLAY
     if isinstance(told, Rejected):
         return Ruling(Action.REJECT, raised, told)
     if isinstance(told, Action):
@@ -226,8 +267,14 @@ def rule(row: FenceRow | None, asked: Asked, now: datetime) -> Ruling:
     if refused is not None:
         return Ruling(Action.REJECT, raised, refused)
     decision = asked.decision if asked.command is Command.COMMIT else row.decision
-    begun = FenceRow(told, asked.digest, asked.epoch, decision, row.revision + 1)
+    reversals = (*row.reversals, _order(asked)) if asked.command is Command.REVERSE else row.reversals
+    begun = FenceRow(told, asked.digest, asked.epoch, decision, row.revision + 1, reversals)
     return Ruling(Action.BEGIN, begun)
+
+
+def _order(asked: Asked) -> Digest:
+    """The order that a Reverse carries out; one that is not named is the leg's only one."""
+    return asked.order or asked.digest
 
 
 def _refused(row: FenceRow, asked: Asked, now: datetime) -> Rejected | None:
@@ -248,6 +295,14 @@ def raise_epoch(row: FenceRow | None, epoch: Epoch) -> FenceRow | None:
     if row is None:
         return FenceRow(None, None, epoch)
     return replace(row, epoch=epoch) if epoch > row.epoch else None
+
+
+def raised(row: FenceRow, epoch: Epoch, known_revision: int) -> FenceRow | None:
+    """The row with its fence raised, and its revision where somebody has seen a higher one (before this database was put back); None as above."""
+    if epoch < row.epoch:
+        return None
+    higher = replace(row, epoch=epoch, revision=max(row.revision, known_revision))
+    return None if higher == row else higher
 
 
 def complete(row: FenceRow, finding: Finding) -> FenceRow | None:

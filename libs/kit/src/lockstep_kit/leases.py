@@ -51,15 +51,19 @@ def lease_table(metadata: sa.MetaData) -> None:
     )
 
 
+#: Whether a lease holds nobody off any more. One that ends later than any can was taken before the clock was put back; one that never ends is meant to.
+FREE: Final = """(lease.expires_at < clock_timestamp()
+    or (lease.expires_at > clock_timestamp() + interval '5 minutes' and lease.expires_at < 'infinity'))"""
+
 #: Takes leases that nobody holds, or keeps those that the owner holds; a take-over raises the counter.
-ACQUIRE: Final = """
+ACQUIRE: Final = f"""
 insert into lease (resource_id, owner, generation, counter, expires_at)
 select resource_id, $2, $3, 1, clock_timestamp() + $4 from unnest($1::text[]) as resource_id order by resource_id
 on conflict (resource_id) do update
 set owner = excluded.owner, generation = excluded.generation, expires_at = excluded.expires_at,
     counter = case when lease.owner = excluded.owner and lease.generation = excluded.generation then lease.counter
                    when lease.generation < excluded.generation then 1 else lease.counter + 1 end
-where lease.generation <= excluded.generation and (lease.owner = excluded.owner or lease.expires_at < clock_timestamp())
+where lease.generation <= excluded.generation and (lease.owner = excluded.owner or {FREE})
 returning resource_id, generation, counter
 """
 

@@ -24,6 +24,11 @@ from sqlalchemy.pool import NullPool
 from lockstep_kit.fields import require
 
 _ROLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+#: Tables that say which log a database holds: one row, with its incarnation.
+_LOGS: Final = """
+select one.table_name from information_schema.columns as one join information_schema.columns as log using (table_schema, table_name)
+where one.table_schema = 'public' and one.column_name = 'singleton' and log.column_name = 'incarnation' order by one.table_name
+"""
 #: Advisory lock that a run of migrations holds, on its own database.
 _LOCK: Final = 5_270_311_942
 
@@ -40,6 +45,24 @@ def migrate(folder: Path, owner_url: str, role: str) -> None:
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.attributes.update(url=owner_url, role=role)
     command.upgrade(config, "head")
+
+
+def renew_logs(owner_url: str) -> None:
+    """Have every log of a database that was put back count as another one, so that whoever followed it reads it anew. Blocks.
+
+    Without it a follower that comes late may not notice: the log has grown past the place that it had read before.
+    """
+    asyncio.run(_renew_logs(owner_url))
+
+
+async def _renew_logs(owner_url: str) -> None:
+    engine = create_async_engine(_async_url(owner_url), poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            for name in (await connection.execute(sa.text(_LOGS))).scalars().all():
+                await connection.execute(sa.text(f'update "{name}" set incarnation = gen_random_uuid()::text'))
+    finally:
+        await engine.dispose()
 
 
 def run_env(metadata: sa.MetaData) -> None:
@@ -90,8 +113,12 @@ def main(folder: Path) -> None:
     parser.add_argument("--owner-url", required=True, help="postgresql://owner@host:port/database, without a password")
     parser.add_argument("--owner-password-file", type=Path, help="file with the owner's password")
     parser.add_argument("--role", required=True, help="the service's role")
+    parser.add_argument("--restored", action="store_true", help="the database was put back: have its logs count as other ones")
     told = parser.parse_args()
     url = make_url(told.owner_url)
     if told.owner_password_file is not None:
         url = url.set(password=told.owner_password_file.read_text().strip())
-    migrate(folder, url.render_as_string(hide_password=False), told.role)
+    owner_url = url.render_as_string(hide_password=False)
+    migrate(folder, owner_url, told.role)
+    if told.restored:
+        renew_logs(owner_url)

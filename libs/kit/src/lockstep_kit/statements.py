@@ -250,11 +250,19 @@ class OutcomeKind(StrEnum):
     DONE = "DONE"
     REFUSED = "REFUSED"
     RELEASED = "RELEASED"
+    #: What was executed is undone.
+    REVERSED = "REVERSED"
+    #: It cannot be undone; the leg is executed, as before.
+    REVERSAL_REFUSED = "REVERSAL_REFUSED"
+
+
+#: What becomes of an order to reverse: these stand beside the leg's DONE and never replace it.
+REVERSALS: Final = (OutcomeKind.REVERSED, OutcomeKind.REVERSAL_REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A participant's durable answer to Commit or Abort."""
+    """A participant's durable answer to Commit, Abort or Reverse."""
 
     #: Who answers.
     participant: str
@@ -274,6 +282,8 @@ class Outcome:
     revision: int
     #: By the participant's clock.
     settled_at: datetime
+    #: REVERSED and REVERSAL_REFUSED: digest of the order that it answers (`reversals.order_digest`).
+    order: Digest | None = None
 
     def signed_bytes(self) -> bytes:
         """The bytes that the signature is over."""
@@ -290,6 +300,8 @@ class Outcome:
             document["evidence"] = evidence_document(self.evidence)
         if self.refusal is not None:
             document["refusal"] = refusal_document(self.refusal)
+        if self.order is not None:
+            document["order"] = self.order.hex()
         return statement(OUTCOME_DOMAIN, document)
 
 

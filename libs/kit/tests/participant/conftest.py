@@ -19,6 +19,7 @@ from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Completion
 from lockstep_kit.participant.records import Answer, Item
 from lockstep_kit.participant.settings import ParticipantSettings
+from lockstep_kit.reversals import ReverseAuthority
 from lockstep_testkit import commands
 from lockstep_testkit.databases import TestDatabase
 from lockstep_testkit.factories import PlanCase, delivery_versus_payment, evidence_of, key_of, registry_of
@@ -86,6 +87,9 @@ class Bench:
     async def abort(self, plan: PlanCase, authority: AbortAuthority | None = None, wait: float = 0, **changes: Any) -> Answer:
         return (await self.send(convert.read_abort(commands.abort(plan, self.LEG, authority, **changes)), wait=wait))[0]
 
+    async def reverse(self, plan: PlanCase, authority: ReverseAuthority | None = None, wait: float = 0, **changes: Any) -> Answer:
+        return (await self.send(convert.read_reverse(commands.reverse(plan, self.LEG, authority, **changes)), wait=wait))[0]
+
     async def send(self, *items: Item, wait: float = 0) -> list[Answer]:
         return await self.engine.execute(items[0].command, items, wait)
 
@@ -94,14 +98,14 @@ class Bench:
             await self.engine.complete(tx, [self.completion(plan, finding)])
 
     def completion(self, plan: PlanCase, finding: Finding) -> Completion:
-        refused = finding in (Finding.VOTED_NO, Finding.LAPSED, Finding.REFUSED)
+        refused = finding in (Finding.VOTED_NO, Finding.LAPSED, Finding.REFUSED, Finding.REVERSAL_REFUSED)
         return Completion(
             plan.plan_id,
             self.LEG,
             finding,
             promise=YES if finding is Finding.VOTED_YES else None,
             refusal=NO if refused else None,
-            evidence=evidence_of(plan.leg(self.LEG)) if finding is Finding.EXECUTED else None,
+            evidence=evidence_of(plan.leg(self.LEG)) if finding in (Finding.EXECUTED, Finding.REVERSED) else None,
         )
 
     async def reach(self, phase: Phase | None, *, delegated: bool = False) -> PlanCase:
@@ -117,11 +121,15 @@ class Bench:
         await self.prepare(plan)
         if phase is not Phase.PREPARING:
             await self.find(plan, Finding.VOTED_NO if phase is Phase.REFUSED else Finding.VOTED_YES)
-        if phase in (Phase.COMMITTING, Phase.COMMITTED):
+        if phase in (Phase.COMMITTING, Phase.COMMITTED, Phase.REVERSING, Phase.REVERSED):
             certificate = plan.certificate(decision=Decision.DELEGATED, delegated=self.LEG) if delegated else None
             await self.commit(plan, certificate)
-        if phase is Phase.COMMITTED:
+        if phase in (Phase.COMMITTED, Phase.REVERSING, Phase.REVERSED):
             await self.find(plan, Finding.EXECUTED)
+        if phase in (Phase.REVERSING, Phase.REVERSED):
+            await self.reverse(plan)
+        if phase is Phase.REVERSED:
+            await self.find(plan, Finding.REVERSED)
         return plan
 
     async def row(self, plan: PlanCase) -> dict[str, Any] | None:

@@ -51,7 +51,7 @@ async def stub(
 class TestConformance(ParticipantConformance):
     @pytest_asyncio.fixture(loop_scope="session")
     async def harness(self, stub: participant_service_pb2_grpc.ParticipantServiceStub) -> ParticipantHarness:
-        return ParticipantHarness("bank-gateway", stub, "cash", plan)
+        return ParticipantHarness("bank-gateway", stub, "cash", plan, reversible=True)
 
 
 async def test_only_the_coordinator(server: Server, tls_for: Callable[[str], TlsSettings]) -> None:

@@ -263,6 +263,22 @@ async def test_raised_fence_of_unknown_leg(bench: Bench, engine: ParticipantEngi
     assert (row["epoch_generation"], row["epoch_counter"], row["revision"]) == (3, 1, 1)
 
 
+async def test_a_revision_that_was_seen_before_a_restore(bench: Bench, engine: ParticipantEngine) -> None:
+    """What a leg reports after its fence was raised stands above every revision that was seen of it, whether it is still known or not."""
+    lost, kept = delivery_versus_payment(), await bench.reach(Phase.PREPARED)
+    assert await engine.get((lost.plan_id, bench.LEG), Epoch(2, 1), 7) is None
+    assert await engine.page(0, 10) != []
+    assert (await bench.prepare(lost, epoch=Epoch(2, 1))).verdict is Verdict.PENDING
+    row = await bench.row(lost)
+    assert (row["phase"], row["revision"]) == ("PREPARING", 8)
+    found = await engine.get((kept.plan_id, bench.LEG), Epoch(2, 1), 9)
+    assert found is not None
+    assert (found.fence.phase, found.fence.revision) == (Phase.PREPARED, 9)
+    stale = await engine.get((kept.plan_id, bench.LEG), Epoch(1, 9), 20)
+    assert stale is not None
+    assert stale.fence == found.fence
+
+
 async def test_certificate_with_a_forged_part(bench: Bench, operations: ScriptedOperations) -> None:
     """A prepared leg is not executed on a certificate that another key signed, and nothing of its row changes."""
     plan = await bench.reach(Phase.PREPARED)

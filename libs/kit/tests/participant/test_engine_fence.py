@@ -30,27 +30,43 @@ EXPECTED: dict[tuple[Phase | None, Command], tuple[Verdict, str, Phase | None]] 
     (None, Command.PREPARE): (PENDING, "", Phase.PREPARING),
     (None, Command.COMMIT): (REJECTED, "LEG_UNKNOWN", None),
     (None, Command.ABORT): (PENDING, "", Phase.ABORTING),
+    (None, Command.REVERSE): (REJECTED, "LEG_UNKNOWN", None),
     (Phase.PREPARING, Command.PREPARE): (PENDING, "", Phase.PREPARING),
     (Phase.PREPARING, Command.COMMIT): (REJECTED, "LEG_NOT_PREPARED", Phase.PREPARING),
     (Phase.PREPARING, Command.ABORT): (PENDING, "", Phase.ABORTING),
+    (Phase.PREPARING, Command.REVERSE): (REJECTED, "LEG_NOT_EXECUTED", Phase.PREPARING),
     (Phase.PREPARED, Command.PREPARE): (DONE, "", Phase.PREPARED),
     (Phase.PREPARED, Command.COMMIT): (PENDING, "", Phase.COMMITTING),
     (Phase.PREPARED, Command.ABORT): (PENDING, "", Phase.ABORTING),
+    (Phase.PREPARED, Command.REVERSE): (REJECTED, "LEG_NOT_EXECUTED", Phase.PREPARED),
     (Phase.REFUSED, Command.PREPARE): (REFUSED, "", Phase.REFUSED),
     (Phase.REFUSED, Command.COMMIT): (REFUSED, "", Phase.REFUSED),
     (Phase.REFUSED, Command.ABORT): (PENDING, "", Phase.ABORTING),
+    (Phase.REFUSED, Command.REVERSE): (REJECTED, "LEG_NOT_EXECUTED", Phase.REFUSED),
     (Phase.COMMITTING, Command.PREPARE): (DONE, "", Phase.COMMITTING),
     (Phase.COMMITTING, Command.COMMIT): (PENDING, "", Phase.COMMITTING),
     (Phase.COMMITTING, Command.ABORT): (REJECTED, "LEG_DECIDED", Phase.COMMITTING),
+    (Phase.COMMITTING, Command.REVERSE): (REJECTED, "LEG_NOT_EXECUTED", Phase.COMMITTING),
     (Phase.COMMITTED, Command.PREPARE): (DONE, "", Phase.COMMITTED),
     (Phase.COMMITTED, Command.COMMIT): (DONE, "", Phase.COMMITTED),
     (Phase.COMMITTED, Command.ABORT): (REJECTED, "LEG_COMMITTED", Phase.COMMITTED),
+    (Phase.COMMITTED, Command.REVERSE): (PENDING, "", Phase.REVERSING),
     (Phase.ABORTING, Command.PREPARE): (REJECTED, "LEG_ABORTING", Phase.ABORTING),
     (Phase.ABORTING, Command.COMMIT): (REJECTED, "LEG_ABORTING", Phase.ABORTING),
     (Phase.ABORTING, Command.ABORT): (PENDING, "", Phase.ABORTING),
+    (Phase.ABORTING, Command.REVERSE): (REJECTED, "LEG_NOT_EXECUTED", Phase.ABORTING),
     (Phase.RELEASED, Command.PREPARE): (REJECTED, "LEG_RELEASED", Phase.RELEASED),
     (Phase.RELEASED, Command.COMMIT): (REJECTED, "LEG_RELEASED", Phase.RELEASED),
     (Phase.RELEASED, Command.ABORT): (DONE, "", Phase.RELEASED),
+    (Phase.RELEASED, Command.REVERSE): (REJECTED, "LEG_NOT_EXECUTED", Phase.RELEASED),
+    (Phase.REVERSING, Command.PREPARE): (REJECTED, "LEG_REVERSING", Phase.REVERSING),
+    (Phase.REVERSING, Command.COMMIT): (REJECTED, "LEG_REVERSING", Phase.REVERSING),
+    (Phase.REVERSING, Command.ABORT): (REJECTED, "LEG_COMMITTED", Phase.REVERSING),
+    (Phase.REVERSING, Command.REVERSE): (PENDING, "", Phase.REVERSING),
+    (Phase.REVERSED, Command.PREPARE): (REJECTED, "LEG_REVERSED", Phase.REVERSED),
+    (Phase.REVERSED, Command.COMMIT): (REJECTED, "LEG_REVERSED", Phase.REVERSED),
+    (Phase.REVERSED, Command.ABORT): (REJECTED, "LEG_COMMITTED", Phase.REVERSED),
+    (Phase.REVERSED, Command.REVERSE): (DONE, "", Phase.REVERSED),
 }
 CASES = [pytest.param(phase, command, id=f"{phase}-{command}") for phase, command in EXPECTED]
 
@@ -73,6 +89,8 @@ async def send(bench: Bench, plan: PlanCase, command: Command, **changes: Any) -
             answer = await bench.commit(plan, stranger if await bench.row(plan) is None else None, **changes)
         case Command.ABORT:
             answer = await bench.abort(plan, **changes)
+        case Command.REVERSE:
+            answer = await bench.reverse(plan, **changes)
     assert isinstance(answer, Answer)
     return answer
 

@@ -10,13 +10,13 @@ import sqlalchemy as sa
 
 from lockstep_kit.fence import FINDINGS, TABLE, Action, Phase, Rejected
 from lockstep_kit.migrate import differences
-from lockstep_kit.participant.schema import V1_STEPS, grants, participant_tables
+from lockstep_kit.participant.schema import V2_STEPS, grants, participant_tables
 from lockstep_testkit.databases import TestDatabase
 
 INSERT = """
     insert into participant_leg (plan_id, leg_id, epoch_generation, epoch_counter, revision, phase, digest, plan_digest, binding, decision,
-        authority, certificate, vote, outcome, phase_since)
-    values ($1, 'leg', 1, 5, 7, $2, $3, $3, 'b', $4, 'a', 'c', 'v', 'o', now())
+        authority, certificate, vote, outcome, reverse_authority, reversals, reversal, phase_since)
+    values ($1, 'leg', 1, 5, 7, $2, $3, $3, 'b', $4, 'a', 'c', 'v', 'o', 'r', array['first'::bytea], 'l', now())
 """
 
 
@@ -43,7 +43,7 @@ async def place(connection: asyncpg.Connection[asyncpg.Record], plan: str, phase
 
 def test_graph_is_the_fence() -> None:
     """The migration's graph of phases is the one that the fence's tables span."""
-    assert set(V1_STEPS) == steps_of_the_fence()
+    assert set(V2_STEPS) == steps_of_the_fence()
 
 
 async def test_migrated_is_declared(database: TestDatabase) -> None:
@@ -66,7 +66,8 @@ async def test_database_allows_exactly_the_graph(database: TestDatabase) -> None
             update = """
                 update participant_leg set phase = $2, revision = revision + 1, digest = coalesce(digest, $3), plan_digest = $3,
                     binding = 'b', phase_since = now(), decision = 'DELEGATED', authority = 'a', certificate = 'c', vote = 'v',
-                    outcome = 'o'
+                    outcome = 'o', reverse_authority = 'r', reversal = 'l',
+                    reversals = case when $2 = 'REVERSING' then reversals || 'next'::bytea else reversals end
                 where plan_id = $1
             """
             if (before or "", str(after)) in steps:
@@ -115,6 +116,29 @@ async def test_what_never_changes(database: TestDatabase, change: str) -> None:
         assert await role.fetchrow("select * from participant_leg") == before
 
 
+@pytest.mark.parametrize("before", ["COMMITTED", "REVERSING", "REVERSED"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "outcome = 'other'",
+        "outcome = null",
+        "reversals = '{}'",
+        "reversals = array['other'::bytea]",
+        "reversals = reversals || 'first'::bytea",
+        "phase = 'REVERSING', revision = revision + 1, reversals = reversals || 'first'::bytea",
+        "phase = 'REVERSING', revision = revision + 1, reversals = array['next'::bytea]",
+    ],
+)
+async def test_what_reversals_never_change(database: TestDatabase, before: str, change: str) -> None:
+    """An executed leg's outcome stays, and no order to reverse is forgotten, slipped in, or begun a second time."""
+    async with database.as_owner() as owner, database.as_role() as role:
+        await place(owner, "plan", before)
+        row = await role.fetchrow("select * from participant_leg")
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await role.execute(f"update participant_leg set {change}")
+        assert await role.fetchrow("select * from participant_leg") == row
+
+
 async def test_newer_generation_with_lower_counter(database: TestDatabase) -> None:
     """An epoch is compared by generation first."""
     async with database.as_owner() as owner, database.as_role() as role:
@@ -125,9 +149,14 @@ async def test_newer_generation_with_lower_counter(database: TestDatabase) -> No
 async def test_executed_leg_stays(database: TestDatabase) -> None:
     """Not even the owner deletes an executed leg or empties the table; a tombstone may be deleted by the owner alone."""
     async with database.as_owner() as owner, database.as_role() as role:
-        await place(owner, "executed", "COMMITTED")
+        executed = ("COMMITTED", "REVERSING", "REVERSED")
+        for phase in executed:
+            await place(owner, phase, phase)
         await place(owner, "released", "RELEASED")
-        for statement in ("delete from participant_leg where plan_id = 'executed'", "truncate participant_leg"):
+        for statement in (
+            *(f"delete from participant_leg where plan_id = '{each}'" for each in executed),
+            "truncate participant_leg",
+        ):
             with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="for ever"):
                 await owner.execute(statement)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -10,6 +10,7 @@ import pytest
 
 from lockstep_kit.db import Database
 from lockstep_kit.fence import Finding, Phase
+from lockstep_kit.migrate import renew_logs
 from lockstep_kit.participant import convert, store
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.watching import Changes, Cursor
@@ -127,3 +128,18 @@ async def test_live_change_wakes(bench: Bench, engine: ParticipantEngine) -> Non
     await bench.prepare(delivery_versus_payment())
     await asyncio.wait_for(watching, 5)
     assert clock.time() - started < 0.2
+
+
+async def test_a_database_that_is_put_back_under_a_stream(bench: Bench, engine: ParticipantEngine) -> None:
+    """When the log under an open stream becomes another one, everything is sent again, under its name."""
+    plan = await bench.reach(Phase.PREPARED)
+    head, _ = await engine.log_head()
+    stream = engine.watch(head)
+    assert (await anext(stream)).cursor == head
+    await asyncio.to_thread(renew_logs, bench.database.owner_url)
+    async with asyncio.timeout(10):
+        while not (again := await anext(stream)).records:
+            pass
+    assert again.cursor.incarnation != head.incarnation
+    assert [record.plan_id for record in again.records] == [plan.plan_id]
+    await stream.aclose()

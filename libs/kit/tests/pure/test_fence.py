@@ -39,6 +39,7 @@ ASKED = st.builds(
     not_after=st.sampled_from([None, NOW - timedelta(seconds=1), NOW, NOW + timedelta(seconds=1)]),
     decision=st.sampled_from([Decision.COMMIT, Decision.DELEGATED]),
     own_yes=st.booleans(),
+    order=st.sampled_from([None, *DIGESTS]),
 )
 EVENTS = st.lists(ASKED | st.sampled_from(Finding) | EPOCHS, max_size=25)
 
@@ -64,8 +65,13 @@ def test_what_never_happens(events: list[Asked | Finding | Epoch]) -> None:
             assert after.phase is row.phase or after.revision > row.revision
             assert row.digest is None or after.digest == row.digest
             assert row.phase is None or after.phase is not None
-            if row.phase is Phase.COMMITTED:
-                assert after.phase is Phase.COMMITTED
+            if row.phase is not None and row.phase.executed:
+                assert after.phase in (Phase.COMMITTED, Phase.REVERSING, Phase.REVERSED)
+            if row.phase is Phase.REVERSED:
+                assert after.phase is Phase.REVERSED
+            assert after.reversals[: len(row.reversals)] == row.reversals
+            assert len(set(after.reversals)) == len(after.reversals)
+            assert (after.reversals != row.reversals) == (row.phase is Phase.COMMITTED and after.phase is Phase.REVERSING)
             if row.phase is Phase.COMMITTING and after.phase in (Phase.ABORTING, Phase.RELEASED):
                 assert row.decision is Decision.DELEGATED
             if row.phase in (Phase.RELEASED, Phase.ABORTING):
@@ -99,17 +105,38 @@ def test_only_a_begin_changes_the_leg(events: list[Asked | Finding | Epoch], ask
         assert ruling.row is None
     elif ruling.action is not Action.BEGIN and ruling.row is not None:
         assert row is not None
-        assert ruling.row == FenceRow(row.phase, row.digest, asked.epoch, row.decision, row.revision)
+        assert ruling.row == FenceRow(row.phase, row.digest, asked.epoch, row.decision, row.revision, row.reversals)
         assert asked.epoch > row.epoch
 
 
 def test_tables_are_whole() -> None:
-    """Every phase has a word for every command; final phases are left by contradictions and by asking outside once more only."""
+    """Every phase has a word for every command; final phases are left by contradictions, reversals and by asking outside once more only."""
     assert set(TABLE) == set(itertools.product([None, *Phase], Command))
-    assert {phase for (phase, _), _ in FINDINGS.items()} == set(Phase) - {Phase.COMMITTED}
+    assert {phase for (phase, _), _ in FINDINGS.items()} == set(Phase) - {Phase.COMMITTED, Phase.REVERSED}
+    assert {phase for (phase, command), told in TABLE.items() if told is Phase.REVERSING} == {Phase.COMMITTED}
     left = {(phase, after) for (phase, _), after in FINDINGS.items() if phase.final}
     assert left == {(Phase.REFUSED, Phase.COMMITTED), (Phase.RELEASED, Phase.COMMITTED)}
-    assert {phase for phase in Phase if phase.working} == {Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING}
+    working = {Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING, Phase.REVERSING}
+    assert {phase for phase in Phase if phase.working} == working
+
+
+@pytest.mark.parametrize("order", [None, DIGESTS[1]])
+def test_an_order_to_reverse_is_obeyed_once(order: Digest | None) -> None:
+    """A copy of an order whose reversal was refused begins nothing, even after a newer order; a new order does."""
+    asked = Asked(Command.REVERSE, DIGESTS[0], Epoch(1, 1), order=order)
+    row = FenceRow(Phase.COMMITTED, DIGESTS[0], Epoch(1, 1), Decision.COMMIT, 4)
+    begun = rule(row, asked, NOW).row
+    assert begun is not None
+    assert begun.phase is Phase.REVERSING
+    refused = complete(begun, Finding.REVERSAL_REFUSED)
+    assert refused is not None
+    assert refused.phase is Phase.COMMITTED
+    assert rule(refused, asked, NOW).action is Action.REPLAY
+    newer = rule(refused, Asked(Command.REVERSE, DIGESTS[0], Epoch(1, 1), order=Digest(bytes(32))), NOW)
+    assert newer.action is Action.BEGIN
+    assert newer.row is not None
+    again = complete(newer.row, Finding.REVERSAL_REFUSED)
+    assert rule(again, asked, NOW).action is Action.REPLAY
 
 
 def test_restored_revision_is_that_of_the_vote() -> None:

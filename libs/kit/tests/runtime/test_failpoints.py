@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,9 +28,11 @@ asyncio.run(main())
 
 
 @pytest.fixture(autouse=True)
-def _disarmed() -> Iterator[None]:
+def _disarmed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     declare("test.write.in_tx", "test.write.after_commit")
     yield
+    monkeypatch.delenv(failpoints.FILE_ENVIRONMENT, raising=False)
+    failpoints.arm_from_environment()
     arm("")
 
 
@@ -82,6 +85,22 @@ async def test_passes_are_counted_while_armed() -> None:
     for name in ("test.write.in_tx", "test.write.in_tx", "test.write.after_commit"):
         await failpoint(name)
     assert passed() == {"test.write.in_tx": 2, "test.write.after_commit": 1}
+
+
+async def test_a_file_arms_and_disarms_a_running_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the file says counts from the next pass on, whether it was written, changed or removed; every pass is noted beside it."""
+    file = tmp_path / "armed"
+    monkeypatch.setenv(failpoints.FILE_ENVIRONMENT, str(file))
+    failpoints.arm_from_environment()
+    await failpoint("test.write.in_tx")
+    file.write_text("test.write.in_tx=raise")
+    with pytest.raises(FailpointRaised):
+        await failpoint("test.write.in_tx")
+    file.write_text("test.write.after_commit=raise")
+    await failpoint("test.write.in_tx")
+    file.unlink()
+    await failpoint("test.write.after_commit")
+    assert (tmp_path / "armed.passed").read_text().split() == [*["test.write.in_tx"] * 3, "test.write.after_commit"]
 
 
 def test_names_are_known_before_they_are_passed() -> None:

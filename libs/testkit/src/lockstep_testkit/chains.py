@@ -22,6 +22,8 @@ from lockstep_sandbox.processes import Supervisor
 from lockstep_testkit.factories import BUYER, SELLER
 
 SYMBOL: Final = "BOND"
+#: A token that the escrow does not control: what was paid of it stays paid.
+UNCONTROLLED: Final = "COIN"
 SCALE: Final = 2
 MINTED: Final = 10**15
 #: Holder that lets the escrow take its tokens, and one that does not.
@@ -40,6 +42,11 @@ class SettlementChain:
     def asset(self) -> AssetId:
         """CAIP-19 id of the token."""
         return AssetId(f"eip155:{CHAIN_ID}/erc20:{self.token}")
+
+    @property
+    def uncontrolled_asset(self) -> AssetId:
+        """CAIP-19 id of the token that the escrow does not control."""
+        return AssetId(f"eip155:{CHAIN_ID}/erc20:{self.chain.tokens[UNCONTROLLED]}")
 
     @property
     def token(self) -> str:
@@ -114,7 +121,11 @@ async def settlement_chain(supervisor: Supervisor, folder: Path) -> AsyncIterato
     """Start a node, deploy everything, mint; it mines a block for each transaction."""
     async with Chain(supervisor, folder) as chain:
         minted = {HOLDER: MINTED, UNWILLING: MINTED}
-        await deploy_settlement(chain, [TokenTerms(SYMBOL, "Test bond", SCALE, minted, allowing=(HOLDER,))])
+        tokens = [
+            TokenTerms(SYMBOL, "Test bond", SCALE, minted, allowing=(HOLDER,), controlled=True),
+            TokenTerms(UNCONTROLLED, "Test coin", SCALE, minted, allowing=(HOLDER,)),
+        ]
+        await deploy_settlement(chain, tokens)
         yield SettlementChain(chain)
 
 

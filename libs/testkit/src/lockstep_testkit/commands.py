@@ -10,11 +10,20 @@ from google.protobuf.duration_pb2 import Duration
 
 from lockstep.participant.v1 import leg_pb2, participant_service_pb2
 from lockstep_kit.certificate import AbortAuthority, Certificate, Decision
-from lockstep_kit.convert import authority_to_pb, binding_to_pb, certificate_to_pb, epoch_to_pb, gate_to_pb, time_to_pb
+from lockstep_kit.convert import (
+    authority_to_pb,
+    binding_to_pb,
+    certificate_to_pb,
+    epoch_to_pb,
+    gate_to_pb,
+    reverse_authority_to_pb,
+    time_to_pb,
+)
 from lockstep_kit.fence import Epoch
 from lockstep_kit.participant.convert import closing_to_pb
 from lockstep_kit.participant.ports import Closing, PlanOutcome
 from lockstep_kit.plan import LegKind
+from lockstep_kit.reversals import ReverseAuthority
 from lockstep_kit.statements import Gate
 from lockstep_testkit.factories import PlanCase
 
@@ -80,6 +89,17 @@ def abort(
     return command
 
 
+def reverse(
+    plan: PlanCase, leg_id: str, authority: ReverseAuthority | None = None, *, epoch: Epoch = FIRST_EPOCH
+) -> leg_pb2.ReverseCommand:
+    """Orders that an executed leg be undone; because two operators say so, unless told otherwise."""
+    return leg_pb2.ReverseCommand(
+        epoch=epoch_to_pb(epoch),
+        binding=binding_to_pb(plan.binding(leg_id)),
+        authority=reverse_authority_to_pb(authority or plan.reversal()),
+    )
+
+
 def prepare_request(*commands: leg_pb2.PrepareCommand, wait: float = 0) -> participant_service_pb2.PrepareRequest:
     """A batch to prepare."""
     return participant_service_pb2.PrepareRequest(commands=commands, wait=duration(wait))
@@ -97,6 +117,11 @@ def commit_request(
 def abort_request(*commands: leg_pb2.AbortCommand, wait: float = 0) -> participant_service_pb2.AbortRequest:
     """A batch to release."""
     return participant_service_pb2.AbortRequest(commands=commands, wait=duration(wait))
+
+
+def reverse_request(*commands: leg_pb2.ReverseCommand, wait: float = 0) -> participant_service_pb2.ReverseRequest:
+    """A batch to reverse."""
+    return participant_service_pb2.ReverseRequest(commands=commands, wait=duration(wait))
 
 
 def duration(seconds: float) -> Duration:

@@ -26,6 +26,7 @@ from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
 from lockstep_client.agent import ValidatorAgent
+from lockstep_client.calls import CallSettings
 from lockstep_client.client import LockstepClient, draw_request_id
 from lockstep_client.configuration import read_configuration
 from lockstep_client.convert import entry_from_pb, plan_from_pb, state_name
@@ -59,11 +60,11 @@ SIGNERS: Final = {"approve": "approver", "release": "releaser"}
 class Crew:
     """Everybody whom a settlement needs. An async context manager, inside the sandbox's."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, settings: CallSettings | None = None) -> None:
         self.sandbox = sandbox
         self.configuration = read_configuration(sandbox.client_configuration)
         self._stack = AsyncExitStack()
-        self.client = LockstepClient(sandbox.address("coordinator"), sandbox.tls(CLIENT))
+        self.client = LockstepClient(sandbox.address("coordinator"), sandbox.tls(CLIENT), settings)
         self.journal = JournalClient(sandbox.address("event-journal"), sandbox.tls(CLIENT))
 
     async def __aenter__(self) -> Self:
@@ -74,19 +75,32 @@ class Crew:
         if self.configuration.telemetry is not None:
             telemetry = configure("lockstep-client", self.configuration.telemetry)
             self._stack.callback(telemetry.shutdown)
-        agent = ValidatorAgent(self.client, inspector, self.key("validator"), folder)
-        self._stack.push_async_callback(_stopped, asyncio.create_task(self._validate(agent), name="validator"))
+        self._agent = ValidatorAgent(self.client, inspector, self.key("validator"), folder)
+        self._validator = self._validating()
+        self._stack.push_async_callback(lambda: _stopped(self._validator))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._stack.aclose()
 
-    async def _validate(self, agent: ValidatorAgent) -> None:
+    def _validating(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self._validate(), name="validator")
+
+    async def _validate(self) -> None:
         """The agent ends when it is refused; a coordinator that was killed just now must not end it for good."""
         while True:
             with suppress(LockstepError):
-                await agent.run()
+                await self._agent.run()
             await asyncio.sleep(LOOK_SECONDS)
+
+    @asynccontextmanager
+    async def paused_validator(self) -> AsyncIterator[None]:
+        """The validator is away meanwhile."""
+        await _stopped(self._validator)
+        try:
+            yield
+        finally:
+            self._validator = self._validating()
 
     # -- plans -------------------------------------------------------------------------------------------------------
 

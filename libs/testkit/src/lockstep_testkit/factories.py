@@ -40,6 +40,8 @@ from lockstep_kit.plan import (
     legs_root,
 )
 from lockstep_kit.registry import Actor, Participant, RegisteredKey, Registry, Role
+from lockstep_kit.resolutions import Resolution, ResolutionStatement, Verb, sign_resolution
+from lockstep_kit.reversals import OperatorsResolution
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import (
     BankEvidence,
@@ -281,22 +283,30 @@ class PlanCase:
         return tuple(by_leg.get(leg.leg_id) or self.vote(leg.leg_id) for leg in self.legs)
 
     def outcome(
-        self, leg_id: str, kind: OutcomeKind = OutcomeKind.DONE, *, participant: str | None = None, revision: int = 4
+        self,
+        leg_id: str,
+        kind: OutcomeKind = OutcomeKind.DONE,
+        *,
+        participant: str | None = None,
+        revision: int = 4,
+        order: Digest | None = None,
     ) -> SignedOutcome:
         """A leg's outcome by who serves the leg."""
         leg = self.leg(leg_id)
         name = participant or PARTICIPANTS[leg.kind]
-        refusal = Refusal("BANK_EXECUTE_FAILED", "AM04") if kind is OutcomeKind.REFUSED else None
+        refused = kind in (OutcomeKind.REFUSED, OutcomeKind.REVERSAL_REFUSED)
+        refusal = Refusal("BANK_EXECUTE_FAILED", "AM04") if refused else None
         outcome = Outcome(
             participant=name,
             plan_id=self.plan_id,
             plan_digest=self.header.digest,
             leg_id=LegId(leg_id),
             kind=kind,
-            evidence=evidence_of(leg) if kind is OutcomeKind.DONE else None,
+            evidence=evidence_of(leg) if kind in (OutcomeKind.DONE, OutcomeKind.REVERSED) else None,
             refusal=refusal,
             revision=revision,
             settled_at=datetime.now(UTC),
+            order=order,
         )
         return sign_outcome(outcome, key_of(name))
 
@@ -314,6 +324,23 @@ class PlanCase:
             delegated_leg_id=delegated,
             delegated_outcome=done,
             decided_at=min(datetime.now(UTC), self.header.deadline - timedelta(microseconds=1)),
+        )
+
+    def reversal(
+        self,
+        *who: str,
+        verb: Verb = Verb.REVERSE,
+        escalation_id: str = "escalation-1",
+        expires_at: datetime | None = None,
+    ) -> OperatorsResolution:
+        """Two operators order that the plan be reversed, each time anew, unless told who orders what."""
+        resolution = Resolution(self.header.digest, escalation_id, verb)
+        until = expires_at or datetime.now(UTC) + timedelta(hours=1)
+        return OperatorsResolution(
+            tuple(
+                sign_resolution(ResolutionStatement(resolution, os.urandom(16), until), key_of(name))
+                for name in who or ("erin", "frank")
+            )
         )
 
     def closing(self, outcome: PlanOutcome = PlanOutcome.COMMITTED, from_state: str | None = None) -> Closing:

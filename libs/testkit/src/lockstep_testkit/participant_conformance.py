@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -28,6 +29,7 @@ from lockstep_kit.errors import from_rpc
 from lockstep_kit.fence import Epoch
 from lockstep_kit.participant.ports import Closing, PlanOutcome
 from lockstep_kit.registry import Registry
+from lockstep_kit.reversals import ReverseAuthority, order_digest
 from lockstep_kit.statements import OutcomeKind
 from lockstep_testkit import commands, factories
 from lockstep_testkit.factories import PlanCase
@@ -66,6 +68,8 @@ class ParticipantHarness:
     plan: Callable[[], Awaitable[PlanCase]]
     #: The Prepare of a plan's leg, with a payer's signature where one is checked.
     prepare_command: Callable[[PlanCase, str], Awaitable[leg_pb2.PrepareCommand]] = _default_prepare
+    #: Whether its leg, once executed, can be reversed.
+    reversible: bool = False
     #: How a plan is closed; whatever must have been journalled before is.
     closing: Callable[[PlanCase, PlanOutcome], Awaitable[Closing]] = _default_closing
     #: Longest time that the outside world takes for one step.
@@ -97,6 +101,13 @@ class ParticipantHarness:
         command = commands.abort(plan, self.leg_id, epoch=epoch, closing=closing)
         return await self.settled(lambda: self.send_abort(command))
 
+    async def reverse(
+        self, plan: PlanCase, authority: ReverseAuthority, epoch: Epoch = commands.FIRST_EPOCH
+    ) -> leg_pb2.CommandAnswer:
+        """Reverse the leg, and wait until it is reversed or that is refused."""
+        command = commands.reverse(plan, self.leg_id, authority, epoch=epoch)
+        return await self.settled(lambda: self.send_reverse(command))
+
     async def settled(self, send: Callable[[], Awaitable[leg_pb2.CommandAnswer]]) -> leg_pb2.CommandAnswer:
         """Repeat a command, which changes nothing, until its answer is no longer PENDING."""
         clock = asyncio.get_running_loop()
@@ -122,6 +133,11 @@ class ParticipantHarness:
     async def send_abort(self, command: leg_pb2.AbortCommand) -> leg_pb2.CommandAnswer:
         """One Abort of one leg."""
         response = await self.stub.Abort(commands.abort_request(command, wait=1.0), timeout=CALL_SECONDS)
+        return response.answers[0]
+
+    async def send_reverse(self, command: leg_pb2.ReverseCommand) -> leg_pb2.CommandAnswer:
+        """One Reverse of one leg."""
+        response = await self.stub.Reverse(commands.reverse_request(command, wait=1.0), timeout=CALL_SECONDS)
         return response.answers[0]
 
     async def get(self, plan: PlanCase, raise_to: Epoch | None = None) -> leg_pb2.LegReport | None:
@@ -194,6 +210,62 @@ class ParticipantConformance:
         answer = await harness.abort(plan)
         assert (answer.verdict, answer.rejection.reason) == (REJECTED, "LEG_COMMITTED")
         assert answer.report.phase == leg_pb2.LEG_PHASE_COMMITTED
+
+    async def test_reverses_once(self, harness: ParticipantHarness) -> None:
+        """An order of two operators is answered for good: reversed with evidence, or refused with a reason; a replay returns the same bytes."""
+        plan = await harness.plan()
+        if not plan.leg(harness.leg_id).settling:
+            pytest.skip("evidence legs are never reversed")
+        done = await harness.commit(plan, (await harness.prepare(plan)).report)
+        authority = plan.reversal()
+        answer = await harness.reverse(plan, authority)
+        signed = outcome_from_pb(answer.report.reversal)
+        who = harness.registry.participant_of(signed.signature, signed.outcome.signed_bytes(), signed.outcome.settled_at)
+        assert who is not None
+        assert (who.name, signed.outcome.order) == (harness.participant, order_digest(authority))
+        assert answer.report.outcome == done.report.outcome
+        if harness.reversible:
+            assert (answer.verdict, answer.report.phase) == (DONE, leg_pb2.LEG_PHASE_REVERSED)
+            assert signed.outcome.kind is OutcomeKind.REVERSED
+            assert signed.outcome.evidence is not None
+        else:
+            assert (answer.verdict, answer.report.phase) == (REFUSED, leg_pb2.LEG_PHASE_COMMITTED)
+            assert signed.outcome.kind is OutcomeKind.REVERSAL_REFUSED
+            assert signed.outcome.refusal is not None
+            assert signed.outcome.refusal.reason == "REVERSAL_UNSUPPORTED"
+        assert (await harness.reverse(plan, authority)).report == answer.report
+        assert await harness.get(plan) == answer.report
+
+    async def test_only_executed_legs_are_reversed(self, harness: ParticipantHarness) -> None:
+        """Reverse of a leg that is not known, or prepared and no more, changes nothing."""
+        plan = await harness.plan()
+        unknown = await harness.reverse(plan, plan.reversal())
+        assert (unknown.verdict, unknown.rejection.reason) == (REJECTED, "LEG_UNKNOWN")
+        assert await harness.get(plan) is None
+        prepared = await harness.prepare(plan)
+        early = await harness.reverse(plan, plan.reversal())
+        assert (early.verdict, early.rejection.reason) == (REJECTED, "LEG_NOT_EXECUTED")
+        assert await harness.get(plan) == prepared.report
+
+    async def test_reverse_without_authority(self, harness: ParticipantHarness) -> None:
+        """One operator twice, somebody of the plan's gates, or an order that ran out reverse nothing; neither does anybody an evidence leg."""
+        plan = await harness.plan()
+        done = await harness.commit(plan, (await harness.prepare(plan)).report)
+        early = datetime.now(UTC) - timedelta(hours=1)
+        if plan.leg(harness.leg_id).settling:
+            orders = {
+                "RESOLUTION_SAME_PERSON": plan.reversal("erin", "erin"),
+                "RESOLUTION_ROLE": plan.reversal("erin", "bob"),
+                "RESOLUTION_SIGNERS": plan.reversal("erin"),
+                "RESOLUTION_EXPIRED": plan.reversal(expires_at=early),
+                "RESOLUTION_PLAN_DIGEST": factories.delivery_versus_payment().reversal(),
+            }
+        else:
+            orders = {"REVERSE_LEG_KIND": plan.reversal()}
+        for reason, authority in orders.items():
+            answer = await harness.reverse(plan, authority)
+            assert (answer.verdict, answer.rejection.reason) == (REJECTED, reason)
+        assert await harness.get(plan) == done.report
 
     async def test_abort_bars_unknown_leg(self, harness: ParticipantHarness) -> None:
         """Abort of a leg that was never prepared leaves a tombstone, which bars the Prepare that comes late."""

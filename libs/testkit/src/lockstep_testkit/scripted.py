@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from lockstep_kit.fence import Finding, Phase
-from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
+from lockstep_kit.participant.ports import AssetCapability, Capabilities, Completion, LegWork
 from lockstep_kit.plan import LegKind
 from lockstep_kit.statements import Promise, PromiseKind, Refusal
 from lockstep_testkit.factories import evidence_of
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 YES = Promise(PromiseKind.GUARANTEED, None)
 NO = Refusal("BANK_PREPARE_FAILED", "AM04", "not enough money")
+STAYS = Refusal("REVERSAL_UNSUPPORTED", "", "what was paid stays paid")
 
 
 @dataclass
@@ -26,10 +27,14 @@ class ScriptedOperations:
 
     #: Kinds of legs that it serves.
     kinds: tuple[LegKind, ...] = (LegKind.TOKEN_TRANSFER, LegKind.CREDIT_TRANSFER)
+    #: Assets that it moves; none are told where there are none.
+    assets: tuple[AssetCapability, ...] = ()
     #: Whether work is found done in the transaction that begins it; else the test reports findings.
     at_once: bool = True
     #: Legs that are voted NO.
     refused: set[str] = field(default_factory=set)
+    #: Legs whose reversal is refused.
+    irreversible: set[str] = field(default_factory=set)
     #: Raised by `begin` when set: the participant's own record could not be written.
     failure: Exception | None = None
     #: Everything that was begun.
@@ -39,7 +44,7 @@ class ScriptedOperations:
 
     def capabilities(self) -> Capabilities:
         """All that the script says."""
-        return Capabilities(tuple(self.kinds), PromiseKind.GUARANTEED, None)
+        return Capabilities(tuple(self.kinds), PromiseKind.GUARANTEED, None, self.assets)
 
     async def begin(self, tx: Connection, work: Sequence[LegWork], now: datetime) -> Sequence[Completion]:
         """Remember what was begun; the findings, if they come at once."""
@@ -64,5 +69,9 @@ class ScriptedOperations:
                 return Completion(work.plan_id, work.leg_id, Finding.EXECUTED, evidence=evidence_of(work.binding.leg))
             case Phase.ABORTING:
                 return Completion(work.plan_id, work.leg_id, Finding.RELEASED)
+            case Phase.REVERSING if work.leg_id in self.irreversible:
+                return Completion(work.plan_id, work.leg_id, Finding.REVERSAL_REFUSED, refusal=STAYS)
+            case Phase.REVERSING:
+                return Completion(work.plan_id, work.leg_id, Finding.REVERSED, evidence=evidence_of(work.binding.leg))
             case _:
                 raise AssertionError(f"no work is begun in {work.phase}")

@@ -10,7 +10,8 @@ _CURRENCIES = """
 -- The sum of everything, and what the parts of it are, by currency.
 select accounts.currency, coalesce(sum(entries.amount), 0)::bigint as sum_minor, count(entries.entry_id) as entries,
     coalesce(sum(entries.amount) filter (where accounts.kind = 'HOLD'), 0)::bigint as held_minor,
-    coalesce(sum(entries.amount) filter (where accounts.kind in ('CUSTOMER', 'VOSTRO')), 0)::bigint as owed_minor
+    coalesce(sum(entries.amount) filter (where accounts.kind in ('CUSTOMER', 'VOSTRO')), 0)::bigint as owed_minor,
+    -coalesce(sum(entries.amount) filter (where accounts.kind = 'CREDIT'), 0)::bigint as lent_minor
 from accounts left join entries using (account_id) group by accounts.currency order by accounts.currency
 """
 
@@ -52,10 +53,47 @@ _RULES: Final = (
             when 'SETTLED' then array['HOLD SETTLE', 'PAYMENT']
             else array['HOLD RELEASE'] end)
     """),
+    ("what was drawn for a hold is lent by the debtor's line with it, and given back whole and at once when it ends without a booking", """
+        -- Payments whose credit moved otherwise.
+        select payments.uetr::text as subject from payments left join lateral (
+            select coalesce(string_agg(kind || ' ' || account_id || ' ' || amount, ', ' order by posting_id, account_id), '') as moved
+            from postings join entries using (posting_id) where credit_for = payments.uetr and kind in ('DRAW', 'REPAY')
+        ) as credit on true
+        where credit.moved <> case when drawn = 0 then ''
+            else 'DRAW ' || debtor_account || ' ' || drawn || ', DRAW ~credit:' || debtor_account || ' ' || -drawn
+                || case when state in ('HELD', 'SETTLED') then ''
+                    else ', REPAY ' || debtor_account || ' ' || -drawn || ', REPAY ~credit:' || debtor_account || ' ' || drawn end
+            end
+    """),
+    ("a credit line's balance is the debt of the holds and of the booked payments that it was drawn for, less what was repaid", """
+        -- Lines with another balance.
+        select line.account_id as subject from accounts as line where line.kind = 'CREDIT' and line.balance <>
+            coalesce((select sum(amount) from entries join postings using (posting_id)
+                where account_id = line.account_id and kind = 'SWEEP'), 0)
+            - coalesce((select sum(drawn) from payments where state in ('HELD', 'SETTLED')
+                and '~credit:' || debtor_account = line.account_id), 0)
+    """),
+    ("nothing is lent beyond the limit, and nothing is repaid that was not drawn", """
+        -- Lines out of bounds at any time.
+        select entry_id::text as subject from entries join accounts using (account_id)
+        where kind = 'CREDIT' and (balance_after < -overdraft_limit or balance_after > 0)
+    """),
+    ("what is due is repaid as soon as money is free", """
+        -- Accounts that have money and a debt of booked payments.
+        select account.account_id as subject from accounts as account
+        join accounts as line on line.kind = 'CREDIT' and line.account_id = '~credit:' || account.account_id
+        where account.balance > 0 and -line.balance > coalesce(
+            (select sum(drawn) from payments where state = 'HELD' and debtor_account = account.account_id), 0
+        )
+    """),
+    ("a UETR is booked once at the most", """
+        -- Payments with two bookings.
+        select uetr::text as subject from postings where kind in ('SETTLE', 'PAYMENT') group by uetr having count(*) > 1
+    """),
     ("money moves only for a payment that is known, or to open an account", """
         -- Postings for a payment that nobody knows.
-        select reference as subject from postings where uetr is not null and not exists (
-            select from payments where payments.uetr = postings.uetr
+        select reference as subject from postings where kind <> 'OPENING' and not exists (
+            select from payments where payments.uetr = coalesce(postings.uetr, credit_for)
         )
     """),
     ("a settled payment debits its debtor and credits its creditor", """
@@ -68,6 +106,44 @@ _RULES: Final = (
         )
     """),
 )  # fmt: skip
+
+
+_BALANCES = """
+-- Every account's balance as the sum of its entries.
+select accounts.account_id, kind, accounts.currency, status, coalesce(sum(entries.amount), 0)::bigint as balance_minor,
+    overdraft_limit as limit_minor
+from accounts left join entries using (account_id) group by accounts.account_id order by accounts.account_id
+"""
+
+_HOLDS = """
+-- Money on hold, and what was drawn for it.
+select uetr::text, debtor_account, currency, amount as amount_minor, drawn as drawn_minor, hold_until from payments
+where state = 'HELD' order by uetr
+"""
+
+_LINES = """
+-- Credit lines: their provider, what is drawn of them, and of that what is due because its payment is booked.
+select substr(line.account_id, length('~credit:') + 1) as account, owner_name as provider, owner_bic as provider_bic, currency, status,
+    overdraft_limit as limit_minor, -balance as drawn_minor, (-balance - coalesce(
+        (select sum(drawn) from payments where state = 'HELD' and '~credit:' || debtor_account = line.account_id), 0
+    ))::bigint as due_minor
+from accounts as line where kind = 'CREDIT' order by account_id
+"""
+
+_BOOKINGS = """
+-- How often each UETR was booked, for how much, from whom to whom.
+select uetr::text, count(distinct posting_id) as bookings, max(entries.amount) as amount_minor, min(entries.currency) as currency,
+    payments.debtor_account, payments.credited_account
+from postings join entries using (posting_id) left join payments using (uetr)
+where kind in ('SETTLE', 'PAYMENT') group by uetr, payments.debtor_account, payments.credited_account order by uetr
+"""
+
+
+async def book(tx: Connection) -> dict[str, Any]:
+    """The audit, and beside it the whole book as a checker needs it: accounts, lines, open holds, bookings. One repeatable-read transaction."""
+    parts = {"accounts": _BALANCES, "credit_lines": _LINES, "holds": _HOLDS, "bookings": _BOOKINGS}
+    shown = {name: [dict(row) for row in await tx.fetch(query)] for name, query in parts.items()}
+    return {**await audit(tx), **shown}
 
 
 async def audit(tx: Connection) -> dict[str, Any]:

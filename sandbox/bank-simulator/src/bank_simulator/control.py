@@ -3,11 +3,13 @@
     GET    /health                     no token
     GET    /accounts[/{account}]       balances and holds
     POST   /accounts/{account}/status  {"status": "OPEN" | "BLOCKED" | "CLOSED"}
+    POST   /accounts/{account}/credit  {"state": "GRANTED" | "DENIED" | "WITHDRAWN"}   what the liquidity provider says
     GET    /payments                   ?uetr=&state=&limit=
-    GET    /entries                    ?uetr=&account=&limit=
+    GET    /entries                    ?uetr=&account=&credit_for=&limit=   a payment's own entries; those of the credit that goes with it
     GET    /messages                   ?uetr=&limit=   received and sent, byte for byte
     GET    /quarantine                 ?limit=
     GET    /audit                      conservation, computed from the entries
+    GET    /book                       the whole book in one look: audit, accounts, credit lines, open holds, bookings of each payment
     GET    /misbehaviours              POST adds a script, DELETE forgets them all
 
 Amounts are minor units unless a field is decimal text; every refusal is {"error"}.
@@ -28,8 +30,10 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from bank_simulator import inspection
-from bank_simulator.audit import audit
+from bank_simulator.audit import audit, book
+from bank_simulator.credit import LineState
 from bank_simulator.database import Connection, Database
+from bank_simulator.desk import Desk, UnknownLine
 from bank_simulator.misbehaviour import Script
 
 ROWS_MAX: Final = 10_000
@@ -59,10 +63,11 @@ log = structlog.get_logger()
 class Control:
     """The interface's handlers."""
 
-    def __init__(self, database: Database, token: str) -> None:
+    def __init__(self, database: Database, desk: Desk, token: str) -> None:
         if not token:
             raise ValueError("the token file is empty")
         self._database = database
+        self._desk = desk
         self._token = token
 
     def application(self) -> web.Application:
@@ -73,11 +78,13 @@ class Control:
         router.add_get("/accounts", self._accounts)
         router.add_get("/accounts/{account}", self._account)
         router.add_post("/accounts/{account}/status", self._set_status)
+        router.add_post("/accounts/{account}/credit", self._set_credit)
         router.add_get("/payments", self._payments)
         router.add_get("/entries", self._entries)
         router.add_get("/messages", self._messages)
         router.add_get("/quarantine", self._quarantine)
         router.add_get("/audit", self._audit)
+        router.add_get("/book", self._book)
         router.add_get("/misbehaviours", self._misbehaviours)
         router.add_post("/misbehaviours", self._misbehave)
         router.add_delete("/misbehaviours", self._behave)
@@ -119,12 +126,26 @@ class Control:
                 raise web.HTTPNotFound(text="there is no such account")
         return _answer({"status": status})
 
+    async def _set_credit(self, request: web.Request) -> web.Response:
+        try:
+            state = LineState(str((await _object(request)).get("state")))
+        except ValueError:
+            raise web.HTTPBadRequest(text=f"state is one of {', '.join(LineState)}") from None
+        try:
+            ended = await self._desk.set_line(request.match_info["account"], state)
+        except UnknownLine:
+            raise web.HTTPNotFound(text="the account has no credit line") from None
+        return _answer({"state": state, "holds_ended": ended})
+
     async def _payments(self, request: web.Request) -> web.Response:
         read = partial(inspection.payments, uetr=_uetr(request), state=request.query.get("state"), limit=_limit(request))
         return _answer({"payments": await self._read(read)})
 
     async def _entries(self, request: web.Request) -> web.Response:
-        read = partial(inspection.entries, uetr=_uetr(request), account_id=request.query.get("account"), limit=_limit(request))
+        account, credit_for = request.query.get("account"), _uetr(request, "credit_for")
+        read = partial(
+            inspection.entries, uetr=_uetr(request), account_id=account, credit_for=credit_for, limit=_limit(request)
+        )  # fmt: skip
         return _answer({"entries": await self._read(read)})
 
     async def _messages(self, request: web.Request) -> web.Response:
@@ -135,6 +156,9 @@ class Control:
 
     async def _audit(self, _request: web.Request) -> web.Response:
         return _answer(await self._read(audit))
+
+    async def _book(self, _request: web.Request) -> web.Response:
+        return _answer(await self._read(book))
 
     async def _misbehaviours(self, _request: web.Request) -> web.Response:
         return _answer({"misbehaviours": await self._read(inspection.misbehaviours)})
@@ -169,12 +193,12 @@ async def _object(request: web.Request) -> dict[str, Any]:
     return content
 
 
-def _uetr(request: web.Request) -> UUID | None:
-    text = request.query.get("uetr")
+def _uetr(request: web.Request, name: str = "uetr") -> UUID | None:
+    text = request.query.get(name)
     try:
         return UUID(text) if text else None
     except ValueError:
-        raise web.HTTPBadRequest(text="uetr is no UUID") from None
+        raise web.HTTPBadRequest(text=f"{name} is no UUID") from None
 
 
 def _limit(request: web.Request) -> int:

@@ -71,12 +71,17 @@ class Correspondence:
         header = replace(self._header("B", BOOKING), created_at=entries[0].booked_at)  # never earlier than what it tells of
         return await self._keep(header, [uetr], write_booking(header, entries, self._schemas))
 
-    async def contradict(self, status: Status, debtor_account: str, stage: Stage) -> None:
-        """Says the opposite of a status just given, if told to. Nothing but words: it is not remembered as the payment's status."""
-        subject = Subject(frozenset([certain(status.original.uetr)]), frozenset([debtor_account]))
-        script = self.mischief.take({Kind.CONTRADICT}, subject, stage=stage)
+    async def contradict(self, original: Original, said: str, debtor_account: str, stage: Stage) -> None:
+        """Says something else than what was just said of a payment, if told to. Nothing but words: it is not remembered as the payment's status."""
+        subject = Subject(frozenset([certain(original.uetr)]), frozenset([debtor_account]))
+        script = self.mischief.take({Kind.CONTRADICT}, subject, stage=stage, said=said)
         if script is not None:
-            await self.status([Status(status.original, "RJCT", script.reason, "the opposite of what was said before")])
+            reason = script.reason if script.says == "RJCT" else None
+            text = "the opposite of what was said before" if reason else None
+            message = await self.status([Status(original, script.says, reason, text)])
+            if script.delay_ms:
+                self._new.remove(message)
+                await store.defer(self.tx, message, script.delay_ms)
 
     async def say_again(self, payments: Sequence[Payment], asked: Sequence[Original] = ()) -> None:
         """Sends what was last said about payments, in the same bytes; a settled one's booking after its status.

@@ -11,8 +11,9 @@ A repeat changes nothing.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -21,12 +22,15 @@ from uuid import UUID
 import structlog
 
 from bank_simulator import holds, payments, store
+from bank_simulator.books import line_account
 from bank_simulator.checks import CheckError
 from bank_simulator.correspondence import Correspondence
+from bank_simulator.credit import STATUS_OF, LineState
 from bank_simulator.database import Connection, Database
 from bank_simulator.domain import RELEASE, Cancellation, Payment, PaymentBatch, PaymentState, Request, Status, StatusQuery
 from bank_simulator.iso20022.inbound import BusinessMessage, read
 from bank_simulator.iso20022.schemas import Schemas
+from bank_simulator.misbehaviour import Kind, Stage, Subject
 from bank_simulator.settings import BankSeed, Counterparty
 
 #: Holds and late messages that are handled in one go.
@@ -41,6 +45,10 @@ class Conflict(Exception):
 
 class UnknownHold(Exception):
     """This counterparty has no conditional payment with this UETR."""
+
+
+class UnknownLine(Exception):
+    """The account has no credit line."""
 
 
 class WrongKey(Exception):
@@ -72,8 +80,9 @@ class Desk:
                 number = await store.add_quarantined(tx, counterparty.name, key, body, error.field, error.rule, str(error))
             log.warning("quarantined", counterparty=counterparty.name, number=number, field=error.field, rule=error.rule)
             raise
-        await self._database.run(lambda tx: self._handle(tx, counterparty, key, body, message))
+        pause = await self._database.run(lambda tx: self._handle(tx, counterparty, key, body, message))
         self._delivered(counterparty.name)
+        await asyncio.sleep(pause)
         return message.header.message_id
 
     def _read(self, counterparty: Counterparty, key: str, body: bytes) -> BusinessMessage:
@@ -87,7 +96,8 @@ class Desk:
                 raise CheckError(field, rule, f"it says {stated}, and the connection {expected}")
         return message
 
-    async def _handle(self, tx: Connection, counterparty: Counterparty, key: str, body: bytes, message: BusinessMessage) -> None:
+    async def _handle(self, tx: Connection, counterparty: Counterparty, key: str, body: bytes, message: BusinessMessage) -> float:
+        """Carries a message out; returns for how many seconds its sender is kept waiting."""
         await store.lock_names(tx, {f"message:{counterparty.name}:{key}", *_names(counterparty.name, message.request)})
         first = await store.find_received(tx, counterparty.name, key)
         if first is not None and first.content_sha256 != message.content_sha256:
@@ -97,7 +107,11 @@ class Desk:
             tx, counterparty.name, key, message.header.definition, body, message.content_sha256, repeat_of=repeat_of
         )
         answer = await self._correspondence(tx, counterparty, received)
+        subject, stage = _subject(message.request)
+        pause, forgotten = _whims(answer, subject, stage)
         match message.request, first:
+            case _ if forgotten:
+                pass
             case PaymentBatch() as batch, None:
                 await payments.take(answer, batch, key)
             case PaymentBatch() as batch, store.Received() as before:
@@ -110,6 +124,7 @@ class Desk:
                 await self._tell(answer, query)
         await answer.send()
         log.info("received", counterparty=counterparty.name, kind=message.header.definition, message=key, repeat=first is not None)
+        return pause
 
     async def _repeat_batch(self, answer: Correspondence, batch: PaymentBatch, message_id: str, first: int) -> None:
         """What was last said about its payments; what was refused without being a payment of its own is in the first answer."""
@@ -137,12 +152,13 @@ class Desk:
         Raises:
             UnknownHold, WrongKey, Conflict: Nothing was changed.
         """
-        await self._database.run(lambda tx: self._release(tx, counterparty, idempotency_key, uetr, key, body))
+        pause = await self._database.run(lambda tx: self._release(tx, counterparty, idempotency_key, uetr, key, body))
         self._delivered(counterparty.name)
+        await asyncio.sleep(pause)
 
     async def _release(
         self, tx: Connection, counterparty: Counterparty, idempotency_key: str, uetr: UUID, key: bytes, body: bytes
-    ) -> None:  # fmt: skip
+    ) -> float:  # fmt: skip
         await store.lock_names(tx, {f"message:{counterparty.name}:{idempotency_key}", f"uetr:{uetr}"})
         content = hashlib.sha256(f"{RELEASE}:{uetr}:".encode() + key).digest()
         first = await store.find_received(tx, counterparty.name, idempotency_key)
@@ -156,9 +172,32 @@ class Desk:
         repeat_of = first.message_id if first else None
         received = await store.add_received(tx, counterparty.name, idempotency_key, RELEASE, body, content, repeat_of=repeat_of)
         answer = await self._correspondence(tx, counterparty, received)
-        await holds.release(answer, payment, key)
+        pause, forgotten = _whims(answer, Subject(frozenset([uetr]), frozenset([payment.debtor_account])), "release")
+        if not forgotten:
+            await holds.release(answer, payment, key)
         await answer.send()
         log.info("release", counterparty=counterparty.name, uetr=str(uetr), state=payment.state, repeat=first is not None)
+        return pause
+
+    async def set_line(self, account: str, state: LineState) -> int:
+        """What the liquidity provider says of an account's credit line; returns how many holds end because it wants back what it lent for them.
+
+        Raises:
+            UnknownLine: The account has none.
+        """
+        async with self._database.transaction() as tx:
+            # From here on nothing is drawn: whoever judges a payment locks the line, and sees this.
+            if not await store.set_line(tx, line_account(account), STATUS_OF[state]):
+                raise UnknownLine(account)
+        if state is not LineState.WITHDRAWN:
+            return 0
+        async with self._database.transaction() as tx:
+            lent = await store.lent_holds(tx, account)
+        ended = [await self._database.run(partial(self._end_hold, uetr=uetr, end=holds.withdraw_credit)) for uetr in lent]
+        for payment in ended:
+            if payment is not None:
+                self._delivered(payment.counterparty)
+        return sum(payment is not None for payment in ended)
 
     async def expire_due(self) -> int:
         """Ends holds whose time is over; returns how many. One that fails keeps no other from ending; its error is raised at the end."""
@@ -167,7 +206,7 @@ class Desk:
         failed: Exception | None = None
         for uetr in due:
             try:
-                expired = await self._database.run(partial(self._expire, uetr=uetr))
+                expired = await self._database.run(partial(self._end_hold, uetr=uetr, end=holds.expire))
             except Exception as error:  # noqa: BLE001 - raised below
                 failed = error
                 continue
@@ -177,15 +216,18 @@ class Desk:
             raise failed
         return len(due)
 
-    async def _expire(self, tx: Connection, uetr: UUID) -> Payment | None:
+    async def _end_hold(
+        self, tx: Connection, uetr: UUID, end: Callable[[Correspondence, Payment], Awaitable[None]]
+    ) -> Payment | None:  # fmt: skip
+        """Ends a hold by the bank's own doing; None where it has ended already."""
         await store.lock_names(tx, {f"uetr:{uetr}"})
         payment = (await store.find_payments(tx, [uetr]))[uetr]
         if payment.state is not PaymentState.HELD:
             return None
         answer = await self._correspondence(tx, self._counterparties[payment.counterparty], None)
-        await holds.expire(answer, payment)
+        await end(answer, payment)
         await answer.send()
-        log.info("hold expired", uetr=str(uetr))
+        log.info("hold ended", uetr=str(uetr), why=end.__name__)
         return payment
 
     async def deliver_due(self) -> int:
@@ -206,6 +248,25 @@ class Desk:
     async def _correspondence(self, tx: Connection, counterparty: Counterparty, received: int | None) -> Correspondence:
         now: datetime = await store.now(tx)
         return Correspondence(tx, self._bank, counterparty, self._schemas, await store.mischief(tx), now, received)
+
+
+def _whims(answer: Correspondence, subject: Subject, stage: Stage) -> tuple[float, bool]:
+    """For how many seconds the sender of a request is kept waiting, and whether the request is forgotten."""
+    pause = answer.mischief.take({Kind.PAUSE}, subject, stage=stage)
+    forgotten = answer.mischief.take({Kind.FORGET}, subject, stage=stage)
+    return pause.delay_ms / 1000 if pause else 0.0, forgotten is not None
+
+
+def _subject(request: Request) -> tuple[Subject, Stage]:
+    """Payments that a request is about, and at which step it stands."""
+    match request:
+        case PaymentBatch(payments=orders):
+            debtors = frozenset(order.debtor_account for order in orders)
+            return Subject(frozenset(order.uetr for order in orders), debtors), "payment"
+        case Cancellation(items=items):
+            return Subject(frozenset(item.uetr for item in items), frozenset()), "cancellation"
+        case StatusQuery(items=originals):
+            return Subject(frozenset(original.uetr for original in originals if original.uetr), frozenset()), "inquiry"
 
 
 def _names(counterparty: str, request: Request) -> set[str]:

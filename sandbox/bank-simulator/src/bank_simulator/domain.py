@@ -155,6 +155,8 @@ class Payment:
     status_message: int | None
     status_code: str | None
     booking_message: int | None
+    #: Minor units that were drawn from the debtor's credit line for its hold.
+    drawn: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,8 @@ class Resolved:
     accepted: bool
     reason: str | None = None
     text: str | None = None
+    #: Whether it is not decided yet.
+    pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

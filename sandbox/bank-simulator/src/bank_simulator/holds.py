@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bank_simulator import store
+from bank_simulator import credit, store
+from bank_simulator.books import hold_account
 from bank_simulator.checks import certain
 from bank_simulator.correspondence import Correspondence, booked_entries, booking_reference
 from bank_simulator.domain import Cancellation, CancellationItem, Payment, PaymentState, Resolved, Status
+from bank_simulator.judgement import CREDIT_DENIED
 from bank_simulator.misbehaviour import Kind, Subject
-
-
-def hold_account(currency: str) -> str:
-    """The bank's account for held money in a currency. The name sorts last, so that it is locked last: everybody needs it."""
-    return f"~hold:{currency}"
 
 
 async def release(desk: Correspondence, payment: Payment, key: bytes) -> None:
@@ -38,16 +35,18 @@ async def release(desk: Correspondence, payment: Payment, key: bytes) -> None:
 async def _settle(desk: Correspondence, payment: Payment, key: bytes, *, silent: bool) -> None:
     reference = f"settle:{payment.uetr}"
     held = hold_account(payment.currency)
+    await credit.lock(desk, [payment])
     posted = await store.post(
         desk.tx, [store.Item(reference, "SETTLE", payment.uetr, held, payment.credited_account, payment.amount)]
     )
     await store.close_hold(desk.tx, payment.uetr, PaymentState.SETTLED, key=key)
+    await credit.sweep(desk, payment.uetr, {payment.debtor_account, payment.credited_account})
     status = Status(payment.original, "ACSC", servicer_reference=booking_reference(posted[reference], "D"), key=key)
     said = await desk.status([status], silent=silent)
     entries = booked_entries(payment, payment.original, payment.credited_account, posted[reference])
     booked = await desk.booking(entries, payment.uetr, payment.debtor_account)
     await store.set_messages(desk.tx, payment.uetr, status=said, code="ACSC", booking=booked)
-    await desk.contradict(status, payment.debtor_account, "release")
+    await desk.contradict(payment.original, status.code, payment.debtor_account, "release")
 
 
 async def expire(desk: Correspondence, payment: Payment) -> None:
@@ -55,9 +54,13 @@ async def expire(desk: Correspondence, payment: Payment) -> None:
     await _end(desk, payment, PaymentState.EXPIRED, "AB03", "the hold expired")
 
 
+async def withdraw_credit(desk: Correspondence, payment: Payment) -> None:
+    """The provider wants back what it lent for the hold: the hold ends, and the sender is told why."""
+    await _end(desk, payment, PaymentState.REJECTED, CREDIT_DENIED, "the credit that covered it was withdrawn")
+
+
 async def _end(desk: Correspondence, payment: Payment, state: PaymentState, reason: str, text: str) -> None:
-    await store.post(desk.tx, [_back(payment)])
-    await store.close_hold(desk.tx, payment.uetr, state, reason=reason)
+    await _give_back(desk, [payment], state, reason)
     await desk.remember(payment.uetr, await desk.status([Status(payment.original, "RJCT", reason, text)]), "RJCT")
 
 
@@ -66,10 +69,11 @@ async def cancel(desk: Correspondence, request: Cancellation) -> None:
     known = await store.find_payments(desk.tx, [item.uetr for item in request.items])
     resolved = [await _resolve(desk, item, known.get(item.uetr)) for item in request.items]
     held = [known[item.item.uetr] for item in resolved if item.accepted and known[item.item.uetr].state is PaymentState.HELD]
-    await store.post(desk.tx, [_back(payment) for payment in held])
-    for payment in held:
-        await store.close_hold(desk.tx, payment.uetr, PaymentState.CANCELLED)
+    await _give_back(desk, held, PaymentState.CANCELLED, None)
     await desk.resolution(request.case_id, resolved)
+    for done in resolved:
+        if (payment := known.get(done.item.uetr)) is not None:
+            await desk.contradict(payment.original, "CANC", payment.debtor_account, "cancellation")
 
 
 async def _resolve(desk: Correspondence, item: CancellationItem, payment: Payment | None) -> Resolved:
@@ -83,7 +87,9 @@ async def _resolve(desk: Correspondence, item: CancellationItem, payment: Paymen
         return Resolved(item, accepted=False, reason="NARR", text="the amount differs from the payment's")
     match payment.state:
         case PaymentState.HELD:
-            script = desk.mischief.take({Kind.REFUSE}, _subject(payment), stage="cancellation")
+            script = desk.mischief.take({Kind.REFUSE, Kind.PEND}, _subject(payment), stage="cancellation")
+            if script is not None and script.kind is Kind.PEND:
+                return Resolved(item, accepted=False, pending=True)
             if script is not None:
                 return Resolved(item, accepted=False, reason=script.reason, text="refused by the bank")
             return Resolved(item, accepted=True)
@@ -95,6 +101,16 @@ async def _resolve(desk: Correspondence, item: CancellationItem, payment: Paymen
             return Resolved(item, accepted=False, reason="NOOR", text="never received, and not taken any more")
         case _:
             return Resolved(item, accepted=False, reason="ARJT", text="already rejected")
+
+
+async def _give_back(desk: Correspondence, payments: list[Payment], state: PaymentState, reason: str | None) -> None:
+    """Held money goes back to the debtor, and what was drawn for it to the provider."""
+    await credit.lock(desk, payments)
+    await store.post(desk.tx, [item for payment in payments for item in (_back(payment), *credit.repay(payment))])
+    for payment in payments:
+        await store.close_hold(desk.tx, payment.uetr, state, reason=reason)
+    for payment in payments:
+        await credit.sweep(desk, payment.uetr, {payment.debtor_account})
 
 
 def _back(payment: Payment) -> store.Item:

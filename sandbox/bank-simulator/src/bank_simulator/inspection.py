@@ -14,22 +14,25 @@ _ACCOUNTS = """
 -- Accounts with what is held on them.
 select account_id, kind, owner_name, owner_bic, currency, scale, status, balance, overdraft_limit, coalesce((
     select sum(amount) from payments where state = 'HELD' and debtor_account = accounts.account_id
-), 0)::bigint as held
+), 0)::bigint as held, coalesce((
+    select -line.balance from accounts as line where line.kind = 'CREDIT' and line.account_id = '~credit:' || accounts.account_id
+), 0)::bigint as drawn
 from accounts where $1::text is null or account_id = $1 order by account_id
 """
 
 _PAYMENTS = """
 -- Payments, newest first.
 select uetr, counterparty, state, reason, message_id, instruction_id, end_to_end_id, transaction_id, amount, currency, scale, debtor_account,
-    credited_account, expires_at, hold_until, status_code, status_message, booking_message, created_at, changed_at
+    drawn, credited_account, expires_at, hold_until, status_code, status_message, booking_message, created_at, changed_at
 from payments where ($1::uuid is null or uetr = $1) and ($2::text is null or state = $2) order by created_at desc, uetr limit $3
 """
 
 _ENTRIES = """
--- Entries of a payment or an account, in order.
-select entry_id, posting_id, reference, kind, uetr, account_id, currency, amount, balance_after, booked_at
+-- Entries of a payment, of the credit that goes with it, or of an account, in order.
+select entry_id, posting_id, reference, kind, uetr, credit_for, account_id, currency, amount, balance_after, booked_at
 from entries join postings using (posting_id)
-where ($1::uuid is null or uetr = $1) and ($2::text is null or account_id = $2) order by entry_id limit $3
+where ($1::uuid is null or uetr = $1) and ($2::text is null or account_id = $2) and ($3::uuid is null or credit_for = $3)
+order by entry_id limit $4
 """
 
 _MESSAGES_IN = """
@@ -59,7 +62,7 @@ select misbehaviour_id, script, remaining, created_at from misbehaviours order b
 
 
 async def accounts(tx: Connection, account_id: str | None) -> list[dict[str, Any]]:
-    """Accounts: what is booked, of that held, and what is left of it. Minor units, and decimal text."""
+    """Accounts: what is booked, of that held, what is left of it, and what is drawn from the credit line. Minor units, and decimal text."""
     return [_account(row) for row in await tx.fetch(_ACCOUNTS, account_id)]
 
 
@@ -68,6 +71,7 @@ def _account(row: asyncpg.Record) -> dict[str, Any]:
         "booked": row["balance"] + row["held"],
         "held": row["held"],
         "available": row["balance"] + (row["overdraft_limit"] or 0),
+        "drawn": row["drawn"],
     }
     shown = {
         name: row[name]
@@ -82,9 +86,11 @@ async def payments(tx: Connection, uetr: UUID | None, state: str | None, limit: 
     return [dict(row) for row in await tx.fetch(_PAYMENTS, uetr, state, limit)]
 
 
-async def entries(tx: Connection, uetr: UUID | None, account_id: str | None, limit: int) -> list[dict[str, Any]]:
+async def entries(
+    tx: Connection, uetr: UUID | None, account_id: str | None, credit_for: UUID | None, limit: int
+) -> list[dict[str, Any]]:  # fmt: skip
     """Entries, in minor units: positive credits the account's holder."""
-    return [dict(row) for row in await tx.fetch(_ENTRIES, uetr, account_id, limit)]
+    return [dict(row) for row in await tx.fetch(_ENTRIES, uetr, account_id, credit_for, limit)]
 
 
 async def messages(tx: Connection, uetr: UUID | None, limit: int) -> dict[str, list[dict[str, Any]]]:

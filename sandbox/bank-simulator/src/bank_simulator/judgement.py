@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from bank_simulator.amounts import minor_units
@@ -17,6 +18,8 @@ class Taken:
     """The payment is taken: the debtor's account pays, this account of the bank is credited."""
 
     credited_account: str
+    #: What is drawn from the debtor's credit line for it.
+    drawn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,13 @@ class Circumstances:
     instruction_used: bool
     #: What the debtor may still spend, after the payments before it in the same message.
     available: int
+    #: What the debtor may still draw from its credit line for a hold; None where it has none.
+    credit: int | None
     now: datetime
+
+
+#: ExternalStatusReason1Code where the debtor's money does not suffice and no credit makes up for it: the settlement limit is exceeded.
+CREDIT_DENIED: Final = "AM23"
 
 
 def is_here(bank: BankSeed, agent: str | None) -> bool:
@@ -56,11 +65,14 @@ def judge(order: PaymentOrder, known: Circumstances, bank: BankSeed, counterpart
     turned = _debtor(order, known, bank, counterparty) or _creditor(order, known, bank)
     if turned is None:
         turned = _agreement(order, bank, known.now) or (_hold(order, bank, known.now) if order.lock else None)
-    if turned is None and known.available < order.amount:
+    drawn = max(0, order.amount - known.available)
+    if turned is None and drawn and known.credit is None:
         turned = Turned("AM04", "not enough money is available on the debtor's account")
+    if turned is None and drawn > (known.credit or 0):
+        turned = Turned(CREDIT_DENIED, "the liquidity provider lends the debtor no more")
     if turned is not None:
         return turned
-    return Taken(certain(known.credited).account_id)
+    return Taken(certain(known.credited).account_id, drawn)
 
 
 def _debtor(order: PaymentOrder, known: Circumstances, bank: BankSeed, counterparty: Counterparty) -> Turned | None:

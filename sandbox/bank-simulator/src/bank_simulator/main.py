@@ -61,7 +61,9 @@ async def running(settings: Settings) -> AsyncIterator[Listening]:
         desk = Desk(database, bank, schemas, delivered=delivered)
         timers.append(Timers(desk))
         stack.push_async_callback(_ended, asyncio.create_task(timers[0].run()))
-        control_port = await _serve(stack, Control(database, token).application(), settings.control.host, settings.control.port)
+        control_port = await _serve(
+            stack, Control(database, desk, token).application(), settings.control.host, settings.control.port
+        )
         rail = Rail(desk, mailboxes, bank).application()
         rail_port = await _serve(stack, rail, settings.rail.host, settings.rail.port, tls=settings)
         # Readers that wait would hold up the end of the server.

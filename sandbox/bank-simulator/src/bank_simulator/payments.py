@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bank_simulator import store
+from bank_simulator import credit, store
+from bank_simulator.books import hold_account, line_account
 from bank_simulator.correspondence import Correspondence, booked_entries, booking_reference, hold_reference
 from bank_simulator.domain import Account, Original, Payment, PaymentBatch, PaymentOrder, PaymentState, Status
-from bank_simulator.holds import hold_account
-from bank_simulator.judgement import Circumstances, Taken, Turned, is_here, judge
+from bank_simulator.judgement import CREDIT_DENIED, Circumstances, Taken, Turned, is_here, judge
 from bank_simulator.misbehaviour import Kind, Subject
 
 
@@ -37,7 +37,8 @@ async def take(desk: Correspondence, batch: PaymentBatch, message_id: str) -> No
     known = await store.find_payments(desk.tx, [order.uetr for order in batch.payments])
     fresh = [order for order in batch.payments if order.uetr not in known]
     judged = _judge(desk, fresh, await _look_around(desk, fresh))
-    posted = await store.post(desk.tx, [_posting(each, each.verdict) for each in judged if isinstance(each.verdict, Taken)])
+    items = [item for each in judged if isinstance(each.verdict, Taken) for item in _postings(each, each.verdict)]
+    posted = await store.post(desk.tx, items)
     statuses = {each.order.uetr: _status(each, message_id, posted) for each in judged}
     for order in batch.payments:
         if order.uetr in known:
@@ -45,6 +46,9 @@ async def take(desk: Correspondence, batch: PaymentBatch, message_id: str) -> No
     said = await desk.status([statuses[order.uetr] for order in batch.payments], whole_message=message_id)
     for each in judged:
         await _keep(desk, each, statuses[each.order.uetr], message_id, said, posted)
+    for each in judged:
+        if isinstance(each.verdict, Taken) and each.order.lock is None:
+            await credit.sweep(desk, each.order.uetr, {each.order.debtor_account, each.verdict.credited_account})
 
 
 async def _look_around(desk: Correspondence, orders: list[PaymentOrder]) -> _Surroundings:
@@ -52,8 +56,9 @@ async def _look_around(desk: Correspondence, orders: list[PaymentOrder]) -> _Sur
     vostros = await store.vostro_accounts(desk.tx, banks) if banks else {}
     credited = {order.uetr: _credited(desk, order, vostros) or "" for order in orders}
     # A hold takes from the debtor alone; an ordinary payment books on both accounts, which are locked together, in one order.
-    booked = [order.debtor_account for order in orders] + [credited[order.uetr] for order in orders if order.lock is None]
-    accounts = await store.accounts(desk.tx, booked, lock=True)
+    booked = {order.debtor_account for order in orders} | {credited[order.uetr] for order in orders if order.lock is None}
+    lines = {line_account(account) for account in booked & desk.bank.borrowers}
+    accounts = await store.accounts(desk.tx, booked | lines, lock=True)
     others = await store.accounts(desk.tx, [account for account in credited.values() if account not in accounts], lock=False)
     instructions = [order.instruction_id for order in orders if order.instruction_id]
     used = await store.find_used_instructions(desk.tx, desk.counterparty.name, instructions)
@@ -75,27 +80,40 @@ def _judge(desk: Correspondence, orders: list[PaymentOrder], around: _Surroundin
             credited=around.accounts.get(_credited(desk, order, around.vostros) or ""),
             agent_known=any(bank == (order.creditor_agent or "")[:8] for bank, _ in around.vostros),
             instruction_used=order.instruction_id in around.used_instructions,
-            available=available.get(order.debtor_account, 0), now=desk.now,
+            available=available.get(order.debtor_account, 0), credit=_credit(order, around, available), now=desk.now,
         )  # fmt: skip
         verdict = judge(order, circumstances, desk.bank, desk.counterparty)
         subject = Subject(frozenset([order.uetr]), frozenset([order.debtor_account]))
         if isinstance(verdict, Taken) and (refusal := desk.mischief.take({Kind.REFUSE}, subject, stage="payment")):
             verdict = Turned(refusal.reason, "refused by the bank")
+        if isinstance(verdict, Taken) and verdict.drawn and desk.mischief.take({Kind.DENY_CREDIT}, subject):
+            verdict = Turned(CREDIT_DENIED, "the liquidity provider denies the credit")
         hold_until = order.expires_at if order.lock else None
         if isinstance(verdict, Taken):
-            available[order.debtor_account] -= order.amount
+            available[order.debtor_account] -= order.amount - verdict.drawn
+            if verdict.drawn:
+                available[line_account(order.debtor_account)] -= verdict.drawn
             if hold_until and (early := desk.mischief.take({Kind.EXPIRE_EARLY}, subject)):
                 hold_until = desk.now + timedelta(milliseconds=early.delay_ms)
         judged.append(_Judged(order, verdict, hold_until))
     return judged
 
 
-def _posting(judged: _Judged, verdict: Taken) -> store.Item:
+def _credit(order: PaymentOrder, around: _Surroundings, available: Mapping[str, int]) -> int | None:
+    """What the debtor may still draw: for holds only, and only while the provider lends."""
+    line = around.accounts.get(line_account(order.debtor_account)) if order.lock else None
+    if line is None:
+        return None
+    return available[line.account_id] if line.status == "OPEN" else 0
+
+
+def _postings(judged: _Judged, verdict: Taken) -> list[store.Item]:
     order = judged.order
-    if order.lock is not None:
-        held = hold_account(order.currency)
-        return store.Item(f"hold:{order.uetr}", "HOLD", order.uetr, order.debtor_account, held, order.amount)
-    return store.Item(f"pay:{order.uetr}", "PAYMENT", order.uetr, order.debtor_account, verdict.credited_account, order.amount)
+    debtor, credited, amount = order.debtor_account, verdict.credited_account, order.amount
+    if order.lock is None:
+        return [store.Item(f"pay:{order.uetr}", "PAYMENT", order.uetr, debtor, credited, amount)]
+    hold = store.Item(f"hold:{order.uetr}", "HOLD", order.uetr, debtor, hold_account(order.currency), amount)
+    return [*credit.draw(order.uetr, debtor, verdict.drawn), hold]
 
 
 def _original(order: PaymentOrder, message_id: str) -> Original:
@@ -143,6 +161,6 @@ async def _keep(
     await store.add_payment(
         desk.tx, desk.counterparty.name, message_id, order, state, reason=reason, credited_account=credited,
         hold_until=judged.hold_until, status_message=said, status_code=status.code, booking_message=booked,
+        drawn=verdict.drawn if isinstance(verdict, Taken) else 0,
     )  # fmt: skip
-    if isinstance(verdict, Taken):
-        await desk.contradict(status, order.debtor_account, "payment" if order.lock else "release")
+    await desk.contradict(status.original, status.code, order.debtor_account, "payment" if order.lock else "release")

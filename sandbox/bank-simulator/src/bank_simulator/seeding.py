@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bank_simulator import store
 from bank_simulator.amounts import minor_units, scale_of
+from bank_simulator.books import capital_account, hold_account, line_account
 from bank_simulator.checks import certain
 from bank_simulator.database import Connection, Database
-from bank_simulator.holds import hold_account
 from bank_simulator.settings import AccountSeed, BankSeed
 
 _OPEN_ACCOUNT = """
@@ -18,6 +18,11 @@ on conflict (account_id) do nothing
 _READ_ACCOUNT = """
 -- What an account is.
 select kind, owner_name, owner_bic, currency from accounts where account_id = $1
+"""
+
+_LINES = """
+-- Accounts that credit is lent to.
+select substr(account_id, $1) as account_id from accounts where kind = 'CREDIT'
 """
 
 _STRANGERS = """
@@ -39,7 +44,8 @@ async def seed(database: Database, bank: BankSeed) -> None:
     """Brings the database to what the seed says, where it is not there yet.
 
     Raises:
-        SeedMismatch: An account is there with another owner, kind or currency; or a counterparty is gone, whose holds would never end.
+        SeedMismatch: An account is there with another owner, kind or currency; or a counterparty is gone, whose holds would never end; or
+            a credit line is gone, whose debt would never be repaid.
         asyncpg.UniqueViolationError: An account was opened with another balance.
     """
     async with database.transaction() as tx:
@@ -50,6 +56,9 @@ async def seed(database: Database, bank: BankSeed) -> None:
             await tx.execute(_OPEN_ACCOUNT, hold_account(currency), "HOLD", bank.name, None, currency, scale, "OPEN", 0)
         for account in bank.accounts:
             await _open(tx, account)
+        lent = {row["account_id"] for row in await tx.fetch(_LINES, len(line_account("")) + 1)}
+        if lent - bank.borrowers:
+            raise SeedMismatch(f"the credit line of {min(lent - bank.borrowers)} is in the database and not in the seed")
         strangers = await tx.fetch(_STRANGERS, [counterparty.name for counterparty in bank.counterparties])
         if strangers:
             raise SeedMismatch(f"counterparty {strangers[0]['counterparty']} is in the database and not in the seed")
@@ -57,24 +66,26 @@ async def seed(database: Database, bank: BankSeed) -> None:
             await tx.execute(_OPEN_MAILBOX, counterparty.name)
 
 
-def capital_account(currency: str) -> str:
-    """The bank's own money, out of which opening balances come."""
-    return f"~capital:{currency}"
-
-
 async def _open(tx: Connection, account: AccountSeed) -> None:
     kind = "VOSTRO" if account.correspondent_bic else "CUSTOMER"
     limit = minor_units(account.overdraft_limit, account.currency, zero=True)
-    await tx.execute(
-        _OPEN_ACCOUNT, account.account, kind, account.owner, account.correspondent_bic, account.currency, scale_of(account.currency),
-        account.status, limit,
-    )  # fmt: skip
-    found = certain(await tx.fetchrow(_READ_ACCOUNT, account.account))
-    if tuple(found) != (kind, account.owner, account.correspondent_bic, account.currency):
-        raise SeedMismatch(f"account {account.account} is there with another owner, kind or currency")
+    await _keep(tx, account.account, kind, account.owner, account.correspondent_bic, account, account.status, limit)
     balance = minor_units(account.opening_balance, account.currency, zero=True)
     if balance:
         item = store.Item(
             f"opening:{account.account}", "OPENING", None, capital_account(account.currency), account.account, balance
         )
         await store.post(tx, [item])
+    if account.credit_line is not None:
+        line = account.credit_line
+        most = minor_units(line.limit, account.currency)
+        await _keep(tx, line_account(account.account), "CREDIT", line.provider, line.provider_bic, account, "OPEN", most)
+
+
+async def _keep(
+    tx: Connection, name: str, kind: str, owner: str, owner_bic: str | None, seeded: AccountSeed, status: str, limit: int
+) -> None:  # fmt: skip
+    await tx.execute(_OPEN_ACCOUNT, name, kind, owner, owner_bic, seeded.currency, scale_of(seeded.currency), status, limit)
+    found = certain(await tx.fetchrow(_READ_ACCOUNT, name))
+    if tuple(found) != (kind, owner, owner_bic, seeded.currency):
+        raise SeedMismatch(f"account {name} is there with another owner, kind or currency")

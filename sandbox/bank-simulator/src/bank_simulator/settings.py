@@ -60,6 +60,19 @@ class Settings(_Part):
     schemas: Annotated[Path | None, Field(description="folder of the official schemas; --schemas goes before it")] = None
 
 
+class CreditLineSeed(_Part):
+    """Intraday credit that an institution lends to an account."""
+
+    provider: Annotated[str, Field(min_length=1, max_length=140)]
+    provider_bic: str
+    limit: Annotated[str, Field(description="the most that is lent at a time, decimal, in the account's currency")]
+
+    @model_validator(mode="after")
+    def _valid(self) -> CreditLineSeed:
+        require_bic("provider_bic", self.provider_bic)
+        return self
+
+
 class AccountSeed(_Part):
     """An account that the bank opens with."""
 
@@ -71,6 +84,7 @@ class AccountSeed(_Part):
     status: Literal["OPEN", "BLOCKED", "CLOSED"] = "OPEN"
     #: Set for a correspondent's account at this bank.
     correspondent_bic: str | None = None
+    credit_line: Annotated[CreditLineSeed | None, Field(description="drawn for holds that the owner's money does not cover")] = None
 
     @model_validator(mode="after")
     def _valid(self) -> AccountSeed:
@@ -82,6 +96,10 @@ class AccountSeed(_Part):
             require_iban("account", self.account)
         if self.correspondent_bic is not None:
             require_bic("correspondent_bic", self.correspondent_bic)
+            if self.credit_line is not None:
+                raise CheckError("credit_line", "CUSTOMER", "credit lines are lent to customers")
+        if self.credit_line is not None:
+            minor_units(self.credit_line.limit, self.currency)
         return self
 
 
@@ -127,6 +145,11 @@ class BankSeed(_Part):
     accounts: Annotated[tuple[AccountSeed, ...], Field(min_length=1)]
     counterparties: Annotated[tuple[Counterparty, ...], Field(min_length=1)]
     terms: Terms = Terms()
+
+    @property
+    def borrowers(self) -> frozenset[str]:
+        """Accounts that have a credit line."""
+        return frozenset(account.account for account in self.accounts if account.credit_line is not None)
 
     @model_validator(mode="after")
     def _valid(self) -> BankSeed:

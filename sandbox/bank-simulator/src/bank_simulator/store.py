@@ -71,6 +71,24 @@ _VOSTRO_ACCOUNTS = """
 select account_id, owner_bic, currency from accounts where kind = 'VOSTRO' and left(owner_bic, 8) = any ($1::text[])
 """
 
+_DUE = """
+-- What is due on an account that has a credit line, which is what was drawn for no hold that still stands; and what is free on the account.
+select coalesce(-line.balance - (
+        select coalesce(sum(drawn), 0) from payments where state = 'HELD' and debtor_account = account.account_id
+    ), 0)::bigint as due, account.balance as free
+from accounts as account, accounts as line where account.account_id = $1 and line.account_id = $2
+"""
+
+_SET_LINE = """
+-- What the provider says of a credit line.
+update accounts set status = $2 where account_id = $1 and kind = 'CREDIT'
+"""
+
+_LENT_HOLDS = """
+-- Holds that credit was drawn for.
+select uetr from payments where state = 'HELD' and drawn > 0 and debtor_account = $1 order by uetr
+"""
+
 _POST = """
 -- Posts a batch: see the function.
 select reference, posting_id, booked_at from post($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])
@@ -80,8 +98,8 @@ _ADD_PAYMENT = """
 -- A payment that was judged.
 insert into payments (uetr, counterparty, state, reason, content_sha256, message_id, instruction_id, end_to_end_id, transaction_id, amount,
     currency, scale, debtor_account, creditor_account, credited_account, hold_lock, expires_at, hold_until, status_message, status_code,
-    booking_message)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+    booking_message, drawn)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 """
 
 _ADD_TOMBSTONE = """
@@ -276,9 +294,28 @@ async def post(tx: Connection, items: Sequence[Item]) -> dict[str, Posted]:
     return {row["reference"]: Posted(row["posting_id"], row["booked_at"]) for row in rows}
 
 
+async def due(tx: Connection, account_id: str, line: str) -> tuple[int, int]:
+    """What is due on an account, and what is free on it."""
+    row = await tx.fetchrow(_DUE, account_id, line)
+    if row is None:
+        raise AssertionError("an account with a credit line has both accounts")
+    return row["due"], row["free"]
+
+
+async def set_line(tx: Connection, line: str, status: str) -> bool:
+    """Opens, blocks or closes a credit line; False where there is none."""
+    return await tx.execute(_SET_LINE, line, status) == "UPDATE 1"
+
+
+async def lent_holds(tx: Connection, account_id: str) -> list[UUID]:
+    """Holds of an account that credit was drawn for."""
+    return [row["uetr"] for row in await tx.fetch(_LENT_HOLDS, account_id)]
+
+
 async def add_payment(
     tx: Connection, counterparty: str, message_id: str, order: PaymentOrder, state: PaymentState, *, reason: str | None,
     credited_account: str | None, hold_until: datetime | None, status_message: int, status_code: str, booking_message: int | None,
+    drawn: int,
 ) -> None:  # fmt: skip
     """Keeps a payment that was judged."""
     # A second use of an instruction id is what such a payment was refused for: it stays with the first.
@@ -286,7 +323,7 @@ async def add_payment(
     await tx.execute(
         _ADD_PAYMENT, order.uetr, counterparty, state, reason, order.content_sha256, message_id, instruction_id, order.end_to_end_id,
         order.transaction_id, order.amount, order.currency, order.scale, order.debtor_account, order.creditor_account, credited_account,
-        order.lock, order.expires_at, hold_until, status_message, status_code, booking_message,
+        order.lock, order.expires_at, hold_until, status_message, status_code, booking_message, drawn,
     )  # fmt: skip
 
 
@@ -392,4 +429,5 @@ def _payment(row: asyncpg.Record) -> Payment:
         credited_account=row["credited_account"] or "",
         hold_lock=row["hold_lock"], hold_key=row["hold_key"], hold_until=row["hold_until"],
         status_message=row["status_message"], status_code=row["status_code"], booking_message=row["booking_message"],
+        drawn=row["drawn"],
     )  # fmt: skip

@@ -1,4 +1,8 @@
-"""Carries messages to and from the bank: what is queued goes out, what arrives is stored, judged, acknowledged. Holds no rules."""
+"""Carries messages to and from the bank: what is queued goes out, what arrives is stored, judged, acknowledged. Holds no rules.
+
+A delivery that arrives damaged is read again a few times, and then kept in the quarantine like any message that breaks a rule, so that it holds up
+nothing: what it said is asked for as any answer that is lost. What the bank says of money and fits no payment is kept as an open matter.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,13 @@ from opentelemetry.trace import SpanKind
 from bank_gateway import store
 from bank_gateway.gateway import BankOperations
 from bank_gateway.iso20022 import reader, writer
-from bank_gateway.messages import PaymentStatus, Received, Statement
-from bank_gateway.operations import Meaning, hear
-from bank_gateway.payments import completion_of, known_payment
-from bank_gateway.rail import Accepted, Delivery, Handover, NoAnswer, Rail, TurnedDown
+from bank_gateway.messages import Booking, PaymentStatus, Received, Statement
+from bank_gateway.operations import Meaning, hear, stray
+from bank_gateway.payments import completion_of, known_payment, promise_until
+from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, Rail, TurnedDown
 from bank_gateway.references import references
-from bank_gateway.store import Claimed
-from lockstep_kit.db import Connection, Database
+from bank_gateway.store import Claimed, Matter, MatterKind
+from lockstep_kit.db import Connection, Database, is_transient
 from lockstep_kit.failpoints import declare, failpoint
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.fields import FieldInvalid
@@ -36,11 +40,14 @@ _log = structlog.get_logger()
 #: Claimed messages are sent at the same time, each about another payment: a bank that hangs costs all of them one time-out, not each its own.
 CLAIMED_MAX: Final = 16
 INQUIRED_MAX: Final = 64
-#: Longer than a request can take: another replica tries again only when this one has given up.
-CLAIM_LEASE: Final = timedelta(seconds=30)
+#: How long a message stays claimed without being renewed. Short, so that what a dead process had claimed soon goes out; it is renewed while a request is
+#: under way, so that no other replica sends the same beside it.
+CLAIM_LEASE: Final = timedelta(seconds=3)
 RETRY_SECONDS_MAX: Final = 30.0
 #: Pause after an empty mailbox, for banks that do not hold their answer back.
 MAILBOX_PAUSE_SECONDS: Final = 0.1
+#: A delivery that is damaged so often is not damaged on its way.
+DAMAGED_READS_MAX: Final = 3
 
 for _where in ("send.after_claim", "send.after_send", "send.after_commit", "receive.in_tx", "receive.after_commit"):
     declare(f"bank-gateway.{_where}")
@@ -57,6 +64,8 @@ class Courier:
         self._rail = rail
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._arrived = asyncio.Event()
+        #: Place of the delivery that came damaged last, and how often it was read.
+        self._damaged = (0, 0)
 
     def loops(self) -> tuple[Loop, ...]:
         """Loops to run beside the server."""
@@ -83,10 +92,27 @@ class Courier:
                     raise error
 
     async def _carry(self, each: Claimed) -> None:
-        handover = await self._hand_over(each)
+        keeping = asyncio.create_task(self._keep(each), name="bank.claim")
+        try:
+            handover = await self._hand_over(each)
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
         await failpoint("bank-gateway.send.after_send")
         await self._note(each, handover)
         await failpoint("bank-gateway.send.after_commit")
+
+    async def _keep(self, each: Claimed) -> None:
+        """Renew a claim until cancelled. A database that is away for a moment costs a repeat at the worst."""
+        while True:
+            await asyncio.sleep(CLAIM_LEASE.total_seconds() / 3)
+            try:
+                async with self._db.connection() as connection:
+                    await connection.execute(store.RESCHEDULE, each.id, CLAIM_LEASE)
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                _log.warning("claim_not_renewed", plan_id=each.plan_id, leg_id=each.leg_id, error=type(error).__name__)
 
     async def _hand_over(self, each: Claimed) -> Handover:
         attributes = {PLAN_ID: each.plan_id, LEG_ID: each.leg_id, "iso20022.uetr": each.uetr, "bank.action": each.action}
@@ -137,15 +163,29 @@ class Courier:
             after = await store.cursor(connection, bank)
         deliveries = await self._rail.receive(after, self._settings.mailbox_wait_seconds)
         for delivery in deliveries:
+            if delivery.damage and not self._read_often_enough(delivery):
+                await self._acknowledge(after)
+                raise MailboxUnavailable(f"delivery {delivery.cursor} {delivery.damage}")
             await self._take(delivery)
+            after = delivery.cursor
         if deliveries:
-            self._arrived.set()
-            await self._rail.acknowledge(deliveries[-1].cursor)
+            await self._acknowledge(after)
+
+    async def _acknowledge(self, upto: int) -> None:
+        self._arrived.set()
+        await self._rail.acknowledge(upto)
+
+    def _read_often_enough(self, delivery: Delivery) -> bool:
+        place, reads = self._damaged
+        self._damaged = (delivery.cursor, reads + 1 if place == delivery.cursor else 1)
+        return self._damaged[1] >= DAMAGED_READS_MAX
 
     async def _take(self, delivery: Delivery) -> None:
         """One message, in one transaction: kept, judged, and never read again."""
         bank = self._settings.bank_bic
         try:
+            if delivery.damage:
+                raise FieldInvalid("sha256", f"must be that of the delivery, which {delivery.damage}")
             received = reader.read(delivery.octets, self._operations.schemas)
             if (received.envelope.sender, received.envelope.receiver) != (bank, self._settings.own_bic):
                 raise FieldInvalid("AppHdr", "must be from the bank to us")
@@ -179,22 +219,58 @@ class Courier:
 
     async def _judge(self, tx: Connection, received: Received, named: Sequence[str]) -> None:
         legs = {uetr: leg for uetr in named if (leg := await store.leg_of(tx, uetr)) is not None}
+        matters = [
+            await self._matter(tx, received, place, said, sentence)
+            for place, said in enumerate(received.statements)
+            if said.uetr not in legs and (sentence := stray(said))
+        ]
         for uetr in named:
             if uetr not in legs:
-                _log.error("message_about_unknown_payment", uetr=uetr, message_id=received.envelope.message_id)
+                _log.warning("message_about_unknown_payment", uetr=uetr, message_id=received.envelope.message_id)
         # All legs before any payment, and in the engine's order, as everybody locks them.
-        await self._engine.load(tx, list(legs.values()), lock=True)
-        for statement in received.statements:
+        concerned = {*legs.values(), *(matter.leg for matter in matters if matter.leg is not None)}
+        await self._engine.load(tx, sorted(concerned), lock=True)
+        for matter in matters:
+            await self._open_matter(tx, matter)
+        for place, statement in enumerate(received.statements):
             if statement.uetr in legs:
                 # Read again for each: the statement before it may have moved the leg.
                 for work in await self._engine.load(tx, [legs[statement.uetr]]):
-                    await self._hear(tx, work, received, statement)
+                    await self._hear(tx, work, received, place, statement)
 
-    async def _hear(self, tx: Connection, work: LegWork, received: Received, statement: Statement) -> None:
+    async def _matter(self, tx: Connection, received: Received, place: int, said: Statement, sentence: str) -> Matter:
+        """What is said of money and fits no payment, with the leg whose end-to-end reference it names."""
+        reference = said.end_to_end_id if isinstance(said, PaymentStatus | Booking) else ""
+        leg = await store.leg_of_reference(tx, reference) if reference else None
+        envelope = received.envelope
+        return Matter(
+            envelope.sender,
+            envelope.message_id,
+            received.sha256,
+            place,
+            MatterKind.UNKNOWN_PAYMENT,
+            said.uetr,
+            reference,
+            leg,
+            sentence,
+        )
+
+    async def _open_matter(self, tx: Connection, matter: Matter) -> None:
+        """Keep an open matter, and say so on the leg that it concerns; one that a person has closed stays closed."""
+        added, still_open = await store.add_matter(tx, matter)
+        if added:
+            opened = await store.count_matters(tx)
+            _log.error(
+                "matter_opened", kind=matter.kind, uetr=matter.uetr, message_id=matter.message_id, why=matter.sentence, open=opened
+            )
+        if still_open and matter.leg is not None:
+            await self._engine.trouble(tx, *matter.leg, matter.sentence)
+
+    async def _hear(self, tx: Connection, work: LegWork, received: Received, place: int, statement: Statement) -> None:
         row = await store.lock_payment(tx, statement.uetr)
         if row is None:
             return
-        expected = known_payment(work.binding, row.asked_at, work.hold_until or row.asked_at)
+        expected = known_payment(work.binding, row.asked_at, promise_until(work) or row.asked_at)
         attributes = {
             PLAN_ID: work.plan_id,
             LEG_ID: work.leg_id,
@@ -209,27 +285,44 @@ class Courier:
             match heard.meaning:
                 case Meaning.TROUBLE:
                     _log.error("bank_contradicts", plan_id=work.plan_id, leg_id=work.leg_id, why=heard.detail)
-                    await self._engine.trouble(tx, work.plan_id, work.leg_id, heard.detail)
+                    if heard.misfit and isinstance(statement, Booking):
+                        await self._open_matter(tx, self._misfit(received, place, statement, work, heard.detail))
+                    else:
+                        await self._engine.trouble(tx, work.plan_id, work.leg_id, heard.detail)
                 case Meaning.INQUIRE:
                     await self._operations.inquire(tx, (work.plan_id, work.leg_id), work.revision, await store.now(tx))
                 case _:
                     completion = completion_of(work, heard, self._settings.bank_bic)
                     await self._engine.complete(tx, [completion] if completion is not None else [])
+                    if completion is not None and row.matter:
+                        # A leg that goes on clears what was said of it; what a person must look into stays.
+                        await self._engine.trouble(tx, work.plan_id, work.leg_id, row.matter)
+
+    @staticmethod
+    def _misfit(received: Received, place: int, said: Booking, work: LegWork, sentence: str) -> Matter:
+        leg = work.plan_id, work.leg_id
+        envelope, kind = received.envelope, MatterKind.BOOKING_DIFFERS
+        return Matter(
+            envelope.sender, envelope.message_id, received.sha256, place, kind, said.uetr, said.end_to_end_id, leg, sentence
+        )
 
     # -- In doubt ----------------------------------------------------------------------------------------------------
 
     async def inquire(self) -> None:
-        """Ask about payments whose answer is overdue, ever more rarely."""
-        after = timedelta(seconds=self._settings.inquiry_seconds)
+        """Ask about payments whose answer is overdue, ever more rarely, and never for the last time."""
+        after, most = timedelta(seconds=self._settings.inquiry_seconds), timedelta(seconds=self._settings.inquiry_seconds_max)
         async with self._db.transaction() as tx:
-            due = await store.to_inquire(tx, after, self._settings.inquiries_max, INQUIRED_MAX)
+            due = await store.to_inquire(tx, after, most, INQUIRED_MAX)
             now = await store.now(tx)
+            number = _number_at(now)
             for plan_id, leg_id, phase, count in due:
-                # What is lost may be the answer to our request to cancel, so that is repeated in turn with the question.
+                leg = plan_id, leg_id
+                # What is lost may be the answer to our request to cancel, so that is repeated in turn with the question; and a bank that forgot
+                # that the key was shown would hold the money for ever, so it is shown again in turn.
                 if phase is Phase.ABORTING and count % 2:
-                    await self._operations.cancel(tx, (plan_id, leg_id), _number_at(now), now)
-                else:
-                    await self._operations.inquire(tx, (plan_id, leg_id), _number_at(now), now)
+                    await self._operations.cancel(tx, leg, number, now)
+                elif not (phase is Phase.COMMITTING and count % 2 == 0 and await self._operations.release_again(tx, leg, number)):
+                    await self._operations.inquire(tx, leg, number, now)
         if due:
             self._operations.wake()
 

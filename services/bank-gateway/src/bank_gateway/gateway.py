@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from bank_gateway import store
 from bank_gateway.iso20022 import writer
@@ -20,6 +21,9 @@ from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.participant.ports import AssetCapability, Capabilities, Completion, LegWork
 from lockstep_kit.statements import PromiseKind, Refusal
+
+#: Money that a bank has booked comes back by its new owner's consent only, which is another payment and not this leg.
+STAYS_PAID: Final = Refusal("REVERSAL_UNSUPPORTED", "", "a booked credit transfer is returned by its creditor, not taken back")
 
 
 @dataclass
@@ -58,6 +62,8 @@ class BankOperations:
                     completions.extend(await self._release(tx, each))
                 case Phase.ABORTING:
                     await self.cancel(tx, (each.plan_id, each.leg_id), each.revision, now, each.traceparent)
+                case Phase.REVERSING:
+                    completions.append(Completion(each.plan_id, each.leg_id, Finding.REVERSAL_REFUSED, refusal=STAYS_PAID))
                 case _:
                     raise AssertionError(f"nothing is begun in {each.phase}")
         return completions
@@ -79,7 +85,7 @@ class BankOperations:
 
     async def _pay(self, tx: Connection, work: LegWork, now: datetime) -> None:
         names = references(work.plan_id, work.leg_id)
-        await store.insert_payment(tx, work.plan_id, work.leg_id, names.uetr, now)
+        await store.insert_payment(tx, work.plan_id, work.leg_id, names, now)
         envelope = self._envelope(names.message_id, now)
         octets = writer.payment(envelope, payment_of(work, now), self.schemas)
         await self._send(tx, (work.plan_id, work.leg_id), Kind.PAYMENT, envelope, names.uetr, octets, work.traceparent)
@@ -87,7 +93,7 @@ class BankOperations:
     async def _release(self, tx: Connection, work: LegWork) -> Sequence[Completion]:
         """Show the key. A payment that settled already, before a restore, is found settled."""
         names = references(work.plan_id, work.leg_id)
-        await store.insert_payment(tx, work.plan_id, work.leg_id, names.uetr, work.since)
+        await store.insert_payment(tx, work.plan_id, work.leg_id, names, work.since)
         found = await store.payment(tx, work.plan_id, work.leg_id)
         if found is not None and found[0].settled:
             evidence = evidence_of(found[0], work.plan_id, work.leg_id, self.settings.bank_bic)
@@ -96,12 +102,20 @@ class BankOperations:
         await store.enqueue(tx, (work.plan_id, work.leg_id), names.uetr, "RELEASE", key, work.key, work.traceparent)
         return []
 
+    async def release_again(self, tx: Connection, leg: tuple[PlanId, LegId], number: int) -> bool:
+        """Show the key once more, to a bank that may have forgotten that it was shown; False where it may not be shown now."""
+        key = await store.key_of_executing(tx, *leg)
+        if key is None:
+            return False
+        names = references(*leg)
+        return await store.enqueue(tx, leg, names.uetr, "RELEASE", f"{names.instruction_id}-release-{number}", key, None)
+
     async def cancel(
         self, tx: Connection, leg: tuple[PlanId, LegId], number: int, now: datetime, traceparent: str | None = None
     ) -> None:
         """Ask the bank to cancel; it answers for payments that it never saw too, and bars them. `number` tells one request from the next."""
         names = references(*leg)
-        await store.insert_payment(tx, *leg, names.uetr, now)
+        await store.insert_payment(tx, *leg, names, now)
         envelope = self._envelope(message_id(Kind.CANCELLATION, *leg, number), now)
         octets = writer.cancellation(envelope, names, CANCELLATION_REASON, self.schemas)
         await self._send(tx, leg, Kind.CANCELLATION, envelope, names.uetr, octets, traceparent)

@@ -2,6 +2,8 @@
 
 Nothing is tried again here, and no redirect is followed: a key goes where it was meant to go. Only an answer in the rail's own form is the bank's: what a
 proxy says on the way, be it 404 or 413, is no answer. An answer is read up to a limit.
+
+When the certificate's files have changed, requests that begin later go over new connections; those under way end on the old ones.
 """
 
 from __future__ import annotations
@@ -13,14 +15,20 @@ import hashlib
 import itertools
 import json
 import ssl
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
+import structlog
 
 from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, TurnedDown
 from lockstep_kit.rpc import TlsSettings
+from lockstep_kit.rpc.rotation import LOOK_SECONDS
+from lockstep_kit.rpc.tls import Identity, read_again
+
+_log = structlog.get_logger()
 
 REQUEST_SECONDS_MAX: Final = 10.0
 #: More than are sent at the same time, so that a message never waits for a connection, nor for the mailbox.
@@ -29,6 +37,8 @@ DELIVERIES_MAX: Final = 20
 #: Deliveries as large as messages may be, in base64.
 MAILBOX_BYTES_MAX: Final = DELIVERIES_MAX * 3 * 512 * 1024
 ANSWER_BYTES_MAX: Final = 64 * 1024
+#: Longest that a request over an old certificate may still take: a read of an empty mailbox.
+OLD_REQUESTS_SECONDS_MAX: Final = 60.0
 #: Statuses that say, in the rail's own form, that the same request would be turned down again.
 _FINAL: Final = frozenset(
     {
@@ -44,12 +54,44 @@ _FINAL: Final = frozenset(
 class HttpRail:
     """One bank's HTTPS interface."""
 
-    def __init__(self, url: str, tls: TlsSettings) -> None:
+    def __init__(self, url: str, tls: TlsSettings, *, look_seconds: float = LOOK_SECONDS) -> None:
         self._url = url.rstrip("/")
-        context = ssl.create_default_context(cafile=str(tls.ca_file))
+        self._tls = tls
+        self._look_seconds = look_seconds
+        self._identity = Identity.read(tls)
+        self._newest = self._connections()
+        self._looked_at = time.monotonic()
+        self._closing: dict[asyncio.Task[None], aiohttp.ClientSession] = {}
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        """Connections for requests that begin now, over the newest certificate."""
+        now = time.monotonic()
+        if now - self._looked_at >= self._look_seconds:
+            self._looked_at = now
+            self._renew()
+        return self._newest
+
+    def _renew(self) -> None:
+        found = read_again(self._tls, self._identity)
+        if found is None:
+            return
+        try:
+            newest = self._connections()
+        except OSError as error:
+            # The files changed once more meanwhile: they are looked at again.
+            _log.warning("certificate_unreadable", file=str(self._tls.certificate_file), error=str(error))
+            return
+        old, self._newest, self._identity = self._newest, newest, found
+        task = asyncio.create_task(_close_later(old), name="rail.close")
+        self._closing[task] = old
+        task.add_done_callback(lambda done: self._closing.pop(done, None))
+
+    def _connections(self) -> aiohttp.ClientSession:
+        context = ssl.create_default_context(cafile=str(self._tls.ca_file))
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(tls.certificate_file, tls.key_file)
-        self._session = aiohttp.ClientSession(
+        context.load_cert_chain(self._tls.certificate_file, self._tls.key_file)
+        return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context, limit=CONNECTIONS_MAX),
             timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX),
             raise_for_status=False,
@@ -113,8 +155,18 @@ class HttpRail:
 
     async def close(self) -> None:
         """Close connections, and let TLS say goodbye."""
-        await self._session.close()
+        waiting = dict(self._closing)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for session in (self._newest, *waiting.values()):
+            await session.close()
         await asyncio.sleep(0)
+
+
+async def _close_later(session: aiohttp.ClientSession) -> None:
+    await asyncio.sleep(OLD_REQUESTS_SECONDS_MAX)
+    await session.close()
 
 
 async def _json(response: aiohttp.ClientResponse, bytes_max: int) -> dict[str, Any]:
@@ -133,11 +185,17 @@ async def _json(response: aiohttp.ClientResponse, bytes_max: int) -> dict[str, A
 
 
 def _delivery(told: Any) -> Delivery:
+    """A delivery with its place. Without a place the whole answer is none; what else is wrong with it is its own damage."""
     try:
-        octets = base64.b64decode(told["body_base64"], validate=True)
-        cursor, digest = int(told["cursor"]), str(told["sha256"])
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        cursor = int(told["cursor"])
+    except (KeyError, TypeError, ValueError) as error:
         raise MailboxUnavailable("a delivery is not in the rail's form") from error
-    if hashlib.sha256(octets).hexdigest() != digest.lower():
-        raise MailboxUnavailable(f"delivery {cursor} is damaged")
-    return Delivery(cursor, octets)
+    body, digest = told.get("body_base64"), told.get("sha256")
+    if not isinstance(body, str) or not isinstance(digest, str):
+        return Delivery(cursor, json.dumps(told).encode(), "is not in the rail's form")
+    try:
+        octets = base64.b64decode(body, validate=True)
+    except (ValueError, binascii.Error):
+        return Delivery(cursor, body.encode(), "is no base64")
+    damage = "" if hashlib.sha256(octets).hexdigest() == digest.lower() else "has another hash"
+    return Delivery(cursor, octets, damage)

@@ -5,6 +5,8 @@
 2. A payment is released by the bank's word that it was cancelled, that it never was there, or that it was turned down for good; never once the bank has
    said that money moved.
 3. Whatever contradicts what was known calls a person. Repeats, and words that come late, change nothing.
+4. A rejection as a repeat says nothing of the first copy, so it refuses nothing: the bank is asked what it has.
+5. What a refusal is called depends on what it breaks (`REASONS`): a vote, intraday credit, a promise that had run out, or one that still stood.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class Answer(StrEnum):
     CANCELLED = "CANCELLED"
     PENDING = "PENDING"
     NEVER_THERE = "NEVER_THERE"
+    #: The bank had rejected the payment, or let its hold end, before.
+    TURNED_DOWN = "TURNED_DOWN"
     SETTLED_ALREADY = "SETTLED_ALREADY"
     REFUSED = "REFUSED"
     STRANGE = "STRANGE"
@@ -66,6 +70,17 @@ class Meaning(StrEnum):
     TROUBLE = "TROUBLE"
 
 
+class Ground(StrEnum):
+    """Why a bank refuses, as far as the refusal's name depends on it."""
+
+    #: The hold that it had promised had come to the end that was agreed.
+    RAN_OUT = "RAN_OUT"
+    #: Intraday credit was denied or withdrawn.
+    NO_CREDIT = "NO_CREDIT"
+    #: Anything else.
+    OTHER = "OTHER"
+
+
 #: ExternalPaymentTransactionStatus1Code -> what it says.
 WORDS: Final[Mapping[str, Word]] = {
     "ACFW": Word.HELD,
@@ -76,6 +91,9 @@ WORDS: Final[Mapping[str, Word]] = {
 }
 #: ExternalStatusReason1Code of a rejection as a repeat: of a payment, message, group, transaction, end-to-end or instruction reference.
 REPEATS: Final = frozenset({"AM05", "DU01", "DU02", "DU03", "DU04", "DU05"})
+#: ExternalStatusReason1Code of a payment that the debtor's own money does not cover and a liquidity provider gives no credit for (settlement limit
+#: exceeded). A debtor without a credit line is AM04.
+CREDIT_DENIED: Final = frozenset({"AM23"})
 #: ExternalStatusReason1Code of an order that was cancelled: what a bank says of a payment whose cancellation it granted.
 ORDER_CANCELLED: Final = "DS02"
 
@@ -84,7 +102,8 @@ STATUSES: Final[Mapping[tuple[Phase, Word], Meaning]] = {
     (Phase.PREPARING, Word.WORKING): Meaning.NOTHING,
     (Phase.PREPARING, Word.SETTLED): Meaning.TROUBLE,
     (Phase.PREPARING, Word.REJECTED): Meaning.VOTES_NO,
-    (Phase.PREPARING, Word.REPEATED): Meaning.VOTES_NO,
+    # The bank may hold the first copy.
+    (Phase.PREPARING, Word.REPEATED): Meaning.INQUIRE,
     (Phase.PREPARING, Word.STRANGE): Meaning.TROUBLE,
     (Phase.PREPARED, Word.HELD): Meaning.NOTHING,
     (Phase.PREPARED, Word.WORKING): Meaning.NOTHING,
@@ -125,6 +144,12 @@ STATUSES: Final[Mapping[tuple[Phase, Word], Meaning]] = {
     (Phase.RELEASED, Word.REJECTED): Meaning.NOTHING,
     (Phase.RELEASED, Word.REPEATED): Meaning.NOTHING,
     (Phase.RELEASED, Word.STRANGE): Meaning.TROUBLE,
+    # A booked payment stays booked, whatever was asked of its leg since.
+    **{
+        (phase, word): Meaning.TROUBLE if word in (Word.REJECTED, Word.STRANGE) else Meaning.NOTHING
+        for phase in (Phase.REVERSING, Phase.REVERSED)
+        for word in Word
+    },
 }
 
 RESOLUTIONS: Final[Mapping[tuple[Phase, Answer], Meaning]] = {
@@ -132,11 +157,19 @@ RESOLUTIONS: Final[Mapping[tuple[Phase, Answer], Meaning]] = {
     (Phase.ABORTING, Answer.CANCELLED): Meaning.RELEASED,
     (Phase.ABORTING, Answer.PENDING): Meaning.NOTHING,
     (Phase.ABORTING, Answer.NEVER_THERE): Meaning.RELEASED,
+    (Phase.ABORTING, Answer.TURNED_DOWN): Meaning.RELEASED,
     (Phase.ABORTING, Answer.SETTLED_ALREADY): Meaning.INQUIRE,
     (Phase.ABORTING, Answer.REFUSED): Meaning.INQUIRE,
-    **{(Phase.RELEASED, answer): Meaning.NOTHING for answer in (Answer.CANCELLED, Answer.PENDING, Answer.NEVER_THERE)},
+    **{
+        (Phase.RELEASED, answer): Meaning.NOTHING
+        for answer in (Answer.CANCELLED, Answer.PENDING, Answer.NEVER_THERE, Answer.TURNED_DOWN)
+    },
     # Our request crossed the settlement, and the answer comes late.
-    **{(Phase.COMMITTED, answer): Meaning.NOTHING for answer in (Answer.PENDING, Answer.SETTLED_ALREADY, Answer.REFUSED)},
+    **{
+        (phase, answer): Meaning.NOTHING
+        for phase in (Phase.COMMITTED, Phase.REVERSING, Phase.REVERSED)
+        for answer in (Answer.PENDING, Answer.SETTLED_ALREADY, Answer.REFUSED)
+    },
 }
 
 BOOKINGS: Final[Mapping[Phase, Meaning]] = {
@@ -147,8 +180,25 @@ BOOKINGS: Final[Mapping[Phase, Meaning]] = {
     Phase.COMMITTED: Meaning.NOTHING,
     Phase.ABORTING: Meaning.SETTLES,
     Phase.RELEASED: Meaning.SETTLES,
+    Phase.REVERSING: Meaning.NOTHING,
+    Phase.REVERSED: Meaning.NOTHING,
 }
 
+#: (what a refusal is, why) -> reason of docs/errors.md.
+REASONS: Final[Mapping[tuple[Meaning, Ground], str]] = {
+    (Meaning.VOTES_NO, Ground.RAN_OUT): "BANK_PREPARE_FAILED",
+    (Meaning.VOTES_NO, Ground.NO_CREDIT): "LIQUIDITY_DENIED",
+    (Meaning.VOTES_NO, Ground.OTHER): "BANK_PREPARE_FAILED",
+    # Nothing is being executed yet. A hold that ends as agreed breaks no promise.
+    (Meaning.LAPSED, Ground.RAN_OUT): "BANK_PREPARE_FAILED",
+    (Meaning.LAPSED, Ground.NO_CREDIT): "LIQUIDITY_DENIED",
+    (Meaning.LAPSED, Ground.OTHER): "BANK_COMMIT_FAILED",
+    # The key was shown too late: refused for good, and yet no promise was broken.
+    (Meaning.REFUSED, Ground.RAN_OUT): "BANK_EXECUTE_FAILED",
+    # Credit or not: the bank had said that it holds the money, until later than now.
+    (Meaning.REFUSED, Ground.NO_CREDIT): "BANK_COMMIT_FAILED",
+    (Meaning.REFUSED, Ground.OTHER): "BANK_COMMIT_FAILED",
+}
 
 #: What half of a settlement means, before the other half is there. A leg that was given up is a person's business from the first half on.
 HALF_SETTLED: Final[Mapping[Phase, Meaning]] = {
@@ -222,6 +272,10 @@ class Heard:
     meaning: Meaning
     #: One sentence, for TROUBLE, VOTES_NO, LAPSED and REFUSED.
     detail: str = ""
+    #: Reason of docs/errors.md, for VOTES_NO, LAPSED and REFUSED.
+    reason: str = ""
+    #: Whether a booking is not the payment's: it stays a person's business, whatever becomes of the leg.
+    misfit: bool = False
 
 
 def hear(known: Known, phase: Phase, payment: Payment, said: Statement, envelope: Envelope, sha256: bytes) -> Heard:
@@ -257,20 +311,28 @@ def _status(known: Known, phase: Phase, payment: Payment, said: PaymentStatus, e
         return Heard(known, Meaning.NOTHING)
     if word is Word.REJECTED and phase is Phase.ABORTING:
         meaning = _rejected_while_aborting(known, said)
-    counts = word in (Word.HELD, Word.SETTLED, Word.REJECTED) or meaning is Meaning.VOTES_NO
+    counts = word in (Word.HELD, Word.SETTLED, Word.REJECTED)
     heard = known.said(said.status, said.reason, envelope, sha256) if counts else known
     meaning = _settles(heard, phase, meaning)
-    return Heard(heard, meaning, f"{detail}, while the leg is {phase}" if meaning is Meaning.TROUBLE else detail)
+    reason = REASONS.get((meaning, ground_of(said, phase, payment, envelope)), "")
+    return Heard(heard, meaning, f"{detail}, while the leg is {phase}" if meaning is Meaning.TROUBLE else detail, reason)
+
+
+def ground_of(said: PaymentStatus, phase: Phase, payment: Payment, envelope: Envelope) -> Ground:
+    """Why a bank refuses. Whether its promise still stood is judged by its own clock, at which it made the message."""
+    if phase is not Phase.PREPARING and envelope.created_at >= payment.expires_at:
+        return Ground.RAN_OUT
+    return Ground.NO_CREDIT if said.reason in CREDIT_DENIED else Ground.OTHER
 
 
 def _overtaken(known: Known, envelope: Envelope) -> bool:
     """Whether a hold is told by a message that the bank made before its last word, and that came after it."""
-    return known.status_at != "" and not known.held and envelope.created_at <= datetime.fromisoformat(known.status_at)
+    return known.status_at != "" and not known.held and envelope.created_at < datetime.fromisoformat(known.status_at)
 
 
 def _rejected_while_aborting(known: Known, said: PaymentStatus) -> Meaning:
     """A payment that the bank cancelled, or would not cancel because it had turned it down, is released by its rejection."""
-    released = said.reason == ORDER_CANCELLED or known.cancellation == Answer.REFUSED
+    released = said.reason == ORDER_CANCELLED or known.cancellation in (Answer.REFUSED, Answer.TURNED_DOWN)
     return Meaning.RELEASED if released else STATUSES[Phase.ABORTING, Word.REJECTED]
 
 
@@ -281,6 +343,9 @@ def _resolution(known: Known, phase: Phase, said: Resolution, envelope: Envelope
     # A payment that the bank had turned down is one that it has not.
     turned_down = known.rejected and answer is Answer.REFUSED
     meaning = RESOLUTIONS[phase, Answer.NEVER_THERE if turned_down else answer]
+    if meaning is Meaning.RELEASED and answer is Answer.TURNED_DOWN and known.held:
+        # The hold's end was not heard of: the bank is asked to say so.
+        meaning = Meaning.INQUIRE
     if meaning is Meaning.RELEASED and known.moved:
         return Heard(known, Meaning.TROUBLE, f"{detail}, after it had settled or booked the payment")
     if meaning is Meaning.RELEASED and answer is Answer.NEVER_THERE and known.held:
@@ -304,6 +369,8 @@ def answer_of(said: Resolution) -> Answer:
             return Answer.NEVER_THERE
         case "RJCR", "ARDT":
             return Answer.SETTLED_ALREADY
+        case "RJCR", "ARJT":
+            return Answer.TURNED_DOWN
         case "RJCR", _:
             return Answer.REFUSED
         case _:
@@ -312,25 +379,43 @@ def answer_of(said: Resolution) -> Answer:
 
 def _booking(known: Known, phase: Phase, payment: Payment, said: Booking, sha256: bytes) -> Heard:
     if said.reversal:
-        return Heard(known, Meaning.TROUBLE, f"the bank reversed a booking of the payment: {said.reference}")
+        return _misfit(known, f"the bank reversed a booking of the payment: {said.reference}")
     debited = said.account == payment.debtor.iban and said.debit
     # A creditor at another bank is credited on the account of that bank, or of one in between.
     elsewhere = payment.creditor.agent_bic[:8] != payment.debtor.agent_bic[:8]
     credited = not said.debit and said.account != payment.debtor.iban and (elsewhere or said.account == payment.creditor.iban)
     if not debited and not credited:
-        return Heard(known, Meaning.TROUBLE, "the bank booked on an account that is not the payment's")
+        return _misfit(known, "the bank booked on an account that is not the payment's")
     if said.status != "BOOK":
         return Heard(known, Meaning.NOTHING)
     if said.amount != payment.amount or said.end_to_end_id != payment.references.end_to_end_id:
-        return Heard(known, Meaning.TROUBLE, f"the bank booked {said.amount} ({said.end_to_end_id}) instead of {payment.amount}")
+        return _misfit(known, f"the bank booked {said.amount} ({said.end_to_end_id}) instead of {payment.amount}")
     if credited:
         # The other side of the same payment; the debtor's account is the one that counts.
         return Heard(known, Meaning.NOTHING)
     if known.booking_reference and known.booking_reference != said.reference:
-        return Heard(known, Meaning.TROUBLE, f"the bank booked the payment twice: {known.booking_reference} and {said.reference}")
+        return _misfit(known, f"the bank booked the payment twice: {known.booking_reference} and {said.reference}")
     heard = replace(known, booking_reference=said.reference, booking_sha256=sha256.hex())
     meaning = _settles(heard, phase, BOOKINGS[phase])
     return Heard(heard, meaning, f"the bank booked the payment while the leg is {phase}" if meaning is Meaning.TROUBLE else "")
+
+
+def _misfit(known: Known, detail: str) -> Heard:
+    return Heard(known, Meaning.TROUBLE, detail, misfit=True)
+
+
+def stray(said: Statement) -> str:
+    """What a person must know of a statement about a payment that nobody here knows; "" for one that says nothing of money."""
+    match said:
+        case Booking(status="BOOK"):
+            side = "debited" if said.debit else "credited"
+            return (
+                f"the bank {side} {said.amount} ({said.reference}) for a payment that is not known here: {said.uetr or 'no UETR'}"
+            )
+        case PaymentStatus() if word_of(said) in (Word.HELD, Word.SETTLED):
+            return f"the bank says {said.status} of a payment that is not known here: {said.uetr or 'no UETR'}"
+        case _:
+            return ""
 
 
 def _settles(known: Known, phase: Phase, meaning: Meaning) -> Meaning:

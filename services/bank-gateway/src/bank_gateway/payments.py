@@ -9,7 +9,7 @@ from bank_gateway.messages import Payment, Side
 from bank_gateway.operations import Heard, Known, Meaning
 from bank_gateway.references import references
 from lockstep_kit.certificate import Binding
-from lockstep_kit.fence import Finding, Phase
+from lockstep_kit.fence import Finding
 from lockstep_kit.ids import LegId, PlanId, uetr
 from lockstep_kit.participant.ports import Completion, LegWork
 from lockstep_kit.plan import CreditTransfer
@@ -57,7 +57,10 @@ def _whole_milliseconds(moment: datetime) -> datetime:
 
 
 def promise_until(work: LegWork) -> datetime | None:
-    """When the bank's hold ends."""
+    """When the bank's hold ends: as we promised it, for a leg whose row was restored from its vote."""
+    promise = None if work.vote is None else work.vote.vote.promise
+    if promise is not None:
+        return promise.expires_at
     return None if work.hold_until is None else _whole_milliseconds(work.hold_until)
 
 
@@ -74,14 +77,6 @@ def evidence_of(known: Known, plan_id: PlanId, leg_id: LegId, bank_bic: str) -> 
     )
 
 
-#: Reason of docs/errors.md when the bank refuses, by where the leg stood.
-_REASONS: Final = {
-    Phase.PREPARING: "BANK_PREPARE_FAILED",
-    Phase.PREPARED: "BANK_PREPARE_FAILED",
-    Phase.COMMITTING: "BANK_EXECUTE_FAILED",
-}
-
-
 def completion_of(work: LegWork, heard: Heard, bank_bic: str) -> Completion | None:
     """The finding that a bank's words lead to, or None."""
     evidence = evidence_of(heard.known, work.plan_id, work.leg_id, bank_bic)
@@ -95,7 +90,7 @@ def completion_of(work: LegWork, heard: Heard, bank_bic: str) -> Completion | No
                 Meaning.LAPSED: Finding.LAPSED,
                 Meaning.REFUSED: Finding.REFUSED,
             }[heard.meaning]
-            refusal = Refusal(_REASONS[work.phase], heard.known.reason, heard.detail)
+            refusal = Refusal(heard.reason, heard.known.reason, heard.detail)
             return Completion(work.plan_id, work.leg_id, finding, refusal=refusal)
         case Meaning.SETTLES:
             return Completion(work.plan_id, work.leg_id, Finding.EXECUTED, evidence=evidence)

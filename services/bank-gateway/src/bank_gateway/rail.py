@@ -43,12 +43,14 @@ class Delivery:
 
     #: Its place; ascending.
     cursor: int
-    #: The octets.
+    #: The octets, as far as they could be made out.
     octets: bytes
+    #: What is wrong with the delivery itself, as in "has another hash"; "" for one that is whole.
+    damage: str = ""
 
 
 class MailboxUnavailable(ConnectionError):
-    """The mailbox could not be read, or what came is damaged; nothing was acknowledged."""
+    """The mailbox could not be read, or what came is not whole; what was not taken is read again."""
 
 
 class Rail(Protocol):

@@ -34,8 +34,10 @@ class BankGatewaySettings(ServiceSettings):
     inquiry_seconds: float = Field(
         default=10.0, gt=0, description="an answer that takes longer is asked for; each further time twice as long"
     )
-    inquiries_max: int = Field(
-        default=12, ge=1, description="questions about one payment at the most; then a person has been called long ago"
+    inquiry_seconds_max: float = Field(
+        default=300.0,
+        gt=0,
+        description="longest time between two questions about one payment, which go on while the leg owes an answer",
     )
     poll_seconds: float = Field(default=1.0, gt=0, le=60, description="how often the outbox is looked at, should nothing wake it")
 

@@ -23,8 +23,11 @@ sa.Table(
     sa.Column("asked_at", _MOMENT, nullable=False, server_default=_CLOCK),
     sa.Column("inquiries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("inquiries_since", _MOMENT),
+    sa.Column("inquired_at", _MOMENT),
+    sa.Column("end_to_end_id", sa.Text, nullable=False),
     sa.PrimaryKeyConstraint("plan_id", "leg_id", name="bank_payment_pkey"),
     sa.UniqueConstraint("uetr", name="bank_payment_uetr_key"),
+    sa.UniqueConstraint("end_to_end_id", name="bank_payment_end_to_end_key"),
 )
 
 sa.Table(
@@ -83,3 +86,26 @@ sa.Table(
     sa.PrimaryKeyConstraint("id", name="bank_quarantine_pkey"),
     sa.UniqueConstraint("counterparty", "cursor", name="bank_quarantine_once"),
 )
+
+_MATTER = sa.Table(
+    "bank_matter",
+    METADATA,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+    sa.Column("counterparty", sa.Text, nullable=False),
+    sa.Column("message_id", sa.Text, nullable=False),
+    sa.Column("message_sha256", sa.LargeBinary, nullable=False),
+    sa.Column("place", sa.Integer, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("uetr", sa.Text, nullable=False),
+    sa.Column("end_to_end_id", sa.Text, nullable=False),
+    sa.Column("plan_id", sa.Text),
+    sa.Column("leg_id", sa.Text),
+    sa.Column("sentence", sa.Text, nullable=False),
+    sa.Column("recorded_at", _MOMENT, nullable=False, server_default=_CLOCK),
+    sa.Column("closed_at", _MOMENT),
+    sa.Column("closing", sa.Text, nullable=False, server_default=""),
+    sa.PrimaryKeyConstraint("id", name="bank_matter_pkey"),
+    sa.UniqueConstraint("message_sha256", "place", name="bank_matter_once"),
+)
+sa.Index("bank_matter_open_leg", _MATTER.c.plan_id, _MATTER.c.leg_id, postgresql_where=sa.text("closed_at is null"))
+sa.Index("bank_matter_open_uetr", _MATTER.c.uetr, postgresql_where=sa.text("closed_at is null"))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import grpc
 import structlog
 
 from coordinator import facts
+from coordinator.clocks import CLOCK_SKEW, measure
 from coordinator.compliance import Compliance, barred_party
 from coordinator.dossier import Dossier
 from coordinator.engine import Engine
-from coordinator.lint import Installation, check_capabilities, check_plan
+from coordinator.lint import UNWIND_FIELD, Installation, check_capabilities, check_plan
 from coordinator.model import CheckFailed, ChecksBegun, ChecksPassed, Event, State
 from coordinator.participants import Routes
 from coordinator.peers import Peers
@@ -36,11 +37,14 @@ POLL_SECONDS: Final = 1.0
 
 
 class CapabilityCache:
-    """What participants say of themselves, asked again when it is older than it may be."""
+    """What participants say of themselves, asked again when it is older than it may be. One whose clock is off counts as one that is silent."""
 
-    def __init__(self, peers: Peers, seconds_max: float) -> None:
+    def __init__(self, peers: Peers, seconds_max: float, clock: Callable[[], Awaitable[datetime]], skew_max: timedelta) -> None:
+        """`clock` is the database's, by which deadlines are told; `skew_max` is how far a participant's may be off."""
         self._peers = peers
         self._seconds_max = seconds_max
+        self._clock = clock
+        self._skew_max = skew_max
         self._known: dict[str, tuple[float, Capabilities]] = {}
 
     def known(self) -> dict[str, Capabilities]:
@@ -56,9 +60,16 @@ class CapabilityCache:
 
     async def _ask(self, name: str) -> None:
         try:
-            can = await self._peers[name].describe()
+            before = await self._clock()
+            can, told = await self._peers[name].describe()
+            skew = measure(before, told, await self._clock(), self._skew_max)
         except (grpc.aio.AioRpcError, FieldInvalid) as error:
             _log.warning("participant_undescribed", participant=name, error=type(error).__name__)
+            return
+        if skew is None or skew.beyond(self._skew_max):
+            told_skew = "" if skew is None else f"{skew.least.total_seconds():.3f} to {skew.most.total_seconds():.3f} s"
+            _log.error("participant_clock", participant=name, reason=CLOCK_SKEW, ahead=told_skew or "not measured")
+            self._known.pop(name, None)
             return
         self._known[name] = (asyncio.get_running_loop().time(), can)
 
@@ -90,9 +101,14 @@ def judge(dossier: Dossier, capabilities: Mapping[str, Capabilities], rules: Rul
         check_plan(dossier.header, dossier.legs, make.signed, rules.installation, now)
         check_capabilities(dossier.header, dossier.legs, capabilities, rules.routes, margin, now)
     except FieldInvalid as finding:
-        reason = "STEP_DEPENDENCY_FAILED" if "depends_on" in finding.field else "CHECK_FAILED"
-        return CheckFailed(reason, _leg_of(dossier, finding.field), str(finding))
+        return CheckFailed(_reason_of(finding.field), _leg_of(dossier, finding.field), str(finding))
     return ChecksPassed()
+
+
+def _reason_of(path: str) -> str:
+    if path == UNWIND_FIELD:
+        return "UNWIND_IMPOSSIBLE"
+    return "STEP_DEPENDENCY_FAILED" if "depends_on" in path else "CHECK_FAILED"
 
 
 def _leg_of(dossier: Dossier, path: str) -> str:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from coordinator.model import LegState, Order
+from coordinator import facts
+from coordinator.model import Abort, Commit, Effect, LegState, Order, Prepare, Reverse
 from lockstep_kit.certificate import AbortAuthority
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.participant.ports import Closing
+from lockstep_kit.reversals import ReverseAuthority
 
 #: A command that is not answered is repeated, first after about this time, then ever more seldom.
 REPEAT_FIRST: Final = timedelta(seconds=2)
@@ -27,32 +29,48 @@ class Command:
     plan_id: PlanId
     #: The leg.
     leg_id: LegId
-    #: PREPARE, COMMIT or ABORT.
+    #: PREPARE, COMMIT, ABORT or REVERSE.
     order: Order
     #: COMMIT, delegated: never begun later.
     not_after: datetime | None = None
     #: COMMIT and ABORT of evidence legs.
     closing: Closing | None = None
-    #: ABORT: why.
-    authority: AbortAuthority | None = None
+    #: ABORT and REVERSE: why.
+    authority: AbortAuthority | ReverseAuthority | None = None
     #: How often it was sent.
     attempts: int = 0
     #: W3C trace context of the work that ordered it.
     traceparent: str | None = None
 
 
+def command_of(plan_id: PlanId, effect: Effect) -> Command | None:
+    """The command that an effect of the protocol is."""
+    match effect:
+        case Prepare():
+            return Command(plan_id, effect.leg_id, Order.PREPARE)
+        case Commit():
+            return Command(plan_id, effect.leg_id, Order.COMMIT, not_after=effect.not_after, closing=effect.closing)
+        case Abort():
+            return Command(plan_id, effect.leg_id, Order.ABORT, closing=effect.closing, authority=effect.authority)
+        case Reverse():
+            return Command(plan_id, effect.leg_id, Order.REVERSE, authority=effect.authority)
+        case _:
+            return None
+
+
 #: (order) -> phases in which nothing more is expected of the participant.
 _ANSWERS: Final = {
     Order.NONE: frozenset(Phase),
     Order.PREPARE: frozenset(Phase) - {Phase.PREPARING},
-    Order.COMMIT: frozenset({Phase.COMMITTED, Phase.REFUSED, Phase.RELEASED}),
-    Order.ABORT: frozenset({Phase.COMMITTED, Phase.RELEASED}),
-    Order.REVERSE: frozenset(Phase),
+    Order.COMMIT: frozenset({Phase.COMMITTED, Phase.REVERSING, Phase.REVERSED, Phase.REFUSED, Phase.RELEASED}),
+    Order.ABORT: frozenset({Phase.COMMITTED, Phase.REVERSING, Phase.REVERSED, Phase.RELEASED}),
 }
 
 
 def answered(leg: LegState) -> bool:
     """Whether the last command about the leg has its answer."""
+    if leg.order is Order.REVERSE:
+        return not facts.reversing(leg)
     if leg.order is Order.NONE or leg.operators_evidence is not None:
         return True
     return leg.phase is not None and leg.phase in _ANSWERS[leg.order]

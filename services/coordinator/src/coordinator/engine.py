@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from coordinator import calls, protocol
-from coordinator.commands import Command, answered
+from coordinator import audit, calls, protocol
+from coordinator.commands import Command, answered, command_of
 from coordinator.convert import settlement
-from coordinator.dossier import Dossier, FiledTicket, LegFile
+from coordinator.dossier import Dossier, FiledTicket
 from coordinator.model import (
-    Abort,
-    Commit,
     CommitsWithheld,
     Created,
     Effect,
@@ -34,21 +32,25 @@ from coordinator.model import (
     Moved,
     Order,
     PersonNeeded,
-    Prepare,
     Record,
-    Reverse,
+    Resolved,
     State,
+    WriteAudit,
 )
+from coordinator.notices import Notice, notices
 from coordinator.participants import Routes
 from coordinator.payloads import journal_event
 from coordinator.sealing import KeyBox
-from coordinator.store import outboxes, plans
+from coordinator.store import audits, letters, operators, outboxes, plans
+from coordinator.store import notices as notice_store
+from coordinator.store.notices import Subscriptions
 from coordinator.store.plans import SealedKey
+from coordinator.wakes import Flushed, Wakes
 from lockstep_kit import failpoints, leases
 from lockstep_kit.certificate import Decision
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fence import Epoch
-from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.keys import leg_key
 from lockstep_kit.registry import Registry
 from lockstep_kit.telemetry import PLAN_IDS, span
@@ -59,9 +61,28 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 #: What transactions are for; each has failpoints of its own.
-KINDS: Final = ("create", "execute", "checks", "gate", "vote", "outcome", "tick", "takeover", "decision", "close")
+KINDS: Final = (
+    "create",
+    "execute",
+    "checks",
+    "gate",
+    "resolve",
+    "vote",
+    "outcome",
+    "tick",
+    "takeover",
+    "audit",
+    "decision",
+    "close",
+)
 
-failpoints.declare(*(f"coordinator.{kind}.{where}" for kind in KINDS for where in ("before_tx", "in_tx", "after_commit")))
+#: What a transaction turns out to be, in it alone.
+MOMENTS: Final = ("decision", "close")
+
+failpoints.declare(
+    *(f"coordinator.{kind}.before_tx" for kind in KINDS if kind not in MOMENTS),
+    *(f"coordinator.{kind}.{where}" for kind in KINDS for where in ("in_tx", "after_commit")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +97,6 @@ class Owner:
     lease: timedelta
 
 
-@dataclass(slots=True)
-class Wakes:
-    """Events that background loops wait for."""
-
-    #: Commands are due: one of each participant.
-    relays: dict[str, asyncio.Event]
-    #: The journal lacks events.
-    journal: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Plans are to be checked.
-    checks: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Work:
     """One transaction over some plans. What `step` does becomes rows when the block ends."""
 
@@ -99,6 +108,7 @@ class Work:
         self._effects: dict[PlanId, list[Effect]] = {}
         self._epochs: dict[PlanId, Epoch] = {}
         self._created: set[PlanId] = set()
+        self._noted: list[Notice] = []
         self._clock: datetime | None = None
 
     @property
@@ -107,6 +117,11 @@ class Work:
         if self._clock is None:
             raise AssertionError("no plan was read in this transaction")
         return self._clock
+
+    @property
+    def epochs(self) -> Mapping[PlanId, Epoch]:
+        """Under which epochs the plans are held."""
+        return self._epochs
 
     async def load(self, ids: Iterable[PlanId]) -> Mapping[PlanId, Dossier]:
         """Plans that this replica holds from now until the transaction ends, locked. Those that another holds, or nobody knows, are left out."""
@@ -153,6 +168,10 @@ class Work:
             self._effects[plan_id].extend(stepped.effects)
         return self._now[plan_id]
 
+    def note(self, notice: Notice) -> None:
+        """Tell of something that is no effect of a step."""
+        self._noted.append(notice)
+
     def replace(self, dossier: Dossier) -> None:
         """Note papers of a loaded plan that the caller has saved itself."""
         self._before[dossier.plan_id] = replace(dossier, plan=self._before[dossier.plan_id].plan)
@@ -162,14 +181,24 @@ class Work:
         """A plan as it will be once the transaction has committed."""
         after = self._now[plan_id]
         known = len(after.tickets)
-        new = plans.filed(plan_id, known, [each.ticket for each in self._effects[plan_id] if isinstance(each, Escalate)])
+        new = operators.filed(plan_id, known, [each.ticket for each in self._effects[plan_id] if isinstance(each, Escalate)])
+        closed = self._closed(plan_id)
+        kept = (replace(each, resolved_at=self.clock) if each.escalation_id in closed else each for each in after.tickets)
         changed = plan_id not in self._created and self._changed(plan_id)
         return replace(
             after,
-            tickets=(*after.tickets, *new),
+            tickets=(*kept, *new),
             version=after.version + 1 if changed else after.version,
             updated_at=self.clock if changed else after.updated_at,
         )
+
+    def _resolved(self, plan_id: PlanId) -> tuple[Resolved, ...]:
+        return tuple(each for each in self._effects[plan_id] if isinstance(each, Resolved))
+
+    def _closed(self, plan_id: PlanId) -> dict[str, Digest]:
+        """Escalations that operators closed in this transaction, each with the resolution that did."""
+        resolutions = (each.mandate.resolution for each in self._resolved(plan_id) if each.forgotten and each.mandate)
+        return {each.escalation_id: each.digest for each in resolutions}
 
     def _changed(self, plan_id: PlanId) -> bool:
         return self._now[plan_id].plan != self._before[plan_id].plan or bool(self._effects[plan_id])
@@ -190,7 +219,7 @@ class Work:
                 if withheld:
                     self.step(plan_id, CommitsWithheld(withheld))
         changed = [plan_id for plan_id in sorted(self._now) if plan_id in self._created or self._changed(plan_id)]
-        if not changed:
+        if not changed and not self._noted:
             return Flushed()
         old = [each for each in changed if each not in self._created]
         if old:
@@ -201,10 +230,14 @@ class Work:
             await plans.insert_transitions(self.tx, [(plan_id, each) for each in self._moves(plan_id)], self.clock)
         await self._write_tickets(changed)
         recorded = await self._write_journal(changed)
-        told = await self._write_commands(changed)
-        await outboxes.insert_events(self.tx, [each for plan_id in changed for each in self._events(plan_id)], self.clock)
+        told = await self._write_commands(changed) | await self._hasten(changed)
+        noticed = await self._write_notices(changed)
+        telling = {plan_id: self._events(plan_id, noticed) for plan_id in {*changed, *(each.plan_id for each in noticed)}}
+        audited = await self._write_audits(changed, telling)
+        events = [(plan_id, octets) for plan_id in sorted(telling) for octets in telling[plan_id]]
+        await outboxes.insert_events(self.tx, events, self.clock)
         checks = any(self._now[each].plan.state in (State.INITIATED, State.PRECONDITIONS_PENDING) for each in changed)
-        return Flushed(told, recorded, checks)
+        return Flushed(told, recorded, checks, audited)
 
     def _moves(self, plan_id: PlanId) -> tuple[Moved, ...]:
         return tuple(each for each in self._effects[plan_id] if isinstance(each, Moved))
@@ -223,7 +256,9 @@ class Work:
             for plan_id in changed
             for place, filed in enumerate(self._tickets(plan_id), start=1)
         ]
-        await plans.insert_tickets(self.tx, new)
+        await operators.insert_tickets(self.tx, new)
+        closed = {name: digest for plan_id in changed for name, digest in self._closed(plan_id).items()}
+        await operators.close_tickets(self.tx, closed, self.clock)
         for plan_id, _, filed in new:
             _log.warning("escalation", plan_id=plan_id, reason=filed.ticket.reason, leg_id=filed.ticket.leg_id)
 
@@ -247,7 +282,7 @@ class Work:
                 if old != leg and leg.order is not Order.NONE:
                     ended.append((plan_id, leg.leg_id, Order.NONE if answered(leg) else leg.order))
             for effect in self._effects[plan_id]:
-                command = _command(plan_id, effect)
+                command = command_of(plan_id, effect)
                 if command is not None:
                     file = dossier.files[dossier.index(command.leg_id)]
                     given.append((command, file.participant, dossier.plan.legs[dossier.index(command.leg_id)]))
@@ -259,55 +294,77 @@ class Work:
         await outboxes.give(self.tx, list(last.values()), traces, self.clock)
         return frozenset(participant for _, participant, _ in given)
 
-    def _events(self, plan_id: PlanId) -> list[tuple[PlanId, bytes]]:
+    async def _hasten(self, changed: Sequence[PlanId]) -> frozenset[str]:
+        """What operators want tried again now is due now, what was given up included; the participants concerned."""
+        told: set[str] = set()
+        for plan_id in changed:
+            mandates = [each.mandate for each in self._resolved(plan_id) if each.hastens]
+            if mandates:
+                who = " and ".join(mandates[0].actors) if mandates[0] is not None else ""
+                _, revived = await letters.replay(self.tx, await letters.open_of(self.tx, plan_id), who)
+                unanswered = await outboxes.hasten(self.tx, [plan_id])
+                told |= revived | {participant for _, _, participant in unanswered}
+        return frozenset(told)
+
+    async def _write_notices(self, changed: Sequence[PlanId]) -> list[Notice]:
+        """What people and other systems are told; only what they were not told before."""
+        told = list(self._noted)
+        for plan_id in changed:
+            after, closed = self.result(plan_id), self._closed(plan_id)
+            over = [each for each in after.tickets if each.escalation_id in closed]
+            told.extend(notices(after.plan, self._effects[plan_id], self._tickets(plan_id), over, self.clock))
+        traces = {each.plan_id: self._now[each.plan_id].traceparent for each in told}
+        return await notice_store.write(self.tx, told, traces, self._engine.subscriptions)
+
+    async def _write_audits(self, changed: Sequence[PlanId], telling: Mapping[PlanId, Sequence[bytes]]) -> bool:
+        """The abort audit logs that were ordered, written from what is stored by now and what watchers will be told."""
+        ordered = [
+            self.result(plan_id)
+            for plan_id in changed
+            if self._now[plan_id].plan.auditing_since is not None
+            and any(isinstance(each, WriteAudit) for each in self._effects[plan_id])
+        ]
+        if ordered:
+            papers = await audits.papers(self.tx, ordered, telling, self.clock)
+            await audits.insert(self.tx, {each.dossier.plan_id: audit.audit_log(each) for each in papers}, self.clock)
+        return bool(ordered)
+
+    def _events(self, plan_id: PlanId, noticed: Sequence[Notice]) -> list[bytes]:
         before, after = self._before[plan_id].plan, self._now[plan_id]
-        told: list[Moved | tuple[LegFile, LegState] | GateRecord | FiledTicket] = []
+        told: list[settlement.Change] = []
         for old, leg, file in zip(before.legs, after.plan.legs, after.files, strict=True):
-            if (old.phase, old.vote, old.outcome, old.trouble) != (leg.phase, leg.vote, leg.outcome, leg.trouble):
+            if settlement.shown(old) != settlement.shown(leg):
                 told.append((file, leg))
         told.extend(after.plan.gates[len(before.gates) :])
+        told.extend(each.mandate for each in self._resolved(plan_id) if each.mandate is not None)
+        told.extend(each for each in self.result(plan_id).tickets if each.escalation_id in self._closed(plan_id))
         told.extend(self._tickets(plan_id))
+        told.extend(each for each in noticed if each.plan_id == plan_id)
         told.extend(self._moves(plan_id))
-        return [(plan_id, settlement.event_octets(plan_id, self.clock, each)) for each in told]
-
-
-@dataclass(frozen=True, slots=True)
-class Flushed:
-    """What a transaction leaves to be sent."""
-
-    #: Participants that have new commands.
-    told: frozenset[str] = frozenset()
-    #: Whether the journal lacks events.
-    recorded: bool = False
-    #: Whether plans are to be checked.
-    checks: bool = False
-
-
-def _command(plan_id: PlanId, effect: Effect) -> Command | None:
-    """The command that an effect of the protocol is."""
-    match effect:
-        case Prepare():
-            return Command(plan_id, effect.leg_id, Order.PREPARE)
-        case Commit():
-            return Command(plan_id, effect.leg_id, Order.COMMIT, not_after=effect.not_after, closing=effect.closing)
-        case Abort():
-            return Command(plan_id, effect.leg_id, Order.ABORT, closing=effect.closing, authority=effect.authority)
-        case Reverse():
-            raise AssertionError("no participant of this version reverses; lint refuses plans that would need it")
-        case _:
-            return None
+        return [settlement.event_octets(plan_id, self.clock, each) for each in told]
 
 
 class Engine:
     """Runs transactions over plans, and wakes the loops that go on from them."""
 
-    def __init__(self, *, db: Database, owner: Owner, limits: Limits, routes: Routes, registry: Registry, box: KeyBox) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        owner: Owner,
+        limits: Limits,
+        routes: Routes,
+        registry: Registry,
+        box: KeyBox,
+        subscriptions: Subscriptions,
+    ) -> None:
         self.db: Final = db
         self.owner: Final = owner
         self.limits: Final = limits
         self.routes: Final = routes
         self.registry: Final = registry
         self.box: Final = box
+        self.subscriptions: Final = subscriptions
         self.wakes: Final = Wakes({name: asyncio.Event() for name in routes.names})
 
     @asynccontextmanager
@@ -323,16 +380,12 @@ class Engine:
                 await failpoint(f"coordinator.{each}.in_tx")
         for each in (kind, *moments):
             await failpoint(f"coordinator.{each}.after_commit")
+        self.wakes.takeovers.note(work.epochs)
         self.wake(flushed)
 
     def wake(self, flushed: Flushed) -> None:
         """Have what was written sent at once."""
-        for name in flushed.told:
-            self.wakes.relays[name].set()
-        if flushed.recorded:
-            self.wakes.journal.set()
-        if flushed.checks:
-            self.wakes.checks.set()
+        self.wakes.wake(flushed)
 
     async def apply(
         self, kind: str, ids: Sequence[PlanId], events: Callable[[Dossier, datetime], Sequence[Event]]

@@ -11,9 +11,10 @@ from coordinator.model import (
     Event,
     GateRecord,
     LegNews,
-    LegReversed,
     LegState,
     Limits,
+    OperatorsAnswered,
+    OperatorsRedrove,
     OperatorsSettled,
     Order,
     Plan,
@@ -24,7 +25,7 @@ from lockstep_kit.fence import Phase
 from lockstep_kit.ids import Digest
 from lockstep_kit.participant.ports import PlanOutcome
 from lockstep_kit.plan import LegKind
-from lockstep_kit.statements import Gate, Refusal, Verdict, evidence_digest, votes_digest
+from lockstep_kit.statements import Gate, OutcomeKind, Refusal, SignedOutcome, Verdict, evidence_digest, votes_digest
 
 #: States before the decision.
 UNDECIDED = (State.DRAFT, State.INITIATED, State.PRECONDITIONS_PENDING, State.READY_FOR_PREPARE, State.PREPARED)
@@ -59,14 +60,33 @@ def executed(each: LegState) -> bool:
     """Whether the leg took effect, and still does."""
     if each.reversed:
         return False
-    return each.phase is Phase.COMMITTED or (each.operators_evidence is not None and each.operators_evidence.executed)
+    return told_executed(each) or (each.operators_evidence is not None and each.operators_evidence.executed)
+
+
+def told_executed(each: LegState) -> bool:
+    """Whether the leg's participant says that it took effect, and does not say that it was undone."""
+    return each.phase is not None and each.phase.executed
 
 
 def barred(each: LegState) -> bool:
-    """Whether the leg can never take effect, and nothing is held for it."""
+    """Whether the leg can never take effect, and nothing is held for it. What its participant executed is not barred, whoever says so."""
     if each.operators_evidence is not None:
-        return not each.operators_evidence.executed
+        return not each.operators_evidence.executed and not told_executed(each) and not each.reversed
     return each.phase in (Phase.REFUSED, Phase.RELEASED)
+
+
+def denied(each: LegState) -> bool:
+    """Whether nothing but two operators' word says that the leg took no effect: they may take it back."""
+    return each.operators_evidence is not None and barred(each) and each.phase not in (Phase.REFUSED, Phase.RELEASED)
+
+
+def gainsaid(each: LegState) -> bool:
+    """Whether the leg's participant says otherwise than two operators did."""
+    if each.reversed and irreversible(each):
+        return True
+    if each.operators_evidence is None or each.reversed:
+        return False
+    return each.phase in (Phase.REFUSED, Phase.RELEASED) if each.operators_evidence.executed else told_executed(each)
 
 
 def untouched(each: LegState) -> bool:
@@ -75,12 +95,34 @@ def untouched(each: LegState) -> bool:
 
 
 def unknown_legs(plan: Plan) -> tuple[LegState, ...]:
-    """Settling legs of which nobody can say now whether they took effect: commanded, not answered."""
-    return tuple(
-        each
-        for each in settling(plan)
-        if each.order in (Order.COMMIT, Order.ABORT) and not executed(each) and not barred(each) and not each.reversed
-    )
+    """Settling legs of which nobody can say now whether they took effect, or still do: commanded, not answered."""
+    return tuple(each for each in settling(plan) if _undecided(each) or reversing(each))
+
+
+def _undecided(each: LegState) -> bool:
+    return each.order in (Order.COMMIT, Order.ABORT) and not executed(each) and not barred(each) and not each.reversed
+
+
+def reversing(each: LegState) -> bool:
+    """Whether the leg was ordered to be reversed, and its participant has not answered."""
+    return each.order is Order.REVERSE and not each.reversed and each.reversal is None
+
+
+def irreversible(each: LegState) -> bool:
+    """Whether the leg's participant refused the last order to reverse it."""
+    return each.reversal is not None and each.reversal.outcome.kind is OutcomeKind.REVERSAL_REFUSED
+
+
+def undone(plan: Plan) -> SignedOutcome | None:
+    """The first leg's signed word that it was reversed; None where there is none."""
+    given = (each.reversal for each in settling(plan) if each.reversal is not None)
+    return next((each for each in given if each.outcome.kind is OutcomeKind.REVERSED), None)
+
+
+def refusal(plan: Plan) -> SignedOutcome | None:
+    """The first leg's signed word that it will never execute, on which the plan's policy may go; None where there is none."""
+    given = (each.outcome for each in settling(plan) if each.phase is Phase.REFUSED and each.outcome is not None)
+    return next((each for each in given if each.outcome.kind is OutcomeKind.REFUSED), None)
 
 
 def all_prepared(plan: Plan) -> bool:
@@ -94,8 +136,9 @@ def soft_legs(plan: Plan) -> tuple[str, ...]:
 
 
 def gate(plan: Plan, which: Gate, verdict: Verdict = Verdict.APPROVE) -> GateRecord | None:
-    """The last signature of that kind: an approval that has run out may be given again."""
-    for record in reversed(plan.gates):
+    """The last signature of that kind that counts: an approval that has run out may be given again, and operators may send evidence back."""
+    counting = plan.gates[plan.validated_from :] if which is Gate.VALIDATE else plan.gates
+    for record in reversed(counting):
         if record.signed.statement.gate is which and record.signed.statement.verdict is verdict:
             return record
     return None
@@ -154,6 +197,8 @@ def cause(plan: Plan, now: datetime, limits: Limits) -> Cause | None:
             return _closing(plan, Phase.RELEASED) or (Cause.FOUND_EXECUTED if found else None)
         case State.PARTIALLY_EXECUTED:
             return _partial(plan)
+        case State.UNWIND_PENDING if any(irreversible(each) and not each.reversed for each in settling(plan)):
+            return Cause.REVERSAL_REFUSED
         case State.UNWIND_PENDING if all(barred(each) or each.reversed or untouched(each) for each in settling(plan)):
             return Cause.UNWOUND
         case _:
@@ -184,6 +229,14 @@ def promise_finding(plan: Plan, limits: Limits) -> tuple[str, str, str] | None:
     soft = soft_legs(plan)
     if len(soft) > 1 and not plan.policy.accept_expiry_risk:
         return "TWO_SOFT_LEGS", soft[1], "more than one promise can lapse, and the plan does not accept that risk"
+    firm = {each.leg_id for each in settling(plan) if each.promise is not None and not each.promise.soft}
+    for each in settling(plan):
+        if each.leg_id in soft and not firm.isdisjoint(each.depends_on):
+            return (
+                "STEP_DEPENDENCY_FAILED",
+                each.leg_id,
+                "its promise can lapse, so that it goes before the legs that it depends on",
+            )
     return None
 
 
@@ -208,8 +261,50 @@ def _executing(plan: Plan) -> Cause | None:
 
 
 def contradicted(plan: Plan) -> bool:
-    """Whether a participant complains about a leg that it had executed."""
-    return any(executed(each) and each.trouble for each in settling(plan))
+    """Whether a leg that counts as executed is said not to be."""
+    return any(doubted(each) for each in settling(plan))
+
+
+def doubted(each: LegState) -> bool:
+    """Whether a participant complains about a leg that it had executed, or denies what operators showed of it."""
+    return executed(each) and ((each.trouble != "" and each.phase is Phase.COMMITTED) or gainsaid(each))
+
+
+def drivable(plan: Plan) -> bool:
+    """Whether a plan that waits for operators could go on to its end: nothing refused for good, nothing contradicted, nothing undone.
+
+    As long as an order to reverse is unanswered it may yet be carried out, and no plan goes on to its end beside it.
+    """
+    waits = plan.state is State.PARTIALLY_EXECUTED and plan.decision is Decision.COMMIT and plan.outcome is not PlanOutcome.MIXED
+    stays = any(barred(each) or each.reversed or reversing(each) for each in settling(plan))
+    return waits and not contradicted(plan) and not stays
+
+
+def unwindable(plan: Plan) -> bool:
+    """Whether operators can order the unwind: of every leg it is known whether it took effect. A new order takes an unanswered one's place."""
+    waits = plan.state is State.PARTIALLY_EXECUTED and plan.outcome is not PlanOutcome.MIXED
+    again = plan.state is State.UNWIND_PENDING and any(executed(each) for each in settling(plan))
+    return (waits or again) and not any(_undecided(each) for each in settling(plan))
+
+
+def reordered(plan: Plan) -> Plan:
+    """The plan for a new order to reverse: whatever was said of the one before does not answer it."""
+    legs = (
+        replace(each, order=Order.NONE, ordered_at=None) if reversing(each) or irreversible(each) else each for each in plan.legs
+    )
+    return replace(plan, legs=tuple(each if each.reversed else replace(each, reversal=None) for each in legs))
+
+
+def settleable(plan: Plan) -> bool:
+    """Whether operators can still say that the plan was settled outside. What is held and can be let go is let go before: after MIXED nobody would."""
+    kept = any(each.order is Order.PREPARE and not (executed(each) or barred(each) or each.reversed) for each in settling(plan))
+    stands = plan.state in (State.PARTIALLY_EXECUTED, State.ABORTED) and not plan.sealing
+    return stands and not kept and plan.outcome is not PlanOutcome.MIXED
+
+
+def unsettled(plan: Plan) -> bool:
+    """Whether the plan ends without having settled as it was signed: its end is told in an abort audit log."""
+    return plan.state is State.ABORTED or plan.outcome is PlanOutcome.MIXED
 
 
 def _validating(plan: Plan) -> Cause | None:
@@ -229,7 +324,8 @@ def _closing(plan: Plan, sealed: Phase) -> Cause | None:
 def _partial(plan: Plan) -> Cause | None:
     if plan.outcome is PlanOutcome.MIXED:
         return _closing(plan, Phase.COMMITTED if plan.decision is Decision.COMMIT else Phase.RELEASED)
-    if plan.policy.unwind_automatically and not plan.unwound_by_policy and not unknown_legs(plan):
+    unordered = not plan.unwound_by_policy and plan.unwind is None
+    if plan.policy.unwind_automatically and unordered and refusal(plan) is not None and not unknown_legs(plan):
         return Cause.UNWIND_ORDERED
     return None
 
@@ -245,19 +341,24 @@ def explain(plan: Plan, why: Cause, event: Event, limits: Limits) -> tuple[str, 
             refused = next(each for each in plan.legs if each.vote is not None and each.promise is None)
             return _refusal(refused, refused.vote.vote.answer if refused.vote else None, "voted NO")
         case Cause.PROMISE_WITHDRAWN | Cause.LEG_REFUSED:
-            refused = next(each for each in plan.legs if barred(each))
-            return _refusal(refused, refused.outcome.outcome.refusal if refused.outcome else None, "will never execute")
+            return refusal_of(next(each for each in plan.legs if barred(each)))
         case Cause.DELEGATE_RELEASED:
-            refused = leg(plan, plan.delegate)
-            return _refusal(refused, refused.outcome.outcome.refusal if refused.outcome else None, "was released without effect")
+            if plan.reason:
+                return plan.reason, plan.reason_leg, plan.reason_detail
+            return "LEG_REFUSED", plan.delegate, "was released without effect"
         case Cause.CONTRADICTION:
-            about = next(each for each in settling(plan) if executed(each) and each.trouble)
-            return "EVIDENCE_CONTRADICTED", about.leg_id, about.trouble
+            about = next(each for each in settling(plan) if doubted(each))
+            return "EVIDENCE_CONTRADICTED", about.leg_id, about.trouble or "its participant says otherwise than operators did"
         case Cause.FOUND_EXECUTED:
             about = next(each for each in settling(plan) if executed(each))
             return "ABORTED_LEG_EXECUTED", about.leg_id, "a leg of an aborted plan took effect"
         case Cause.REVERSAL_REFUSED:
-            return "REVERSAL_REFUSED", event.leg_id if isinstance(event, LegReversed) else "", "a reversal was refused"
+            stays = next((each for each in settling(plan) if irreversible(each) and not each.reversed), None)
+            if stays is None or stays.reversal is None:
+                leg_id = event.leg_id if isinstance(event, OperatorsAnswered) else ""
+                return "REVERSAL_REFUSED", leg_id, "two operators showed that the leg stays executed"
+            _, leg_id, detail = _refusal(stays, stays.reversal.outcome.refusal, "it cannot be reversed")
+            return "REVERSAL_REFUSED", leg_id, detail
         case Cause.GATE_REJECTED | Cause.EVIDENCE_REJECTED:
             record = stopping_gate(plan, why)
             return why.value, "", f"{record.actor} refused the gate {record.signed.statement.gate}" if record else ""
@@ -266,14 +367,23 @@ def explain(plan: Plan, why: Cause, event: Event, limits: Limits) -> tuple[str, 
             return "CANCELLED", "", f"cancelled by {record.actor}" if record else ""
         case Cause.DEADLINE_PASSED:
             return "DEADLINE_PASSED", "", "the deadline passed before the decision"
+        case Cause.RESTORED:
+            return "RESTORED_UNDECIDED", "", "the coordinator's database was put back, and nobody knows of a decision"
         case Cause.SETTLED_OUTSIDE:
             return "SETTLED_OUTSIDE", "", event.detail if isinstance(event, OperatorsSettled) else ""
         case Cause.DELEGATE_DONE:
             return "", plan.delegate, ""
         case Cause.ALL_DONE:
-            return "", event.leg_id if isinstance(event, LegNews) else settling(plan)[-1].leg_id, ""
+            return "", event.leg_id if isinstance(event, LegNews | OperatorsAnswered) else settling(plan)[-1].leg_id, ""
+        case Cause.REDRIVEN | Cause.UNWIND_ORDERED:
+            return "", event.leg_id if isinstance(event, OperatorsAnswered | OperatorsRedrove) else "", ""
         case _:
             return "", "", ""
+
+
+def refusal_of(each: LegState) -> tuple[str, str, str]:
+    """Reason, leg and sentence of what a leg's participant said for good."""
+    return _refusal(each, each.outcome.outcome.refusal if each.outcome else None, "will never execute")
 
 
 def _refusal(each: LegState, refusal: object, otherwise: str) -> tuple[str, str, str]:

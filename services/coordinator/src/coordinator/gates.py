@@ -40,7 +40,7 @@ def admit(dossier: Dossier, signed: GateSignature, registry: Registry, now: date
     actor = check_gate(signed, statement.gate, plan.digest, registry, now).actor_id
     _check_state(plan, statement.gate, statement.verdict)
     _check_not_open(plan, statement.gate, now)
-    if statement.gate in DISTINCT_GATES and actor in signers(plan, but=_replaced(plan, statement.gate)):
+    if statement.gate in DISTINCT_GATES and actor in signers(plan, but=statement.gate):
         raise NotAuthorised("GATE_SAME_PERSON", f"{actor} has signed another gate of this plan")
     if statement.votes_digest is not None and statement.votes_digest != facts.votes(plan):
         raise NotAuthorised("GATE_VOTES_DIGEST", "the votes that were signed over are not the plan's votes")
@@ -64,8 +64,3 @@ def _check_not_open(plan: Plan, gate: Gate, now: datetime) -> None:
     record = facts.gate(plan, gate)
     if record is not None and now < record.signed.statement.expires_at:
         raise NotAuthorised("GATE_ALREADY_OPEN", f"{record.actor} has signed the gate {gate} already")
-
-
-def _replaced(plan: Plan, gate: Gate) -> Gate | None:
-    """The gate itself where its signature has run out: the same person may sign it anew."""
-    return gate if facts.gate(plan, gate) is not None else None

@@ -17,6 +17,7 @@ import structlog
 from coordinator.convert.journal import AppendAnswer, AppendVerdict
 from coordinator.engine import Engine
 from coordinator.peers import JournalPeer
+from coordinator.routing import Route, routed
 from coordinator.store import outboxes
 from coordinator.store.outboxes import PendingEvent
 from lockstep_kit import failpoints
@@ -30,8 +31,15 @@ _log = structlog.get_logger()
 
 BATCH_MAX: Final = 512
 POLL_SECONDS: Final = 1.0
+#: What the journal's refusals are to `routing`.
+_CODES: Final = {
+    AppendVerdict.GAP: "JOURNAL_GAP",
+    AppendVerdict.CONFLICT: "JOURNAL_CONFLICT",
+    AppendVerdict.SEALED: "JOURNAL_CONFLICT",
+    AppendVerdict.INVALID: "JOURNAL_CONFLICT",
+}
 
-failpoints.declare("coordinator.append.before_send", "coordinator.append.after_send")
+failpoints.declare(*(f"coordinator.append.{where}" for where in ("before_send", "after_send", "after_commit")))
 
 
 class JournalRelay:
@@ -86,12 +94,13 @@ class JournalRelay:
                     done[event.plan_id] = event.event.sequence
                 case AppendVerdict.APPENDED:
                     pass
-                case AppendVerdict.GAP:
+                case verdict if routed(_CODES[verdict], None, 1) is Route.RETRY:
                     gaps.setdefault(event.plan_id, answer.expected)
                 case _:
                     broken.setdefault(event.plan_id, (event, answer))
         async with self._engine.db.connection() as connection:
             await outboxes.appended(connection, done)
+        await failpoint("coordinator.append.after_commit")
         for plan_id, (event, answer) in broken.items():
             await self._freeze(plan_id, event, answer)
         for plan_id, expected in gaps.items():
@@ -117,6 +126,23 @@ class JournalRelay:
             await self._call(plan_id, f"the journal expects event {answers[0].expected}, and does not take it")
             return
         await self._take(missing, answers)
+
+    async def refill(self, plan_id: PlanId) -> bool:
+        """Send all of a plan's events again, from the first one on: the journal was put back. Whether it has all of them."""
+        after = 0
+        while True:
+            async with self._engine.db.connection() as connection:
+                events = await outboxes.events_from(connection, plan_id, after + 1, BATCH_MAX)
+            if not events:
+                return True
+            try:
+                answers = await self._peer.append(events)
+            except (grpc.aio.AioRpcError, FieldInvalid):
+                return False
+            await self._take(events, answers)
+            if any(answer.verdict not in (AppendVerdict.APPENDED, AppendVerdict.SEALED) for answer in answers):
+                return True
+            after = events[-1].event.sequence
 
     async def _freeze(self, plan_id: PlanId, event: PendingEvent, answer: AppendAnswer) -> None:
         why = f"the journal answers event {event.event.sequence} with {answer.verdict}: {answer.message}"

@@ -44,6 +44,9 @@ class Installation:
     delivery_margin: timedelta
 
 
+#: Field of a policy that the plan's legs cannot carry out.
+UNWIND_FIELD: Final = "header.policy.unwind_automatically"
+
 #: What every plan has exactly one of.
 _ONCE: Final = (LegKind.NOTARISATION, LegKind.JOURNAL)
 
@@ -58,11 +61,6 @@ def check_plan(header: PlanHeader, legs: Sequence[Leg], make: GateSignature, kno
     _check_dependencies(legs)
     _check_times(header, make, known, now)
     require(header.sod_version in known.sod_versions, "header.sod_version", "must be a version that is in force here")
-    require(
-        not header.policy.unwind_automatically,
-        "header.policy.unwind_automatically",
-        "must be false: no participant of this installation can reverse an executed leg",
-    )
     require(make.statement.gate is Gate.MAKE, "make.gate", "must be the gate MAKE")
     require(make.statement.verdict is Verdict.APPROVE, "make.verdict", "must be APPROVE")
     for index, leg in enumerate(legs):
@@ -149,6 +147,7 @@ def check_capabilities(
         FieldInvalid: the first rule that is broken.
     """
     soft = 0
+    lapsing = {leg.leg_id: _lapses(capabilities.get(routes.of(leg.kind))) for leg in legs}
     for index, leg in enumerate(legs):
         can = capabilities.get(routes.of(leg.kind))
         if can is None:
@@ -157,16 +156,34 @@ def check_capabilities(
             require(leg.kind.value in can.leg_kinds, "terms", f"must be of a kind that {routes.of(leg.kind)} serves")
             with within(leg.kind.value):
                 _check_served(leg, can)
+        _check_unwind(header, leg, can)
         if can.promise_max is not None:
             needed = header.deadline + margin - now
             most = int(can.promise_max.total_seconds())
             rule = f"must leave room: with the delivery margin it must lie within the {most} seconds that {routes.of(leg.kind)} can promise"
             require(needed <= can.promise_max, "header.deadline", rule)
-        if leg.settling and (can.promise_kind is PromiseKind.BEST_EFFORT or can.promise_max is not None):
+        if leg.settling and _lapses(can):
             soft += 1
             allowed = soft <= 1 or header.policy.accept_expiry_risk
             rule = "must be the only one whose promise can lapse, unless the policy says accept_expiry_risk"
             require(allowed, f"legs[{index}]", rule)
+            for place, before in enumerate(leg.depends_on):
+                rule = "must be a leg whose promise can lapse too: such legs are executed before all others"
+                require(lapsing[before] is not False, f"legs[{index}].depends_on[{place}]", rule)
+
+
+def _lapses(can: Capabilities | None) -> bool | None:
+    """Whether what a participant promises can lapse; None of one that was not asked."""
+    return None if can is None else can.promise_kind is PromiseKind.BEST_EFFORT or can.promise_max is not None
+
+
+def _check_unwind(header: PlanHeader, leg: Leg, can: Capabilities) -> None:
+    """Whoever signs that a plan unwinds by itself is not told afterwards that its tokens never could: only for them is there a choice of asset."""
+    if not header.policy.unwind_automatically or not isinstance(leg.terms, TokenTransfer):
+        return
+    reversible = {each.asset for each in can.assets if each.reversible}
+    rule = f"must be false: {leg.leg_id} moves {leg.terms.amount.asset}, of which nothing that was paid can be taken back"
+    require(leg.terms.amount.asset in reversible, UNWIND_FIELD, rule)
 
 
 def _check_served(leg: Leg, can: Capabilities) -> None:

@@ -12,22 +12,34 @@ from typing import Final
 
 import grpc
 
+from coordinator.audit_store import DirectoryStore
+from coordinator.auditing import Auditing
 from coordinator.checks import CapabilityCache, Checks, Rules
 from coordinator.engine import Engine, Owner
 from coordinator.journal_relay import JournalRelay
 from coordinator.news import News
+from coordinator.operator_servicer import OperatorServicer
 from coordinator.outcomes import Outcomes
 from coordinator.participants import Routes
 from coordinator.peers import JournalPeer, Peer
 from coordinator.recovery import Recovery
 from coordinator.relay import Relay
+from coordinator.resolving import Resolving
+from coordinator.restores import Restores
 from coordinator.sealing import KeyBox, read_private_key, read_public_key
 from coordinator.servicer import SettlementServicer
 from coordinator.settings import CoordinatorSettings, read_generation
 from coordinator.settlement import Settlement
 from coordinator.store import reading
+from coordinator.store.notices import Subscriptions
 from coordinator.watching import Watchers
-from lockstep.coordinator.v1 import settlement_service_pb2, settlement_service_pb2_grpc
+from coordinator.webhooks import Sender, Sweeper
+from lockstep.coordinator.v1 import (
+    operator_service_pb2,
+    operator_service_pb2_grpc,
+    settlement_service_pb2,
+    settlement_service_pb2_grpc,
+)
 from lockstep_kit import failpoints, telemetry
 from lockstep_kit.db import Database
 from lockstep_kit.logs import configure_logs
@@ -51,8 +63,16 @@ class Coordinator:
     engine: Engine
     #: Serves clients.
     servicer: SettlementServicer
+    #: Serves operators.
+    operator_servicer: OperatorServicer
     #: Follow plans.
     watchers: Watchers
+    #: Finds again what was lost with a database that was put back.
+    restores: Restores
+    #: Looks for what is due and for what nobody holds.
+    recovery: Recovery
+    #: The participants, as it reaches them.
+    peers: Mapping[str, Peer]
     #: Run as long as the coordinator does.
     loops: tuple[Loop, ...]
 
@@ -69,34 +89,65 @@ def build(
 ) -> Coordinator:
     """Put a coordinator together."""
     owner = Owner(f"{settings.replica}/{secrets.token_hex(8)}", generation, timedelta(seconds=settings.lease_seconds))
-    engine = Engine(db=db, owner=owner, limits=settings.limits.limits(), routes=routes, registry=registry, box=box)
+    subscriptions = Subscriptions(settings.notices.source, {each.name: frozenset(each.kinds) for each in settings.webhooks})
+    engine = Engine(
+        db=db,
+        owner=owner,
+        limits=settings.limits.limits(),
+        routes=routes,
+        registry=registry,
+        box=box,
+        subscriptions=subscriptions,
+    )
     peers = {name: Peer(name, channels[name], settings.call_seconds) for name in routes.names}
     rules = Rules(settings.known(), settings.compliance.rules(), routes)
-    cache, news = CapabilityCache(peers, settings.capability_seconds), News(engine)
+    cache, news = CapabilityCache(peers, settings.capability_seconds, db.now, settings.skew_max), News(engine)
     watchers = Watchers(db, settings.heartbeat_seconds)
+    auditing = Auditing(engine, DirectoryStore(settings.audit_directory))
     servicer = SettlementServicer(
         engine,
         Settlement(engine, rules, cache),
         watchers,
+        auditing,
         plan_bytes_max=settings.plan_bytes_max,
         watchers_max=settings.watchers_max,
         slow_client_seconds=settings.slow_client_seconds,
     )
     journal = JournalPeer(channels[routes.journal], settings.call_seconds)
+    journal_relay = JournalRelay(engine, journal)
+    restores = Restores(engine, peers, journal, journal_relay)
+    recovery = Recovery(engine, peers, news, poll_seconds=settings.recovery_seconds)
     loops = (
         *(Relay(engine, peer, news).loop() for peer in peers.values()),
-        *(Outcomes(engine, peer, news).loop() for peer in peers.values()),
-        JournalRelay(engine, journal).loop(),
+        *(Outcomes(engine, peer, news, restores).loop() for peer in peers.values()),
+        journal_relay.loop(),
+        restores.loop(),
         Checks(engine, cache, rules).loop(),
-        Recovery(engine, peers, news, poll_seconds=settings.recovery_seconds).loop(),
+        *recovery.loops(),
+        auditing.loop(),
+        *_notifying(settings, db),
         watchers.loop(),
     )
-    return Coordinator(engine, servicer, watchers, loops)
+    return Coordinator(engine, servicer, OperatorServicer(engine, Resolving(engine)), watchers, restores, recovery, peers, loops)
+
+
+def _notifying(settings: CoordinatorSettings, db: Database) -> tuple[Loop, ...]:
+    """The loops that bring notices to webhooks."""
+    told, patience = settings.notices, settings.notices.patience()
+    senders = [Sender(db, each.read(), patience, allow_loopback=told.allow_loopback) for each in settings.webhooks]
+    names = [each.name for each in settings.webhooks]
+    sweeper = Sweeper(db, names, patience.give_up, poll_seconds=told.sweep_seconds)
+    return (*(each.loop() for each in senders), sweeper.loop())
 
 
 @asynccontextmanager
 async def running(coordinator: Coordinator) -> AsyncIterator[asyncio.Future[None]]:
-    """The coordinator's loops run inside; yields what ends when one of them does. Leases are given back at the end."""
+    """The coordinator's loops run inside; yields what ends when one of them does. Leases are given back at the end.
+
+    Raises:
+        GenerationStale: the generation file is older than the database.
+    """
+    await coordinator.restores.begin()
     supervisor = TaskSupervisor()
     supervisor.start(*coordinator.loops)
     ended = asyncio.ensure_future(supervisor.wait())
@@ -129,14 +180,21 @@ async def run(settings: CoordinatorSettings) -> None:
         failpoints.arm_from_environment()
         ended = await stack.enter_async_context(running(coordinator))
         server = Server(settings.listen, settings.tls, Access(settings.access()))
-        descriptor = settlement_service_pb2.DESCRIPTOR.services_by_name["SettlementService"]
-        server.add(settlement_service_pb2_grpc.add_SettlementServiceServicer_to_server, coordinator.servicer, descriptor)
-        server.on_drain(coordinator.watchers.drain)
+        register(server, coordinator)
         try:
             await server.start()
             await until_told_to_stop(ended)
         finally:
             await server.stop()
+
+
+def register(server: Server, coordinator: Coordinator) -> None:
+    """Have a server serve what the coordinator serves."""
+    settlement = settlement_service_pb2.DESCRIPTOR.services_by_name["SettlementService"]
+    server.add(settlement_service_pb2_grpc.add_SettlementServiceServicer_to_server, coordinator.servicer, settlement)
+    operator = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
+    server.add(operator_service_pb2_grpc.add_OperatorServiceServicer_to_server, coordinator.operator_servicer, operator)
+    server.on_drain(coordinator.watchers.drain)
 
 
 def main() -> None:

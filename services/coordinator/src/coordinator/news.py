@@ -12,7 +12,7 @@ from coordinator import reports
 from coordinator.convert.participant import report_from_pb
 from coordinator.engine import Engine, Work
 from coordinator.reports import LegReport
-from coordinator.store import outboxes, reading
+from coordinator.store import outboxes, reading, restores
 from coordinator.store.outboxes import KeptNews
 from lockstep.participant.v1 import leg_pb2
 from lockstep_kit.fields import FieldInvalid
@@ -88,12 +88,14 @@ class News:
                 for report, _ in found:
                     if report.plan_id in held:
                         self._step(work, sender, report)
+                known = await reading.known(work.tx, {report.plan_id for report, _ in found} - held.keys())
                 elsewhere = [
                     KeptNews(report.plan_id, report.leg_id, sender, report.revision, octets)
                     for report, octets in found
-                    if report.plan_id not in held and await self._known(work, report.plan_id)
+                    if report.plan_id in known
                 ]
                 await outboxes.keep_news(work.tx, elsewhere)
+                await self._keep_orphans(work, sender, [report for report, _ in found if report.plan_id not in held.keys() | known])
                 if also is not None:
                     await also(work.tx)
         for report, _ in found:
@@ -119,11 +121,11 @@ class News:
         if event is not None:
             work.step(report.plan_id, event)
 
-    async def _known(self, work: Work, plan_id: PlanId) -> bool:
-        known = await reading.exists(work.tx, plan_id)
-        if not known:
-            _log.error("report_of_unknown_plan", plan_id=plan_id)
-        return known
+    async def _keep_orphans(self, work: Work, sender: str, found: Sequence[LegReport]) -> None:
+        """Legs of plans that nobody knows are kept, for what may be held for them."""
+        await restores.keep_orphans(work.tx, sender, [(each.plan_id, each.leg_id, each.phase) for each in found])
+        for each in found:
+            _log.error("report_of_unknown_plan", participant=sender, plan_id=each.plan_id, leg_id=each.leg_id)
 
     def _remember(self, report: LegReport) -> None:
         self._heard[report.plan_id, report.leg_id] = report.revision

@@ -1,7 +1,8 @@
 """Which commands follow from a plan's state, decision and facts. Pure; called by the protocol after every event.
 
 Order of execution: a delegated leg alone and first; legs whose promise can lapse before the others; then by dependency. In COMMITTED and ABORTED the
-notarisation comes first, and the journal last: it is told the number of its closing entry, and from then on nothing else is appended.
+notarisation comes first, and the journal last: it is told the number of its closing entry, and from then on nothing else is appended. In ABORTED both
+wait until nothing is held and the abort audit log is durable, since they are told its hash.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from coordinator import facts
-from coordinator.model import Abort, Cause, Commit, Effect, LegState, Order, Plan, Prepare, Reverse, State
+from coordinator.model import Abort, Cause, Commit, Effect, LegState, Order, Plan, Prepare, Reverse, State, WriteAudit
 from lockstep_kit.certificate import AbortAuthority, DeadlinePassed, Decision
 from lockstep_kit.fence import Phase
 from lockstep_kit.participant.ports import Closing, PlanOutcome
 from lockstep_kit.plan import LegKind
+from lockstep_kit.statements import OutcomeKind
 
 
 def orders(plan: Plan, now: datetime) -> tuple[Plan, tuple[Effect, ...]]:
@@ -27,6 +29,9 @@ def orders(plan: Plan, now: datetime) -> tuple[Plan, tuple[Effect, ...]]:
         if each.kind is LegKind.JOURNAL and given is not Order.PREPARE:
             plan = replace(plan, sealing=True, journal_sequence=plan.journal_sequence + 1)
         effects.append(effect)
+    if _auditable(plan):
+        plan = replace(plan, auditing_since=now)
+        effects.append(WriteAudit())
     return plan, tuple(effects)
 
 
@@ -43,17 +48,13 @@ def _due(plan: Plan, now: datetime) -> Iterator[tuple[LegState, Effect]]:
         case State.ABORTED:
             held = _held(plan)
             yield from _releases(plan, held)
-            if not held:
+            if not held or plan.outcome is PlanOutcome.MIXED:
                 yield from _evidence(plan)
         case State.PARTIALLY_EXECUTED if plan.outcome is PlanOutcome.MIXED:
             yield from _evidence(plan)
         case State.UNWIND_PENDING:
             yield from _releases(plan, _held(plan))
-            yield from (
-                (each, Reverse(each.leg_id))
-                for each in facts.settling(plan)
-                if facts.executed(each) and each.order is not Order.REVERSE
-            )
+            yield from _reversals(plan)
 
 
 def _delegated(plan: Plan, now: datetime) -> Iterator[tuple[LegState, Effect]]:
@@ -91,8 +92,20 @@ def _releases(plan: Plan, held: tuple[LegState, ...]) -> Iterator[tuple[LegState
     yield from ((each, Abort(each.leg_id, why)) for each in held if each.order is not Order.ABORT)
 
 
+def _reversals(plan: Plan) -> Iterator[tuple[LegState, Effect]]:
+    """Nothing is reversed but by an order that can be shown; a coordinator that lost it to a restore asks operators for another."""
+    why = plan.unwind_authority
+    if why is None:
+        return
+    executed = (each for each in facts.settling(plan) if facts.executed(each))
+    yield from ((each, Reverse(each.leg_id, why)) for each in executed if each.order is not Order.REVERSE)
+
+
 def authority(plan: Plan) -> AbortAuthority:
-    """What shows a participant that it may release: what stopped the plan, else that its deadline has passed."""
+    """What shows a participant that it may release: what was undone, what stopped the plan, else that its deadline has passed."""
+    undone = facts.undone(plan)
+    if undone is not None:
+        return undone
     stopping = facts.stopping_gate(plan, plan.cause) if plan.cause else None
     if stopping is not None and plan.cause is not Cause.EVIDENCE_REJECTED:
         return stopping.signed
@@ -101,19 +114,32 @@ def authority(plan: Plan) -> AbortAuthority:
         return vote if vote is not None else DeadlinePassed()
     if plan.reason_leg and plan.cause in (Cause.PROMISE_WITHDRAWN, Cause.DELEGATE_RELEASED, Cause.LEG_REFUSED):
         outcome = facts.leg(plan, plan.reason_leg).outcome
-        return outcome if outcome is not None else DeadlinePassed()
-    return DeadlinePassed()
+        # A leg that was found executed after all has signed that instead, and is a reason no more.
+        if outcome is not None and outcome.outcome.kind is not OutcomeKind.DONE:
+            return outcome
+    # Whatever came after it, a leg that will never execute stays a reason.
+    return facts.refusal(plan) or DeadlinePassed()
+
+
+def _auditable(plan: Plan) -> bool:
+    """Whether nothing is held any more, so that the abort audit log can say what became of every leg, and none is written yet."""
+    if not facts.unsettled(plan) or plan.sealing or plan.audit is not None or plan.auditing_since is not None:
+        return False
+    return plan.outcome is PlanOutcome.MIXED or not _held(plan)
 
 
 def _evidence(plan: Plan) -> Iterator[tuple[LegState, Effect]]:
-    """Notarisations first; the journal once they are final."""
+    """Notarisations first; the journal once they are final. Of what did not settle they are told the abort audit log's hash, once that is durable."""
+    evidence = plan.audit if facts.unsettled(plan) else facts.evidence(plan)
+    if evidence is None:
+        return
     commits = plan.decision is Decision.COMMIT and plan.state is not State.ABORTED
-    ended = Phase.COMMITTED if commits else Phase.RELEASED
-    waiting = [each for each in facts.notarisations(plan) if each.phase is not ended]
+    # What was closed before an unwind stays closed as it was; that it says otherwise than the plan's outcome calls a person.
+    waiting = [each for each in facts.notarisations(plan) if each.phase not in (Phase.COMMITTED, Phase.RELEASED)]
     for each in waiting or [facts.journal(plan)]:
         closing = Closing(
             outcome=plan.outcome or PlanOutcome.ABORTED,
-            evidence_digest=facts.evidence(plan),
+            evidence_digest=evidence,
             journal_sequence=plan.journal_sequence + 1,
             transition_no=plan.transition_no + 1,
             from_state=plan.state.value,

@@ -13,6 +13,7 @@ import structlog
 from coordinator.engine import Engine
 from coordinator.news import News
 from coordinator.peers import SILENCE_SECONDS_MAX, OutcomeStream, Peer
+from coordinator.restores import Restores
 from coordinator.store import outboxes
 from lockstep.participant.v1 import participant_service_pb2 as messages
 from lockstep_kit.loops import Loop, back_off_seconds
@@ -26,10 +27,11 @@ _log = structlog.get_logger()
 class Outcomes:
     """The outcome log of one participant."""
 
-    def __init__(self, engine: Engine, peer: Peer, news: News) -> None:
+    def __init__(self, engine: Engine, peer: Peer, news: News, restores: Restores) -> None:
         self._engine = engine
         self._peer = peer
         self._news = news
+        self._restores = restores
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._failures = 0
 
@@ -60,11 +62,22 @@ class Outcomes:
                     page = await anext(pages)
             except StopAsyncIteration:
                 return
-            self._failures = 0
+            if self._failures:
+                await self._back()
             at = (page.cursor.incarnation, page.cursor.sequence)
+            if after is not None and (at[0] != after[0] or at[1] < after[1]):
+                # Another log, or an earlier place in this one: its database was put back. Noted before anything of it is taken for read.
+                await self._restores.participant_restored(self._peer.name)
             if page.reports or at != after:
                 await self._take(page)
                 after = at
+
+    async def _back(self) -> None:
+        """The participant was away and answers again: what it did not answer need not wait for its repeat, which may be half a minute away."""
+        self._failures = 0
+        async with self._engine.db.connection() as connection:
+            await outboxes.hasten_participant(connection, self._peer.name)
+        self._engine.wakes.relays[self._peer.name].set()
 
     async def _take(self, page: messages.WatchOutcomesResponse) -> None:
         await self._news.take(self._peer.name, page.reports, also=partial(self._save, page.cursor))

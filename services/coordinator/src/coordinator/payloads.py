@@ -7,7 +7,7 @@ from typing import Final
 
 from coordinator import facts
 from coordinator.dossier import Dossier
-from coordinator.model import EventType, GateRecord, Record
+from coordinator.model import EventType, GateRecord, Mandate, Record
 from lockstep_kit.canonical import Document, canonical, time_text
 from lockstep_kit.ids import sha256
 from lockstep_kit.statements import Gate, Refusal, SignedOutcome, SignedVote, refusal_document
@@ -51,6 +51,9 @@ def journal_event(dossier: Dossier, record: Record) -> JournalEvent:
 def _actor(dossier: Dossier, record: Record) -> tuple[str, str]:
     if record.gate is not None:
         return record.gate.actor, _ROLES[record.gate.signed.statement.gate]
+    if record.mandate is not None:
+        # The one whose signature made it take effect; the document names both.
+        return record.mandate.actors[1], "operator"
     file = dossier.file(record.leg_id)
     if record.type in _LEG_EVENTS and file is not None:
         return file.participant, "participant"
@@ -72,6 +75,8 @@ def _document(dossier: Dossier, record: Record) -> dict[str, Document]:
         document["leg"] = _leg_document(dossier, record)
     if record.gate is not None:
         document["gate"] = _gate_document(record.gate)
+    if record.mandate is not None:
+        document["resolution"] = _mandate_document(record.mandate)
     if record.reason:
         document["reason"] = {"reason": record.reason, "detail": record.detail}
     if record.type is EventType.PLAN_RELEASED:
@@ -98,13 +103,16 @@ def _leg_document(dossier: Dossier, record: Record) -> Document:
     leg = facts.leg(dossier.plan, record.leg_id)
     document: dict[str, Document] = {"leg_id": leg.leg_id, "kind": leg.kind.value}
     if leg.vote is not None:
-        document["vote"] = _vote_document(leg.vote)
+        document["vote"] = vote_document(leg.vote)
     if leg.outcome is not None:
-        document["outcome"] = _outcome_document(leg.outcome)
+        document["outcome"] = outcome_document(leg.outcome)
+    if leg.reversal is not None:
+        document["reversal"] = outcome_document(leg.reversal)
     return document
 
 
-def _vote_document(signed: SignedVote) -> Document:
+def vote_document(signed: SignedVote) -> Document:
+    """A participant's vote, by the hash of what it signed and its signature."""
     document: dict[str, Document] = {
         "statement_sha256": sha256(signed.vote.signed_bytes()).hex(),
         "key_id": signed.signature.key_id,
@@ -116,7 +124,8 @@ def _vote_document(signed: SignedVote) -> Document:
     return document
 
 
-def _outcome_document(signed: SignedOutcome) -> Document:
+def outcome_document(signed: SignedOutcome) -> Document:
+    """A participant's outcome, by the hash of what it signed and its signature."""
     document: dict[str, Document] = {
         "statement_sha256": sha256(signed.outcome.signed_bytes()).hex(),
         "key_id": signed.signature.key_id,
@@ -126,6 +135,20 @@ def _outcome_document(signed: SignedOutcome) -> Document:
     if signed.outcome.refusal is not None:
         document["refusal"] = refusal_document(signed.outcome.refusal)
     return document
+
+
+def _mandate_document(mandate: Mandate) -> Document:
+    signatures: list[Document] = [
+        {
+            "actor": actor,
+            "nonce": signed.statement.nonce.hex(),
+            "expires_at": time_text(signed.statement.expires_at),
+            "key_id": signed.signature.key_id,
+            "signature": signed.signature.octets.hex(),
+        }
+        for actor, signed in zip(mandate.actors, mandate.signatures, strict=True)
+    ]
+    return {"resolution": mandate.resolution.document(), "digest": mandate.resolution.digest.hex(), "signatures": signatures}
 
 
 def _gate_document(record: GateRecord) -> Document:

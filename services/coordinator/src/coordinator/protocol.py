@@ -17,15 +17,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from coordinator import facts
 from coordinator.calls import call, overdue
 from coordinator.model import (
+    Abort,
+    AuditWritten,
     Cause,
     CheckFailed,
     ChecksBegun,
     ChecksPassed,
+    Commit,
     CommitsWithheld,
     Created,
     Effect,
@@ -36,11 +39,12 @@ from coordinator.model import (
     GateRecord,
     GateSigned,
     LegNews,
-    LegReversed,
     LegState,
     Limits,
+    Mandate,
     Moved,
     OperatorsAnswered,
+    OperatorsForgot,
     OperatorsRedrove,
     OperatorsSettled,
     OperatorsUnwound,
@@ -48,6 +52,9 @@ from coordinator.model import (
     PersonNeeded,
     Plan,
     Record,
+    Resolved,
+    Restored,
+    Reverse,
     State,
     Step,
     Ticket,
@@ -56,7 +63,8 @@ from coordinator.orders import orders
 from lockstep_kit.certificate import Decision
 from lockstep_kit.fence import Phase
 from lockstep_kit.participant.ports import PlanOutcome
-from lockstep_kit.statements import Gate, OutcomeKind, Refusal
+from lockstep_kit.reversals import order_digest
+from lockstep_kit.statements import Gate, OutcomeKind, Refusal, SignedOutcome
 
 #: A plan's facts can drive it through this many moves at one event at the most; more would be a cycle in the table.
 MOVES_MAX: Final = 8
@@ -84,6 +92,7 @@ def _stops(*states: State) -> dict[tuple[State, Decision | None, Cause], Arc]:
         Cause.PROMISE_WITHDRAWN,
         Cause.CANCELLED,
         Cause.DEADLINE_PASSED,
+        Cause.RESTORED,
     )
     arc = Arc(State.ABORTED, Decision.ABORT, EventType.PLAN_ABORTED)
     return {(state, None, cause): arc for state in states for cause in causes}
@@ -133,6 +142,8 @@ TABLE: Final[Mapping[tuple[State, Decision | None, Cause], Arc]] = {
     ),
 }
 
+#: Events that carry what two operators signed.
+_RESOLVED: Final = frozenset({EventType.EXCEPTION_RESOLVED})
 #: Gates whose signature a journal event carries.
 _EVENT_GATES: Final[Mapping[EventType, Gate]] = {
     EventType.PLAN_APPROVED: Gate.APPROVE,
@@ -146,7 +157,7 @@ def step(plan: Plan, event: Event, now: datetime, limits: Limits) -> Step:
     An event that has no place (a stale report, a second request) changes nothing and gives no effects.
     """
     after, effects = _absorb(plan, event, now)
-    asked = _asked(plan, event)
+    asked = _asked(plan, after, event)
     # An execution is one journal event: of the transition that it brings about, or of its own where it brings about none.
     done = _executed_now(plan, after, event)
     for _ in range(MOVES_MAX):
@@ -179,21 +190,14 @@ def _absorb(plan: Plan, event: Event, now: datetime) -> tuple[Plan, tuple[Effect
             return _heard(plan, event)
         case GateSigned():
             return _signed(plan, event.record)
-        case OperatorsAnswered():
-            plan = facts.with_leg(plan, replace(facts.leg(plan, event.leg_id), operators_evidence=event.answer))
-            return _recorded(plan, EventType.EXCEPTION_RESOLVED, event.leg_id)
-        case OperatorsRedrove() if plan.state is State.PARTIALLY_EXECUTED and plan.outcome is not PlanOutcome.MIXED:
-            again = replace(facts.leg(plan, event.leg_id), order=Order.PREPARE, phase=Phase.PREPARED, outcome=None)
-            return facts.with_leg(plan, again), ()
-        case OperatorsSettled() if plan.state in (State.ABORTED, State.PARTIALLY_EXECUTED) and not plan.sealing:
-            return _recorded(replace(plan, outcome=PlanOutcome.MIXED), EventType.EXCEPTION_RESOLVED, detail=event.detail)
-        case LegReversed() if event.done:
-            plan = facts.with_leg(plan, replace(facts.leg(plan, event.leg_id), reversed=True))
-            return _recorded(plan, EventType.LEG_REVERSED, event.leg_id)
+        case OperatorsAnswered() | OperatorsRedrove() | OperatorsUnwound() | OperatorsSettled() | OperatorsForgot():
+            return _resolved(plan, event)
         case CommitsWithheld() if plan.state is State.PARTIALLY_EXECUTED:
             for leg_id in event.leg_ids:
                 plan = facts.with_leg(plan, replace(facts.leg(plan, leg_id), order=Order.PREPARE, ordered_at=None))
             return plan, ()
+        case AuditWritten() if plan.auditing_since is not None:
+            return replace(plan, auditing_since=None, audit=event.digest), ()
         case PersonNeeded():
             return call(plan, event.reason, event.leg_id, event.detail, now)
         case _:
@@ -211,7 +215,16 @@ def _heard(plan: Plan, news: LegNews) -> tuple[Plan, tuple[Effect, ...]]:
     leg = facts.leg(plan, news.leg_id)
     if news.revision <= leg.revision:
         return plan, ()
-    heard = replace(leg, phase=news.phase, revision=news.revision, vote=news.vote, outcome=news.outcome, trouble=news.trouble)
+    heard = replace(
+        leg,
+        phase=news.phase,
+        revision=news.revision,
+        vote=news.vote,
+        outcome=news.outcome,
+        trouble=news.trouble,
+        reversed=leg.reversed or news.phase is Phase.REVERSED,
+        reversal=news.reversal if _answers(plan, news.reversal) else None,
+    )
     plan = facts.with_leg(plan, heard)
     effects: tuple[Effect, ...] = ()
     if leg.vote is None and news.vote is not None:
@@ -220,11 +233,77 @@ def _heard(plan: Plan, news: LegNews) -> tuple[Plan, tuple[Effect, ...]]:
     if leg.kind.settling and _refused(news) and not _refused(leg):
         plan, more = _recorded(plan, EventType.LEG_REFUSED, news.leg_id)
         effects = (*effects, *more)
+        if plan.decision is Decision.DELEGATED and plan.delegate == news.leg_id:
+            # Its release will be what aborts the plan; why it had to be released is known now.
+            reason, about, detail = facts.refusal_of(heard)
+            plan = replace(plan, reason=reason, reason_leg=about, reason_detail=detail)
+    if heard.reversed and not leg.reversed:
+        plan, more = _recorded(plan, EventType.LEG_REVERSED, news.leg_id)
+        effects = (*effects, *more)
     return plan, effects
+
+
+def _answers(plan: Plan, reversal: SignedOutcome | None) -> bool:
+    """Whether a reversal is the answer to the order in force. What is reversed is, by whichever order; the refusal of an older one says nothing."""
+    if reversal is None or reversal.outcome.kind is OutcomeKind.REVERSED:
+        return reversal is not None
+    authority = plan.unwind_authority
+    return authority is not None and reversal.outcome.order == order_digest(authority)
 
 
 def _refused(known: LegState | LegNews) -> bool:
     return known.outcome is not None and known.outcome.outcome.kind is OutcomeKind.REFUSED
+
+
+Decided: TypeAlias = OperatorsAnswered | OperatorsRedrove | OperatorsUnwound | OperatorsSettled | OperatorsForgot
+
+
+def _resolved(plan: Plan, event: Decided) -> tuple[Plan, tuple[Effect, ...]]:
+    """What two operators decided, as facts. A ticket stays open whatever they decide, until they close it: only then is its matter over."""
+    told = Resolved(event.mandate)
+    match event:
+        case OperatorsAnswered() if facts.reversing(facts.leg(plan, event.leg_id)):
+            # Whether it is undone. That it is not changes nothing of the leg: its participant may still carry out the order.
+            undone = not event.answer.executed
+            plan = facts.with_leg(plan, replace(facts.leg(plan, event.leg_id), reversed=undone))
+        case OperatorsAnswered() if any(each.leg_id == event.leg_id for each in facts.unknown_legs(plan)):
+            plan = facts.with_leg(plan, replace(facts.leg(plan, event.leg_id), operators_evidence=event.answer))
+        case OperatorsRedrove():
+            return _retried(plan, event)
+        case OperatorsUnwound() if facts.unwindable(plan):
+            again = plan.state is State.UNWIND_PENDING
+            plan = facts.reordered(replace(plan, unwind=event.mandate))
+            if not again:
+                # The transition's own event records it.
+                return plan, (told,)
+        case OperatorsSettled() if facts.settleable(plan):
+            # Another end than that of which a log was written, if one was.
+            plan = replace(plan, outcome=PlanOutcome.MIXED, auditing_since=None, audit=None)
+        case OperatorsForgot() if event.ticket in plan.tickets:
+            place = plan.tickets.index(event.ticket)
+            still = (*plan.tickets[:place], *plan.tickets[place + 1 :])
+            plan = replace(plan, tickets=still, forgotten=(*plan.forgotten, event.ticket))
+            told = replace(told, forgotten=event.ticket)
+        case _:
+            return plan, ()
+    about = event.ticket.leg_id if isinstance(event, OperatorsForgot) else getattr(event, "leg_id", "")
+    detail = event.detail if isinstance(event, OperatorsSettled) else ""
+    plan, recorded = _recorded(plan, EventType.EXCEPTION_RESOLVED, about, detail=detail, mandate=event.mandate)
+    return plan, (*recorded, told)
+
+
+def _retried(plan: Plan, event: OperatorsRedrove) -> tuple[Plan, tuple[Effect, ...]]:
+    """All that waits is sent again now; with a leg, operators take back that it took no effect, where its participant never said so."""
+    if plan.state is State.CLOSED:
+        return plan, ()
+    told = Resolved(event.mandate, hastens=True)
+    if event.leg_id and plan.state is State.PARTIALLY_EXECUTED and facts.denied(facts.leg(plan, event.leg_id)):
+        again = replace(facts.leg(plan, event.leg_id), order=Order.PREPARE, ordered_at=None, operators_evidence=None)
+        plan = facts.with_leg(plan, again)
+    if facts.drivable(plan):
+        return plan, (told,)
+    plan, recorded = _recorded(plan, EventType.EXCEPTION_RESOLVED, event.leg_id, mandate=event.mandate)
+    return plan, (*recorded, told)
 
 
 def _executed_now(before: Plan, after: Plan, event: Event) -> str:
@@ -243,17 +322,23 @@ def _signed(plan: Plan, record: GateRecord) -> tuple[Plan, tuple[Effect, ...]]:
 
 
 def _recorded(
-    plan: Plan, event: EventType, leg_id: str = "", *, gate: GateRecord | None = None, detail: str = ""
+    plan: Plan,
+    event: EventType,
+    leg_id: str = "",
+    *,
+    gate: GateRecord | None = None,
+    detail: str = "",
+    mandate: Mandate | None = None,
 ) -> tuple[Plan, tuple[Effect, ...]]:
     """A journal event that records no transition; none once the journal was told to seal."""
     if plan.sealing or plan.state is State.CLOSED:
         return plan, ()
     plan = replace(plan, journal_sequence=plan.journal_sequence + 1)
-    return plan, (Record(plan.journal_sequence, event, leg_id, gate=gate, detail=detail),)
+    return plan, (Record(plan.journal_sequence, event, leg_id, gate=gate, detail=detail, mandate=mandate),)
 
 
-def _asked(plan: Plan, event: Event) -> Cause | None:
-    """The cause that an event is by itself, whatever the facts. What was settled outside is not resolved a second time."""
+def _asked(before: Plan, plan: Plan, event: Event) -> Cause | None:
+    """The cause that an event is by itself, given the plan with and without it. What was settled outside is not resolved a second time."""
     if plan.outcome is PlanOutcome.MIXED:
         return None
     match event:
@@ -265,14 +350,16 @@ def _asked(plan: Plan, event: Event) -> Cause | None:
             return Cause.CHECKS_PASSED
         case CheckFailed():
             return Cause.CHECK_FAILED
-        case OperatorsRedrove():
+        case Restored() if plan.state in facts.UNDECIDED:
+            return Cause.RESTORED
+        case OperatorsRedrove() if facts.drivable(plan):
             return Cause.REDRIVEN
-        case OperatorsAnswered() if plan.state is State.PARTIALLY_EXECUTED:
-            return Cause.REDRIVEN if event.answer.executed else None
-        case OperatorsUnwound() if not facts.unknown_legs(plan):
+        case OperatorsAnswered() if plan is not before and facts.drivable(plan):
+            return Cause.REDRIVEN
+        case OperatorsUnwound() if facts.unwindable(before):
             return Cause.UNWIND_ORDERED
-        case LegReversed() if not event.done:
-            return Cause.REVERSAL_REFUSED
+        case OperatorsAnswered() if plan is not before and plan.state is State.UNWIND_PENDING and event.answer.executed:
+            return Cause.REVERSAL_REFUSED if facts.reversing(facts.leg(plan, event.leg_id)) else None
         case _:
             return None
 
@@ -293,15 +380,21 @@ def _move(plan: Plan, cause: Cause, event: Event, now: datetime, limits: Limits)
     )
     if cause in (Cause.RELEASED, Cause.RELEASED_DELEGATED):
         after = replace(after, decided_at=now, delegate=facts.soft_legs(plan)[0] if cause is Cause.RELEASED_DELEGATED else "")
+    if plan.state is State.ABORTED and arc.state is not State.CLOSED:
+        # What the log says of that abort holds no more; the next abort has a log of its own.
+        after = replace(after, auditing_since=None, audit=None)
     if cause is Cause.UNWIND_ORDERED and not isinstance(event, OperatorsUnwound):
-        after = replace(after, unwound_by_policy=True)
+        after = facts.reordered(replace(after, unwound_by_policy=True, unwind_refusal=facts.refusal(plan)))
+    if cause is Cause.REDRIVEN:
+        after = replace(after, validated_from=len(plan.gates), cause=None, reason="", reason_leg="", reason_detail="")
     if arc.state in (State.ABORTED, State.PARTIALLY_EXECUTED) and cause is not Cause.UNWOUND:
         after = replace(after, cause=cause, reason=reason, reason_leg=about, reason_detail=detail)
     after = replace(after, outcome=facts.outcome(after))
     effects: list[Effect] = [moved]
     if arc.state is not State.CLOSED:
         gate = facts.gate(plan, _EVENT_GATES[arc.event]) if arc.event in _EVENT_GATES else facts.stopping_gate(plan, cause)
-        effects.append(Record(sequence, arc.event, about, moved, gate, reason, detail))
+        mandate = event.mandate if isinstance(event, OperatorsRedrove | OperatorsUnwound) and arc.event in _RESOLVED else None
+        effects.append(Record(sequence, arc.event, about, moved, gate, mandate, reason, detail))
     if arc.escalates:
         ticket = Ticket(reason, about, detail, now)
         after = replace(after, tickets=(*after.tickets, ticket))
@@ -330,6 +423,12 @@ def check_step(before: Plan, after: Plan, effects: tuple[Effect, ...]) -> None:
     _assert([record.sequence for record in records] == numbers, "journal events are dense", before)
     _assert(not (before.sealing and records), "nothing is appended once the journal seals", before)
     _assert(before.state is not State.CLOSED or after.state is State.CLOSED, "CLOSED is the end", before)
+    told = [each.closing for each in effects if isinstance(each, Abort | Commit) and each.closing is not None]
+    reversals = [each for each in effects if isinstance(each, Reverse)]
+    ordered = all(each.authority == after.unwind_authority for each in reversals)
+    _assert(ordered, "nothing is reversed but by the order in force", before)
+    late = facts.unsettled(after) and any(each.evidence_digest != after.audit for each in told)
+    _assert(not late, "what did not settle is closed with its abort audit log", before)
     for old, new in zip(before.legs, after.legs, strict=True):
         _assert(old.leg_id == new.leg_id and new.revision >= old.revision, "legs stay, revisions grow", before)
 

@@ -1,13 +1,13 @@
 """What goes on without anybody's call: time that passed, plans that a replica left behind, news that was kept.
 
-A plan that is not closed and whose lease another owner let run out is taken over once it was seen twice in a row. Its epoch grows, its commands
-are sent again at once, and its participants are asked about every leg whose command is not answered.
+A plan of which something is to be done and whose lease another owner let run out is taken over once it was seen twice in a row. Its epoch grows, and its
+commands are sent again at once. A plan that rests until a person acts needs no owner: whoever is asked takes it up, and its deadline is everybody's. However a
+plan came to a new owner, its participants are asked about every leg that is not done, with the fence raised.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from typing import Final
 
 import grpc
@@ -16,15 +16,18 @@ import structlog
 from coordinator.engine import Engine
 from coordinator.model import Tick
 from coordinator.news import News
+from coordinator.notices import taken_over
 from coordinator.peers import Peers
 from coordinator.store import outboxes, reading
-from lockstep_kit import leases
-from lockstep_kit.fence import Epoch
+from lockstep_kit import failpoints, leases
+from lockstep_kit.failpoints import failpoint
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.loops import Loop
 from lockstep_kit.telemetry import PLAN_IDS, span
 
 _log = structlog.get_logger()
+
+failpoints.declare("coordinator.ask.before_send", "coordinator.ask.after_send")
 
 BATCH_MAX: Final = 256
 ASKED_AT_ONCE_MAX: Final = 16
@@ -40,9 +43,10 @@ class Recovery:
         self._poll_seconds = poll_seconds
         self._seen: frozenset[PlanId] = frozenset()
 
-    def loop(self) -> Loop:
-        """The loop that looks, first of all at once."""
-        return Loop("recovery", self.run, poll_seconds=self._poll_seconds)
+    def loops(self) -> tuple[Loop, Loop]:
+        """The loop that looks, first of all at once; and the one that shows participants the epochs of plans that were taken over."""
+        takeovers = Loop("takeovers", self.show, poll_seconds=self._poll_seconds, wake=self._engine.wakes.takeovers.wake)
+        return Loop("recovery", self.run, poll_seconds=self._poll_seconds), takeovers
 
     async def run(self) -> None:
         """One look."""
@@ -72,23 +76,41 @@ class Recovery:
                 epochs = await leases.acquire(work.tx, twice, owner.name, owner.generation, owner.lease)
                 taken = [PlanId(each) for each in epochs]
                 unanswered = await outboxes.hasten(work.tx, taken)
+                # A plan at rest that changes hands is no news.
+                for dossier in (await work.load({plan_id for plan_id, _, _ in unanswered})).values():
+                    work.note(taken_over(dossier.plan, work.clock))
+            self._engine.wakes.takeovers.note({PlanId(each): epoch for each, epoch in epochs.items()})
             _log.info("plans_taken_over", count=len(taken))
-            for wake in (*self._engine.wakes.relays.values(), self._engine.wakes.journal, self._engine.wakes.checks):
+            for wake in (
+                *self._engine.wakes.relays.values(),
+                self._engine.wakes.journal,
+                self._engine.wakes.checks,
+                self._engine.wakes.audits,
+            ):
                 wake.set()
-            await self._ask(unanswered, epochs)
 
-    async def _ask(self, legs: Sequence[tuple[PlanId, LegId, str]], epochs: Mapping[str, Epoch]) -> None:
-        """Ask participants about legs; who does not answer will be asked by the command's repeat."""
+    async def show(self) -> None:
+        """Ask participants about the legs of plans that were taken over, with the fence raised, so that what the owner before sends is refused.
+
+        Who does not answer is shown the epoch by the next command.
+        """
+        epochs = self._engine.wakes.takeovers.take()
+        if not epochs:
+            return
+        async with self._engine.db.connection() as connection:
+            legs = await outboxes.unfinished(connection, sorted(epochs))
         gate = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
 
         async def ask(plan_id: PlanId, leg_id: LegId, participant: str) -> None:
             async with gate:
+                await failpoint("coordinator.ask.before_send")
                 try:
                     report = await self._peers[participant].leg(plan_id, leg_id, epochs[plan_id])
                 except grpc.aio.AioRpcError as error:
                     _log.warning("leg_unanswered", participant=participant, plan_id=plan_id, code=error.code().name)
                     return
+            await failpoint("coordinator.ask.after_send")
             if report is not None:
                 await self._news.take(participant, [report])
 
-        await asyncio.gather(*(ask(*each) for each in legs if each[0] in epochs))
+        await asyncio.gather(*(ask(*each) for each in legs))

@@ -1,15 +1,16 @@
 """Sends commands to one participant, many plans' in one call, and repeats them until they are answered.
 
 A command is a row until the participant's signed report answers it. Whatever a call ends with, the row is there: an error, a lost connection, a crash
-say nothing and are followed by a repeat. A rejection is no outcome either: it is counted, and called out when it goes on.
+say nothing and are followed by a repeat. A rejection is no outcome either: it is counted, and what becomes of it is `routing`'s to say. Commands are
+repeated here and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, assert_never
 
 import grpc
 import structlog
@@ -17,15 +18,17 @@ import structlog
 from coordinator.commands import repeat_after
 from coordinator.convert.participant import CALLS, Answered, CallName, Outgoing
 from coordinator.engine import Engine
+from coordinator.model import CheckFailed
 from coordinator.news import News
 from coordinator.peers import Peer
+from coordinator.routing import OVERTAKEN, Route, routed
 from coordinator.sealing import KeySealed
-from coordinator.store import outboxes, plans
+from coordinator.store import letters, outboxes, plans
 from lockstep_kit import failpoints, leases
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.ids import PlanId
-from lockstep_kit.loops import Loop, back_off_seconds
+from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.loops import Loop
 from lockstep_kit.participant.records import Verdict
 from lockstep_kit.telemetry import PLAN_IDS, span
 
@@ -37,13 +40,13 @@ _log = structlog.get_logger()
 BATCH_MAX: Final = 256
 #: Legs of all plans in one message: with about a kilobyte each it stays well below the participants' limit.
 CHUNK_LEGS_MAX: Final = 1_024
-#: So many rejections in a row call a person.
-REJECTIONS_MAX: Final = 8
 POLL_SECONDS: Final = 1.0
-#: Rejections that time alone resolves: the participant's clock is behind, or it is still at what came before.
-_PASSING: Final = frozenset({"ABORT_DEADLINE", "LEG_ABORTING", "LEG_NOT_PREPARED"})
 
-failpoints.declare(*(f"coordinator.{call.value.lower()}.{where}" for call in CallName for where in ("before_send", "after_send")))
+failpoints.declare(
+    *(f"coordinator.{call.value.lower()}.{where}" for call in CallName for where in ("before_send", "after_send")),
+    "coordinator.claim.in_tx",
+    "coordinator.claim.after_commit",
+)
 
 
 class Relay:
@@ -54,7 +57,7 @@ class Relay:
         self._peer = peer
         self._news = news
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
-        self._failures = 0
+        self._unanswered = False
 
     def loop(self) -> Loop:
         """The loop that sends."""
@@ -62,13 +65,12 @@ class Relay:
         return Loop(f"relay.{self._peer.name}", self.run, poll_seconds=POLL_SECONDS, wake=wake)
 
     async def run(self) -> None:
-        """Send what is due, until nothing is."""
-        while batch := await self._claim():
+        """Send what is due, until nothing is, or a call failed: the next look is soon enough for a participant that is down."""
+        self._unanswered = False
+        while not self._unanswered and (batch := await self._claim()):
             for chunk in _chunks(batch):
                 calls = [(call, [each for each in chunk if CALLS[each.command.order] is call]) for call in CallName]
                 await asyncio.gather(*(self._send(call, part) for call, part in calls if part))
-            if self._failures:
-                await asyncio.sleep(back_off_seconds(self._failures, self._rng))
 
     async def _claim(self) -> list[Outgoing]:
         """Due commands of plans that this replica holds, each noted as sent."""
@@ -86,6 +88,8 @@ class Relay:
             dossiers = (await plans.read(tx, {each.plan_id for each in commands})).dossiers
             committing = {each.plan_id for each in commands if CALLS[each.order] is CallName.COMMIT}
             keys = await self._keys(tx, committing)
+            await failpoint("coordinator.claim.in_tx")
+        await failpoint("coordinator.claim.after_commit")
         for plan_id in sorted(committing - keys.keys()):
             await self._engine.call(plan_id, "PLAN_KEY_SEALED", "", "the plan's key cannot be opened with the keys of this service")
         return [
@@ -113,20 +117,20 @@ class Relay:
             try:
                 answers = await self._peer.command(call, batch, self._engine.limits.delivery_margin)
             except grpc.aio.AioRpcError as error:
-                self._failures += 1
                 _log.warning("command_unanswered", participant=self._peer.name, call=call, code=error.code().name)
+                await self._unanswered_by(batch, error.code().name)
                 return
             except FieldInvalid as finding:
-                self._failures += 1
                 _log.error("answer_malformed", participant=self._peer.name, call=call, field=finding.field)
+                await self._unanswered_by(batch, "ANSWER_MALFORMED")
                 return
-            self._failures = 0
             await failpoint(f"coordinator.{call.value.lower()}.after_send")
             await self._take(batch, answers)
 
     async def _take(self, batch: Sequence[Outgoing], answers: Sequence[Answered]) -> None:
         told = [each.report for each in answers if each.report is not None and each.verdict is not Verdict.PENDING]
         await self._news.take(self._peer.name, told)
+        await self._end(batch, answers)
         rejected = [(each, answer) for each, answer in zip(batch, answers, strict=True) if answer.verdict is Verdict.REJECTED]
         if not rejected:
             return
@@ -138,18 +142,56 @@ class Relay:
                 leg_id=each.command.leg_id,
                 reason=answer.reason,
             )
-        stale = [each.command.plan_id for each, answer in rejected if answer.reason == "EPOCH_STALE"]
+        stale = [each.command.plan_id for each, answer in rejected if answer.reason in OVERTAKEN]
         async with self._engine.db.transaction() as tx:
             await leases.release(tx, stale, self._engine.owner.name)
             counted = await outboxes.rejected(tx, [(each.command, answer.reason) for each, answer in rejected])
-        for each, answer in rejected:
-            often = counted.get((each.command.plan_id, each.command.leg_id), 0)
-            if often >= REJECTIONS_MAX and answer.reason not in _PASSING:
-                await self._call(each, answer)
+            routes = [routed(answer.reason, each.dossier.plan.decision, _often(counted, each)) for each, answer in rejected]
+            dead = [
+                (each.command, answer.reason, answer.message)
+                for (each, answer), way in zip(rejected, routes, strict=True)
+                if way is Route.DEAD_LETTER
+            ]
+            await letters.bury(tx, self._peer.name, dead)
+        for (each, answer), way in zip(rejected, routes, strict=True):
+            await self._follow(each, answer.reason, answer.message, way)
 
-    async def _call(self, each: Outgoing, answer: Answered) -> None:
-        detail = f"{self._peer.name} rejects {each.command.order} again and again: {answer.reason}"
-        await self._engine.call(each.command.plan_id, "COMMAND_REJECTED", each.command.leg_id, detail)
+    async def _end(self, batch: Sequence[Outgoing], answers: Sequence[Answered]) -> None:
+        """Repeats that are answered with nothing new end here: a participant that was put back shows again what was heard of it before."""
+        shown = [
+            (each.command, answer.report.revision)
+            for each, answer in zip(batch, answers, strict=True)
+            if each.command.attempts and answer.report is not None and answer.verdict in (Verdict.DONE, Verdict.REFUSED)
+        ]
+        if shown:
+            async with self._engine.db.connection() as connection:
+                await outboxes.end_shown(connection, shown)
+
+    async def _unanswered_by(self, batch: Sequence[Outgoing], code: str) -> None:
+        """Nothing is known of any of them. They are repeated; what goes on and is not for time to resolve calls a person."""
+        self._unanswered = True
+        for each in batch:
+            await self._follow(each, code, "the call failed", routed(code, each.dossier.plan.decision, each.command.attempts + 1))
+
+    async def _follow(self, each: Outgoing, reason: str, message: str, way: Route) -> None:
+        command, told = each.command, f"{self._peer.name} does not take {each.command.order}: {reason} {message}".rstrip()
+        match way:
+            case Route.RETRY:
+                pass
+            case Route.ABORT:
+                failed = CheckFailed(reason, command.leg_id, told)
+                await self._engine.apply("outcome", [command.plan_id], lambda _, __: [failed])
+            case Route.PARK:
+                await self._engine.call(command.plan_id, "COMMAND_REJECTED", command.leg_id, told)
+            case Route.DEAD_LETTER:
+                await self._engine.call(command.plan_id, "COMMAND_DEAD", command.leg_id, told)
+            case unreachable:
+                assert_never(unreachable)
+
+
+def _often(counted: Mapping[tuple[PlanId, LegId], int], each: Outgoing) -> int:
+    """How often a command was rejected by now; one that was answered meanwhile counts as new."""
+    return counted.get((each.command.plan_id, each.command.leg_id), 1)
 
 
 def _chunks(batch: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:

@@ -11,11 +11,12 @@ from typing import Final
 from coordinator import facts
 from coordinator.dossier import Dossier, LegFile
 from coordinator.model import LegNews, PersonNeeded
+from lockstep_kit import fence
 from lockstep_kit.certificate import NotAuthorised, check_outcome, check_vote
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.registry import Registry
-from lockstep_kit.statements import OutcomeKind, SignedOutcome, SignedVote
+from lockstep_kit.statements import REVERSALS, OutcomeKind, SignedOutcome, SignedVote
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class LegReport:
     outcome: SignedOutcome | None
     #: What it complains of, or "".
     trouble: str
+    #: Its answer to the last order to reverse the leg, once there is one.
+    reversal: SignedOutcome | None = None
 
 
 _OUTCOME_OF: Final = {Phase.COMMITTED: OutcomeKind.DONE, Phase.RELEASED: OutcomeKind.RELEASED}
@@ -51,15 +54,72 @@ def admit(report: LegReport, sender: str, dossier: Dossier, registry: Registry) 
     known = facts.leg(dossier.plan, report.leg_id)
     if report.revision <= known.revision:
         return None
+    refusal = unbelievable(report, sender, dossier, registry)
+    if refusal is not None:
+        return PersonNeeded("PARTICIPANT_SIGNATURE", report.leg_id, f"{sender}: {refusal}")
+    if known.vote is not None and report.vote is not None and not _same_vote(known.vote, report.vote):
+        return PersonNeeded("PARTICIPANT_CONTRADICTS", report.leg_id, f"{sender} shows another vote than the one it gave")
+    if known.phase is not None and _forgotten(report.phase, known.phase):
+        return None
+    # What was signed first stays: a participant that was put back, and found the same again, has signed it with another time.
+    vote = known.vote or report.vote
+    outcome = known.outcome if _same_kind(known.outcome, report.outcome) else report.outcome
+    same = (
+        _same_kind(known.reversal, report.reversal)
+        and known.reversal is not None
+        and _order(known.reversal) == _order(report.reversal)
+    )
+    reversal = known.reversal if same else report.reversal
+    return LegNews(report.leg_id, report.phase, report.revision, vote, outcome, report.trouble, reversal)
+
+
+def unbelievable(report: LegReport, sender: str, dossier: Dossier, registry: Registry) -> str | None:
+    """Why a report about a leg of the plan is not to be believed, whatever it says; None where it is."""
+    file = dossier.file(report.leg_id)
+    if file is None:
+        return "the plan has no such leg"
     try:
         _check_origin(report, sender, file, dossier, registry)
         _check_borne_out(report)
     except NotAuthorised as refusal:
-        return PersonNeeded("PARTICIPANT_SIGNATURE", report.leg_id, f"{sender}: {refusal.detail}")
-    if known.vote is not None and report.vote is not None and report.vote != known.vote:
-        return PersonNeeded("PARTICIPANT_CONTRADICTS", report.leg_id, f"{sender} shows another vote than the one it gave")
-    vote = known.vote or report.vote
-    return LegNews(report.leg_id, report.phase, report.revision, vote, report.outcome, report.trouble)
+        return refusal.detail
+    return None
+
+
+def _same_vote(first: SignedVote, second: SignedVote) -> bool:
+    """Whether a vote says what an earlier one said: a participant whose database was put back may have had to give it again."""
+    one, other = first.vote.promise, second.vote.promise
+    if one is None or other is None:
+        return first == second
+    return (one.kind, one.expires_at) == (other.kind, other.expires_at)
+
+
+def _same_kind(first: SignedOutcome | None, second: SignedOutcome | None) -> bool:
+    return first is not None and second is not None and first.outcome.kind is second.outcome.kind
+
+
+def _order(signed: SignedOutcome | None) -> Digest | None:
+    return None if signed is None else signed.outcome.order
+
+
+def _reachable() -> dict[Phase, frozenset[Phase]]:
+    """Where a leg can still go from each phase, by any number of commands and findings."""
+    steps = {(before, after) for (before, _), after in fence.TABLE.items() if isinstance(after, Phase) and before is not None}
+    steps |= {(before, after) for (before, _), after in fence.FINDINGS.items()}
+    found = {phase: frozenset({phase}) for phase in Phase}
+    for _ in Phase:
+        found = {
+            phase: frozenset().union(*(found[after] for before, after in steps if before is phase), {phase}) for phase in Phase
+        }
+    return found
+
+
+_REACHABLE: Final = _reachable()
+
+
+def _forgotten(told: Phase, known: Phase) -> bool:
+    """Whether a participant that goes on from a database that was put back tells of a phase that it had left for good when it was."""
+    return not told.final and known in _REACHABLE[told] and told not in _REACHABLE[known]
 
 
 def _check_origin(report: LegReport, sender: str, file: LegFile, dossier: Dossier, registry: Registry) -> None:
@@ -80,8 +140,10 @@ def _check_origin(report: LegReport, sender: str, file: LegFile, dossier: Dossie
         ):
             raise NotAuthorised("REPORT_VOTE", "the vote is about another plan, leg or lock")
         check_vote(report.vote, registry)
-    if report.outcome is not None:
-        outcome = report.outcome.outcome
+    for signed in (report.outcome, report.reversal):
+        if signed is None:
+            continue
+        outcome = signed.outcome
         if (outcome.participant, outcome.plan_id, outcome.plan_digest, outcome.leg_id) != (
             sender,
             dossier.plan_id,
@@ -89,7 +151,7 @@ def _check_origin(report: LegReport, sender: str, file: LegFile, dossier: Dossie
             report.leg_id,
         ):
             raise NotAuthorised("REPORT_OUTCOME", "the outcome is about another plan or leg")
-        check_outcome(report.outcome, registry)
+        check_outcome(signed, registry)
 
 
 def _check_borne_out(report: LegReport) -> None:
@@ -104,7 +166,14 @@ def _check_borne_out(report: LegReport) -> None:
             borne_out = voted_no or kind is OutcomeKind.REFUSED
         case Phase.COMMITTED | Phase.RELEASED:
             borne_out = kind is _OUTCOME_OF[report.phase]
+        case Phase.REVERSING:
+            borne_out = kind is OutcomeKind.DONE
+        case Phase.REVERSED:
+            undone = report.reversal is not None and report.reversal.outcome.kind is OutcomeKind.REVERSED
+            borne_out = kind is OutcomeKind.DONE and undone
         case Phase.PREPARING | Phase.ABORTING:
             borne_out = True
+    if report.reversal is not None and report.reversal.outcome.kind not in REVERSALS:
+        borne_out = False
     if not borne_out:
         raise NotAuthorised("REPORT_UNSIGNED", f"nothing signed bears out that the leg is {report.phase}")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import Message
 
+from coordinator.auditing import Auditing
 from coordinator.convert import settlement as convert
+from coordinator.convert.audit import audit_to_pb
 from coordinator.dossier import Dossier
 from coordinator.engine import Engine
-from coordinator.settlement import Request, Settlement
+from coordinator.pages import number_place, number_token, octets_of, request_of
+from coordinator.settlement import Settlement
 from coordinator.store import plans, reading
 from coordinator.waiting import waiting
 from coordinator.watching import Seen, Watchers
@@ -23,8 +23,7 @@ from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep_kit import ids
 from lockstep_kit.convert import time_to_pb
 from lockstep_kit.errors import LockstepError, not_found, unavailable
-from lockstep_kit.fields import FieldInvalid, require
-from lockstep_kit.ids import sha256
+from lockstep_kit.fields import require
 from lockstep_kit.statements import Gate
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -44,6 +43,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         engine: Engine,
         settlement: Settlement,
         watchers: Watchers,
+        auditing: Auditing,
         *,
         plan_bytes_max: int,
         watchers_max: int,
@@ -52,6 +52,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         self._engine = engine
         self._settlement = settlement
         self._watchers = watchers
+        self._auditing = auditing
         self._plan_bytes_max = plan_bytes_max
         self._watchers_max = watchers_max
         self._slow_client_seconds = slow_client_seconds
@@ -62,11 +63,11 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         """Accept a plan that its maker signed."""
         del context
         require(request.ByteSize() <= self._plan_bytes_max, "request", f"must have at most {self._plan_bytes_max} bytes")
-        named = _request("CreatePlan", request)
+        named = request_of("CreatePlan", request.request_id, request)
         asked = convert.asked_from_pb(request)
 
         def respond(dossier: Dossier) -> bytes:
-            return _octets(messages.CreatePlanResponse(plan=self._plan(dossier)))
+            return octets_of(messages.CreatePlanResponse(plan=self._plan(dossier)))
 
         octets = await self._settlement.create(named, asked.header, asked.legs, asked.make, respond)
         return messages.CreatePlanResponse.FromString(octets)
@@ -74,11 +75,11 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
     async def ExecutePlan(self, request: messages.ExecutePlanRequest, context: Context) -> messages.ExecutePlanResponse:  # noqa: N802
         """Start a plan."""
         del context
-        named, plan_id = _request("ExecutePlan", request), ids.plan_id(request.plan_id)
+        named, plan_id = request_of("ExecutePlan", request.request_id, request), ids.plan_id(request.plan_id)
         payers = convert.payers_from_pb(request)
 
         def respond(dossier: Dossier) -> bytes:
-            return _octets(messages.ExecutePlanResponse(plan=self._plan(dossier)))
+            return octets_of(messages.ExecutePlanResponse(plan=self._plan(dossier)))
 
         octets = await self._settlement.execute(named, plan_id, payers, respond)
         return messages.ExecutePlanResponse.FromString(octets)
@@ -86,13 +87,13 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
     async def CancelPlan(self, request: messages.CancelPlanRequest, context: Context) -> messages.CancelPlanResponse:  # noqa: N802
         """Stop a plan before its decision."""
         del context
-        named, plan_id = _request("CancelPlan", request), ids.plan_id(request.plan_id)
+        named, plan_id = request_of("CancelPlan", request.request_id, request), ids.plan_id(request.plan_id)
         require(request.HasField("cancel"), "cancel", "must be present")
         signed = convert.signed_from_pb(request.cancel, "cancel")
         require(signed.statement.gate is Gate.CANCEL, "cancel.gate", "must be the gate CANCEL")
 
         def respond(dossier: Dossier) -> bytes:
-            return _octets(messages.CancelPlanResponse(plan=self._plan(dossier)))
+            return octets_of(messages.CancelPlanResponse(plan=self._plan(dossier)))
 
         octets = await self._settlement.cancel(named, plan_id, signed, request.etag, respond)
         return messages.CancelPlanResponse.FromString(octets)
@@ -100,13 +101,13 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
     async def SignGate(self, request: messages.SignGateRequest, context: Context) -> messages.SignGateResponse:  # noqa: N802
         """Open or refuse a gate."""
         del context
-        named, plan_id = _request("SignGate", request), ids.plan_id(request.plan_id)
+        named, plan_id = request_of("SignGate", request.request_id, request), ids.plan_id(request.plan_id)
         require(request.HasField("signature"), "signature", "must be present")
         signed = convert.signed_from_pb(request.signature, "signature")
         require(signed.statement.gate in _SIGNED_HERE, "signature.gate", "must be the gate APPROVE, RELEASE or VALIDATE")
 
         def respond(dossier: Dossier) -> bytes:
-            return _octets(messages.SignGateResponse(plan=self._plan(dossier)))
+            return octets_of(messages.SignGateResponse(plan=self._plan(dossier)))
 
         octets = await self._settlement.sign(named, plan_id, signed, respond)
         return messages.SignGateResponse.FromString(octets)
@@ -127,14 +128,14 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         del context
         require(0 <= request.page_size <= PLANS_PAGE_MAX, "page_size", f"must be at most {PLANS_PAGE_MAX}")
         size = request.page_size or PLANS_PAGE_DEFAULT
-        before = _number("plans", request.page_token) if request.page_token else None
+        before = number_place("plans", request.page_token) if request.page_token else None
         states = convert.states_from_pb(request.states)
         async with self._engine.db.connection() as connection:
             page = await reading.page(connection, before, states, size + 1)
             found = (await plans.read(connection, [plan_id for plan_id, _ in page[:size]])).dossiers
         return messages.ListPlansResponse(
             plans=[self._plan(found[plan_id]) for plan_id, _ in page[:size]],
-            next_page_token=_token("plans", page[size - 1][1]) if len(page) > size else "",
+            next_page_token=number_token("plans", page[size - 1][1]) if len(page) > size else "",
         )
 
     async def ListTransitions(  # noqa: N802
@@ -145,15 +146,24 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         plan_id = ids.plan_id(request.plan_id)
         require(0 <= request.page_size <= TRANSITIONS_PAGE_MAX, "page_size", f"must be at most {TRANSITIONS_PAGE_MAX}")
         size = request.page_size or TRANSITIONS_PAGE_DEFAULT
-        after = _number("transitions", request.page_token) if request.page_token else 0
+        after = number_place("transitions", request.page_token) if request.page_token else 0
         async with self._engine.db.connection() as connection:
             if not await reading.exists(connection, plan_id):
                 raise not_found("plan", plan_id)
             rows = await reading.transitions(connection, plan_id, after, size + 1)
         return messages.ListTransitionsResponse(
             transitions=[convert.transition_to_pb(each.moved, each.at) for each in rows[:size]],
-            next_page_token=_token("transitions", rows[size - 1].moved.transition_no) if len(rows) > size else "",
+            next_page_token=number_token("transitions", rows[size - 1].moved.transition_no) if len(rows) > size else "",
         )
+
+    async def GetAbortAuditLog(  # noqa: N802
+        self, request: messages.GetAbortAuditLogRequest, context: Context
+    ) -> messages.GetAbortAuditLogResponse:
+        """How a plan that did not settle ended."""
+        del context
+        plan_id = ids.plan_id(request.plan_id)
+        wanted = ids.digest(request.sha256, "sha256") if request.sha256 else b""
+        return audit_to_pb(await self._auditing.show(plan_id, wanted))
 
     async def WatchPlan(  # noqa: N802
         self, request: messages.WatchPlanRequest, context: Context
@@ -187,36 +197,3 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
 
     def _plan(self, dossier: Dossier) -> settlement_pb2.Plan:
         return convert.plan_to_pb(dossier, waiting(dossier, self._engine.registry, self._engine.limits))
-
-
-def _octets(message: Message) -> bytes:
-    return message.SerializeToString(deterministic=True)
-
-
-def _request(
-    method: str,
-    request: messages.CreatePlanRequest | messages.ExecutePlanRequest | messages.CancelPlanRequest | messages.SignGateRequest,
-) -> Request:
-    """The request by its id, method and content."""
-    request_id = ids.request_id(request.request_id)
-    return Request(request_id, method, sha256(method.encode("ascii") + b"\n" + _octets(request)))
-
-
-def _token(kind: str, number: int) -> str:
-    return base64.urlsafe_b64encode(f"{kind}:{number}".encode()).decode("ascii")
-
-
-def _number(kind: str, token: str) -> int:
-    """The place in a page token.
-
-    Raises:
-        FieldInvalid: no token of such a list.
-    """
-    try:
-        text = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        text = ""
-    prefix, _, number = text.partition(":")
-    if prefix != kind or not number.isdecimal() or len(number) > 18:
-        raise FieldInvalid("page_token", "must be the token of a response of this method")
-    return int(number)

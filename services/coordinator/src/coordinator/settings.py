@@ -12,6 +12,7 @@ from coordinator.compliance import Compliance
 from coordinator.lint import Installation
 from coordinator.model import Limits
 from coordinator.participants import Routes
+from coordinator.webhook_settings import NoticeSettings, WebhookSettings
 from lockstep_kit.amounts import erc20_asset, is_currency, known_scale
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.forms import check_bic, check_chain, check_evm_address
@@ -19,6 +20,7 @@ from lockstep_kit.plan import LegKind
 from lockstep_kit.settings import ServiceSettings
 
 SERVICE: Final = "/lockstep.coordinator.v1.SettlementService"
+OPERATOR_SERVICE: Final = "/lockstep.coordinator.v1.OperatorService"
 CLIENT_PREFIX: Final = "spiffe://lockstep.local/client/"
 _GENERATION_LENGTH_MAX: Final = 16
 
@@ -121,6 +123,14 @@ class CoordinatorSettings(ServiceSettings):
     clients: dict[str, tuple[str, ...]] = Field(
         description="name of a client (its SPIFFE id is spiffe://lockstep.local/client/<name>) -> methods that it may call, or *"
     )
+    operators: dict[str, tuple[str, ...]] = Field(
+        description="name of a client, as in `clients` -> methods of OperatorService that it may call, or *"
+    )
+    audit_directory: Path = Field(
+        description="write-once storage of abort audit logs: a directory that exists, on a file system with hard links, that all replicas share"
+    )
+    webhooks: tuple[WebhookSettings, ...] = Field(default=(), description="who is told of failures, aborts, recoveries and tickets")
+    notices: NoticeSettings = Field(default_factory=NoticeSettings, description="how they are told")
     installation: InstallationSettings = Field(description="what plans may name")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="how long things may take")
     compliance: ComplianceSettings = Field(default_factory=ComplianceSettings, description="who may be a party")
@@ -128,6 +138,12 @@ class CoordinatorSettings(ServiceSettings):
     recovery_seconds: float = Field(default=1.0, gt=0, le=60, description="how often what is due or left behind is looked for")
     call_seconds: float = Field(default=5.0, gt=0, le=60, description="longest call to a participant")
     capability_seconds: float = Field(default=60.0, gt=0, description="what a participant says of itself is asked again after this")
+    clock_skew_seconds_max: float = Field(
+        default=30.0,
+        gt=0,
+        le=600,
+        description="how far a participant's database clock may be off; with one that is farther off nothing is prepared",
+    )
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=60, description="longest silence on WatchPlan")
     slow_client_seconds: float = Field(default=30.0, gt=0, description="a watcher that takes longer for one message is cut")
     watchers_max: int = Field(default=512, ge=1, le=10_000, description="open watches; more are refused")
@@ -140,14 +156,30 @@ class CoordinatorSettings(ServiceSettings):
             FieldInvalid: a rule is broken.
         """
         self.installation.check()
+        names = [each.name for each in self.webhooks]
+        for index, each in enumerate(self.webhooks):
+            require(names.count(each.name) == 1, f"webhooks[{index}].name", "must be another than every other webhook's")
+            each.check(f"webhooks[{index}].url", allow_loopback=self.notices.allow_loopback)
         routes = Routes(self.routes)
         for name in routes.names:
             require(name in self.participants, "participants", f"must name where {name} is")
         return routes
 
+    @property
+    def skew_max(self) -> timedelta:
+        """How far a participant's clock may be off."""
+        return timedelta(seconds=self.clock_skew_seconds_max)
+
     def access(self) -> dict[str, tuple[str, ...]]:
         """Caller id -> methods."""
-        return {f"{CLIENT_PREFIX}{name}": tuple(f"{SERVICE}/{each}" for each in methods) for name, methods in self.clients.items()}
+        names = dict.fromkeys((*self.clients, *self.operators))
+        return {
+            f"{CLIENT_PREFIX}{name}": (
+                *(f"{SERVICE}/{each}" for each in self.clients.get(name, ())),
+                *(f"{OPERATOR_SERVICE}/{each}" for each in self.operators.get(name, ())),
+            )
+            for name in names
+        }
 
     def known(self) -> Installation:
         """What plans may name, for lint."""

@@ -19,7 +19,7 @@ from coordinator.engine import Engine, Work
 from coordinator.lint import check_capabilities, check_plan
 from coordinator.model import ChecksBegun, ExecuteAsked, GateRecord, GateSigned, State
 from coordinator.sealing import KeySealed
-from coordinator.store import plans, reading, requests
+from coordinator.store import plans, reading, requests, restores
 from lockstep_kit.certificate import NotAuthorised, check_gate
 from lockstep_kit.errors import LockstepError, aborted, not_found, permission_denied, precondition, unavailable
 from lockstep_kit.fields import require
@@ -72,6 +72,9 @@ class Settlement:
                 actor = check_gate(make, Gate.MAKE, header.digest, self._engine.registry, told)
             except NotAuthorised as refusal:
                 raise permission_denied(refusal.reason, refusal.detail, plan_id=header.plan_id) from None
+            if await restores.is_orphan(work.tx, header.plan_id):
+                lost = "a plan with this id was prepared and then lost with a database that was put back; draw another id"
+                raise LockstepError(grpc.StatusCode.ALREADY_EXISTS, "PLAN_ORPHANED", lost, {"plan_id": header.plan_id})
             key, sealed = self._engine.box.draw(header.plan_id)
             files = tuple(
                 LegFile(leg, self._engine.routes.of(leg.kind), lock_of(leg_key(key, header.plan_id, leg.leg_id))) for leg in legs
@@ -93,7 +96,7 @@ class Settlement:
         async with self._request("execute", request, plan_id) as (work, told):
             if isinstance(told, bytes):
                 return told
-            dossier = await self._held(work, plan_id)
+            dossier = await held(work, plan_id)
             if dossier.plan.state is not State.DRAFT:
                 raise precondition("PLAN_STATE", f"a plan that is {dossier.plan.state} cannot be executed", plan_id=plan_id)
             needed = {leg.leg_id for leg in dossier.legs if leg.kind is LegKind.TOKEN_TRANSFER}
@@ -116,7 +119,7 @@ class Settlement:
         async with self._request("gate", request, plan_id) as (work, told):
             if isinstance(told, bytes):
                 return told
-            dossier = await self._held(work, plan_id)
+            dossier = await held(work, plan_id)
             if etag and etag != dossier.etag:
                 raise aborted("ETAG_MISMATCH", "the plan has changed since", plan_id=plan_id)
             await self._sign(work, dossier, signed)
@@ -131,7 +134,7 @@ class Settlement:
         async with self._request("gate", request, plan_id) as (work, told):
             if isinstance(told, bytes):
                 return told
-            await self._sign(work, await self._held(work, plan_id), signed)
+            await self._sign(work, await held(work, plan_id), signed)
             return await self._answer(work, request, plan_id, respond)
 
     async def _sign(self, work: Work, dossier: Dossier, signed: GateSignature) -> None:
@@ -167,15 +170,21 @@ class Settlement:
             except asyncpg.UniqueViolationError as error:
                 raise plans.nonce_reused(error) from None
 
-    async def _held(self, work: Work, plan_id: PlanId) -> Dossier:
-        held = await work.load([plan_id])
-        if plan_id in held:
-            return held[plan_id]
-        if await reading.exists(work.tx, plan_id):
-            raise unavailable("PLAN_HELD_ELSEWHERE", "another replica is working on the plan; try again")
-        raise not_found("plan", plan_id)
-
     async def _answer(self, work: Work, request: Request, plan_id: PlanId, respond: Respond) -> bytes:
         response = respond(work.result(plan_id))
         await requests.answer(work.tx, request.request_id, response)
         return response
+
+
+async def held(work: Work, plan_id: PlanId) -> Dossier:
+    """A plan that this replica holds until the transaction ends.
+
+    Raises:
+        LockstepError: no such plan, or another replica is working on it.
+    """
+    found = await work.load([plan_id])
+    if plan_id in found:
+        return found[plan_id]
+    if await reading.exists(work.tx, plan_id):
+        raise unavailable("PLAN_HELD_ELSEWHERE", "another replica is working on the plan; try again")
+    raise not_found("plan", plan_id)

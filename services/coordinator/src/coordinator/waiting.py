@@ -64,4 +64,6 @@ def _waiting(dossier: Dossier, registry: Registry, limits: Limits) -> Iterator[W
         if not answered(leg):
             yield Waiting(WaitingKind.PARTICIPANT, (file.participant,), leg_id=leg.leg_id, until=until)
     if plan.state is State.PARTIALLY_EXECUTED or plan.tickets:
-        yield Waiting(WaitingKind.OPERATORS, tuple(each.actor_id for each in registry.with_role({Role.OPERATOR})))
+        barred = signers(plan)
+        who = tuple(each.actor_id for each in registry.with_role({Role.OPERATOR}) if each.actor_id not in barred)
+        yield Waiting(WaitingKind.OPERATORS, who)

@@ -24,17 +24,30 @@ RULES: Final = Rules(
         # A tombstone came first: whatever is sent now, the leg can never execute.
         (Phase.PREPARING, "Aborted"): Finding.VOTED_NO,
         (Phase.PREPARING, "Committed"): Unmoved.STUCK,
+        (Phase.PREPARING, "Reversed"): Unmoved.STUCK,
         (Phase.COMMITTING, "None"): Unmoved.STUCK,
         (Phase.COMMITTING, "Prepared"): Unmoved.AGAIN,
         (Phase.COMMITTING, "Committed"): Finding.EXECUTED,
         # An arbiter ended the hold in the payer's favour.
         (Phase.COMMITTING, "Aborted"): Finding.REFUSED,
+        (Phase.COMMITTING, "Reversed"): Unmoved.STUCK,
         (Phase.ABORTING, "None"): Unmoved.AGAIN,
         (Phase.ABORTING, "Prepared"): Unmoved.AGAIN,
         (Phase.ABORTING, "Committed"): Finding.EXECUTED,
         (Phase.ABORTING, "Aborted"): Finding.RELEASED,
+        (Phase.ABORTING, "Reversed"): Unmoved.STUCK,
+        (Phase.REVERSING, "None"): Unmoved.STUCK,
+        (Phase.REVERSING, "Prepared"): Unmoved.STUCK,
+        # The token lets nobody take it back, or the payee has it no more.
+        (Phase.REVERSING, "Committed"): Unmoved.REFUSES,
+        (Phase.REVERSING, "Aborted"): Unmoved.STUCK,
+        (Phase.REVERSING, "Reversed"): Finding.REVERSED,
     },
-    reasons={Phase.PREPARING: "DLT_PREPARE_FAILED", Phase.COMMITTING: "DLT_COMMIT_FAILED"},
+    reasons={
+        Phase.PREPARING: "DLT_PREPARE_FAILED",
+        Phase.COMMITTING: "DLT_COMMIT_FAILED",
+        Phase.REVERSING: "DLT_REVERSE_FAILED",
+    },
     # A dear neighbour in the batch left too little gas: the leg itself was not looked at.
     passing=frozenset({"GasTooLow"}),
 )
@@ -49,6 +62,7 @@ _STATUS_NAMES: Final = {
     escrow.LegStatus.PREPARED: "Prepared",
     escrow.LegStatus.COMMITTED: "Committed",
     escrow.LegStatus.ABORTED: "Aborted",
+    escrow.LegStatus.REVERSED: "Reversed",
 }
 
 
@@ -62,6 +76,8 @@ class EscrowBook:
     contract: str
     #: Tokens that are served: CAIP-19 id -> decimal places.
     tokens: Mapping[str, int]
+    #: Those of them that the escrow controls, so that what was paid can be taken back.
+    reversible: frozenset[str] = frozenset()
     #: More would use more gas than a transaction may (EIP-7825).
     batch_max: int = min(gas.PREPARE_LEGS_MAX, gas.PAY_OUT_LEGS_MAX)
     #: How entries are judged.
@@ -73,7 +89,7 @@ class EscrowBook:
             leg_kinds=("token_transfer",),
             promise_kind=PromiseKind.GUARANTEED,
             promise_max=None,
-            assets=tuple(AssetCapability(asset, scale) for asset, scale in sorted(self.tokens.items())),
+            assets=tuple(AssetCapability(asset, scale, asset in self.reversible) for asset, scale in sorted(self.tokens.items())),
             venues=(self.contract,),
         )
 
@@ -82,8 +98,11 @@ class EscrowBook:
         return escrow.leg_key(work.binding.header.digest, work.leg_id)
 
     def refuses(self, work: LegWork) -> Refusal | None:
-        """Another escrow, an unknown token, or another scale."""
+        """Another escrow, an unknown token, or another scale; to reverse, a token that the escrow does not control."""
         terms = token_terms(work.binding)
+        if work.phase is Phase.REVERSING:
+            uncontrolled = Refusal("REVERSAL_UNSUPPORTED", "", f"the escrow does not control {terms.amount.asset}")
+            return None if terms.amount.asset in self.reversible else uncontrolled
         if terms.escrow != self.contract:
             return Refusal("DLT_PREPARE_FAILED", "ESCROW_UNKNOWN", f"this gateway works with the escrow {self.contract}")
         if terms.amount.asset not in self.tokens:
@@ -110,6 +129,8 @@ class EscrowBook:
                 return Call(escrow.encode_try_commit_many(terms, [work.key for work in batch]), gas.pay_out_gas(len(batch)))
             case Phase.ABORTING:
                 return Call(escrow.encode_try_abort_many(terms), gas.pay_out_gas(len(batch)))
+            case Phase.REVERSING:
+                return Call(escrow.encode_try_reverse_many(terms), gas.reverse_gas(len(batch)))
             case _:
                 raise AssertionError(f"no call belongs to {phase}")
 

@@ -16,6 +16,10 @@ class DltGatewaySettings(ServiceSettings):
     chain: ChainSettings = Field(description="the chain and the account that it signs with")
     escrow: str = Field(description="EIP-55 address of the SettlementEscrow contract")
     tokens: dict[str, int] = Field(description="tokens that are served: CAIP-19 id -> decimal places")
+    reversible: list[str] = Field(
+        default=[],
+        description="those of them whose owner made the escrow a controller (ERC-3643 agent): their executed legs can be reversed",
+    )
     judge_seconds: float = Field(
         default=1.0, gt=0, le=60, description="how often unanswered legs are judged, should nothing wake the judge"
     )

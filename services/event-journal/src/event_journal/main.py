@@ -59,8 +59,12 @@ async def run(settings: JournalSettings) -> None:
                 ),
             ],
             access={
-                settings.participant.coordinator_id: ("/lockstep.journal.v1.JournalService/*",),
                 **dict.fromkeys(settings.readers, ("/lockstep.journal.v1.JournalReaderService/*",)),
+                # After a restore the coordinator reads what it had written.
+                settings.participant.coordinator_id: (
+                    "/lockstep.journal.v1.JournalService/*",
+                    "/lockstep.journal.v1.JournalReaderService/ListEntries",
+                ),
             },
         )
 

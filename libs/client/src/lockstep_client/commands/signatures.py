@@ -138,7 +138,8 @@ _OF_VOTES: Final = frozenset(
 
 def _outcomes(view: PlanView, verdict: Verdict) -> Digest | None:
     outcomes: list[SignedOutcome] = [each.outcome for each in view.legs if each.leg.settling and each.outcome is not None]
-    complete = len(outcomes) == sum(each.leg.settling for each in view.legs)
+    shown = sum(each.leg.settling and each.evidence is not None for each in view.legs)
+    complete = shown == sum(each.leg.settling for each in view.legs)
     if not complete and verdict is Verdict.APPROVE:
         raise Refused("OUTCOMES_INCOMPLETE", "not every settling leg is done; sign when the plan is VALIDATING")
     return evidence_digest(outcomes) if complete else None

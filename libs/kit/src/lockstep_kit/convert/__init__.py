@@ -13,7 +13,13 @@ from lockstep_kit.convert.certificates import (
     certificate_to_pb,
 )
 from lockstep_kit.convert.plans import BEARERS, header_from_pb, header_to_pb, leg_from_pb, leg_to_pb
-from lockstep_kit.convert.resolutions import VERBS, resolution_from_pb, resolution_to_pb
+from lockstep_kit.convert.resolutions import (
+    VERBS,
+    resolution_from_pb,
+    resolution_to_pb,
+    reverse_authority_from_pb,
+    reverse_authority_to_pb,
+)
 from lockstep_kit.convert.statements import (
     GATES,
     OUTCOMES,
@@ -79,6 +85,8 @@ __all__ = [
     "refusal_to_pb",
     "resolution_from_pb",
     "resolution_to_pb",
+    "reverse_authority_from_pb",
+    "reverse_authority_to_pb",
     "signature_from_pb",
     "signature_to_pb",
     "time_from_pb",

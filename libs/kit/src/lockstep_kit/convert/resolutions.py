@@ -1,4 +1,4 @@
-"""Operators' resolutions."""
+"""Operators' resolutions, and authorities to reverse."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from typing import Final
 
 from lockstep.type.v1 import resolution_pb2
 from lockstep_kit import ids
-from lockstep_kit.convert.statements import evidence_from_pb, evidence_to_pb, signature_from_pb, signature_to_pb
+from lockstep_kit.convert.statements import (
+    evidence_from_pb,
+    evidence_to_pb,
+    outcome_from_pb,
+    outcome_to_pb,
+    signature_from_pb,
+    signature_to_pb,
+)
 from lockstep_kit.convert.values import enum_from_pb, enum_to_pb, time_from_pb, time_to_pb
-from lockstep_kit.fields import require
+from lockstep_kit.fields import FieldInvalid, require, within
 from lockstep_kit.resolutions import Resolution, ResolutionSignature, ResolutionStatement, Verb
+from lockstep_kit.reversals import OperatorsResolution, PolicyUnwind, ReverseAuthority
 
 VERBS: Final = {
     resolution_pb2.VERB_RETRY: Verb.RETRY,
@@ -61,3 +69,36 @@ def resolution_to_pb(signed: ResolutionSignature) -> resolution_pb2.ResolutionSi
     if told.evidence is not None:
         message.resolution.evidence.CopyFrom(evidence_to_pb(told.evidence))
     return message
+
+
+def reverse_authority_from_pb(message: resolution_pb2.ReverseAuthority) -> ReverseAuthority:
+    """Why a leg may be reversed; what it proves is `check_reverse`."""
+    match message.WhichOneof("authority"):
+        case "operators":
+            return OperatorsResolution(
+                tuple(
+                    _resolution_within(each, f"operators.signatures[{index}]")
+                    for index, each in enumerate(message.operators.signatures)
+                )
+            )
+        case "policy":
+            require(message.policy.HasField("refused"), "policy.refused", "must be present")
+            with within("policy.refused"):
+                return PolicyUnwind(outcome_from_pb(message.policy.refused))
+        case _:
+            raise FieldInvalid("authority", "must be present")
+
+
+def _resolution_within(message: resolution_pb2.ResolutionSignature, prefix: str) -> ResolutionSignature:
+    with within(prefix):
+        return resolution_from_pb(message)
+
+
+def reverse_authority_to_pb(authority: ReverseAuthority) -> resolution_pb2.ReverseAuthority:
+    """Why a leg may be reversed, as a message."""
+    match authority:
+        case OperatorsResolution():
+            signatures = [resolution_to_pb(each) for each in authority.signatures]
+            return resolution_pb2.ReverseAuthority(operators=resolution_pb2.OperatorsResolution(signatures=signatures))
+        case PolicyUnwind():
+            return resolution_pb2.ReverseAuthority(policy=resolution_pb2.PolicyUnwind(refused=outcome_to_pb(authority.refused)))

@@ -34,6 +34,8 @@ OUTCOMES: Final = {
     outcome_pb2.OUTCOME_KIND_DONE: OutcomeKind.DONE,
     outcome_pb2.OUTCOME_KIND_REFUSED: OutcomeKind.REFUSED,
     outcome_pb2.OUTCOME_KIND_RELEASED: OutcomeKind.RELEASED,
+    outcome_pb2.OUTCOME_KIND_REVERSED: OutcomeKind.REVERSED,
+    outcome_pb2.OUTCOME_KIND_REVERSAL_REFUSED: OutcomeKind.REVERSAL_REFUSED,
 }
 
 
@@ -234,6 +236,7 @@ def outcome_from_pb(message: outcome_pb2.SignedOutcome) -> statements.SignedOutc
         refusal=refusal_from_pb(message.refusal) if message.HasField("refusal") else None,
         revision=count_from_pb(message.revision, "revision"),
         settled_at=time_from_pb(message.outcome_time, "outcome_time"),
+        order=ids.digest(message.order, "order") if message.order else None,
     )
     return statements.SignedOutcome(outcome, signature_from_pb(message.signature))
 
@@ -249,6 +252,7 @@ def outcome_to_pb(signed: statements.SignedOutcome) -> outcome_pb2.SignedOutcome
         kind=enum_to_pb(OUTCOMES, outcome.kind),
         revision=outcome.revision,
         outcome_time=time_to_pb(outcome.settled_at),
+        order=outcome.order or b"",
         signature=signature_to_pb(signed.signature),
     )
     if outcome.evidence is not None:

@@ -12,7 +12,7 @@ from lockstep_kit.participant.ports import Completion
 from lockstep_kit.participant.records import LegRecord
 from lockstep_kit.participant.rules import Standing, contradiction, standing
 from lockstep_kit.signing import SigningKey
-from lockstep_kit.statements import Outcome, OutcomeKind, Vote, sign_outcome, sign_vote
+from lockstep_kit.statements import REVERSALS, Outcome, OutcomeKind, Vote, sign_outcome, sign_vote
 
 #: What an outcome says that a finding leads to; votes lead to none.
 _OUTCOMES = {
@@ -20,6 +20,8 @@ _OUTCOMES = {
     Finding.EXECUTED: OutcomeKind.DONE,
     Finding.REFUSED: OutcomeKind.REFUSED,
     Finding.RELEASED: OutcomeKind.RELEASED,
+    Finding.REVERSED: OutcomeKind.REVERSED,
+    Finding.REVERSAL_REFUSED: OutcomeKind.REVERSAL_REFUSED,
 }
 
 
@@ -54,7 +56,9 @@ class Signer:
         changed = replace(record, fence=after, left=record.fence.phase, trouble="", since=now)
         if completion.finding in (Finding.VOTED_YES, Finding.VOTED_NO):
             return replace(changed, vote=self._vote(record, completion, now))
-        return replace(changed, outcome=self._outcome(record, after, completion, now))
+        signed = self._outcome(record, after, completion, now)
+        # What became of a reversal stands beside the leg's Done, which stays what it was.
+        return replace(changed, reversal=signed) if _OUTCOMES[completion.finding] in REVERSALS else replace(changed, outcome=signed)
 
     def _vote(self, record: LegRecord, completion: Completion, now: datetime) -> bytes:
         answer = completion.promise if completion.finding is Finding.VOTED_YES else completion.refusal
@@ -66,16 +70,18 @@ class Signer:
     def _outcome(self, record: LegRecord, after: FenceRow, completion: Completion, now: datetime) -> bytes:
         if record.plan_digest is None:
             raise AssertionError("an outcome of no plan")
+        kind = _OUTCOMES[completion.finding]
         outcome = Outcome(
             participant=self.name,
             plan_id=record.plan_id,
             plan_digest=record.plan_digest,
             leg_id=record.leg_id,
-            kind=_OUTCOMES[completion.finding],
+            kind=kind,
             evidence=completion.evidence,
             refusal=completion.refusal,
             revision=after.revision,
             settled_at=now,
+            order=after.reversals[-1] if kind in REVERSALS else None,
         )
         return outcome_bytes(sign_outcome(outcome, self.key))
 
@@ -84,9 +90,9 @@ def _check(completion: Completion) -> None:
     match completion.finding:
         case Finding.VOTED_YES:
             shown = completion.promise is not None
-        case Finding.EXECUTED:
+        case Finding.EXECUTED | Finding.REVERSED:
             shown = completion.evidence is not None
-        case Finding.VOTED_NO | Finding.LAPSED | Finding.REFUSED:
+        case Finding.VOTED_NO | Finding.LAPSED | Finding.REFUSED | Finding.REVERSAL_REFUSED:
             shown = completion.refusal is not None
         case Finding.RELEASED:
             shown = True

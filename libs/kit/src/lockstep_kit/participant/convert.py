@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -27,6 +27,7 @@ from lockstep_kit.convert import (
     epoch_to_pb,
     gate_from_pb,
     outcome_to_pb,
+    reverse_authority_from_pb,
     time_from_pb,
     time_to_pb,
     vote_from_pb,
@@ -35,7 +36,18 @@ from lockstep_kit.convert import (
 from lockstep_kit.fence import Phase, fence_digest
 from lockstep_kit.fields import FieldInvalid, require, within
 from lockstep_kit.participant.ports import Capabilities, Closing, LegWork, PlanOutcome
-from lockstep_kit.participant.records import AbortOrder, Answer, CommitOrder, Item, LegRecord, PrepareOrder, Rejection, Verdict
+from lockstep_kit.participant.records import (
+    AbortOrder,
+    Answer,
+    CommitOrder,
+    Item,
+    LegRecord,
+    Order,
+    PrepareOrder,
+    Rejection,
+    ReverseOrder,
+    Verdict,
+)
 from lockstep_kit.plan import LegKind
 from lockstep_kit.statements import SignedOutcome, SignedVote
 
@@ -47,6 +59,8 @@ PHASES: Final = {
     leg_pb2.LEG_PHASE_COMMITTED: Phase.COMMITTED,
     leg_pb2.LEG_PHASE_ABORTING: Phase.ABORTING,
     leg_pb2.LEG_PHASE_RELEASED: Phase.RELEASED,
+    leg_pb2.LEG_PHASE_REVERSING: Phase.REVERSING,
+    leg_pb2.LEG_PHASE_REVERSED: Phase.REVERSED,
 }
 PLAN_OUTCOMES: Final = {
     leg_pb2.PLAN_OUTCOME_COMMITTED: PlanOutcome.COMMITTED,
@@ -64,6 +78,8 @@ VERDICTS: Final = {
 BATCH_ITEMS_MAX: Final = 256
 PAYER_SIGNATURE_BYTES_MAX: Final = 4096
 STATE_NAME_LENGTH_MAX: Final = 64
+
+CommandMessage: TypeAlias = leg_pb2.PrepareCommand | leg_pb2.CommitCommand | leg_pb2.AbortCommand | leg_pb2.ReverseCommand
 
 
 def read_prepare(command: leg_pb2.PrepareCommand) -> Item:
@@ -140,6 +156,19 @@ def read_abort(command: leg_pb2.AbortCommand) -> Item:
     return _item(command, binding, order)
 
 
+def read_reverse(command: leg_pb2.ReverseCommand) -> Item:
+    """One executed leg to reverse.
+
+    Raises:
+        FieldInvalid: with the field's path inside the command.
+    """
+    binding = _binding(command)
+    require(command.HasField("authority"), "authority", "must be present")
+    with within("authority"):
+        authority = reverse_authority_from_pb(command.authority)
+    return _item(command, binding, ReverseOrder(authority, command.authority.SerializeToString(deterministic=True)))
+
+
 def read_certificates(
     messages: Mapping[str, tuple[int, certificate_pb2.DecisionCertificate]],
 ) -> dict[str, Certificate | Rejection]:
@@ -154,18 +183,14 @@ def read_certificates(
     return read
 
 
-def _binding(command: leg_pb2.PrepareCommand | leg_pb2.CommitCommand | leg_pb2.AbortCommand) -> Binding:
+def _binding(command: CommandMessage) -> Binding:
     require(command.HasField("epoch"), "epoch", "must be present")
     require(command.HasField("binding"), "binding", "must be present")
     with within("binding"):
         return binding_from_pb(command.binding)
 
 
-def _item(
-    command: leg_pb2.PrepareCommand | leg_pb2.CommitCommand | leg_pb2.AbortCommand,
-    binding: Binding,
-    order: PrepareOrder | CommitOrder | AbortOrder,
-) -> Item:
+def _item(command: CommandMessage, binding: Binding, order: Order) -> Item:
     octets = command.binding.SerializeToString(deterministic=True)
     return Item(epoch_from_pb(command.epoch), binding, octets, fence_digest(binding), order)
 
@@ -244,6 +269,7 @@ def work_of(record: LegRecord, binding: Binding | None = None) -> LegWork:
         vote=stored_vote(record),
         traceparent=record.traceparent,
         since=record.since,
+        order_no=len(record.fence.reversals) if record.fence.phase is Phase.REVERSING else 1,
     )
 
 
@@ -262,6 +288,15 @@ def outcome_bytes(signed: SignedOutcome) -> bytes:
     return outcome_to_pb(signed).SerializeToString(deterministic=True)
 
 
+def stored_certificate(record: LegRecord) -> Certificate | None:
+    """The certificate by which the leg was told to execute; None where it never was."""
+    return (
+        None
+        if record.certificate is None
+        else certificate_from_pb(certificate_pb2.DecisionCertificate.FromString(record.certificate))
+    )
+
+
 def lock_of_record(record: LegRecord) -> ids.Digest:
     """The lock that a stored leg is bound to."""
     if record.binding is None:
@@ -270,7 +305,7 @@ def lock_of_record(record: LegRecord) -> ids.Digest:
 
 
 def report_of(record: LegRecord) -> leg_pb2.LegReport:
-    """Everything that is known of a leg, as a message; vote and outcome are the stored bytes."""
+    """Everything that is known of a leg, as a message; vote, outcome and reversal are the stored bytes."""
     if record.fence.phase is None or record.plan_digest is None:
         raise AssertionError("a leg that is not known has no report")
     report = leg_pb2.LegReport(
@@ -286,7 +321,19 @@ def report_of(record: LegRecord) -> leg_pb2.LegReport:
         report.vote.ParseFromString(record.vote)
     if record.outcome is not None:
         report.outcome.ParseFromString(record.outcome)
+    if record.reversal is not None:
+        report.reversal.ParseFromString(record.reversal)
     return report
+
+
+def everything_of(record: LegRecord) -> participant_service_pb2.GetLegResponse:
+    """A leg with what it was bound to and what told it to execute, as a message; the stored bytes."""
+    response = participant_service_pb2.GetLegResponse(report=report_of(record))
+    if record.binding is not None:
+        response.binding.ParseFromString(record.binding)
+    if record.certificate is not None:
+        response.certificate.ParseFromString(record.certificate)
+    return response
 
 
 def answer_to_pb(answer: Answer) -> leg_pb2.CommandAnswer:
@@ -321,7 +368,10 @@ def description(
         key_id=key_id,
         promise_kind=enum_to_pb(PROMISES, capabilities.promise_kind),
         promise_expires=capabilities.promise_max is not None,
-        assets=[participant_service_pb2.AssetCapability(asset=each.asset, scale=each.scale) for each in capabilities.assets],
+        assets=[
+            participant_service_pb2.AssetCapability(asset=each.asset, scale=each.scale, reversible=each.reversible)
+            for each in capabilities.assets
+        ],
         venues=capabilities.venues,
         log_incarnation=incarnation,
         clock_time=time_to_pb(now),

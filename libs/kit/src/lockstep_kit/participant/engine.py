@@ -8,7 +8,7 @@ row. What was signed once is stored and answered byte for byte.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -25,7 +25,7 @@ from lockstep_kit.loops import Loop
 from lockstep_kit.participant import rules, store
 from lockstep_kit.participant.bell import Bell, heard
 from lockstep_kit.participant.completing import Signer
-from lockstep_kit.participant.convert import work_of
+from lockstep_kit.participant.convert import stored_certificate, work_of
 from lockstep_kit.participant.ports import Capabilities, Completion, LegWork, Operations
 from lockstep_kit.participant.records import Answer, Item, LegKey, LegRecord, Rejection, Verdict
 from lockstep_kit.participant.schema import OUTCOME_CHANNEL
@@ -45,19 +45,20 @@ _log = structlog.get_logger()
 ATTEMPTS_MAX: Final = 5
 #: From this many items on, signatures are checked in a thread: it costs a tenth of a millisecond, and the loop goes on serving.
 INLINE_ITEMS_MAX: Final = 8
-_OPEN_PHASES: Final = frozenset({Phase.PREPARING, Phase.PREPARED, Phase.COMMITTING, Phase.ABORTING})
+_OPEN_PHASES: Final = frozenset({Phase.PREPARING, Phase.PREPARED, Phase.COMMITTING, Phase.ABORTING, Phase.REVERSING})
 
 
 def declare_failpoints(name: str) -> None:
     """Declare the failpoints of a participant; a service's main does so when it is imported, so that a campaign can count them."""
+    commands = ("prepare", "commit", "abort", "reverse")
     failpoints.declare(
-        *(f"{name}.{each}.{where}" for each in ("prepare", "commit", "abort") for where in ("before_tx", "in_tx", "after_commit")),
+        *(f"{name}.{each}.{where}" for each in commands for where in ("before_tx", "in_tx", "after_commit")),
         f"{name}.complete.in_tx",
     )
 
 
 class Overtaken(Exception):
-    """Another transaction has begun a leg that was not known a moment ago."""
+    """Another transaction has begun a leg that was not known a moment ago, or executed one by a certificate that was not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class _Shown:
     refusal: NotAuthorised | None
     #: Whether its certificate holds this participant's own YES.
     own_yes: bool
+    #: Reverse: the certificate by which the leg was executed, as it was when that was asked.
+    certificate: bytes | None
 
 
 class ParticipantEngine:
@@ -144,9 +147,9 @@ class ParticipantEngine:
 
     async def _run(self, command: Command, items: Sequence[Item]) -> dict[LegKey, tuple[LegRecord | None, Ruling | Rejection]]:
         point = f"{self.name}.{command.lower()}"
-        shown = await self._authorise(items)
         await failpoint(f"{point}.before_tx")
         for attempt in range(1, ATTEMPTS_MAX + 1):
+            shown = await self._authorise(items)
             try:
                 async with self._db.transaction() as tx:
                     batch = await self._decide(tx, items, shown)
@@ -160,20 +163,26 @@ class ParticipantEngine:
 
     async def _authorise(self, items: Sequence[Item]) -> dict[LegKey, _Shown]:
         now = await self._db.now()
+        executed: dict[LegKey, LegRecord] = {}
+        if items[0].command is Command.REVERSE:
+            async with self._db.connection() as connection:
+                executed = await store.read(connection, [item.key_of_leg for item in items])
         if len(items) > INLINE_ITEMS_MAX:
-            return await asyncio.to_thread(self._shown_by_all, items, now)
-        return self._shown_by_all(items, now)
+            return await asyncio.to_thread(self._shown_by_all, items, executed, now)
+        return self._shown_by_all(items, executed, now)
 
-    def _shown_by_all(self, items: Sequence[Item], now: datetime) -> dict[LegKey, _Shown]:
-        return {item.key_of_leg: self._shown_by(item, now) for item in items}
+    def _shown_by_all(self, items: Sequence[Item], executed: Mapping[LegKey, LegRecord], now: datetime) -> dict[LegKey, _Shown]:
+        return {item.key_of_leg: self._shown_by(item, executed.get(item.key_of_leg), now) for item in items}
 
-    def _shown_by(self, item: Item, now: datetime) -> _Shown:
+    def _shown_by(self, item: Item, executed: LegRecord | None, now: datetime) -> _Shown:
         refusal: NotAuthorised | None = None
+        certificate = None if executed is None else stored_certificate(executed)
         try:
-            rules.authorise(item, self.name, self._registry, now)
+            rules.authorise(item, self.name, self._registry, now, certificate)
         except NotAuthorised as found:
             refusal = found
-        return _Shown(refusal, rules.holds_own_yes(item, self.name, self._registry))
+        own_yes = rules.holds_own_yes(item, self.name, self._registry)
+        return _Shown(refusal, own_yes, None if executed is None else executed.certificate)
 
     async def _decide(
         self, tx: Connection, items: Sequence[Item], shown: Mapping[LegKey, _Shown]
@@ -193,6 +202,8 @@ class ParticipantEngine:
             if isinstance(ruling, Rejection) or ruling.row is None:
                 continue
             if ruling.action is Action.BEGIN:
+                if item.command is Command.REVERSE and record is not None and record.certificate != shown[key].certificate:
+                    raise Overtaken
                 records[key] = rules.begun(record, item, ruling.row, now, traceparent)
                 begun.append((item, records[key]))
             elif record is not None:
@@ -298,27 +309,30 @@ class ParticipantEngine:
 
     # -- What may be asked -------------------------------------------------------------------------------------------
 
-    async def get(self, leg: LegKey, raise_to: Epoch | None) -> LegRecord | None:
-        """What is known of a leg; its fence is raised first when asked, known or not."""
+    async def get(self, leg: LegKey, raise_to: Epoch | None, known_revision: int = 0) -> LegRecord | None:
+        """What is known of a leg; its fence is raised first when asked, known or not, and its revision to the highest that the sender has seen.
+
+        A revision that is raised is a change like any other: whoever follows the outcome log hears of it.
+        """
         if raise_to is None:
             async with self._db.connection() as connection:
                 record = (await store.read(connection, [leg])).get(leg)
         else:
-            record = await self._raise(leg, raise_to)
+            record = await self._raise(leg, raise_to, known_revision)
         return record if record is not None and record.fence.phase is not None else None
 
-    async def _raise(self, leg: LegKey, epoch: Epoch) -> LegRecord | None:
+    async def _raise(self, leg: LegKey, epoch: Epoch, known_revision: int) -> LegRecord | None:
         for _ in range(ATTEMPTS_MAX):
             async with self._db.transaction() as tx:
                 record = (await store.lock(tx, [leg]))[0].get(leg)
                 if record is None:
-                    if await store.insert_epoch(tx, leg, epoch):
+                    if await store.insert_epoch(tx, leg, epoch, known_revision):
                         return None
                     continue
-                row = fence.raise_epoch(record.fence, epoch)
+                row = fence.raised(record.fence, epoch, known_revision)
                 if row is None:
                     return record
-                await store.raise_epochs(tx, {leg: epoch})
+                await store.raise_fence(tx, leg, row)
                 return replace(record, fence=row)
         raise Overtaken
 
@@ -333,6 +347,6 @@ class ParticipantEngine:
             incarnation, sequence, now = await store.log_head(connection)
         return Cursor(incarnation, sequence), now
 
-    def watch(self, after: Cursor | None) -> AsyncIterator[Changes]:
+    def watch(self, after: Cursor | None) -> AsyncGenerator[Changes]:
         """Every change after a cursor, then live, with heartbeats, until the process drains."""
         return watch(self._db, self.bell, after, self.settings.heartbeat_seconds, lambda: self._draining)

@@ -37,7 +37,7 @@ class Closing:
 
     #: Outcome of the plan.
     outcome: PlanOutcome
-    #: Digest over the settling legs' signed outcomes.
+    #: Digest over the settling legs' signed outcomes; of a plan that did not settle, SHA-256 of its abort audit log.
     evidence_digest: Digest
     #: Journal only: sequence of the closing entry in the plan's chain.
     journal_sequence: int
@@ -53,7 +53,7 @@ class LegWork:
 
     #: The leg, bound to its plan.
     binding: Binding
-    #: PREPARING, COMMITTING or ABORTING when begun; any when loaded.
+    #: PREPARING, COMMITTING, ABORTING or REVERSING when begun; any when loaded.
     phase: Phase
     #: Phase before; None when the leg was not known, so that Abort must ask outside before it answers.
     left: Phase | None
@@ -77,6 +77,8 @@ class LegWork:
     traceparent: str | None
     #: When the phase began, by the database's clock.
     since: datetime
+    #: REVERSING: which order to reverse the leg this is, from 1; 1 in every other phase, which a leg enters once for good.
+    order_no: int = 1
 
     @property
     def plan_id(self) -> PlanId:
@@ -101,9 +103,9 @@ class Completion:
     finding: Finding
     #: VOTED_YES: what is promised.
     promise: Promise | None = None
-    #: VOTED_NO, LAPSED, REFUSED: why.
+    #: VOTED_NO, LAPSED, REFUSED, REVERSAL_REFUSED: why.
     refusal: Refusal | None = None
-    #: EXECUTED, and RELEASED where there is proof: what shows it.
+    #: EXECUTED and REVERSED, and RELEASED where there is proof: what shows it.
     evidence: Evidence | None = None
 
 
@@ -115,6 +117,8 @@ class AssetCapability:
     asset: str
     #: Decimal places.
     scale: int
+    #: Whether an executed leg that moved it can be reversed.
+    reversible: bool = False
 
 
 @dataclass(frozen=True, slots=True)

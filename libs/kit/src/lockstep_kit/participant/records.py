@@ -14,6 +14,7 @@ from lockstep_kit.certificate import AbortAuthority, Binding, Certificate, Decis
 from lockstep_kit.fence import Command, Epoch, FenceRow, Phase, Rejected
 from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.participant.ports import Closing
+from lockstep_kit.reversals import ReverseAuthority, order_digest
 from lockstep_kit.statements import GateSignature, SignedVote
 
 #: A leg's key in every table.
@@ -87,6 +88,10 @@ class LegRecord:
     vote: bytes | None = field(repr=False, default=None)
     #: SignedOutcome, once there is one.
     outcome: bytes | None = field(repr=False, default=None)
+    #: Reverse: ReverseAuthority of the last order.
+    reverse_authority: bytes | None = field(repr=False, default=None)
+    #: SignedOutcome of the last order to reverse, once there is one.
+    reversal: bytes | None = field(repr=False, default=None)
     #: One sentence for a person, or "".
     trouble: str = ""
     #: W3C trace context of the call that began the phase.
@@ -148,7 +153,22 @@ class AbortOrder:
     closing_bytes: bytes | None
 
 
-Order: TypeAlias = PrepareOrder | CommitOrder | AbortOrder
+@dataclass(frozen=True, slots=True)
+class ReverseOrder:
+    """A Reverse that has been read."""
+
+    #: Why it may be done.
+    authority: ReverseAuthority
+    #: The same, as received.
+    authority_bytes: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> Digest:
+        """Names the order."""
+        return order_digest(self.authority)
+
+
+Order: TypeAlias = PrepareOrder | CommitOrder | AbortOrder | ReverseOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +196,8 @@ class Item:
                 return Command.COMMIT
             case AbortOrder():
                 return Command.ABORT
+            case ReverseOrder():
+                return Command.REVERSE
 
     @property
     def key_of_leg(self) -> LegKey:
@@ -209,10 +231,13 @@ FENCE_MESSAGES: dict[Rejected, str] = {
     Rejected.DIGEST_MISMATCH: "the leg is known here with another plan digest, place or lock",
     Rejected.EPOCH_STALE: "a newer owner of the plan has spoken",
     Rejected.PREPARE_LATE: "prepare_by has passed by this participant's clock",
-    Rejected.LEG_UNKNOWN: "the leg is not known here, and the certificate holds no vote of this participant for it",
+    Rejected.LEG_UNKNOWN: "the leg is not known here, and no certificate holds a vote of this participant for it",
     Rejected.LEG_NOT_PREPARED: "the leg has not voted yet",
     Rejected.LEG_ABORTING: "the leg is being released",
     Rejected.LEG_RELEASED: "the leg was released; it can never execute",
     Rejected.LEG_DECIDED: "the leg was told to commit; there is no way back",
     Rejected.COMMIT_LATE: "not_after has passed by this participant's clock",
+    Rejected.LEG_NOT_EXECUTED: "the leg is not executed; there is nothing to reverse",
+    Rejected.LEG_REVERSING: "the leg was executed and is being reversed",
+    Rejected.LEG_REVERSED: "the leg was executed and reversed",
 }

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 
-from lockstep_kit.certificate import NotAuthorised, check_abort, check_commit, check_prepare, check_vote
+from lockstep_kit.certificate import Certificate, NotAuthorised, check_abort, check_commit, check_prepare, check_vote
 from lockstep_kit.fence import Action, Asked, Command, FenceRow, Finding, Phase, Ruling, rule
 from lockstep_kit.participant.ports import Completion
 from lockstep_kit.participant.records import (
@@ -24,9 +24,11 @@ from lockstep_kit.participant.records import (
     LegRecord,
     PrepareOrder,
     Rejection,
+    ReverseOrder,
     Verdict,
 )
 from lockstep_kit.registry import Registry
+from lockstep_kit.reversals import check_reverse
 
 
 class Standing(StrEnum):
@@ -48,6 +50,10 @@ _REPEATED = frozenset(
         (Phase.REFUSED, Finding.REFUSED),
         (Phase.REFUSED, Finding.RELEASED),
         (Phase.COMMITTED, Finding.EXECUTED),
+        (Phase.COMMITTED, Finding.REVERSAL_REFUSED),
+        (Phase.REVERSING, Finding.EXECUTED),
+        (Phase.REVERSED, Finding.EXECUTED),
+        (Phase.REVERSED, Finding.REVERSED),
         (Phase.RELEASED, Finding.VOTED_NO),
         (Phase.RELEASED, Finding.LAPSED),
         (Phase.RELEASED, Finding.REFUSED),
@@ -64,6 +70,8 @@ _LATE = frozenset(
         (Phase.ABORTING, Finding.LAPSED),
         (Phase.ABORTING, Finding.REFUSED),
         (Phase.COMMITTED, Finding.VOTED_YES),
+        (Phase.REVERSING, Finding.VOTED_YES),
+        (Phase.REVERSED, Finding.VOTED_YES),
     }
 )
 
@@ -81,8 +89,8 @@ def contradiction(phase: Phase, completion: Completion) -> str:
     return f"Found {completion.finding}{why} while the leg stands as {phase}: this cannot be, look outside."
 
 
-def authorise(item: Item, participant: str, registry: Registry, now: datetime) -> None:
-    """What the item shows allows what it asks.
+def authorise(item: Item, participant: str, registry: Registry, now: datetime, executed_by: Certificate | None = None) -> None:
+    """What the item shows allows what it asks. `executed_by` is the certificate by which a leg that is to be reversed was executed.
 
     Raises:
         NotAuthorised: with the first reason found.
@@ -94,6 +102,8 @@ def authorise(item: Item, participant: str, registry: Registry, now: datetime) -
             check_commit(commit.certificate, item.binding, commit.key, participant, registry)
         case AbortOrder() as abort:
             check_abort(abort.authority, item.binding, registry, now)
+        case ReverseOrder() as reverse:
+            check_reverse(reverse.authority, item.binding, registry, now, executed_by)
 
 
 def holds_own_yes(item: Item, participant: str, registry: Registry) -> bool:
@@ -123,9 +133,10 @@ def asked_of(item: Item, *, own_yes: bool) -> Asked:
             not_after: datetime | None = prepare.prepare_by
         case CommitOrder() as commit:
             not_after = commit.not_after
-        case AbortOrder():
+        case AbortOrder() | ReverseOrder():
             not_after = None
-    return Asked(item.command, item.digest, item.epoch, not_after, item.decision, own_yes)
+    order = item.order.digest if isinstance(item.order, ReverseOrder) else None
+    return Asked(item.command, item.digest, item.epoch, not_after, item.decision, own_yes, order)
 
 
 def judge(
@@ -168,6 +179,8 @@ def begun(record: LegRecord | None, item: Item, fence: FenceRow, now: datetime, 
             )
         case AbortOrder() as abort:
             return replace(record, authority=abort.authority_bytes, closing=abort.closing_bytes)
+        case ReverseOrder() as reverse:
+            return replace(record, reverse_authority=reverse.authority_bytes, reversal=None)
 
 
 def answer(item: Item, record: LegRecord | None, ruled: Ruling | Rejection) -> Answer:
@@ -182,17 +195,23 @@ def answer(item: Item, record: LegRecord | None, ruled: Ruling | Rejection) -> A
         raise AssertionError("a command that was not rejected left no row")
     verdict = verdict_of(item.command, known.fence.phase)
     if verdict is Verdict.REJECTED:
-        executed = Rejection(ItemReason.LEG_COMMITTED, "the leg is executed; it cannot be released")
+        executed = Rejection(ItemReason.LEG_COMMITTED, "the leg was executed; it cannot be released")
         return Answer(plan_id, leg_id, verdict, known, executed)
     return Answer(plan_id, leg_id, verdict, known)
 
 
 def verdict_of(command: Command, phase: Phase) -> Verdict:
     """How a command that the fence accepted stands in a phase; another command may have overtaken it meanwhile."""
-    if phase.working and not (command is Command.PREPARE and phase is Phase.COMMITTING):
+    if phase.working and command is not Command.REVERSE and phase not in _PAST[command]:
         return Verdict.PENDING
     match command, phase:
-        case Command.ABORT, Phase.COMMITTED:
+        case Command.REVERSE, Phase.REVERSED:
+            return Verdict.DONE
+        case Command.REVERSE, Phase.REVERSING:
+            return Verdict.PENDING
+        case Command.REVERSE, _:
+            return Verdict.REFUSED
+        case Command.ABORT, Phase.COMMITTED | Phase.REVERSING | Phase.REVERSED:
             # Nothing was released, and REFUSED would say that it never executes: the report says that it did.
             return Verdict.REJECTED
         case Command.ABORT, _:
@@ -201,6 +220,15 @@ def verdict_of(command: Command, phase: Phase) -> Verdict:
             return Verdict.REFUSED
         case _:
             return Verdict.DONE
+
+
+#: (command) -> working phases that are entered after it was answered.
+_PAST = {
+    Command.PREPARE: (Phase.COMMITTING, Phase.REVERSING),
+    Command.COMMIT: (Phase.REVERSING,),
+    Command.ABORT: (Phase.REVERSING,),
+    Command.REVERSE: (),
+}
 
 
 def once_each(entries: Sequence[Item | Answer]) -> list[Item | Answer]:

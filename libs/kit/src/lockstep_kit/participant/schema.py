@@ -12,11 +12,12 @@ import re
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 #: Channel that is notified when changes have been numbered.
 OUTCOME_CHANNEL: Final = "participant_outcome"
 
-#: Every step between phases that the database lets a leg take; "" is a leg that is not known. The fence's tables, as of this migration.
+#: Every step between phases that the database lets a leg take; "" is a leg that is not known. The fence's tables, as of the first migration.
 V1_STEPS: Final[tuple[tuple[str, str], ...]] = (
     ("", "PREPARING"),
     ("", "COMMITTING"),
@@ -189,6 +190,98 @@ V1_UPGRADE: Final[tuple[str, ...]] = (
     """,
 )
 
+#: The same, as of the second: what is executed can be reversed.
+V2_STEPS: Final[tuple[tuple[str, str], ...]] = (
+    *V1_STEPS,
+    ("COMMITTED", "REVERSING"),
+    ("REVERSING", "REVERSED"),
+    ("REVERSING", "COMMITTED"),
+)
+_V2_STEPS_SQL: Final = ", ".join(f"('{before}', '{after}')" for before, after in V2_STEPS)
+
+#: Reversals: each order to reverse is remembered for ever and begun once, and a leg's Done stays what it was whatever is undone.
+V2_UPGRADE: Final[tuple[str, ...]] = (
+    """
+    alter table participant_leg
+        add column reverse_authority bytea,
+        add column reversals bytea[] not null default '{}',
+        add column reversal bytea
+    """,
+    """
+    alter table participant_leg
+        -- A leg that is not known may remember a revision that was seen of it before the database was put back.
+        drop constraint participant_leg_bound,
+        add constraint participant_leg_bound check (
+            num_nonnulls(phase, digest, plan_digest, binding, phase_since) in (0, 5) and (phase is null or revision > 0)),
+        drop constraint participant_leg_phase_check,
+        add constraint participant_leg_phase_check check (phase in (
+            'PREPARING', 'PREPARED', 'REFUSED', 'COMMITTING', 'COMMITTED', 'ABORTING', 'RELEASED', 'REVERSING', 'REVERSED')),
+        add constraint participant_leg_ordered check (
+            phase not in ('REVERSING', 'REVERSED')
+            or num_nonnulls(reverse_authority, outcome) = 2 and cardinality(reversals) > 0),
+        add constraint participant_leg_undone check (phase <> 'REVERSED' or reversal is not null)
+    """,
+    "drop index participant_leg_open",
+    """
+    create index participant_leg_open on participant_leg (plan_id, leg_id)
+        where phase in ('PREPARING', 'PREPARED', 'COMMITTING', 'ABORTING', 'REVERSING')
+    """,
+    f"""
+    create or replace function participant_leg_fenced() returns trigger language plpgsql as $$
+    declare
+        broken text;
+    begin
+        if tg_op = 'INSERT' then
+            if new.phase is not null and ('', new.phase) not in ({_V2_STEPS_SQL}) then
+                broken := format('a leg does not begin as %s', new.phase);
+            end if;
+        elsif (new.plan_id, new.leg_id, new.seq) is distinct from (old.plan_id, old.leg_id, old.seq) then
+            broken := 'a row stays that of its leg';
+        elsif (new.epoch_generation, new.epoch_counter) < (old.epoch_generation, old.epoch_counter) then
+            broken := 'an epoch never goes down';
+        elsif new.revision < old.revision then
+            broken := 'a revision never goes down';
+        elsif old.phase is not null
+            and (new.digest, new.plan_digest, new.binding) is distinct from (old.digest, old.plan_digest, old.binding) then
+            broken := 'what a leg is bound to never changes';
+        elsif old.vote is not null and new.vote is distinct from old.vote then
+            broken := 'a vote never changes';
+        elsif old.phase in ('COMMITTED', 'REVERSING', 'REVERSED') and new.outcome is distinct from old.outcome then
+            broken := 'what was executed stays told';
+        elsif new.reversals[1:cardinality(old.reversals)] is distinct from old.reversals
+            or (cardinality(new.reversals) - cardinality(old.reversals))
+                <> (case when new.phase = 'REVERSING' and old.phase = 'COMMITTED' then 1 else 0 end)
+            or (cardinality(new.reversals) > cardinality(old.reversals) and new.reversals[cardinality(new.reversals)] = any(old.reversals))
+        then
+            broken := 'an order to reverse is begun once, and never forgotten';
+        elsif new.phase is distinct from old.phase then
+            if new.phase is null or (coalesce(old.phase, ''), new.phase) not in ({_V2_STEPS_SQL}) then
+                broken := format('a leg does not go from %s to %s', coalesce(old.phase, 'nothing'), coalesce(new.phase, 'nothing'));
+            elsif new.revision = old.revision then
+                broken := 'a phase never changes without the revision';
+            elsif old.phase = 'COMMITTING' and new.phase = 'ABORTING' and old.decision <> 'DELEGATED' then
+                broken := 'after COMMIT there is no way back';
+            end if;
+        end if;
+        if broken is not null then
+            raise exception '% (plan %, leg %)', broken, new.plan_id, new.leg_id
+                using errcode = 'integrity_constraint_violation', constraint = 'participant_leg_fenced';
+        end if;
+        return new;
+    end $$
+    """,
+    """
+    create or replace function participant_leg_kept() returns trigger language plpgsql as $$
+    begin
+        if tg_op = 'TRUNCATE' or old.phase in ('COMMITTED', 'REVERSING', 'REVERSED') then
+            raise exception 'an executed leg stays for ever'
+                using errcode = 'integrity_constraint_violation', constraint = 'participant_leg_kept';
+        end if;
+        return old;
+    end $$
+    """,
+)
+
 _ROLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -228,6 +321,8 @@ def participant_tables(metadata: sa.MetaData) -> None:
             sa.Column(name, sa.LargeBinary)
             for name in ("payer_signature", "key", "closing", "authority", "certificate", "vote", "outcome")
         ),
+        *(sa.Column(name, sa.LargeBinary) for name in ("reverse_authority", "reversal")),
+        sa.Column("reversals", postgresql.ARRAY(sa.LargeBinary), nullable=False, server_default="{}"),
         sa.Column("trouble", sa.Text, nullable=False, server_default=""),
         sa.Column("traceparent", sa.Text),
         sa.Column("recorded_at", moment, nullable=False, server_default=sa.func.clock_timestamp()),
@@ -239,7 +334,7 @@ def participant_tables(metadata: sa.MetaData) -> None:
         "participant_leg_open",
         leg.c.plan_id,
         leg.c.leg_id,
-        postgresql_where=leg.c.phase.in_(["PREPARING", "PREPARED", "COMMITTING", "ABORTING"]),
+        postgresql_where=leg.c.phase.in_(["PREPARING", "PREPARED", "COMMITTING", "ABORTING", "REVERSING"]),
     )
     sa.Table(
         "participant_outcome_log",

@@ -14,7 +14,7 @@ from lockstep.participant.v1 import leg_pb2, participant_service_pb2, participan
 from lockstep.type.v1 import certificate_pb2
 from lockstep_kit import ids
 from lockstep_kit.certificate import Certificate
-from lockstep_kit.convert import epoch_from_pb
+from lockstep_kit.convert import count_from_pb, epoch_from_pb
 from lockstep_kit.errors import LockstepError, unavailable
 from lockstep_kit.fence import Command
 from lockstep_kit.fields import FieldInvalid, require
@@ -25,7 +25,7 @@ from lockstep_kit.participant.watching import Cursor
 from lockstep_kit.rpc import remaining_seconds
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_Command = TypeVar("_Command", leg_pb2.PrepareCommand, leg_pb2.CommitCommand, leg_pb2.AbortCommand)
+_Command = TypeVar("_Command", leg_pb2.PrepareCommand, leg_pb2.CommitCommand, leg_pb2.AbortCommand, leg_pb2.ReverseCommand)
 
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 500
@@ -92,6 +92,15 @@ class ParticipantServicer(participant_service_pb2_grpc.ParticipantServiceService
         answers = await self._engine.execute(Command.ABORT, entries, _wait(request.wait))
         return participant_service_pb2.AbortResponse(answers=[convert.answer_to_pb(each) for each in answers])
 
+    async def Reverse(  # noqa: N802
+        self, request: participant_service_pb2.ReverseRequest, context: _Context
+    ) -> participant_service_pb2.ReverseResponse:
+        """Orders that what was executed be undone."""
+        _check_size(request.commands)
+        entries = [self._read(command, convert.read_reverse) for command in request.commands]
+        answers = await self._engine.execute(Command.REVERSE, entries, _wait(request.wait))
+        return participant_service_pb2.ReverseResponse(answers=[convert.answer_to_pb(each) for each in answers])
+
     def _read(self, command: _Command, read: Callable[[_Command], Item | Rejection]) -> Item | Answer:
         """The item, or its answer when it cannot be one: a bad item never fails the batch."""
         plan_id, leg_id = command.binding.plan.plan_id, command.binding.leg.leg_id
@@ -113,8 +122,8 @@ class ParticipantServicer(participant_service_pb2_grpc.ParticipantServiceService
         """What is known of one leg; can raise its fence first."""
         leg = ids.plan_id(request.plan_id), ids.leg_id(request.leg_id)
         raise_to = epoch_from_pb(request.raise_to) if request.HasField("raise_to") else None
-        record = await self._engine.get(leg, raise_to)
-        return participant_service_pb2.GetLegResponse(report=convert.report_of(record) if record is not None else None)
+        record = await self._engine.get(leg, raise_to, count_from_pb(request.known_revision, "known_revision"))
+        return convert.everything_of(record) if record is not None else participant_service_pb2.GetLegResponse()
 
     async def ListLegs(  # noqa: N802
         self, request: participant_service_pb2.ListLegsRequest, context: _Context

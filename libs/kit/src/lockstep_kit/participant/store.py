@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _COLUMNS: Final = """
     leg.plan_id, leg.leg_id, leg.seq, leg.epoch_generation, leg.epoch_counter, leg.revision, leg.phase, leg.left_phase, leg.digest,
     leg.plan_digest, leg.binding, leg.decision, leg.prepare_by, leg.hold_until, leg.payer_signature, leg.key, leg.not_after, leg.closing,
-    leg.authority, leg.certificate, leg.vote, leg.outcome, leg.trouble, leg.traceparent, leg.phase_since
+    leg.authority, leg.certificate, leg.vote, leg.outcome, leg.reverse_authority, leg.reversals, leg.reversal, leg.trouble,
+    leg.traceparent, leg.phase_since
 """
 
 #: Locks the rows of the legs that are known, and reads the clock after the last lock was won; one row with the clock alone when none is.
@@ -69,12 +70,14 @@ UPDATE_BEGUN: Final = """
         epoch_generation = new.epoch_generation, epoch_counter = new.epoch_counter, revision = new.revision, phase = new.phase,
         left_phase = new.left_phase, decision = new.decision, key = new.key, not_after = new.not_after, closing = new.closing,
         authority = new.authority, certificate = new.certificate, trouble = '', traceparent = new.traceparent,
-        phase_since = new.phase_since
+        phase_since = new.phase_since, reverse_authority = new.reverse_authority, reversal = new.reversal,
+        reversals = case when new.phase = 'REVERSING' then leg.reversals || new.reverse_order else leg.reversals end
     from unnest(
         $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::bytea[],
-        $10::timestamptz[], $11::bytea[], $12::bytea[], $13::bytea[], $14::text[], $15::timestamptz[]
+        $10::timestamptz[], $11::bytea[], $12::bytea[], $13::bytea[], $14::text[], $15::timestamptz[], $16::bytea[], $17::bytea[],
+        $18::bytea[]
     ) new (plan_id, leg_id, epoch_generation, epoch_counter, revision, phase, left_phase, decision, key, not_after, closing, authority,
-        certificate, traceparent, phase_since)
+        certificate, traceparent, phase_since, reverse_authority, reversal, reverse_order)
     where leg.plan_id = new.plan_id and leg.leg_id = new.leg_id
 """
 
@@ -82,10 +85,11 @@ UPDATE_BEGUN: Final = """
 UPDATE_FOUND: Final = """
     update participant_leg leg set
         revision = new.revision, phase = new.phase, left_phase = new.left_phase, vote = new.vote, outcome = new.outcome,
-        trouble = new.trouble, phase_since = new.phase_since
+        reversal = new.reversal, trouble = new.trouble, phase_since = new.phase_since
     from unnest(
-        $1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[], $9::timestamptz[]
-    ) new (plan_id, leg_id, revision, phase, left_phase, vote, outcome, trouble, phase_since)
+        $1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::bytea[], $9::text[],
+        $10::timestamptz[]
+    ) new (plan_id, leg_id, revision, phase, left_phase, vote, outcome, reversal, trouble, phase_since)
     where leg.plan_id = new.plan_id and leg.leg_id = new.leg_id
 """
 
@@ -96,9 +100,14 @@ RAISE_EPOCHS: Final = """
     where leg.plan_id = new.plan_id and leg.leg_id = new.leg_id
 """
 
+#: Raises epoch and revision of a known leg; the database refuses to lower either.
+RAISE_FENCE: Final = """
+    update participant_leg set epoch_generation = $3, epoch_counter = $4, revision = $5 where plan_id = $1 and leg_id = $2
+"""
+
 #: Remembers an epoch for a leg that is not known; not if the leg has become known meanwhile.
 INSERT_EPOCH: Final = """
-    insert into participant_leg (plan_id, leg_id, epoch_generation, epoch_counter, revision) values ($1, $2, $3, $4, 0)
+    insert into participant_leg (plan_id, leg_id, epoch_generation, epoch_counter, revision) values ($1, $2, $3, $4, $5)
     on conflict (plan_id, leg_id) do nothing returning plan_id
 """
 
@@ -111,7 +120,7 @@ UPDATE_TROUBLE: Final = """
 #: A page of the legs in some of the phases in which something is still owed, after a leg, in the order (plan, leg).
 READ_WORKING: Final = f"""
     select {_COLUMNS} from participant_leg leg
-    where leg.phase in ('PREPARING', 'PREPARED', 'COMMITTING', 'ABORTING') and leg.phase = any($1::text[])
+    where leg.phase in ('PREPARING', 'PREPARED', 'COMMITTING', 'ABORTING', 'REVERSING') and leg.phase = any($1::text[])
         and (leg.plan_id, leg.leg_id) > ($2, $3)
     order by leg.plan_id, leg.leg_id limit $4
 """
@@ -197,6 +206,9 @@ async def update_begun(tx: Connection, records: Sequence[LegRecord]) -> None:
         [each.certificate for each in records],
         [each.traceparent for each in records],
         [each.since for each in records],
+        [each.reverse_authority for each in records],
+        [each.reversal for each in records],
+        [each.fence.reversals[-1] if each.fence.reversals else None for each in records],
     )
 
 
@@ -212,6 +224,7 @@ async def update_found(tx: Connection, records: Sequence[LegRecord]) -> None:
         [each.left for each in records],
         [each.vote for each in records],
         [each.outcome for each in records],
+        [each.reversal for each in records],
         [each.trouble for each in records],
         [each.since for each in records],
     )
@@ -224,9 +237,14 @@ async def raise_epochs(tx: Connection, epochs: Mapping[LegKey, Epoch]) -> None:
         await tx.execute(RAISE_EPOCHS, *_split(epochs), generations, counters)
 
 
-async def insert_epoch(tx: Connection, leg: LegKey, epoch: Epoch) -> bool:
-    """Remember an epoch for a leg that is not known; False when it has become known."""
-    return await tx.fetchval(INSERT_EPOCH, *leg, epoch.generation, epoch.counter) is not None
+async def raise_fence(tx: Connection, leg: LegKey, row: FenceRow) -> None:
+    """Raise epoch and revision of a known, locked leg."""
+    await tx.execute(RAISE_FENCE, *leg, row.epoch.generation, row.epoch.counter, row.revision)
+
+
+async def insert_epoch(tx: Connection, leg: LegKey, epoch: Epoch, revision: int) -> bool:
+    """Remember an epoch and a revision for a leg that is not known; False when it has become known."""
+    return await tx.fetchval(INSERT_EPOCH, *leg, epoch.generation, epoch.counter, revision) is not None
 
 
 async def set_trouble(tx: Connection, leg: LegKey, text: str) -> None:
@@ -256,7 +274,8 @@ async def log_head(connection: Connection) -> tuple[str, int, datetime]:
 async def changes(connection: Connection, after: int, limit: int) -> tuple[list[LegRecord], int]:
     """The legs that changed after a number, as they are now, and the last number read (the given one when there is nothing)."""
     rows = await connection.fetch(READ_CHANGES, after, limit)
-    return [record_of(row) for row in rows], rows[0]["last_sequence"] if rows else after
+    # Of a leg that is not known only its revision can change, when it is raised: nothing to tell.
+    return [record_of(row) for row in rows if row["phase"] is not None], rows[0]["last_sequence"] if rows else after
 
 
 def record_of(row: asyncpg.Record) -> LegRecord:
@@ -270,6 +289,7 @@ def record_of(row: asyncpg.Record) -> LegRecord:
             epoch=Epoch(row["epoch_generation"], row["epoch_counter"]),
             decision=Decision(row["decision"]) if row["decision"] is not None else None,
             revision=row["revision"],
+            reversals=tuple(Digest(each) for each in row["reversals"]),
         ),
         left=Phase(row["left_phase"]) if row["left_phase"] is not None else None,
         plan_digest=Digest(row["plan_digest"]) if row["plan_digest"] is not None else None,
@@ -284,6 +304,8 @@ def record_of(row: asyncpg.Record) -> LegRecord:
         certificate=row["certificate"],
         vote=row["vote"],
         outcome=row["outcome"],
+        reverse_authority=row["reverse_authority"],
+        reversal=row["reversal"],
         trouble=row["trouble"],
         traceparent=row["traceparent"],
         since=row["phase_since"],

@@ -6,7 +6,7 @@ Pulled, never pushed: one page is read when the one before has been taken, so th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -42,7 +42,7 @@ class Changes:
 
 async def watch(
     db: Database, bell: Bell, after: Cursor | None, heartbeat_seconds: float, ended: Callable[[], bool]
-) -> AsyncIterator[Changes]:
+) -> AsyncGenerator[Changes]:
     """Pages of changes, at least one message every `heartbeat_seconds`, until told that it has ended.
 
     A cursor of another incarnation, or one ahead of the log, was drawn from another database (a restore): everything is sent again.
@@ -57,6 +57,12 @@ async def watch(
         ticket = bell.ticket()
         async with db.connection() as connection:
             records, read = await store.changes(connection, at, PAGE_CHANGES_MAX)
+            if not records:
+                now_is, last, _ = await store.log_head(connection)
+                if now_is != incarnation or last < at:
+                    # The database was put back under this very stream.
+                    incarnation, at, silent_until = now_is, 0, clock.time()
+                    continue
         if read > at or clock.time() >= silent_until:
             at = read
             yield Changes(tuple(records), Cursor(incarnation, at))

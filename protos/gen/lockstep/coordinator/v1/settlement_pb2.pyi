@@ -13,6 +13,7 @@ from lockstep.participant.v1 import leg_pb2 as _leg_pb2
 from lockstep.type.v1 import certificate_pb2 as _certificate_pb2
 from lockstep.type.v1 import outcome_pb2 as _outcome_pb2
 from lockstep.type.v1 import plan_pb2 as _plan_pb2
+from lockstep.type.v1 import resolution_pb2 as _resolution_pb2
 from lockstep.type.v1 import signature_pb2 as _signature_pb2
 import builtins as _builtins
 import sys
@@ -120,6 +121,42 @@ WAITING_KIND_PARTICIPANT: WaitingKind.ValueType  # 3
 WAITING_KIND_OPERATORS: WaitingKind.ValueType  # 4
 """Operators."""
 Global___WaitingKind: _TypeAlias = WaitingKind  # noqa: Y015
+
+class _NoticeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NoticeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NoticeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NOTICE_KIND_UNSPECIFIED: _NoticeKind.ValueType  # 0
+    """Not stated."""
+    NOTICE_KIND_EXECUTION_FAILED: _NoticeKind.ValueType  # 1
+    """Legs do not stand alike: some took effect, and one did not."""
+    NOTICE_KIND_ABORTED: _NoticeKind.ValueType  # 2
+    """The plan will not be settled."""
+    NOTICE_KIND_RECOVERY_IN_PROGRESS: _NoticeKind.ValueType  # 3
+    """The plan goes on after a failure."""
+    NOTICE_KIND_INTERVENTION_REQUIRED: _NoticeKind.ValueType  # 4
+    """A ticket was raised that only people can close."""
+    NOTICE_KIND_INTERVENTION_RESOLVED: _NoticeKind.ValueType  # 5
+    """Operators closed a ticket."""
+
+class NoticeKind(_NoticeKind, metaclass=_NoticeKindEnumTypeWrapper):
+    """What a notice is about. Values may be added."""
+
+NOTICE_KIND_UNSPECIFIED: NoticeKind.ValueType  # 0
+"""Not stated."""
+NOTICE_KIND_EXECUTION_FAILED: NoticeKind.ValueType  # 1
+"""Legs do not stand alike: some took effect, and one did not."""
+NOTICE_KIND_ABORTED: NoticeKind.ValueType  # 2
+"""The plan will not be settled."""
+NOTICE_KIND_RECOVERY_IN_PROGRESS: NoticeKind.ValueType  # 3
+"""The plan goes on after a failure."""
+NOTICE_KIND_INTERVENTION_REQUIRED: NoticeKind.ValueType  # 4
+"""A ticket was raised that only people can close."""
+NOTICE_KIND_INTERVENTION_RESOLVED: NoticeKind.ValueType  # 5
+"""Operators closed a ticket."""
+Global___NoticeKind: _TypeAlias = NoticeKind  # noqa: Y015
 
 @_typing.final
 class Plan(_message.Message):
@@ -256,6 +293,9 @@ class PlanLeg(_message.Message):
     VOTE_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     TROUBLE_FIELD_NUMBER: _builtins.int
+    OPERATORS_EXECUTED_FIELD_NUMBER: _builtins.int
+    OPERATORS_EVIDENCE_FIELD_NUMBER: _builtins.int
+    REVERSAL_FIELD_NUMBER: _builtins.int
     lock: _builtins.bytes
     """Output only. SHA-256 of the leg's decision key (32 bytes); token payers sign over it."""
     participant: _builtins.str
@@ -264,6 +304,8 @@ class PlanLeg(_message.Message):
     """Output only. Where it stands, as the participant last said."""
     trouble: _builtins.str
     """Output only. Present while something is overdue or contradicts."""
+    operators_executed: _builtins.bool
+    """Output only. Present where two operators gave evidence in place of the participant's answer: whether the leg took effect."""
     @_builtins.property
     def leg(self) -> _plan_pb2.Leg:
         """Required. The leg."""
@@ -276,6 +318,14 @@ class PlanLeg(_message.Message):
     def outcome(self) -> _outcome_pb2.SignedOutcome:
         """Output only. Present once executed, refused or released."""
 
+    @_builtins.property
+    def operators_evidence(self) -> _outcome_pb2.Evidence:
+        """Output only. Present with it: what shows it."""
+
+    @_builtins.property
+    def reversal(self) -> _outcome_pb2.SignedOutcome:
+        """Output only. Present once the participant answered the last order to reverse the leg: reversed, or refused."""
+
     def __init__(
         self,
         *,
@@ -286,12 +336,17 @@ class PlanLeg(_message.Message):
         vote: _outcome_pb2.SignedVote | None = ...,
         outcome: _outcome_pb2.SignedOutcome | None = ...,
         trouble: _builtins.str = ...,
+        operators_executed: _builtins.bool | None = ...,
+        operators_evidence: _outcome_pb2.Evidence | None = ...,
+        reversal: _outcome_pb2.SignedOutcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["leg", b"leg", "outcome", b"outcome", "vote", b"vote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_operators_executed", b"_operators_executed", "leg", b"leg", "operators_evidence", b"operators_evidence", "operators_executed", b"operators_executed", "outcome", b"outcome", "reversal", b"reversal", "vote", b"vote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leg", b"leg", "lock", b"lock", "outcome", b"outcome", "participant", b"participant", "phase", b"phase", "trouble", b"trouble", "vote", b"vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_operators_executed", b"_operators_executed", "leg", b"leg", "lock", b"lock", "operators_evidence", b"operators_evidence", "operators_executed", b"operators_executed", "outcome", b"outcome", "participant", b"participant", "phase", b"phase", "reversal", b"reversal", "trouble", b"trouble", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__operators_executed: _TypeAlias = _typing.Literal["operators_executed"]  # noqa: Y015
+    _WhichOneofArgType__operators_executed: _TypeAlias = _typing.Literal["_operators_executed", b"_operators_executed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__operators_executed) -> _WhichOneofReturnType__operators_executed | None: ...
 
 Global___PlanLeg: _TypeAlias = PlanLeg  # noqa: Y015
 
@@ -418,6 +473,36 @@ class Escalation(_message.Message):
 Global___Escalation: _TypeAlias = Escalation  # noqa: Y015
 
 @_typing.final
+class OperatorsDecision(_message.Message):
+    """What two operators decided about a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    ACTOR_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resolution(self) -> _resolution_pb2.Resolution:
+        """Required. What they signed alike."""
+
+    @_builtins.property
+    def actor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. Registered ids of the two."""
+
+    def __init__(
+        self,
+        *,
+        resolution: _resolution_pb2.Resolution | None = ...,
+        actor_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resolution", b"resolution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_ids", b"actor_ids", "resolution", b"resolution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperatorsDecision: _TypeAlias = OperatorsDecision  # noqa: Y015
+
+@_typing.final
 class Transition(_message.Message):
     """One transition of a plan."""
 
@@ -478,6 +563,8 @@ class PlanEvent(_message.Message):
     LEG_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
     ESCALATION_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Required. Plan that it is about."""
     sequence: _builtins.int
@@ -500,7 +587,15 @@ class PlanEvent(_message.Message):
 
     @_builtins.property
     def escalation(self) -> Global___Escalation:
-        """A person is needed."""
+        """A person is needed, or operators closed the ticket."""
+
+    @_builtins.property
+    def resolution(self) -> Global___OperatorsDecision:
+        """What two operators decided took effect."""
+
+    @_builtins.property
+    def notice(self) -> Global___Notice:
+        """What people and other systems are told without asking."""
 
     def __init__(
         self,
@@ -512,13 +607,69 @@ class PlanEvent(_message.Message):
         leg: Global___PlanLeg | None = ...,
         gate: Global___GateRecord | None = ...,
         escalation: Global___Escalation | None = ...,
+        resolution: Global___OperatorsDecision | None = ...,
+        notice: Global___Notice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["escalation", b"escalation", "event", b"event", "event_time", b"event_time", "gate", b"gate", "leg", b"leg", "transition", b"transition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["escalation", b"escalation", "event", b"event", "event_time", b"event_time", "gate", b"gate", "leg", b"leg", "notice", b"notice", "resolution", b"resolution", "transition", b"transition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["escalation", b"escalation", "event", b"event", "event_time", b"event_time", "gate", b"gate", "leg", b"leg", "plan_id", b"plan_id", "sequence", b"sequence", "transition", b"transition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["escalation", b"escalation", "event", b"event", "event_time", b"event_time", "gate", b"gate", "leg", b"leg", "notice", b"notice", "plan_id", b"plan_id", "resolution", b"resolution", "sequence", b"sequence", "transition", b"transition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["transition", "leg", "gate", "escalation"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["transition", "leg", "gate", "escalation", "resolution", "notice"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___PlanEvent: _TypeAlias = PlanEvent  # noqa: Y015
+
+@_typing.final
+class Notice(_message.Message):
+    """What people and other systems are told of a plan: the same that webhooks get as a CloudEvent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTICE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LEG_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ESCALATION_ID_FIELD_NUMBER: _builtins.int
+    WHAT_HAPPENED_FIELD_NUMBER: _builtins.int
+    WHAT_TO_DO_FIELD_NUMBER: _builtins.int
+    ACTION_REQUIRED_FIELD_NUMBER: _builtins.int
+    notice_id: _builtins.str
+    """Required. Drawn from what it is about: the CloudEvent's id, by which receivers drop what they have seen."""
+    kind: Global___NoticeKind.ValueType
+    """Required. What it is about."""
+    reason: _builtins.str
+    """Required. UPPER_SNAKE reason of docs/errors.md, or the transition's cause."""
+    leg_id: _builtins.str
+    """Present when it is about a leg."""
+    state: Global___PlanState.ValueType
+    """Required. Where the plan stands."""
+    escalation_id: _builtins.str
+    """Present when it is about a ticket."""
+    what_happened: _builtins.str
+    """Required. One sentence."""
+    what_to_do: _builtins.str
+    """Required. One sentence."""
+    action_required: _builtins.bool
+    """Required. Whether a person must act."""
+    def __init__(
+        self,
+        *,
+        notice_id: _builtins.str = ...,
+        kind: Global___NoticeKind.ValueType = ...,
+        reason: _builtins.str = ...,
+        leg_id: _builtins.str = ...,
+        state: Global___PlanState.ValueType = ...,
+        escalation_id: _builtins.str = ...,
+        what_happened: _builtins.str = ...,
+        what_to_do: _builtins.str = ...,
+        action_required: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_required", b"action_required", "escalation_id", b"escalation_id", "kind", b"kind", "leg_id", b"leg_id", "notice_id", b"notice_id", "reason", b"reason", "state", b"state", "what_happened", b"what_happened", "what_to_do", b"what_to_do"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notice: _TypeAlias = Notice  # noqa: Y015

@@ -24,53 +24,60 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from lockstep.coordinator.v1 import settlement_pb2 as lockstep_dot_coordinator_dot_v1_dot_settlement__pb2
+from lockstep.type.v1 import outcome_pb2 as lockstep_dot_type_dot_v1_dot_outcome__pb2
 from lockstep.type.v1 import plan_pb2 as lockstep_dot_type_dot_v1_dot_plan__pb2
 from lockstep.type.v1 import signature_pb2 as lockstep_dot_type_dot_v1_dot_signature__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0lockstep/coordinator/v1/settlement_service.proto\x12\x17lockstep.coordinator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(lockstep/coordinator/v1/settlement.proto\x1a\x1blockstep/type/v1/plan.proto\x1a lockstep/type/v1/signature.proto\"\xa9\x01\n\x11\x43reatePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\x06header\x18\x02 \x01(\x0b\x32\x1c.lockstep.type.v1.PlanHeader\x12#\n\x04legs\x18\x03 \x03(\x0b\x32\x15.lockstep.type.v1.Leg\x12-\n\x04make\x18\x04 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"A\n\x12\x43reatePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"|\n\x12\x45xecutePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x41\n\x10payer_signatures\x18\x03 \x03(\x0b\x32\'.lockstep.coordinator.v1.PayerSignature\"3\n\x0ePayerSignature\x12\x0e\n\x06leg_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"B\n\x13\x45xecutePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"!\n\x0eGetPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\">\n\x0fGetPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"m\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x32\n\x06states\x18\x03 \x03(\x0e\x32\".lockstep.coordinator.v1.PlanState\"Z\n\x11ListPlansResponse\x12,\n\x05plans\x18\x01 \x03(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x11\x43\x61ncelPlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12/\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"A\n\x12\x43\x61ncelPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"j\n\x0fSignGateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x32\n\tsignature\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"?\n\x10SignGateResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"P\n\x16ListTransitionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x17ListTransitionsResponse\x12\x38\n\x0btransitions\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.Transition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x10WatchPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xd5\x01\n\x11WatchPlanResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.PlanH\x00\x12\x33\n\x05\x65vent\x18\x02 \x01(\x0b\x32\".lockstep.coordinator.v1.PlanEventH\x00\x12\x37\n\theartbeat\x18\x03 \x01(\x0b\x32\".lockstep.coordinator.v1.HeartbeatH\x00\x12\x14\n\x0cresume_token\x18\x04 \x01(\tB\t\n\x07message\";\n\tHeartbeat\x12.\n\nclock_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xca\x06\n\x11SettlementService\x12\x65\n\nCreatePlan\x12*.lockstep.coordinator.v1.CreatePlanRequest\x1a+.lockstep.coordinator.v1.CreatePlanResponse\x12h\n\x0b\x45xecutePlan\x12+.lockstep.coordinator.v1.ExecutePlanRequest\x1a,.lockstep.coordinator.v1.ExecutePlanResponse\x12\\\n\x07GetPlan\x12\'.lockstep.coordinator.v1.GetPlanRequest\x1a(.lockstep.coordinator.v1.GetPlanResponse\x12\x62\n\tListPlans\x12).lockstep.coordinator.v1.ListPlansRequest\x1a*.lockstep.coordinator.v1.ListPlansResponse\x12\x65\n\nCancelPlan\x12*.lockstep.coordinator.v1.CancelPlanRequest\x1a+.lockstep.coordinator.v1.CancelPlanResponse\x12_\n\x08SignGate\x12(.lockstep.coordinator.v1.SignGateRequest\x1a).lockstep.coordinator.v1.SignGateResponse\x12t\n\x0fListTransitions\x12/.lockstep.coordinator.v1.ListTransitionsRequest\x1a\x30.lockstep.coordinator.v1.ListTransitionsResponse\x12\x64\n\tWatchPlan\x12).lockstep.coordinator.v1.WatchPlanRequest\x1a*.lockstep.coordinator.v1.WatchPlanResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0lockstep/coordinator/v1/settlement_service.proto\x12\x17lockstep.coordinator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(lockstep/coordinator/v1/settlement.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a\x1blockstep/type/v1/plan.proto\x1a lockstep/type/v1/signature.proto\"\xa9\x01\n\x11\x43reatePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\x06header\x18\x02 \x01(\x0b\x32\x1c.lockstep.type.v1.PlanHeader\x12#\n\x04legs\x18\x03 \x03(\x0b\x32\x15.lockstep.type.v1.Leg\x12-\n\x04make\x18\x04 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"A\n\x12\x43reatePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"|\n\x12\x45xecutePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x41\n\x10payer_signatures\x18\x03 \x03(\x0b\x32\'.lockstep.coordinator.v1.PayerSignature\"3\n\x0ePayerSignature\x12\x0e\n\x06leg_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"B\n\x13\x45xecutePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"!\n\x0eGetPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\">\n\x0fGetPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"m\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x32\n\x06states\x18\x03 \x03(\x0e\x32\".lockstep.coordinator.v1.PlanState\"Z\n\x11ListPlansResponse\x12,\n\x05plans\x18\x01 \x03(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x11\x43\x61ncelPlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12/\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"A\n\x12\x43\x61ncelPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"j\n\x0fSignGateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x32\n\tsignature\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"?\n\x10SignGateResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"P\n\x16ListTransitionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x17ListTransitionsResponse\x12\x38\n\x0btransitions\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.Transition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x17GetAbortAuditLogRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\xee\x01\n\x18GetAbortAuditLogResponse\x12\x0b\n\x03log\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12.\n\nwrite_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x65\x61rlier_sha256\x18\x04 \x03(\x0c\x12\x35\n\x04\x63opy\x18\x05 \x01(\x0e\x32\'.lockstep.coordinator.v1.AuditCopyState\x12\x36\n\rnotarisations\x18\x06 \x03(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome\"9\n\x10WatchPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xd5\x01\n\x11WatchPlanResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.PlanH\x00\x12\x33\n\x05\x65vent\x18\x02 \x01(\x0b\x32\".lockstep.coordinator.v1.PlanEventH\x00\x12\x37\n\theartbeat\x18\x03 \x01(\x0b\x32\".lockstep.coordinator.v1.HeartbeatH\x00\x12\x14\n\x0cresume_token\x18\x04 \x01(\tB\t\n\x07message\";\n\tHeartbeat\x12.\n\nclock_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8b\x01\n\x0e\x41uditCopyState\x12 \n\x1c\x41UDIT_COPY_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIT_COPY_STATE_INTACT\x10\x01\x12\x1c\n\x18\x41UDIT_COPY_STATE_MISSING\x10\x02\x12\x1c\n\x18\x41UDIT_COPY_STATE_CORRUPT\x10\x03\x32\xc3\x07\n\x11SettlementService\x12\x65\n\nCreatePlan\x12*.lockstep.coordinator.v1.CreatePlanRequest\x1a+.lockstep.coordinator.v1.CreatePlanResponse\x12h\n\x0b\x45xecutePlan\x12+.lockstep.coordinator.v1.ExecutePlanRequest\x1a,.lockstep.coordinator.v1.ExecutePlanResponse\x12\\\n\x07GetPlan\x12\'.lockstep.coordinator.v1.GetPlanRequest\x1a(.lockstep.coordinator.v1.GetPlanResponse\x12\x62\n\tListPlans\x12).lockstep.coordinator.v1.ListPlansRequest\x1a*.lockstep.coordinator.v1.ListPlansResponse\x12\x65\n\nCancelPlan\x12*.lockstep.coordinator.v1.CancelPlanRequest\x1a+.lockstep.coordinator.v1.CancelPlanResponse\x12_\n\x08SignGate\x12(.lockstep.coordinator.v1.SignGateRequest\x1a).lockstep.coordinator.v1.SignGateResponse\x12t\n\x0fListTransitions\x12/.lockstep.coordinator.v1.ListTransitionsRequest\x1a\x30.lockstep.coordinator.v1.ListTransitionsResponse\x12w\n\x10GetAbortAuditLog\x12\x30.lockstep.coordinator.v1.GetAbortAuditLogRequest\x1a\x31.lockstep.coordinator.v1.GetAbortAuditLogResponse\x12\x64\n\tWatchPlan\x12).lockstep.coordinator.v1.WatchPlanRequest\x1a*.lockstep.coordinator.v1.WatchPlanResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.coordinator.v1.settlement_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEPLANREQUEST']._serialized_start=216
-  _globals['_CREATEPLANREQUEST']._serialized_end=385
-  _globals['_CREATEPLANRESPONSE']._serialized_start=387
-  _globals['_CREATEPLANRESPONSE']._serialized_end=452
-  _globals['_EXECUTEPLANREQUEST']._serialized_start=454
-  _globals['_EXECUTEPLANREQUEST']._serialized_end=578
-  _globals['_PAYERSIGNATURE']._serialized_start=580
-  _globals['_PAYERSIGNATURE']._serialized_end=631
-  _globals['_EXECUTEPLANRESPONSE']._serialized_start=633
-  _globals['_EXECUTEPLANRESPONSE']._serialized_end=699
-  _globals['_GETPLANREQUEST']._serialized_start=701
-  _globals['_GETPLANREQUEST']._serialized_end=734
-  _globals['_GETPLANRESPONSE']._serialized_start=736
-  _globals['_GETPLANRESPONSE']._serialized_end=798
-  _globals['_LISTPLANSREQUEST']._serialized_start=800
-  _globals['_LISTPLANSREQUEST']._serialized_end=909
-  _globals['_LISTPLANSRESPONSE']._serialized_start=911
-  _globals['_LISTPLANSRESPONSE']._serialized_end=1001
-  _globals['_CANCELPLANREQUEST']._serialized_start=1003
-  _globals['_CANCELPLANREQUEST']._serialized_end=1122
-  _globals['_CANCELPLANRESPONSE']._serialized_start=1124
-  _globals['_CANCELPLANRESPONSE']._serialized_end=1189
-  _globals['_SIGNGATEREQUEST']._serialized_start=1191
-  _globals['_SIGNGATEREQUEST']._serialized_end=1297
-  _globals['_SIGNGATERESPONSE']._serialized_start=1299
-  _globals['_SIGNGATERESPONSE']._serialized_end=1362
-  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=1364
-  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=1444
-  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=1446
-  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=1554
-  _globals['_WATCHPLANREQUEST']._serialized_start=1556
-  _globals['_WATCHPLANREQUEST']._serialized_end=1613
-  _globals['_WATCHPLANRESPONSE']._serialized_start=1616
-  _globals['_WATCHPLANRESPONSE']._serialized_end=1829
-  _globals['_HEARTBEAT']._serialized_start=1831
-  _globals['_HEARTBEAT']._serialized_end=1890
-  _globals['_SETTLEMENTSERVICE']._serialized_start=1893
-  _globals['_SETTLEMENTSERVICE']._serialized_end=2735
+  _globals['_AUDITCOPYSTATE']._serialized_start=2226
+  _globals['_AUDITCOPYSTATE']._serialized_end=2365
+  _globals['_CREATEPLANREQUEST']._serialized_start=248
+  _globals['_CREATEPLANREQUEST']._serialized_end=417
+  _globals['_CREATEPLANRESPONSE']._serialized_start=419
+  _globals['_CREATEPLANRESPONSE']._serialized_end=484
+  _globals['_EXECUTEPLANREQUEST']._serialized_start=486
+  _globals['_EXECUTEPLANREQUEST']._serialized_end=610
+  _globals['_PAYERSIGNATURE']._serialized_start=612
+  _globals['_PAYERSIGNATURE']._serialized_end=663
+  _globals['_EXECUTEPLANRESPONSE']._serialized_start=665
+  _globals['_EXECUTEPLANRESPONSE']._serialized_end=731
+  _globals['_GETPLANREQUEST']._serialized_start=733
+  _globals['_GETPLANREQUEST']._serialized_end=766
+  _globals['_GETPLANRESPONSE']._serialized_start=768
+  _globals['_GETPLANRESPONSE']._serialized_end=830
+  _globals['_LISTPLANSREQUEST']._serialized_start=832
+  _globals['_LISTPLANSREQUEST']._serialized_end=941
+  _globals['_LISTPLANSRESPONSE']._serialized_start=943
+  _globals['_LISTPLANSRESPONSE']._serialized_end=1033
+  _globals['_CANCELPLANREQUEST']._serialized_start=1035
+  _globals['_CANCELPLANREQUEST']._serialized_end=1154
+  _globals['_CANCELPLANRESPONSE']._serialized_start=1156
+  _globals['_CANCELPLANRESPONSE']._serialized_end=1221
+  _globals['_SIGNGATEREQUEST']._serialized_start=1223
+  _globals['_SIGNGATEREQUEST']._serialized_end=1329
+  _globals['_SIGNGATERESPONSE']._serialized_start=1331
+  _globals['_SIGNGATERESPONSE']._serialized_end=1394
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=1396
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=1476
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=1478
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=1586
+  _globals['_GETABORTAUDITLOGREQUEST']._serialized_start=1588
+  _globals['_GETABORTAUDITLOGREQUEST']._serialized_end=1646
+  _globals['_GETABORTAUDITLOGRESPONSE']._serialized_start=1649
+  _globals['_GETABORTAUDITLOGRESPONSE']._serialized_end=1887
+  _globals['_WATCHPLANREQUEST']._serialized_start=1889
+  _globals['_WATCHPLANREQUEST']._serialized_end=1946
+  _globals['_WATCHPLANRESPONSE']._serialized_start=1949
+  _globals['_WATCHPLANRESPONSE']._serialized_end=2162
+  _globals['_HEARTBEAT']._serialized_start=2164
+  _globals['_HEARTBEAT']._serialized_end=2223
+  _globals['_SETTLEMENTSERVICE']._serialized_start=2368
+  _globals['_SETTLEMENTSERVICE']._serialized_end=3331
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lockstep.coordinator.v1 import settlement_pb2 as _settlement_pb2
+from lockstep.type.v1 import outcome_pb2 as _outcome_pb2
 from lockstep.type.v1 import plan_pb2 as _plan_pb2
 from lockstep.type.v1 import signature_pb2 as _signature_pb2
 import builtins as _builtins
@@ -21,6 +23,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AuditCopyState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditCopyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditCopyState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_COPY_STATE_UNSPECIFIED: _AuditCopyState.ValueType  # 0
+    """Not stated."""
+    AUDIT_COPY_STATE_INTACT: _AuditCopyState.ValueType  # 1
+    """It has the very bytes."""
+    AUDIT_COPY_STATE_MISSING: _AuditCopyState.ValueType  # 2
+    """It is not there: not yet, or no more."""
+    AUDIT_COPY_STATE_CORRUPT: _AuditCopyState.ValueType  # 3
+    """It has other bytes than its hash says."""
+
+class AuditCopyState(_AuditCopyState, metaclass=_AuditCopyStateEnumTypeWrapper):
+    """Where the copy of a log in write-once storage stands."""
+
+AUDIT_COPY_STATE_UNSPECIFIED: AuditCopyState.ValueType  # 0
+"""Not stated."""
+AUDIT_COPY_STATE_INTACT: AuditCopyState.ValueType  # 1
+"""It has the very bytes."""
+AUDIT_COPY_STATE_MISSING: AuditCopyState.ValueType  # 2
+"""It is not there: not yet, or no more."""
+AUDIT_COPY_STATE_CORRUPT: AuditCopyState.ValueType  # 3
+"""It has other bytes than its hash says."""
+Global___AuditCopyState: _TypeAlias = AuditCopyState  # noqa: Y015
 
 @_typing.final
 class CreatePlanRequest(_message.Message):
@@ -447,6 +477,80 @@ class ListTransitionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTransitionsResponse: _TypeAlias = ListTransitionsResponse  # noqa: Y015
+
+@_typing.final
+class GetAbortAuditLogRequest(_message.Message):
+    """Asks for a plan's abort audit log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    """Required. The plan."""
+    sha256: _builtins.bytes
+    """Optional. SHA-256 of the log that is wanted, as a proof names it (32 bytes); the plan's last one when absent."""
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_id", b"plan_id", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAbortAuditLogRequest: _TypeAlias = GetAbortAuditLogRequest  # noqa: Y015
+
+@_typing.final
+class GetAbortAuditLogResponse(_message.Message):
+    """An abort audit log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    WRITE_TIME_FIELD_NUMBER: _builtins.int
+    EARLIER_SHA256_FIELD_NUMBER: _builtins.int
+    COPY_FIELD_NUMBER: _builtins.int
+    NOTARISATIONS_FIELD_NUMBER: _builtins.int
+    log: _builtins.bytes
+    """Required. The log: RFC 8785 bytes, as they were hashed."""
+    sha256: _builtins.bytes
+    """Required. Their SHA-256: what the evidence legs were told (32 bytes)."""
+    copy: Global___AuditCopyState.ValueType
+    """Required. Where the copy in write-once storage stands."""
+    @_builtins.property
+    def write_time(self) -> _timestamp_pb2.Timestamp:
+        """Required. When it was written."""
+
+    @_builtins.property
+    def earlier_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Logs of the plan's earlier ends, in order (32 bytes each): of aborts that were found not to hold."""
+
+    @_builtins.property
+    def notarisations(self) -> _containers.RepeatedCompositeFieldContainer[_outcome_pb2.SignedOutcome]:
+        """Present once known: the notary's signed outcomes for the plan, with their chain evidence."""
+
+    def __init__(
+        self,
+        *,
+        log: _builtins.bytes = ...,
+        sha256: _builtins.bytes = ...,
+        write_time: _timestamp_pb2.Timestamp | None = ...,
+        earlier_sha256: _abc.Iterable[_builtins.bytes] | None = ...,
+        copy: Global___AuditCopyState.ValueType = ...,
+        notarisations: _abc.Iterable[_outcome_pb2.SignedOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["write_time", b"write_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "earlier_sha256", b"earlier_sha256", "log", b"log", "notarisations", b"notarisations", "sha256", b"sha256", "write_time", b"write_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAbortAuditLogResponse: _TypeAlias = GetAbortAuditLogResponse  # noqa: Y015
 
 @_typing.final
 class WatchPlanRequest(_message.Message):

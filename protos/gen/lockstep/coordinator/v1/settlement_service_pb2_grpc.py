@@ -70,6 +70,11 @@ class SettlementServiceStub:
                 request_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ListTransitionsRequest.SerializeToString,
                 response_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ListTransitionsResponse.FromString,
                 _registered_method=True)
+        self.GetAbortAuditLog = channel.unary_unary(
+                '/lockstep.coordinator.v1.SettlementService/GetAbortAuditLog',
+                request_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.GetAbortAuditLogRequest.SerializeToString,
+                response_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.GetAbortAuditLogResponse.FromString,
+                _registered_method=True)
         self.WatchPlan = channel.unary_stream(
                 '/lockstep.coordinator.v1.SettlementService/WatchPlan',
                 request_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlanRequest.SerializeToString,
@@ -130,6 +135,13 @@ class SettlementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAbortAuditLog(self, request, context):
+        """How a plan that did not settle ended: its abort audit log, and the notary's proof of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchPlan(self, request, context):
         """One plan: snapshot, then events, then heartbeats. Ends with OK after the plan's last event.
         """
@@ -174,6 +186,11 @@ def add_SettlementServiceServicer_to_server(servicer, server):
                     servicer.ListTransitions,
                     request_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ListTransitionsRequest.FromString,
                     response_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ListTransitionsResponse.SerializeToString,
+            ),
+            'GetAbortAuditLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAbortAuditLog,
+                    request_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.GetAbortAuditLogRequest.FromString,
+                    response_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.GetAbortAuditLogResponse.SerializeToString,
             ),
             'WatchPlan': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchPlan,
@@ -371,6 +388,33 @@ class SettlementService:
             '/lockstep.coordinator.v1.SettlementService/ListTransitions',
             lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ListTransitionsRequest.SerializeToString,
             lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ListTransitionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAbortAuditLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.coordinator.v1.SettlementService/GetAbortAuditLog',
+            lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.GetAbortAuditLogRequest.SerializeToString,
+            lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.GetAbortAuditLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

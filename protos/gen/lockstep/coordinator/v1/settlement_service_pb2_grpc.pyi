@@ -30,6 +30,8 @@ class SettlementServiceStub:
     """Opens or refuses a gate by a person's signature."""
     ListTransitions: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ListTransitionsRequest, _settlement_service_pb2.ListTransitionsResponse]
     """The transitions of a plan."""
+    GetAbortAuditLog: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.GetAbortAuditLogRequest, _settlement_service_pb2.GetAbortAuditLogResponse]
+    """How a plan that did not settle ended: its abort audit log, and the notary's proof of it."""
     WatchPlan: _aio.UnaryStreamMultiCallable[_settlement_service_pb2.WatchPlanRequest, _settlement_service_pb2.WatchPlanResponse]
     """One plan: snapshot, then events, then heartbeats. Ends with OK after the plan's last event."""
 
@@ -91,6 +93,14 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_settlement_service_pb2.ListTransitionsRequest, _abc.Awaitable[_settlement_service_pb2.ListTransitionsResponse]],
     ) -> _abc.Awaitable[_settlement_service_pb2.ListTransitionsResponse]:
         """The transitions of a plan."""
+
+    @_abc_1.abstractmethod
+    def GetAbortAuditLog(
+        self,
+        request: _settlement_service_pb2.GetAbortAuditLogRequest,
+        context: _aio.ServicerContext[_settlement_service_pb2.GetAbortAuditLogRequest, _abc.Awaitable[_settlement_service_pb2.GetAbortAuditLogResponse]],
+    ) -> _abc.Awaitable[_settlement_service_pb2.GetAbortAuditLogResponse]:
+        """How a plan that did not settle ended: its abort audit log, and the notary's proof of it."""
 
     @_abc_1.abstractmethod
     def WatchPlan(

@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lockstep.type.v1 import certificate_pb2 as _certificate_pb2
 from lockstep.type.v1 import outcome_pb2 as _outcome_pb2
 from lockstep.type.v1 import plan_pb2 as _plan_pb2
+from lockstep.type.v1 import resolution_pb2 as _resolution_pb2
 from lockstep.type.v1 import signature_pb2 as _signature_pb2
 import builtins as _builtins
 import sys
@@ -78,6 +79,10 @@ class _LegPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LegPhase.Val
     """Being released."""
     LEG_PHASE_RELEASED: _LegPhase.ValueType  # 7
     """Released, or never known and now barred: it can never execute."""
+    LEG_PHASE_REVERSING: _LegPhase.ValueType  # 8
+    """Executed, and being reversed."""
+    LEG_PHASE_REVERSED: _LegPhase.ValueType  # 9
+    """Executed, then reversed, with evidence of both."""
 
 class LegPhase(_LegPhase, metaclass=_LegPhaseEnumTypeWrapper):
     """Where a leg stands at its participant."""
@@ -98,6 +103,10 @@ LEG_PHASE_ABORTING: LegPhase.ValueType  # 6
 """Being released."""
 LEG_PHASE_RELEASED: LegPhase.ValueType  # 7
 """Released, or never known and now barred: it can never execute."""
+LEG_PHASE_REVERSING: LegPhase.ValueType  # 8
+"""Executed, and being reversed."""
+LEG_PHASE_REVERSED: LegPhase.ValueType  # 9
+"""Executed, then reversed, with evidence of both."""
 Global___LegPhase: _TypeAlias = LegPhase  # noqa: Y015
 
 class _CommandVerdict:
@@ -109,9 +118,9 @@ class _CommandVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Comman
     COMMAND_VERDICT_UNSPECIFIED: _CommandVerdict.ValueType  # 0
     """Not stated."""
     COMMAND_VERDICT_DONE: _CommandVerdict.ValueType  # 1
-    """What was commanded is done: voted YES, executed, released."""
+    """What was commanded is done: voted YES, executed, released, reversed."""
     COMMAND_VERDICT_REFUSED: _CommandVerdict.ValueType  # 2
-    """It will never execute: signed, in the report."""
+    """It will never execute, or cannot be reversed: signed, in the report."""
     COMMAND_VERDICT_REJECTED: _CommandVerdict.ValueType  # 3
     """Nothing was changed by this command. Never an outcome."""
     COMMAND_VERDICT_PENDING: _CommandVerdict.ValueType  # 4
@@ -123,9 +132,9 @@ class CommandVerdict(_CommandVerdict, metaclass=_CommandVerdictEnumTypeWrapper):
 COMMAND_VERDICT_UNSPECIFIED: CommandVerdict.ValueType  # 0
 """Not stated."""
 COMMAND_VERDICT_DONE: CommandVerdict.ValueType  # 1
-"""What was commanded is done: voted YES, executed, released."""
+"""What was commanded is done: voted YES, executed, released, reversed."""
 COMMAND_VERDICT_REFUSED: CommandVerdict.ValueType  # 2
-"""It will never execute: signed, in the report."""
+"""It will never execute, or cannot be reversed: signed, in the report."""
 COMMAND_VERDICT_REJECTED: CommandVerdict.ValueType  # 3
 """Nothing was changed by this command. Never an outcome."""
 COMMAND_VERDICT_PENDING: CommandVerdict.ValueType  # 4
@@ -317,6 +326,42 @@ class AbortCommand(_message.Message):
 Global___AbortCommand: _TypeAlias = AbortCommand  # noqa: Y015
 
 @_typing.final
+class ReverseCommand(_message.Message):
+    """One executed leg to reverse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epoch(self) -> _outcome_pb2.Epoch:
+        """Required. Fencing token of the sender."""
+
+    @_builtins.property
+    def binding(self) -> Global___LegBinding:
+        """Required. The leg."""
+
+    @_builtins.property
+    def authority(self) -> _resolution_pb2.ReverseAuthority:
+        """Required. Why it may be reversed. Each order is carried out once: one that was obeyed or refused before is a replay."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _outcome_pb2.Epoch | None = ...,
+        binding: Global___LegBinding | None = ...,
+        authority: _resolution_pb2.ReverseAuthority | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "binding", b"binding", "epoch", b"epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "binding", b"binding", "epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseCommand: _TypeAlias = ReverseCommand  # noqa: Y015
+
+@_typing.final
 class Closing(_message.Message):
     """How a plan is to be closed, told to its evidence legs."""
 
@@ -330,7 +375,7 @@ class Closing(_message.Message):
     outcome: Global___PlanOutcome.ValueType
     """Required. Outcome of the plan."""
     evidence_digest: _builtins.bytes
-    """Required. Digest over the signed outcomes of the settling legs (32 bytes)."""
+    """Required. Digest over the signed outcomes of the settling legs; of a plan that did not settle, SHA-256 of its abort audit log (32 bytes)."""
     journal_sequence: _builtins.int
     """Required for the journal: sequence of the closing entry in the plan's chain."""
     transition_no: _builtins.int
@@ -369,6 +414,7 @@ class LegReport(_message.Message):
     VOTE_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     TROUBLE_FIELD_NUMBER: _builtins.int
+    REVERSAL_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Required. Plan of the leg."""
     leg_id: _builtins.str
@@ -393,6 +439,10 @@ class LegReport(_message.Message):
     def outcome(self) -> _outcome_pb2.SignedOutcome:
         """Present once executed, refused after Commit, lapsed, or released."""
 
+    @_builtins.property
+    def reversal(self) -> _outcome_pb2.SignedOutcome:
+        """Present once the last order to reverse was carried out or refused; beside the outcome, which stays DONE."""
+
     def __init__(
         self,
         *,
@@ -405,10 +455,11 @@ class LegReport(_message.Message):
         vote: _outcome_pb2.SignedVote | None = ...,
         outcome: _outcome_pb2.SignedOutcome | None = ...,
         trouble: _builtins.str = ...,
+        reversal: _outcome_pb2.SignedOutcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "outcome", b"outcome", "vote", b"vote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "outcome", b"outcome", "reversal", b"reversal", "vote", b"vote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "leg_id", b"leg_id", "outcome", b"outcome", "phase", b"phase", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "revision", b"revision", "trouble", b"trouble", "vote", b"vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "leg_id", b"leg_id", "outcome", b"outcome", "phase", b"phase", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "reversal", b"reversal", "revision", b"revision", "trouble", b"trouble", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -116,19 +116,23 @@ class AssetCapability(_message.Message):
 
     ASSET_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
+    REVERSIBLE_FIELD_NUMBER: _builtins.int
     asset: _builtins.str
     """Required. ISO 4217 code or CAIP-19 id."""
     scale: _builtins.int
     """Required. Number of decimal places."""
+    reversible: _builtins.bool
+    """Whether an executed leg that moved it can be reversed. Where it cannot, an order to reverse is answered with a signed refusal."""
     def __init__(
         self,
         *,
         asset: _builtins.str = ...,
         scale: _builtins.int = ...,
+        reversible: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "scale", b"scale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "reversible", b"reversible", "scale", b"scale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,6 +307,60 @@ class AbortResponse(_message.Message):
 Global___AbortResponse: _TypeAlias = AbortResponse  # noqa: Y015
 
 @_typing.final
+class ReverseRequest(_message.Message):
+    """A batch of executed legs to reverse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def commands(self) -> _containers.RepeatedCompositeFieldContainer[_leg_pb2.ReverseCommand]:
+        """Required. 1 to 256 items, no leg twice."""
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """Optional. As in PrepareRequest."""
+
+    def __init__(
+        self,
+        *,
+        commands: _abc.Iterable[_leg_pb2.ReverseCommand] | None = ...,
+        wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseRequest: _TypeAlias = ReverseRequest  # noqa: Y015
+
+@_typing.final
+class ReverseResponse(_message.Message):
+    """Answers in the order of the commands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[_leg_pb2.CommandAnswer]:
+        """One of each command."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[_leg_pb2.CommandAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseResponse: _TypeAlias = ReverseResponse  # noqa: Y015
+
+@_typing.final
 class GetLegRequest(_message.Message):
     """Asks for one leg."""
 
@@ -311,10 +369,15 @@ class GetLegRequest(_message.Message):
     PLAN_ID_FIELD_NUMBER: _builtins.int
     LEG_ID_FIELD_NUMBER: _builtins.int
     RAISE_TO_FIELD_NUMBER: _builtins.int
+    KNOWN_REVISION_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Required. Plan of the leg."""
     leg_id: _builtins.str
     """Required. The leg."""
+    known_revision: _builtins.int
+    """Optional, with raise_to. Highest revision that the sender has seen: the leg's revision goes on from it, so that what a restored
+    participant reports from now on is not taken for something older.
+    """
     @_builtins.property
     def raise_to(self) -> _outcome_pb2.Epoch:
         """Optional. Raises the leg's fence to this first, known or not: older commands are Rejected from then on."""
@@ -325,10 +388,11 @@ class GetLegRequest(_message.Message):
         plan_id: _builtins.str = ...,
         leg_id: _builtins.str = ...,
         raise_to: _outcome_pb2.Epoch | None = ...,
+        known_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["raise_to", b"raise_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leg_id", b"leg_id", "plan_id", b"plan_id", "raise_to", b"raise_to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_revision", b"known_revision", "leg_id", b"leg_id", "plan_id", b"plan_id", "raise_to", b"raise_to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -341,18 +405,30 @@ class GetLegResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPORT_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def report(self) -> _leg_pb2.LegReport:
         """Absent when the leg is not known here."""
+
+    @_builtins.property
+    def binding(self) -> _leg_pb2.LegBinding:
+        """Present with the report: the leg as it was bound to its plan when it was first commanded."""
+
+    @_builtins.property
+    def certificate(self) -> _certificate_pb2.DecisionCertificate:
+        """Present once the leg was told to execute: the certificate that told it."""
 
     def __init__(
         self,
         *,
         report: _leg_pb2.LegReport | None = ...,
+        binding: _leg_pb2.LegBinding | None = ...,
+        certificate: _certificate_pb2.DecisionCertificate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "certificate", b"certificate", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "certificate", b"certificate", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -56,6 +56,11 @@ class ParticipantServiceStub:
                 request_serializer=lockstep_dot_participant_dot_v1_dot_participant__service__pb2.AbortRequest.SerializeToString,
                 response_deserializer=lockstep_dot_participant_dot_v1_dot_participant__service__pb2.AbortResponse.FromString,
                 _registered_method=True)
+        self.Reverse = channel.unary_unary(
+                '/lockstep.participant.v1.ParticipantService/Reverse',
+                request_serializer=lockstep_dot_participant_dot_v1_dot_participant__service__pb2.ReverseRequest.SerializeToString,
+                response_deserializer=lockstep_dot_participant_dot_v1_dot_participant__service__pb2.ReverseResponse.FromString,
+                _registered_method=True)
         self.GetLeg = channel.unary_unary(
                 '/lockstep.participant.v1.ParticipantService/GetLeg',
                 request_serializer=lockstep_dot_participant_dot_v1_dot_participant__service__pb2.GetLegRequest.SerializeToString,
@@ -106,6 +111,13 @@ class ParticipantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reverse(self, request, context):
+        """Orders that what was executed be undone, by two operators or the plan's signed policy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetLeg(self, request, context):
         """What is known of one leg; can raise its fence first.
         """
@@ -149,6 +161,11 @@ def add_ParticipantServiceServicer_to_server(servicer, server):
                     servicer.Abort,
                     request_deserializer=lockstep_dot_participant_dot_v1_dot_participant__service__pb2.AbortRequest.FromString,
                     response_serializer=lockstep_dot_participant_dot_v1_dot_participant__service__pb2.AbortResponse.SerializeToString,
+            ),
+            'Reverse': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reverse,
+                    request_deserializer=lockstep_dot_participant_dot_v1_dot_participant__service__pb2.ReverseRequest.FromString,
+                    response_serializer=lockstep_dot_participant_dot_v1_dot_participant__service__pb2.ReverseResponse.SerializeToString,
             ),
             'GetLeg': grpc.unary_unary_rpc_method_handler(
                     servicer.GetLeg,
@@ -276,6 +293,33 @@ class ParticipantService:
             '/lockstep.participant.v1.ParticipantService/Abort',
             lockstep_dot_participant_dot_v1_dot_participant__service__pb2.AbortRequest.SerializeToString,
             lockstep_dot_participant_dot_v1_dot_participant__service__pb2.AbortResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reverse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.participant.v1.ParticipantService/Reverse',
+            lockstep_dot_participant_dot_v1_dot_participant__service__pb2.ReverseRequest.SerializeToString,
+            lockstep_dot_participant_dot_v1_dot_participant__service__pb2.ReverseResponse.FromString,
             options,
             channel_credentials,
             insecure,

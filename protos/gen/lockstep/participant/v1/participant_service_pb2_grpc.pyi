@@ -26,6 +26,8 @@ class ParticipantServiceStub:
     """Orders execution, with the decision's certificate."""
     Abort: _aio.UnaryUnaryMultiCallable[_participant_service_pb2.AbortRequest, _participant_service_pb2.AbortResponse]
     """Orders release. An unknown leg is barred for ever."""
+    Reverse: _aio.UnaryUnaryMultiCallable[_participant_service_pb2.ReverseRequest, _participant_service_pb2.ReverseResponse]
+    """Orders that what was executed be undone, by two operators or the plan's signed policy."""
     GetLeg: _aio.UnaryUnaryMultiCallable[_participant_service_pb2.GetLegRequest, _participant_service_pb2.GetLegResponse]
     """What is known of one leg; can raise its fence first."""
     ListLegs: _aio.UnaryUnaryMultiCallable[_participant_service_pb2.ListLegsRequest, _participant_service_pb2.ListLegsResponse]
@@ -69,6 +71,14 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_participant_service_pb2.AbortRequest, _abc.Awaitable[_participant_service_pb2.AbortResponse]],
     ) -> _abc.Awaitable[_participant_service_pb2.AbortResponse]:
         """Orders release. An unknown leg is barred for ever."""
+
+    @_abc_1.abstractmethod
+    def Reverse(
+        self,
+        request: _participant_service_pb2.ReverseRequest,
+        context: _aio.ServicerContext[_participant_service_pb2.ReverseRequest, _abc.Awaitable[_participant_service_pb2.ReverseResponse]],
+    ) -> _abc.Awaitable[_participant_service_pb2.ReverseResponse]:
+        """Orders that what was executed be undone, by two operators or the plan's signed policy."""
 
     @_abc_1.abstractmethod
     def GetLeg(

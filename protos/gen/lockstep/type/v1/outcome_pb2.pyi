@@ -57,6 +57,10 @@ class _OutcomeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutcomeKi
     """Will never execute; nothing is held."""
     OUTCOME_KIND_RELEASED: _OutcomeKind.ValueType  # 3
     """Aborted: nothing is held, and it can never execute."""
+    OUTCOME_KIND_REVERSED: _OutcomeKind.ValueType  # 4
+    """Executed before, and undone: the value is back where it came from."""
+    OUTCOME_KIND_REVERSAL_REFUSED: _OutcomeKind.ValueType  # 5
+    """Executed before, and it cannot be undone: the leg is executed."""
 
 class OutcomeKind(_OutcomeKind, metaclass=_OutcomeKindEnumTypeWrapper):
     """What became of a leg."""
@@ -69,6 +73,10 @@ OUTCOME_KIND_REFUSED: OutcomeKind.ValueType  # 2
 """Will never execute; nothing is held."""
 OUTCOME_KIND_RELEASED: OutcomeKind.ValueType  # 3
 """Aborted: nothing is held, and it can never execute."""
+OUTCOME_KIND_REVERSED: OutcomeKind.ValueType  # 4
+"""Executed before, and undone: the value is back where it came from."""
+OUTCOME_KIND_REVERSAL_REFUSED: OutcomeKind.ValueType  # 5
+"""Executed before, and it cannot be undone: the leg is executed."""
 Global___OutcomeKind: _TypeAlias = OutcomeKind  # noqa: Y015
 
 @_typing.final
@@ -227,7 +235,7 @@ Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class SignedOutcome(_message.Message):
-    """A participant's durable answer to Commit or Abort. Signed over "lockstep/outcome/v1", a line feed, and its RFC 8785 bytes."""
+    """A participant's durable answer to Commit, Abort or Reverse. Signed over "lockstep/outcome/v1", a line feed, and its RFC 8785 bytes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -241,6 +249,7 @@ class SignedOutcome(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     OUTCOME_TIME_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     participant: _builtins.str
     """Required. Name of the participant that answers."""
     plan_id: _builtins.str
@@ -253,9 +262,11 @@ class SignedOutcome(_message.Message):
     """Required. What became of the leg."""
     revision: _builtins.int
     """Required. Revision of the leg's row that this outcome belongs to; a lower one is stale."""
+    order: _builtins.bytes
+    """Present when reversed, or a reversal was refused: digest of the order that it answers (32 bytes)."""
     @_builtins.property
     def evidence(self) -> Global___Evidence:
-        """Present when the leg was executed, or released with proof: what shows it."""
+        """Present when the leg was executed or reversed, or released with proof: what shows it."""
 
     @_builtins.property
     def refusal(self) -> Global___Refusal:
@@ -282,10 +293,11 @@ class SignedOutcome(_message.Message):
         revision: _builtins.int = ...,
         outcome_time: _timestamp_pb2.Timestamp | None = ...,
         signature: _signature_pb2.Signature | None = ...,
+        order: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "outcome_time", b"outcome_time", "refusal", b"refusal", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "kind", b"kind", "leg_id", b"leg_id", "outcome_time", b"outcome_time", "participant", b"participant", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "refusal", b"refusal", "revision", b"revision", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "kind", b"kind", "leg_id", b"leg_id", "order", b"order", "outcome_time", b"outcome_time", "participant", b"participant", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "refusal", b"refusal", "revision", b"revision", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,17 +27,23 @@ from lockstep.type.v1 import outcome_pb2 as lockstep_dot_type_dot_v1_dot_outcome
 from lockstep.type.v1 import signature_pb2 as lockstep_dot_type_dot_v1_dot_signature__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lockstep/type/v1/resolution.proto\x12\x10lockstep.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a lockstep/type/v1/signature.proto\"\xd0\x01\n\nResolution\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x15\n\rescalation_id\x18\x02 \x01(\t\x12$\n\x04verb\x18\x03 \x01(\x0e\x32\x16.lockstep.type.v1.Verb\x12\x0e\n\x06leg_id\x18\x04 \x01(\t\x12\x15\n\x08\x65xecuted\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12,\n\x08\x65vidence\x18\x06 \x01(\x0b\x32\x1a.lockstep.type.v1.Evidence\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\tB\x0b\n\t_executed\"\xb7\x01\n\x13ResolutionSignature\x12\x30\n\nresolution\x18\x01 \x01(\x0b\x32\x1c.lockstep.type.v1.Resolution\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\tsignature\x18\x04 \x01(\x0b\x32\x1b.lockstep.type.v1.Signature*a\n\x04Verb\x12\x14\n\x10VERB_UNSPECIFIED\x10\x00\x12\x0e\n\nVERB_RETRY\x10\x01\x12\x10\n\x0cVERB_REVERSE\x10\x02\x12\x10\n\x0cVERB_RESOLVE\x10\x03\x12\x0f\n\x0bVERB_FORGET\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lockstep/type/v1/resolution.proto\x12\x10lockstep.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a lockstep/type/v1/signature.proto\"\xd0\x01\n\nResolution\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x15\n\rescalation_id\x18\x02 \x01(\t\x12$\n\x04verb\x18\x03 \x01(\x0e\x32\x16.lockstep.type.v1.Verb\x12\x0e\n\x06leg_id\x18\x04 \x01(\t\x12\x15\n\x08\x65xecuted\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12,\n\x08\x65vidence\x18\x06 \x01(\x0b\x32\x1a.lockstep.type.v1.Evidence\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\tB\x0b\n\t_executed\"\xb7\x01\n\x13ResolutionSignature\x12\x30\n\nresolution\x18\x01 \x01(\x0b\x32\x1c.lockstep.type.v1.Resolution\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\tsignature\x18\x04 \x01(\x0b\x32\x1b.lockstep.type.v1.Signature\"\x8d\x01\n\x10ReverseAuthority\x12:\n\toperators\x18\x01 \x01(\x0b\x32%.lockstep.type.v1.OperatorsResolutionH\x00\x12\x30\n\x06policy\x18\x02 \x01(\x0b\x32\x1e.lockstep.type.v1.PolicyUnwindH\x00\x42\x0b\n\tauthority\"P\n\x13OperatorsResolution\x12\x39\n\nsignatures\x18\x01 \x03(\x0b\x32%.lockstep.type.v1.ResolutionSignature\"@\n\x0cPolicyUnwind\x12\x30\n\x07refused\x18\x01 \x01(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome*a\n\x04Verb\x12\x14\n\x10VERB_UNSPECIFIED\x10\x00\x12\x0e\n\nVERB_RETRY\x10\x01\x12\x10\n\x0cVERB_REVERSE\x10\x02\x12\x10\n\x0cVERB_RESOLVE\x10\x03\x12\x0f\n\x0bVERB_FORGET\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.type.v1.resolution_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERB']._serialized_start=551
-  _globals['_VERB']._serialized_end=648
+  _globals['_VERB']._serialized_start=843
+  _globals['_VERB']._serialized_end=940
   _globals['_RESOLUTION']._serialized_start=155
   _globals['_RESOLUTION']._serialized_end=363
   _globals['_RESOLUTIONSIGNATURE']._serialized_start=366
   _globals['_RESOLUTIONSIGNATURE']._serialized_end=549
+  _globals['_REVERSEAUTHORITY']._serialized_start=552
+  _globals['_REVERSEAUTHORITY']._serialized_end=693
+  _globals['_OPERATORSRESOLUTION']._serialized_start=695
+  _globals['_OPERATORSRESOLUTION']._serialized_end=775
+  _globals['_POLICYUNWIND']._serialized_start=777
+  _globals['_POLICYUNWIND']._serialized_end=841
 # @@protoc_insertion_point(module_scope)

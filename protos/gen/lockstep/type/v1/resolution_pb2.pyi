@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lockstep.type.v1 import outcome_pb2 as _outcome_pb2
 from lockstep.type.v1 import signature_pb2 as _signature_pb2
@@ -141,3 +143,83 @@ class ResolutionSignature(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolutionSignature: _TypeAlias = ResolutionSignature  # noqa: Y015
+
+@_typing.final
+class ReverseAuthority(_message.Message):
+    """Why a participant may reverse an executed leg."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATORS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operators(self) -> Global___OperatorsResolution:
+        """Two operators ordered it."""
+
+    @_builtins.property
+    def policy(self) -> Global___PolicyUnwind:
+        """The plan's signed policy orders it."""
+
+    def __init__(
+        self,
+        *,
+        operators: Global___OperatorsResolution | None = ...,
+        policy: Global___PolicyUnwind | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "operators", b"operators", "policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "operators", b"operators", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_authority: _TypeAlias = _typing.Literal["operators", "policy"]  # noqa: Y015
+    _WhichOneofArgType_authority: _TypeAlias = _typing.Literal["authority", b"authority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_authority) -> _WhichOneofReturnType_authority | None: ...
+
+Global___ReverseAuthority: _TypeAlias = ReverseAuthority  # noqa: Y015
+
+@_typing.final
+class OperatorsResolution(_message.Message):
+    """Two operators signed the same resolution REVERSE."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNATURES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def signatures(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolutionSignature]:
+        """Required. One of each operator."""
+
+    def __init__(
+        self,
+        *,
+        signatures: _abc.Iterable[Global___ResolutionSignature] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signatures", b"signatures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperatorsResolution: _TypeAlias = OperatorsResolution  # noqa: Y015
+
+@_typing.final
+class PolicyUnwind(_message.Message):
+    """The plan unwinds by itself, and one of its legs will never execute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refused(self) -> _outcome_pb2.SignedOutcome:
+        """Required. That leg's signed REFUSED; it is another leg than the one that is reversed."""
+
+    def __init__(
+        self,
+        *,
+        refused: _outcome_pb2.SignedOutcome | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyUnwind: _TypeAlias = PolicyUnwind  # noqa: Y015

@@ -49,9 +49,11 @@ def write_status(header: Header, statuses: Sequence[Status], *, whole_message: s
 
 
 def write_resolution(header: Header, case_id: str | None, resolved: Sequence[Resolved], schemas: Schemas) -> bytes:
-    """A camt.029: CNCL if every payment was cancelled, RJCR if none, PECR otherwise; and what became of each."""
+    """A camt.029: CNCL if every payment was cancelled, RJCR if none, PDCR if any is pending, PECR otherwise; and what became of each."""
     accepted = sum(item.accepted for item in resolved)
     outcome = "CNCL" if accepted == len(resolved) else "PECR" if accepted else "RJCR"
+    if any(item.pending for item in resolved):
+        outcome = "PDCR"
     content: list[_Item] = [
         ("Assgnmt", [
             ("Id", header.message_id), ("Assgnr", [("Agt", _agent(header.sender))]), ("Assgne", [("Agt", _agent(header.receiver))]),
@@ -99,8 +101,14 @@ def _resolved(resolved: Resolved, header: Header) -> list[_Item]:
         reason = [("Rsn", [("Cd", resolved.reason)]), ("AddtlInf", resolved.text)]
     return [
         ("CxlStsId", resolved.item.cancellation_id), ("RslvdCase", _case(resolved.item.case_id, header)),
-        *_original(resolved.item.original), ("TxCxlSts", "ACCR" if resolved.accepted else "RJCR"), ("CxlStsRsnInf", reason),
+        *_original(resolved.item.original), ("TxCxlSts", _answered(resolved)), ("CxlStsRsnInf", reason),
     ]  # fmt: skip
+
+
+def _answered(resolved: Resolved) -> str:
+    if resolved.pending:
+        return "PDCR"
+    return "ACCR" if resolved.accepted else "RJCR"
 
 
 def _case(case_id: str | None, header: Header) -> _Content:

@@ -16,6 +16,7 @@ from coordinator.model import Order
 from coordinator.reports import LegReport
 from lockstep.participant.v1 import leg_pb2, participant_service_pb2
 from lockstep_kit import ids
+from lockstep_kit.certificate import Decision
 from lockstep_kit.convert import (
     PROMISES,
     authority_to_pb,
@@ -26,6 +27,7 @@ from lockstep_kit.convert import (
     epoch_to_pb,
     gate_to_pb,
     outcome_from_pb,
+    reverse_authority_to_pb,
     time_to_pb,
     vote_from_pb,
 )
@@ -35,6 +37,7 @@ from lockstep_kit.keys import leg_key
 from lockstep_kit.participant.convert import PHASES, VERDICTS, closing_to_pb
 from lockstep_kit.participant.ports import AssetCapability, Capabilities
 from lockstep_kit.participant.records import Verdict
+from lockstep_kit.reversals import OperatorsResolution, PolicyUnwind
 from lockstep_kit.statements import Gate
 
 #: Longest sentence of a participant that is kept.
@@ -47,6 +50,7 @@ class CallName(StrEnum):
     PREPARE = "Prepare"
     COMMIT = "Commit"
     ABORT = "Abort"
+    REVERSE = "Reverse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,8 @@ def _commit(each: Outgoing) -> leg_pb2.CommitCommand:
     message = leg_pb2.CommitCommand(epoch=epoch_to_pb(each.epoch), binding=binding_to_pb(binding))
     if binding.leg.settling:
         message.key = leg_key(each.plan_key, command.plan_id, command.leg_id)
-    if command.not_after is not None:
+    # A delegated leg that has decided is told so by its own Done: that it is not begun late has been seen to.
+    if command.not_after is not None and each.dossier.plan.decision is Decision.DELEGATED:
         message.not_after.CopyFrom(time_to_pb(command.not_after))
     if command.closing is not None:
         message.closing.CopyFrom(closing_to_pb(command.closing))
@@ -125,7 +130,7 @@ def abort_request(batch: Sequence[Outgoing]) -> participant_service_pb2.AbortReq
 
 def _abort(each: Outgoing) -> leg_pb2.AbortCommand:
     command = each.command
-    if command.authority is None:
+    if command.authority is None or isinstance(command.authority, OperatorsResolution | PolicyUnwind):
         raise AssertionError("nothing is aborted without authority")
     message = leg_pb2.AbortCommand(
         epoch=epoch_to_pb(each.epoch),
@@ -137,8 +142,29 @@ def _abort(each: Outgoing) -> leg_pb2.AbortCommand:
     return message
 
 
+def reverse_request(batch: Sequence[Outgoing]) -> participant_service_pb2.ReverseRequest:
+    """A batch of Reverse."""
+    return participant_service_pb2.ReverseRequest(commands=[_reverse(each) for each in batch])
+
+
+def _reverse(each: Outgoing) -> leg_pb2.ReverseCommand:
+    command = each.command
+    if not isinstance(command.authority, OperatorsResolution | PolicyUnwind):
+        raise AssertionError("nothing is reversed without authority")
+    return leg_pb2.ReverseCommand(
+        epoch=epoch_to_pb(each.epoch),
+        binding=binding_to_pb(each.dossier.binding(command.leg_id)),
+        authority=reverse_authority_to_pb(command.authority),
+    )
+
+
 #: Which RPC carries which order.
-CALLS: Final = {Order.PREPARE: CallName.PREPARE, Order.COMMIT: CallName.COMMIT, Order.ABORT: CallName.ABORT}
+CALLS: Final = {
+    Order.PREPARE: CallName.PREPARE,
+    Order.COMMIT: CallName.COMMIT,
+    Order.ABORT: CallName.ABORT,
+    Order.REVERSE: CallName.REVERSE,
+}
 
 
 def answers_from_pb(messages: Sequence[leg_pb2.CommandAnswer], batch: Sequence[Outgoing]) -> list[Answered]:
@@ -169,6 +195,8 @@ def report_from_pb(message: leg_pb2.LegReport) -> LegReport:
         vote = vote_from_pb(message.vote) if message.HasField("vote") else None
     with within("outcome"):
         outcome = outcome_from_pb(message.outcome) if message.HasField("outcome") else None
+    with within("reversal"):
+        reversal = outcome_from_pb(message.reversal) if message.HasField("reversal") else None
     return LegReport(
         plan_id=ids.plan_id(message.plan_id),
         leg_id=ids.leg_id(message.leg_id),
@@ -178,6 +206,7 @@ def report_from_pb(message: leg_pb2.LegReport) -> LegReport:
         vote=vote,
         outcome=outcome,
         trouble=message.trouble[:TROUBLE_LENGTH_MAX],
+        reversal=reversal,
     )
 
 
@@ -193,6 +222,6 @@ def capabilities_from_pb(message: participant_service_pb2.DescribeResponse) -> C
         leg_kinds=tuple(message.leg_kinds),
         promise_kind=enum_from_pb(PROMISES, message.promise_kind, "promise_kind"),
         promise_max=message.promise_max.ToTimedelta() if expires else None,
-        assets=tuple(AssetCapability(each.asset, each.scale) for each in message.assets),
+        assets=tuple(AssetCapability(each.asset, each.scale, each.reversible) for each in message.assets),
         venues=tuple(message.venues),
     )

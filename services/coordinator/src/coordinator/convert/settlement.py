@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from coordinator import facts
 from coordinator.dossier import Dossier, FiledTicket, LegFile
-from coordinator.model import GateRecord, LegState, Moved, State
+from coordinator.model import GateRecord, LegState, Mandate, Moved, State
+from coordinator.notices import Notice, NoticeKind
 from coordinator.waiting import Waiting, WaitingKind
 from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2
 from lockstep.participant.v1 import leg_pb2
@@ -20,6 +21,7 @@ from lockstep_kit.convert import (
     GATES,
     enum_from_pb,
     enum_to_pb,
+    evidence_to_pb,
     gate_from_pb,
     gate_to_pb,
     header_from_pb,
@@ -27,6 +29,7 @@ from lockstep_kit.convert import (
     leg_from_pb,
     leg_to_pb,
     outcome_to_pb,
+    resolution_to_pb,
     time_to_pb,
     vote_to_pb,
 )
@@ -50,6 +53,13 @@ STATES: Final = {
     settlement_pb2.PLAN_STATE_ABORTED: State.ABORTED,
     settlement_pb2.PLAN_STATE_PARTIALLY_EXECUTED: State.PARTIALLY_EXECUTED,
     settlement_pb2.PLAN_STATE_UNWIND_PENDING: State.UNWIND_PENDING,
+}
+NOTICE_KINDS: Final = {
+    settlement_pb2.NOTICE_KIND_EXECUTION_FAILED: NoticeKind.EXECUTION_FAILED,
+    settlement_pb2.NOTICE_KIND_ABORTED: NoticeKind.ABORTED,
+    settlement_pb2.NOTICE_KIND_RECOVERY_IN_PROGRESS: NoticeKind.RECOVERY_IN_PROGRESS,
+    settlement_pb2.NOTICE_KIND_INTERVENTION_REQUIRED: NoticeKind.INTERVENTION_REQUIRED,
+    settlement_pb2.NOTICE_KIND_INTERVENTION_RESOLVED: NoticeKind.INTERVENTION_RESOLVED,
 }
 WAITING_KINDS: Final = {
     settlement_pb2.WAITING_KIND_EXECUTE: WaitingKind.EXECUTE,
@@ -170,6 +180,11 @@ def leg_file_to_pb(file: LegFile, leg: LegState) -> settlement_pb2.PlanLeg:
         message.vote.CopyFrom(vote_to_pb(leg.vote))
     if leg.outcome is not None:
         message.outcome.CopyFrom(outcome_to_pb(leg.outcome))
+    if leg.operators_evidence is not None:
+        message.operators_executed = leg.operators_evidence.executed
+        message.operators_evidence.CopyFrom(evidence_to_pb(leg.operators_evidence.evidence))
+    if leg.reversal is not None:
+        message.reversal.CopyFrom(outcome_to_pb(leg.reversal))
     return message
 
 
@@ -219,7 +234,31 @@ def transition_to_pb(moved: Moved, at: datetime) -> settlement_pb2.Transition:
     return message
 
 
-def event_octets(plan_id: str, at: datetime, what: Moved | tuple[LegFile, LegState] | GateRecord | FiledTicket) -> bytes:
+def notice_to_pb(notice: Notice) -> settlement_pb2.Notice:
+    """A notice as clients see it."""
+    return settlement_pb2.Notice(
+        notice_id=notice.notice_id,
+        kind=enum_to_pb(NOTICE_KINDS, notice.kind),
+        reason=notice.reason,
+        leg_id=notice.leg_id,
+        state=enum_to_pb(STATES, notice.state),
+        escalation_id=notice.escalation_id,
+        what_happened=notice.happened,
+        what_to_do=notice.to_do,
+        action_required=notice.action_required,
+    )
+
+
+#: What watchers are told of.
+Change: TypeAlias = Moved | tuple[LegFile, LegState] | GateRecord | FiledTicket | Mandate | Notice
+
+
+def shown(leg: LegState) -> tuple[object, ...]:
+    """What watchers see of a leg."""
+    return (leg.phase, leg.vote, leg.outcome, leg.trouble, leg.operators_evidence, leg.reversal)
+
+
+def event_octets(plan_id: str, at: datetime, what: Change) -> bytes:
     """A change for watchers as it is kept; its sequence is the row's."""
     message = settlement_pb2.PlanEvent(plan_id=plan_id, event_time=time_to_pb(at))
     match what:
@@ -229,6 +268,12 @@ def event_octets(plan_id: str, at: datetime, what: Moved | tuple[LegFile, LegSta
             message.gate.CopyFrom(gate_record_to_pb(what))
         case FiledTicket():
             message.escalation.CopyFrom(ticket_to_pb(what))
+        case Mandate():
+            message.resolution.CopyFrom(
+                settlement_pb2.OperatorsDecision(resolution=resolution_to_pb(what.signatures[0]).resolution, actor_ids=what.actors)
+            )
+        case Notice():
+            message.notice.CopyFrom(notice_to_pb(what))
         case (file, leg):
             message.leg.CopyFrom(leg_file_to_pb(file, leg))
     return message.SerializeToString(deterministic=True)

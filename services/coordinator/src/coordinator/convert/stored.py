@@ -8,14 +8,17 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from coordinator.model import OperatorsEvidence
+from coordinator.model import Mandate, OperatorsEvidence
 from lockstep.participant.v1 import leg_pb2
-from lockstep.type.v1 import certificate_pb2, outcome_pb2, plan_pb2, signature_pb2
+from lockstep.type.v1 import certificate_pb2, outcome_pb2, plan_pb2, resolution_pb2, signature_pb2
 from lockstep_kit import convert
 from lockstep_kit.certificate import AbortAuthority
+from lockstep_kit.ids import ActorId
 from lockstep_kit.participant.convert import closing_from_pb, closing_to_pb
 from lockstep_kit.participant.ports import Closing
 from lockstep_kit.plan import Leg, PlanHeader
+from lockstep_kit.resolutions import ResolutionSignature
+from lockstep_kit.reversals import OperatorsResolution, PolicyUnwind, ReverseAuthority
 from lockstep_kit.statements import GateSignature, SignedOutcome, SignedVote
 
 _REMEMBERED_MAX: Final = 8_192
@@ -88,6 +91,22 @@ def operators_of(executed: bool | None, octets: bytes | None) -> OperatorsEviden
     return OperatorsEvidence(executed, convert.evidence_from_pb(outcome_pb2.Evidence.FromString(octets)))
 
 
+def resolution_octets(signed: ResolutionSignature) -> bytes:
+    """An operator's signature as it is kept."""
+    return convert.resolution_to_pb(signed).SerializeToString(deterministic=True)
+
+
+@lru_cache(_REMEMBERED_MAX)
+def resolution_of(octets: bytes) -> ResolutionSignature:
+    """A kept operator's signature."""
+    return convert.resolution_from_pb(resolution_pb2.ResolutionSignature.FromString(octets))
+
+
+def mandate_of(first: bytes, second: bytes, first_actor: str, second_actor: str) -> Mandate:
+    """What two operators signed."""
+    return Mandate((resolution_of(first), resolution_of(second)), (ActorId(first_actor), ActorId(second_actor)))
+
+
 def closing_octets(closing: Closing | None) -> bytes | None:
     """How a plan is to be closed, as it is kept."""
     return None if closing is None else closing_to_pb(closing).SerializeToString(deterministic=True)
@@ -98,9 +117,16 @@ def closing_of(octets: bytes | None) -> Closing | None:
     return None if octets is None else closing_from_pb(leg_pb2.Closing.FromString(octets), journal=False)
 
 
-def authority_octets(authority: AbortAuthority | None) -> bytes | None:
-    """Why a leg may be released, as it is kept."""
+def authority_octets(authority: AbortAuthority | ReverseAuthority | None) -> bytes | None:
+    """Why a leg may be released or reversed, as it is kept."""
+    if isinstance(authority, OperatorsResolution | PolicyUnwind):
+        return convert.reverse_authority_to_pb(authority).SerializeToString(deterministic=True)
     return None if authority is None else convert.authority_to_pb(authority).SerializeToString(deterministic=True)
+
+
+def reverse_authority_of(octets: bytes) -> ReverseAuthority:
+    """Why a leg may be reversed."""
+    return convert.reverse_authority_from_pb(resolution_pb2.ReverseAuthority.FromString(octets))
 
 
 def authority_of(octets: bytes | None) -> AbortAuthority | None:

@@ -1,7 +1,8 @@
 """The values of the protocol: a plan as it stands, what can happen to it, what is to be done about it. Pure, frozen, deciding nothing."""
 
-from coordinator.model.effects import Abort, Commit, Effect, Escalate, Moved, Prepare, Record, Reverse, Step
+from coordinator.model.effects import Abort, Commit, Effect, Escalate, Moved, Prepare, Record, Resolved, Reverse, Step, WriteAudit
 from coordinator.model.events import (
+    AuditWritten,
     CheckFailed,
     ChecksBegun,
     ChecksPassed,
@@ -11,18 +12,32 @@ from coordinator.model.events import (
     ExecuteAsked,
     GateSigned,
     LegNews,
-    LegReversed,
     OperatorsAnswered,
+    OperatorsForgot,
     OperatorsRedrove,
     OperatorsSettled,
     OperatorsUnwound,
     PersonNeeded,
+    Restored,
     Tick,
 )
-from coordinator.model.plans import Cause, EventType, GateRecord, LegState, Limits, OperatorsEvidence, Order, Plan, State, Ticket
+from coordinator.model.plans import (
+    Cause,
+    EventType,
+    GateRecord,
+    LegState,
+    Limits,
+    Mandate,
+    OperatorsEvidence,
+    Order,
+    Plan,
+    State,
+    Ticket,
+)
 
 __all__ = [
     "Abort",
+    "AuditWritten",
     "Cause",
     "CheckFailed",
     "ChecksBegun",
@@ -38,12 +53,13 @@ __all__ = [
     "GateRecord",
     "GateSigned",
     "LegNews",
-    "LegReversed",
     "LegState",
     "Limits",
+    "Mandate",
     "Moved",
     "OperatorsAnswered",
     "OperatorsEvidence",
+    "OperatorsForgot",
     "OperatorsRedrove",
     "OperatorsSettled",
     "OperatorsUnwound",
@@ -52,9 +68,12 @@ __all__ = [
     "Plan",
     "Prepare",
     "Record",
+    "Resolved",
+    "Restored",
     "Reverse",
     "State",
     "Step",
     "Tick",
     "Ticket",
+    "WriteAudit",
 ]

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from coordinator.model.plans import Cause, EventType, GateRecord, Plan, State, Ticket
+from coordinator.model.plans import Cause, EventType, GateRecord, Mandate, Plan, State, Ticket
 from lockstep_kit.certificate import AbortAuthority, Decision
 from lockstep_kit.ids import LegId
 from lockstep_kit.participant.ports import Closing
+from lockstep_kit.reversals import ReverseAuthority
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Reverse:
 
     #: The leg.
     leg_id: LegId
+    #: Why it may.
+    authority: ReverseAuthority
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Record:
     moved: Moved | None = None
     #: Gate whose signature it carries; None for the others.
     gate: GateRecord | None = None
+    #: What two operators signed; None for the others.
+    mandate: Mandate | None = None
     #: UPPER_SNAKE reason, or "".
     reason: str = ""
     #: One sentence, or "".
@@ -98,7 +103,24 @@ class Escalate:
     ticket: Ticket
 
 
-Effect: TypeAlias = Prepare | Commit | Abort | Reverse | Moved | Record | Escalate
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What two operators decided took effect."""
+
+    #: What they signed; None in models of the protocol.
+    mandate: Mandate | None
+    #: Ticket that they closed; None: none.
+    forgotten: Ticket | None = None
+    #: Whether all that waits for a repeat is to be sent now.
+    hastens: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAudit:
+    """Write the abort audit log: nothing is held any more, or the plan was settled outside."""
+
+
+Effect: TypeAlias = Prepare | Commit | Abort | Reverse | Moved | Record | Escalate | Resolved | WriteAudit
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from coordinator.model.plans import GateRecord, OperatorsEvidence
+from coordinator.model.plans import GateRecord, Mandate, OperatorsEvidence, Ticket
 from lockstep_kit.fence import Phase
-from lockstep_kit.ids import LegId
+from lockstep_kit.ids import Digest, LegId
 from lockstep_kit.statements import SignedOutcome, SignedVote
 
 
@@ -62,6 +62,8 @@ class LegNews:
     outcome: SignedOutcome | None
     #: What the participant complains of, or "".
     trouble: str = ""
+    #: Its answer to the last order to reverse the leg, once there is one.
+    reversal: SignedOutcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +82,29 @@ class OperatorsAnswered:
     leg_id: LegId
     #: What they say became of it.
     answer: OperatorsEvidence
+    #: What they signed, for the journal and watchers; here and below it decides nothing by itself.
+    mandate: Mandate | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorsRedrove:
-    """Two operators ordered that a refused leg be tried again."""
+    """Two operators ordered that the plan be tried again now.
 
-    #: The leg.
-    leg_id: LegId
+    With a leg they take back their own word that it took no effect. What its participant refused for good stays refused.
+    """
+
+    #: The leg, or "".
+    leg_id: LegId | str = ""
+    #: What they signed.
+    mandate: Mandate | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorsUnwound:
     """Two operators ordered that the executed legs be reversed."""
+
+    #: What they signed: participants are shown it, and reverse nothing without.
+    mandate: Mandate
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +113,18 @@ class OperatorsSettled:
 
     #: One sentence.
     detail: str
+    #: What they signed.
+    mandate: Mandate | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class LegReversed:
-    """A participant reversed an executed leg, or refused to."""
+class OperatorsForgot:
+    """Two operators closed a ticket: its matter is over."""
 
-    #: The leg.
-    leg_id: LegId
-    #: Whether it was reversed.
-    done: bool
-    #: One sentence.
-    detail: str = ""
+    #: The ticket.
+    ticket: Ticket
+    #: What they signed.
+    mandate: Mandate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,14 @@ class CommitsWithheld:
 
     #: The legs.
     leg_ids: tuple[LegId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditWritten:
+    """The abort audit log that was ordered last is where it cannot be lost any more."""
+
+    #: SHA-256 of its bytes.
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +153,11 @@ class PersonNeeded:
     leg_id: str
     #: One sentence.
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The database was put back; since then every participant was asked, the journal was read, and what they know of a decision was adopted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +177,10 @@ Event: TypeAlias = (
     | OperatorsRedrove
     | OperatorsUnwound
     | OperatorsSettled
-    | LegReversed
+    | OperatorsForgot
     | CommitsWithheld
+    | AuditWritten
     | PersonNeeded
+    | Restored
     | Tick
 )

@@ -11,6 +11,8 @@ from lockstep_kit.fence import Phase
 from lockstep_kit.ids import ActorId, Digest, LegId, PlanId
 from lockstep_kit.participant.ports import PlanOutcome
 from lockstep_kit.plan import LegKind, Policy
+from lockstep_kit.resolutions import Resolution, ResolutionSignature
+from lockstep_kit.reversals import OperatorsResolution, PolicyUnwind, ReverseAuthority
 from lockstep_kit.statements import Evidence, GateSignature, Promise, SignedOutcome, SignedVote
 
 
@@ -57,6 +59,7 @@ class Cause(StrEnum):
     PROMISE_WITHDRAWN = "PROMISE_WITHDRAWN"
     CANCELLED = "CANCELLED"
     DEADLINE_PASSED = "DEADLINE_PASSED"
+    RESTORED = "RESTORED"
     DELEGATE_DONE = "DELEGATE_DONE"
     DELEGATE_RELEASED = "DELEGATE_RELEASED"
     ALL_DONE = "ALL_DONE"
@@ -119,6 +122,8 @@ class LegState:
     trouble: str = ""
     #: Whether an executed leg was reversed.
     reversed: bool = False
+    #: Its participant's answer to the last order to reverse it; None: none was given, or it is not answered.
+    reversal: SignedOutcome | None = None
     #: Evidence that two operators gave in place of the participant's answer; None: none.
     operators_evidence: OperatorsEvidence | None = None
 
@@ -148,6 +153,21 @@ class GateRecord:
     actor: ActorId
     #: When it was accepted.
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Mandate:
+    """What two operators signed alike, so that it takes effect. Who may sign was checked by `operators.admit`."""
+
+    #: Their statements, in the order of signing.
+    signatures: tuple[ResolutionSignature, ResolutionSignature]
+    #: Whose they are, in the same order.
+    actors: tuple[ActorId, ActorId]
+
+    @property
+    def resolution(self) -> Resolution:
+        """What is to be done."""
+        return self.signatures[0].statement.resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +216,8 @@ class Plan:
     gates: tuple[GateRecord, ...] = ()
     #: Open escalations.
     tickets: tuple[Ticket, ...] = ()
+    #: Escalations that operators closed.
+    forgotten: tuple[Ticket, ...] = ()
     #: Why it was stopped or is stuck, or None.
     cause: Cause | None = None
     #: UPPER_SNAKE reason, or "".
@@ -210,6 +232,23 @@ class Plan:
     sealing: bool = False
     #: Whether the unwind that its policy allows was used.
     unwound_by_policy: bool = False
+    #: The signed refusal on which that policy was used; None: it was not.
+    unwind_refusal: SignedOutcome | None = None
+    #: What two operators signed last to have it unwound; None: they have not.
+    unwind: Mandate | None = None
+    #: Place in `gates` from which on validations count: what was signed before is about evidence that operators sent back.
+    validated_from: int = 0
+    #: When the abort audit log was ordered that is being written; None: none is.
+    auditing_since: datetime | None = None
+    #: SHA-256 of the abort audit log of the abort as it stands, once it cannot be lost any more; evidence legs are told nothing before.
+    audit: Digest | None = None
+
+    @property
+    def unwind_authority(self) -> ReverseAuthority | None:
+        """What participants are shown with an order to reverse: what operators signed last, else what the plan's policy goes by."""
+        if self.unwind is not None:
+            return OperatorsResolution(self.unwind.signatures)
+        return None if self.unwind_refusal is None else PolicyUnwind(self.unwind_refusal)
 
 
 @dataclass(frozen=True, slots=True)

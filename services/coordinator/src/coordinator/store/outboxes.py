@@ -13,9 +13,12 @@ from coordinator.commands import Command
 from coordinator.convert import stored
 from coordinator.model import EventType, Order
 from coordinator.payloads import JournalEvent
+from lockstep_kit import leases
+from lockstep_kit.certificate import AbortAuthority
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.plan import LegKind
+from lockstep_kit.reversals import ReverseAuthority
 
 #: Channel that is notified when watchers have something to read.
 EVENT_CHANNEL: Final = "plan_event"
@@ -23,13 +26,13 @@ EVENT_CHANNEL: Final = "plan_event"
 #: Gives commands; one that was given before is given anew.
 GIVE: Final = """
 insert into leg_command (plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, due_at,
-    attempts, rejections, last_rejection, answered)
-select plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, $10, 0, 0, '', false
+    given_at, attempts, rejections, last_rejection, answered)
+select plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, $10, $10, 0, 0, '', false
 from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::timestamptz[], $7::bytea[], $8::bytea[], $9::text[])
     as new (plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent)
 on conflict (plan_id, leg_id, command) do update
 set not_after = excluded.not_after, closing = excluded.closing, authority = excluded.authority, traceparent = excluded.traceparent,
-    due_at = excluded.due_at, attempts = 0, rejections = 0, last_rejection = '', answered = false
+    due_at = excluded.due_at, given_at = excluded.given_at, attempts = 0, rejections = 0, last_rejection = '', answered = false
 """
 
 #: Ends the repeating of commands that are answered or overtaken.
@@ -40,23 +43,35 @@ where leg_command.plan_id = ended.plan_id and leg_command.leg_id = ended.leg_id 
   and leg_command.command <> ended.kept
 """
 
+#: Ends the repeating of commands whose answers are known, from these reports or from later ones.
+END_SHOWN: Final = """
+update leg_command set answered = true
+from unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) as shown (plan_id, leg_id, command, revision), plan_leg as leg
+where leg_command.plan_id = shown.plan_id and leg_command.leg_id = shown.leg_id and leg_command.command = shown.command
+  and leg.plan_id = shown.plan_id and leg.leg_id = shown.leg_id and leg.revision >= shown.revision and not leg_command.answered
+"""
+
+#: Whether a command is due. One that is to be repeated later than any is was sent before the clock was put back; one that was given up is never.
+_DUE: Final = """(command.due_at <= clock_timestamp()
+    or (command.due_at > clock_timestamp() + interval '5 minutes' and command.due_at < 'infinity'))"""
+
 #: Plans of this owner with commands to a participant that are due; closing the journal waits for what is before it.
-DUE_PLANS: Final = """
+DUE_PLANS: Final = f"""
 select distinct due.plan_id from (
     select command.plan_id from leg_command as command
     join lease on lease.resource_id = command.plan_id and lease.owner = $2
     left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
-    where command.participant = $1 and not command.answered and command.due_at <= clock_timestamp()
+    where command.participant = $1 and not command.answered and {_DUE}
       and (not command.behind_journal or journal.appended >= journal.recorded)
     order by command.due_at limit $3) as due
 """
 
 #: Those commands, locked in the order of their keys.
-LOCK_DUE: Final = """
+LOCK_DUE: Final = f"""
 select command.* from leg_command as command
 join plan_leg as leg on leg.plan_id = command.plan_id and leg.leg_id = command.leg_id
 left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
-where command.participant = $1 and command.plan_id = any($2) and not command.answered and command.due_at <= clock_timestamp()
+where command.participant = $1 and command.plan_id = any($2) and not command.answered and {_DUE}
   and (not command.behind_journal or journal.appended >= journal.recorded)
 order by command.plan_id, leg.position limit $3 for update of command
 """
@@ -82,12 +97,27 @@ update leg_command set answered = true
 where plan_id = $1 and command = 'COMMIT' and attempts = 0 and not answered returning leg_id
 """
 
-#: Makes what is not answered due now.
-HASTEN: Final = "update leg_command set due_at = clock_timestamp() where plan_id = any($1) and not answered"
+#: Makes what is not answered due now, but for what was given up.
+HASTEN: Final = """
+update leg_command set due_at = clock_timestamp() where plan_id = any($1) and not answered and due_at < 'infinity'
+"""
+
+#: Makes due now what one participant did not answer and is only to be repeated later, but for what was given up.
+HASTEN_PARTICIPANT: Final = """
+update leg_command set due_at = clock_timestamp()
+where participant = $1 and not answered and due_at > clock_timestamp() and due_at < 'infinity'
+"""
 
 #: Legs of plans whose commands are not answered.
 UNANSWERED: Final = """
 select plan_id, leg_id, participant from leg_command where plan_id = any($1) and not answered order by plan_id, leg_id
+"""
+
+#: Legs of plans about which their participants can still be told something.
+UNFINISHED: Final = """
+select plan_id, leg_id, participant from plan_leg
+where plan_id = any($1) and last_order <> 'NONE' and (phase is null or phase not in ('COMMITTED', 'RELEASED', 'REVERSED'))
+order by plan_id, leg_id
 """
 
 #: Adds events for the journal.
@@ -158,9 +188,9 @@ where leg_news.revision < excluded.revision
 """
 
 #: News of plans that this owner holds, or nobody any more.
-TAKE_NEWS: Final = """
+TAKE_NEWS: Final = f"""
 select news.* from leg_news as news
-join lease on lease.resource_id = news.plan_id and (lease.owner = $1 or lease.expires_at < clock_timestamp())
+join lease on lease.resource_id = news.plan_id and (lease.owner = $1 or {leases.FREE})
 order by news.plan_id, news.leg_id limit $2
 """
 
@@ -234,6 +264,17 @@ async def end(tx: Connection, legs: Sequence[tuple[PlanId, LegId, Order]]) -> No
         await tx.execute(END, [each[0] for each in legs], [each[1] for each in legs], [each[2].value for each in legs])
 
 
+async def end_shown(connection: Connection, shown: Sequence[tuple[Command, int]]) -> None:
+    """End the repeating of commands whose answers, reports of these revisions, are known."""
+    await connection.execute(
+        END_SHOWN,
+        [command.plan_id for command, _ in shown],
+        [command.leg_id for command, _ in shown],
+        [command.order.value for command, _ in shown],
+        [revision for _, revision in shown],
+    )
+
+
 async def due_plans(connection: Connection, participant: str, owner: str, limit: int) -> list[PlanId]:
     """Plans of this owner with commands to a participant that are due."""
     return [PlanId(row["plan_id"]) for row in await connection.fetch(DUE_PLANS, participant, owner, limit)]
@@ -249,12 +290,18 @@ async def lock_due(tx: Connection, participant: str, plans: Iterable[PlanId], li
             order=Order(row["command"]),
             not_after=row["not_after"],
             closing=stored.closing_of(row["closing"]),
-            authority=stored.authority_of(row["authority"]),
+            authority=_authority_of(row),
             attempts=row["attempts"],
             traceparent=row["traceparent"],
         )
         for row in rows
     ]
+
+
+def _authority_of(row: asyncpg.Record) -> AbortAuthority | ReverseAuthority | None:
+    if Order(row["command"]) is Order.REVERSE:
+        return stored.reverse_authority_of(row["authority"])
+    return stored.authority_of(row["authority"])
 
 
 async def sent(tx: Connection, commands: Sequence[Command], delays: Sequence[timedelta]) -> None:
@@ -289,6 +336,17 @@ async def hasten(tx: Connection, plans: Sequence[PlanId]) -> list[tuple[PlanId, 
     """Make what is not answered due now; the legs concerned, with their participants."""
     await tx.execute(HASTEN, list(plans))
     rows = await tx.fetch(UNANSWERED, list(plans))
+    return [(PlanId(row["plan_id"]), LegId(row["leg_id"]), row["participant"]) for row in rows]
+
+
+async def hasten_participant(connection: Connection, participant: str) -> None:
+    """Make due now what a participant that was away did not answer."""
+    await connection.execute(HASTEN_PARTICIPANT, participant)
+
+
+async def unfinished(connection: Connection, plans: Sequence[PlanId]) -> list[tuple[PlanId, LegId, str]]:
+    """Legs of plans about which their participants can still be told something, with those."""
+    rows = await connection.fetch(UNFINISHED, list(plans))
     return [(PlanId(row["plan_id"]), LegId(row["leg_id"]), row["participant"]) for row in rows]
 
 

@@ -12,12 +12,13 @@ import asyncpg
 
 from coordinator.convert import stored
 from coordinator.dossier import Dossier, FiledTicket, LegFile
-from coordinator.model import Cause, GateRecord, LegState, Moved, Order, Plan, State, Ticket
+from coordinator.model import Cause, GateRecord, LegState, Mandate, Moved, Order, Plan, State, Ticket
+from coordinator.store import operators
 from lockstep_kit.certificate import Decision
 from lockstep_kit.db import Connection
 from lockstep_kit.errors import LockstepError, aborted, permission_denied
 from lockstep_kit.fence import Epoch, Phase
-from lockstep_kit.ids import ActorId, Digest, LegId, PlanId, derived
+from lockstep_kit.ids import ActorId, Digest, LegId, PlanId
 from lockstep_kit.participant.ports import PlanOutcome
 
 #: Plans, locked in the order of their ids until the transaction ends, with the database's clock.
@@ -75,25 +76,28 @@ SAVE_PLANS: Final = """
 update plan set state = new.state, decision = new.decision, delegate = new.delegate, decided_at = new.decided_at, since = new.since,
     transition_no = new.transition_no, journal_sequence = new.journal_sequence, cause = new.cause, reason = new.reason,
     reason_leg = new.reason_leg, reason_detail = new.reason_detail, outcome = new.outcome, sealing = new.sealing,
-    unwound_by_policy = new.unwound_by_policy, version = plan.version + 1, epoch_generation = new.generation,
+    unwound_by_policy = new.unwound_by_policy, validated_from = new.validated_from, auditing_since = new.auditing_since,
+    audit = new.audit, unwind_refusal = new.unwind_refusal, version = plan.version + 1, epoch_generation = new.generation,
     epoch_counter = new.counter, due_at = new.due_at, updated_at = new.updated_at
 from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::integer[],
     $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[], $16::boolean[], $17::bigint[],
-    $18::bigint[], $19::timestamptz[], $20::timestamptz[])
+    $18::bigint[], $19::timestamptz[], $20::timestamptz[], $21::integer[], $22::timestamptz[], $23::bytea[],
+    $24::bytea[])
     as new (plan_id, version, state, decision, delegate, decided_at, since, transition_no, journal_sequence, cause, reason,
-    reason_leg, reason_detail, outcome, sealing, unwound_by_policy, generation, counter, due_at, updated_at)
+    reason_leg, reason_detail, outcome, sealing, unwound_by_policy, generation, counter, due_at, updated_at, validated_from,
+    auditing_since, audit, unwind_refusal)
 where plan.plan_id = new.plan_id and plan.version = new.version returning plan.plan_id
 """
 
 #: Saves what changed of legs.
 SAVE_LEGS: Final = """
 update plan_leg set last_order = new.last_order, ordered_at = new.ordered_at, phase = new.phase, revision = new.revision,
-    vote = new.vote, outcome = new.outcome, trouble = new.trouble, reversed = new.reversed,
+    vote = new.vote, outcome = new.outcome, trouble = new.trouble, reversed = new.reversed, reversal = new.reversal,
     operators_executed = new.operators_executed, operators_evidence = new.operators_evidence
 from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::bigint[], $7::bytea[], $8::bytea[], $9::text[],
-    $10::boolean[], $11::boolean[], $12::bytea[])
+    $10::boolean[], $11::boolean[], $12::bytea[], $13::bytea[])
     as new (plan_id, leg_id, last_order, ordered_at, phase, revision, vote, outcome, trouble, reversed, operators_executed,
-    operators_evidence)
+    operators_evidence, reversal)
 where plan_leg.plan_id = new.plan_id and plan_leg.leg_id = new.leg_id
 """
 
@@ -110,12 +114,6 @@ insert into plan_transition (plan_id, transition_no, left_state, entered_state, 
 select * from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::timestamptz[])
     as new (plan_id, transition_no, left_state, entered_state, decision, cause, journal_sequence, moved_at)
 order by plan_id, transition_no
-"""
-
-#: Adds escalations.
-INSERT_TICKETS: Final = """
-insert into escalation (escalation_id, plan_id, ordinal, reason, leg_id, detail, raised_at)
-select * from unnest($1::text[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
 """
 
 
@@ -154,8 +152,17 @@ async def read(connection: Connection, plans: Iterable[PlanId], *, lock: bool = 
     gates = _by_plan(await connection.fetch(READ_GATES, found))
     tickets = _by_plan(await connection.fetch(READ_TICKETS, found))
     frozen = {row["plan_id"]: row["frozen"] for row in await connection.fetch(READ_FROZEN, found)}
+    # Only what was escalated can have been unwound by operators.
+    unwinds = await operators.unwinds(connection, tickets) if tickets else {}
     dossiers = {
-        PlanId(row["plan_id"]): _dossier(row, legs[row["plan_id"]], gates[row["plan_id"]], tickets[row["plan_id"]], frozen)
+        PlanId(row["plan_id"]): _dossier(
+            row,
+            legs[row["plan_id"]],
+            gates[row["plan_id"]],
+            tickets.get(row["plan_id"], ()),
+            frozen,
+            unwinds.get(row["plan_id"]),
+        )
         for row in rows
     }
     return Read(dossiers, rows[0]["read_at"])
@@ -174,6 +181,7 @@ def _dossier(
     gates: Sequence[asyncpg.Record],
     tickets: Sequence[asyncpg.Record],
     frozen: dict[str, str],
+    unwind: Mandate | None,
 ) -> Dossier:
     header = stored.header_of(row["header"])
     files = tuple(
@@ -205,6 +213,7 @@ def _dossier(
         journal_sequence=row["journal_sequence"],
         gates=tuple(GateRecord(stored.gate_of(each["signed"]), ActorId(each["actor_id"]), each["signed_at"]) for each in gates),
         tickets=tuple(each.ticket for each in filed if each.resolved_at is None),
+        forgotten=tuple(each.ticket for each in filed if each.resolved_at is not None),
         cause=Cause(row["cause"]) if row["cause"] else None,
         reason=row["reason"],
         reason_leg=row["reason_leg"],
@@ -212,6 +221,11 @@ def _dossier(
         outcome=PlanOutcome(row["outcome"]) if row["outcome"] else None,
         sealing=row["sealing"],
         unwound_by_policy=row["unwound_by_policy"],
+        unwind_refusal=stored.outcome_of(row["unwind_refusal"]),
+        unwind=unwind,
+        validated_from=row["validated_from"],
+        auditing_since=row["auditing_since"],
+        audit=Digest(row["audit"]) if row["audit"] else None,
     )
     return Dossier(
         plan=plan,
@@ -239,6 +253,7 @@ def _leg_state(row: asyncpg.Record, file: LegFile) -> LegState:
         outcome=stored.outcome_of(row["outcome"]),
         trouble=row["trouble"],
         reversed=row["reversed"],
+        reversal=stored.outcome_of(row["reversal"]),
         operators_evidence=stored.operators_of(row["operators_executed"], row["operators_evidence"]),
     )
 
@@ -341,6 +356,10 @@ def _plan_columns(steps: Sequence[Stepped], plans: Sequence[Plan], now: datetime
         [each.epoch.counter for each in steps],
         [each.due_at for each in steps],
         [now for _ in steps],
+        [each.validated_from for each in plans],
+        [each.auditing_since for each in plans],
+        [each.audit for each in plans],
+        [stored.outcome_octets(each.unwind_refusal) for each in plans],
     ]
 
 
@@ -358,6 +377,7 @@ def _leg_columns(legs: Sequence[tuple[PlanId, LegState]]) -> list[list[Any]]:
         [leg.reversed for _, leg in legs],
         [leg.operators_evidence.executed if leg.operators_evidence else None for _, leg in legs],
         [stored.operators_octets(leg.operators_evidence) for _, leg in legs],
+        [stored.outcome_octets(leg.reversal) for _, leg in legs],
     ]
 
 
@@ -398,30 +418,6 @@ async def insert_transitions(tx: Connection, moves: Sequence[tuple[PlanId, Moved
         [move.cause.value for _, move in moves],
         [move.journal_sequence for _, move in moves],
         [now for _ in moves],
-    )
-
-
-def filed(plan_id: PlanId, known: int, tickets: Sequence[Ticket]) -> tuple[FiledTicket, ...]:
-    """New escalations of a plan that has `known` already."""
-    return tuple(
-        FiledTicket(derived("escalation", plan_id, str(known + place)), ticket, None)
-        for place, ticket in enumerate(tickets, start=1)
-    )
-
-
-async def insert_tickets(tx: Connection, tickets: Sequence[tuple[PlanId, int, FiledTicket]]) -> None:
-    """Add escalations, each with its place in its plan."""
-    if not tickets:
-        return
-    await tx.execute(
-        INSERT_TICKETS,
-        [each.escalation_id for _, _, each in tickets],
-        [plan_id for plan_id, _, _ in tickets],
-        [ordinal for _, ordinal, _ in tickets],
-        [each.ticket.reason for _, _, each in tickets],
-        [each.ticket.leg_id for _, _, each in tickets],
-        [each.ticket.detail for _, _, each in tickets],
-        [each.ticket.at for _, _, each in tickets],
     )
 
 

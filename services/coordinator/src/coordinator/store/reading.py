@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import asyncpg
+
+from coordinator.audit import Transition
 from coordinator.model import Cause, Moved, State
+from lockstep_kit import leases
 from lockstep_kit.certificate import Decision
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import PlanId
@@ -23,6 +27,9 @@ TRANSITIONS: Final = "select * from plan_transition where plan_id = $1 and trans
 
 #: Whether there is such a plan.
 EXISTS: Final = "select exists (select from plan where plan_id = $1)"
+
+#: Those among ids that are plans'.
+KNOWN: Final = "select plan_id from plan where plan_id = any($1)"
 
 #: Where the changes for watchers stand, and which log it is.
 EVENT_HEAD: Final = "select next_sequence - 1 as sequence, incarnation from plan_event_counter"
@@ -40,16 +47,20 @@ STATE: Final = "select state, clock_timestamp() as clock from plan where plan_id
 ONE_MOMENT: Final = "set transaction isolation level repeatable read, read only"
 
 #: Plans of this owner, or of nobody any more, that time matters to now.
-DUE: Final = """
+DUE: Final = f"""
 select plan.plan_id from plan left join lease on lease.resource_id = plan.plan_id
-where plan.due_at <= clock_timestamp() and (lease.owner = $1 or lease.expires_at < clock_timestamp())
+where plan.due_at <= clock_timestamp() and (lease.owner = $1 or {leases.FREE})
 order by plan.due_at limit $2
 """
 
-#: Plans that are not closed and whose lease another owner let run out.
-ORPHANED: Final = """
+#: Plans that something is to be done about now, and whose lease another owner let run out.
+ORPHANED: Final = f"""
 select plan.plan_id from plan left join lease on lease.resource_id = plan.plan_id
-where plan.state <> 'CLOSED' and (lease.owner is null or (lease.owner <> $1 and lease.expires_at < clock_timestamp()))
+where plan.state <> 'CLOSED' and (lease.owner is null or (lease.owner <> $1 and {leases.FREE}))
+  and (plan.state in ('INITIATED', 'PRECONDITIONS_PENDING')
+    or exists (select from leg_command as command where command.plan_id = plan.plan_id and not command.answered)
+    or exists (select from journal_progress as journal
+        where journal.plan_id = plan.plan_id and journal.appended < journal.recorded and journal.frozen = ''))
 order by plan.plan_id limit $2
 """
 
@@ -61,16 +72,6 @@ where plan.state in ('INITIATED', 'PRECONDITIONS_PENDING') order by plan.seq lim
 
 #: Gives back every lease of an owner that stops.
 RELEASE_ALL: Final = "update lease set expires_at = '-infinity' where owner = $1 and expires_at >= clock_timestamp()"
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One row of a plan's history."""
-
-    #: What happened.
-    moved: Moved
-    #: When.
-    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +94,30 @@ async def page(connection: Connection, before: int | None, states: Sequence[Stat
 
 async def transitions(connection: Connection, plan_id: PlanId, after: int, limit: int) -> list[Transition]:
     """Transitions of a plan behind a place, in order."""
-    return [
-        Transition(
-            Moved(
-                row["transition_no"],
-                State(row["left_state"]) if row["left_state"] else None,
-                State(row["entered_state"]),
-                Decision(row["decision"]) if row["decision"] else None,
-                Cause(row["cause"]),
-                row["journal_sequence"],
-            ),
-            row["moved_at"],
-        )
-        for row in await connection.fetch(TRANSITIONS, plan_id, after, limit)
-    ]
+    return [transition(row) for row in await connection.fetch(TRANSITIONS, plan_id, after, limit)]
+
+
+def transition(row: asyncpg.Record) -> Transition:
+    """A row of plan_transition."""
+    moved = Moved(
+        row["transition_no"],
+        State(row["left_state"]) if row["left_state"] else None,
+        State(row["entered_state"]),
+        Decision(row["decision"]) if row["decision"] else None,
+        Cause(row["cause"]),
+        row["journal_sequence"],
+    )
+    return Transition(moved, row["moved_at"])
 
 
 async def exists(connection: Connection, plan_id: PlanId) -> bool:
     """Whether there is such a plan."""
     return bool(await connection.fetchval(EXISTS, plan_id))
+
+
+async def known(connection: Connection, ids: Iterable[PlanId]) -> frozenset[PlanId]:
+    """Those among ids that are plans'."""
+    return frozenset(PlanId(row["plan_id"]) for row in await connection.fetch(KNOWN, sorted(ids)))
 
 
 async def one_moment(tx: Connection) -> None:

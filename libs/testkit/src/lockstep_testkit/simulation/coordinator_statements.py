@@ -1,0 +1,268 @@
+"""Twins of the coordinator's statements about plans: accepting, reading, saving, listing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from coordinator.store import plans, reading, requests
+from lockstep_testkit.simulation.leases_statements import free
+from lockstep_testkit.simulation.memory import LONG_AGO, Registry, Row, Rows, Statement
+from lockstep_testkit.simulation.specs import among, columns, inserted, listed
+
+STATEMENTS: Final = Registry()
+
+_PLAN: Final = lambda row: row["plan_id"]  # noqa: E731 - a key of sorting
+_IN_PLAN: Final = lambda row: (row["plan_id"], row["position"])  # noqa: E731
+_ORDINAL: Final = lambda row: (row["plan_id"], row["ordinal"])  # noqa: E731
+
+
+# -- plans ---------------------------------------------------------------------------------------------------------------
+
+
+@STATEMENTS.on(plans.LOCK_PLANS)
+async def lock_plans(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    rows = await s.locking("plan", [row for each in sorted(set(plan_ids)) if (row := s.get("plan", each)) is not None])
+    return [{**row, "read_at": s.now} for row in rows]
+
+
+@STATEMENTS.on(plans.READ_PLANS)
+def read_plans(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return [{**row, "read_at": s.now} for each in sorted(set(plan_ids)) if (row := s.get("plan", each)) is not None]
+
+
+@STATEMENTS.on(plans.READ_LEGS)
+def read_legs(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return sorted(among(s, "plan_leg", plan_ids), key=_IN_PLAN)
+
+
+@STATEMENTS.on(plans.READ_GATES)
+def read_gates(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return sorted(among(s, "gate_signature", plan_ids), key=_ORDINAL)
+
+
+@STATEMENTS.on(plans.READ_TICKETS)
+def read_tickets(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return sorted(among(s, "escalation", plan_ids), key=_ORDINAL)
+
+
+@STATEMENTS.on(plans.READ_FROZEN)
+def read_frozen(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return [row for row in among(s, "journal_progress", plan_ids) if row["frozen"]]
+
+
+@STATEMENTS.on(plans.INSERT_PLAN)
+async def insert_plan(s: Statement, *values: Any) -> Rows:
+    plan_id, digest, header, created_at, generation, counter, due_at, traceparent = values
+    fresh = {"transition_no": 1, "journal_sequence": 1, "version": 1, "sealing": False, "unwound_by_policy": False}
+    row: Row = {
+        **dict.fromkeys(("delegate", "reason", "reason_leg", "reason_detail"), ""),
+        **dict.fromkeys(("since", "created_at", "updated_at"), created_at),
+        **fresh,
+        "plan_id": plan_id,
+        "digest": digest,
+        "header": header,
+        "state": "DRAFT",
+        "due_at": due_at,
+        "traceparent": traceparent,
+        "epoch_generation": generation,
+        "epoch_counter": counter,
+    }
+    return [] if await s.insert_new("plan", row) is None else [{"plan_id": plan_id}]
+
+
+@STATEMENTS.on(plans.INSERT_LEGS)
+async def insert_legs(s: Statement, plan_id: str, *values: Sequence[Any]) -> Rows:
+    for position, row in enumerate(columns(listed(plans.INSERT_LEGS)[:-1], values)):
+        rest = {"plan_id": plan_id, "position": position, "last_order": "NONE", "revision": 0, "trouble": "", "reversed": False}
+        await s.insert("plan_leg", {**row, **rest})
+    return []
+
+
+@STATEMENTS.on(plans.INSERT_KEY)
+async def insert_key(s: Statement, *values: Any) -> Rows:
+    names = ("plan_id", "service_key_id", "service_sealed", "recovery_key_id", "recovery_sealed")
+    await s.insert("decision_key", dict(zip(names, values, strict=True)))
+    return []
+
+
+@STATEMENTS.on(plans.READ_KEYS)
+def read_keys(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return among(s, "decision_key", plan_ids)
+
+
+@STATEMENTS.on(plans.SAVE_PAYERS)
+async def save_payers(s: Statement, plan_id: str, legs: Sequence[str], signatures: Sequence[bytes]) -> Rows:
+    for leg_id, signature in zip(legs, signatures, strict=True):
+        row = await s.lock("plan_leg", plan_id, leg_id)
+        if row is not None:
+            s.update("plan_leg", row, payer_signature=signature)
+    return []
+
+
+@STATEMENTS.on(plans.SAVE_PLANS)
+async def save_plans(s: Statement, *values: Sequence[Any]) -> Rows:
+    saved: Rows = []
+    for new in columns(listed(plans.SAVE_PLANS), values):
+        row = await s.lock("plan", new["plan_id"])
+        if row is not None and row["version"] == new["version"]:
+            epoch = {"epoch_generation": new.pop("generation"), "epoch_counter": new.pop("counter")}
+            s.update("plan", row, **{**new, **epoch, "version": row["version"] + 1})
+            saved.append({"plan_id": new["plan_id"]})
+    return saved
+
+
+@STATEMENTS.on(plans.SAVE_LEGS)
+async def save_legs(s: Statement, *values: Sequence[Any]) -> Rows:
+    for new in columns(listed(plans.SAVE_LEGS), values):
+        row = await s.lock("plan_leg", new["plan_id"], new["leg_id"])
+        if row is not None:
+            s.update("plan_leg", row, **new)
+    return []
+
+
+@STATEMENTS.on(plans.INSERT_GATES)
+async def insert_gates(s: Statement, *values: Sequence[Any]) -> Rows:
+    for row in columns(inserted(plans.INSERT_GATES), values):
+        await s.insert("gate_signature", row)
+    return []
+
+
+@STATEMENTS.on(plans.INSERT_TRANSITIONS)
+async def insert_transitions(s: Statement, *values: Sequence[Any]) -> Rows:
+    for row in columns(inserted(plans.INSERT_TRANSITIONS), values):
+        await s.insert("plan_transition", row)
+    return []
+
+
+# -- what is asked -------------------------------------------------------------------------------------------------------
+
+
+@STATEMENTS.on(reading.PAGE)
+def page(s: Statement, before: int | None, states: Sequence[str], limit: int) -> Rows:
+    rows = [row for row in s.all("plan") if (before is None or row["seq"] < before) and (not states or row["state"] in states)]
+    return sorted(rows, key=lambda row: -row["seq"])[:limit]
+
+
+@STATEMENTS.on(reading.TRANSITIONS)
+def transitions(s: Statement, plan_id: str, after: int, limit: int) -> Rows:
+    rows = [row for row in s.all("plan_transition") if row["plan_id"] == plan_id and row["transition_no"] > after]
+    return sorted(rows, key=lambda row: row["transition_no"])[:limit]
+
+
+@STATEMENTS.on(reading.KNOWN)
+def known(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return [{"plan_id": each} for each in plan_ids if s.get("plan", each) is not None]
+
+
+@STATEMENTS.on("select clock_timestamp()")
+def clock(s: Statement) -> Rows:
+    return [{"clock_timestamp": s.now}]
+
+
+@STATEMENTS.on(reading.EXISTS)
+def exists(s: Statement, plan_id: str) -> Rows:
+    return [{"exists": s.get("plan", plan_id) is not None}]
+
+
+@STATEMENTS.on(reading.EVENT_HEAD)
+def event_head(s: Statement) -> Rows:
+    return [{"sequence": row["next_sequence"] - 1, "incarnation": row["incarnation"]} for row in s.all("plan_event_counter")]
+
+
+@STATEMENTS.on(reading.EVENTS)
+def events(s: Statement, plan_id: str, after: int, limit: int) -> Rows:
+    rows = [row for row in s.all("plan_event") if row["plan_id"] == plan_id and row["sequence"] > after]
+    return sorted(rows, key=lambda row: row["sequence"])[:limit]
+
+
+@STATEMENTS.on(reading.CHANGED)
+def changed(s: Statement, after: int, limit: int) -> Rows:
+    return sorted((row for row in s.all("plan_event") if row["sequence"] > after), key=lambda row: row["sequence"])[:limit]
+
+
+@STATEMENTS.on(reading.STATE)
+def state(s: Statement, plan_id: str) -> Rows:
+    row = s.get("plan", plan_id)
+    return [] if row is None else [{"state": row["state"], "clock": s.now}]
+
+
+@STATEMENTS.on(reading.ONE_MOMENT)
+def one_moment(s: Statement) -> Rows:
+    s.tx.moment = s.server.snapshot()
+    return []
+
+
+@STATEMENTS.on(reading.DUE)
+def due(s: Statement, owner: str, limit: int) -> Rows:
+    now = s.now
+
+    def mine(row: Row) -> bool:
+        held = s.get("lease", row["plan_id"])
+        return held is not None and (held["owner"] == owner or free(held, now))
+
+    rows = [row for row in s.all("plan") if row["due_at"] is not None and row["due_at"] <= now and mine(row)]
+    return sorted(rows, key=lambda row: row["due_at"])[:limit]
+
+
+@STATEMENTS.on(reading.ORPHANED)
+def orphaned(s: Statement, owner: str, limit: int) -> Rows:
+    now = s.now
+
+    def left(row: Row) -> bool:
+        held = s.get("lease", row["plan_id"])
+        return held is None or (held["owner"] != owner and free(held, now))
+
+    def unfinished(row: Row) -> bool:
+        progress = s.get("journal_progress", row["plan_id"])
+        behind = progress is not None and progress["appended"] < progress["recorded"] and not progress["frozen"]
+        owed = any(not each["answered"] and each["plan_id"] == row["plan_id"] for each in s.all("leg_command"))
+        return row["state"] in ("INITIATED", "PRECONDITIONS_PENDING") or owed or behind
+
+    rows = [row for row in s.all("plan") if row["state"] != "CLOSED" and left(row) and unfinished(row)]
+    return sorted(rows, key=_PLAN)[:limit]
+
+
+def _owner(s: Statement, plan_id: str) -> str | None:
+    held = s.get("lease", plan_id)
+    return None if held is None else held["owner"]
+
+
+@STATEMENTS.on(reading.CHECKING)
+def checking(s: Statement, owner: str, limit: int) -> Rows:
+    def mine(row: Row) -> bool:
+        return row["state"] in ("INITIATED", "PRECONDITIONS_PENDING") and _owner(s, row["plan_id"]) == owner
+
+    return sorted((row for row in s.all("plan") if mine(row)), key=lambda row: row["seq"])[:limit]
+
+
+@STATEMENTS.on(reading.RELEASE_ALL)
+async def release_all(s: Statement, owner: str) -> Rows:
+    fits: Callable[[Row], bool] = lambda row: row["owner"] == owner and row["expires_at"] >= s.now  # noqa: E731
+    for row in await s.locking("lease", [row for row in s.all("lease") if fits(row)], fits):
+        s.update("lease", row, expires_at=LONG_AGO)
+    return []
+
+
+# -- requests ------------------------------------------------------------------------------------------------------------
+
+
+@STATEMENTS.on(requests.CLAIM)
+async def claim(s: Statement, request_id: str, method: str, digest: bytes) -> Rows:
+    asked_at = s.now
+    row = {"request_id": request_id, "method": method, "digest": digest, "asked_at": asked_at}
+    return [] if await s.insert_new("request", row) is None else [{"asked_at": asked_at}]
+
+
+@STATEMENTS.on(requests.READ)
+def read_request(s: Statement, request_id: str) -> Rows:
+    row = s.get("request", request_id)
+    return [] if row is None else [row]
+
+
+@STATEMENTS.on(requests.ANSWER)
+async def answer(s: Statement, request_id: str, response: bytes) -> Rows:
+    row = await s.lock("request", request_id)
+    if row is not None:
+        s.update("request", row, response=response)
+    return []

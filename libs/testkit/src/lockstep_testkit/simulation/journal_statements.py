@@ -1,0 +1,139 @@
+"""Twins of the event journal's statements, with what its database itself sees to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from event_journal import store
+from lockstep_testkit.simulation.memory import Registry, Row, Rows, Statement, violation
+from lockstep_testkit.simulation.specs import Triggers, columns, inserted, listed
+
+STATEMENTS: Final = Registry()
+
+_NOTHING: Final = bytes(32)
+
+
+def _grows(_: Statement, before: Row | None, after: Row) -> None:
+    if before is not None and (after["entry_count"] < before["entry_count"] or (before["sealed"] and after != before)):
+        raise violation(asyncpg.IntegrityConstraintViolationError, "journal_chain_grows", "a chain only grows")
+
+
+def _linked(s: Statement, before: Row | None, after: Row) -> None:
+    if before is not None:
+        raise violation(asyncpg.IntegrityConstraintViolationError, "journal_entry_stays", "the journal is append-only")
+    if after["sequence"] == 1:
+        stands = after["previous_hash"] == _NOTHING
+    else:
+        earlier = s.get("journal_entry", after["plan_id"], after["sequence"] - 1)
+        stands = earlier is not None and earlier["entry_hash"] == after["previous_hash"] and earlier["type"] != "plan.closed"
+    if not stands:
+        raise violation(asyncpg.IntegrityConstraintViolationError, "journal_entry_linked", "an entry follows the one before it")
+
+
+TRIGGERS: Final = {"journal_chain": Triggers(_grows), "journal_entry": Triggers(_linked)}
+
+
+def seeds(incarnation: str) -> tuple[tuple[str, Row], ...]:
+    """The rows that the migration inserts."""
+    return (("journal_counter", {"singleton": True, "next_position": 1, "incarnation": incarnation}),)
+
+
+@STATEMENTS.on(store.OPEN_CHAINS)
+async def open_chains(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    for plan_id in sorted(plan_ids):
+        empty: Row = {"plan_id": plan_id, "entry_count": 0, "head_hash": _NOTHING, "sealed": False, "frozen": ""}
+        await s.insert_new("journal_chain", empty)
+    return []
+
+
+@STATEMENTS.on(store.LOCK_CHAINS)
+async def lock_chains(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    rows = [row for each in sorted(set(plan_ids)) if (row := s.get("journal_chain", each)) is not None]
+    return await s.locking("journal_chain", rows)
+
+
+@STATEMENTS.on(store.MOVE_HEADS)
+async def move_heads(s: Statement, *values: Sequence[Any]) -> Rows:
+    for new in columns(listed(store.MOVE_HEADS), values):
+        row = await s.lock("journal_chain", new["plan_id"])
+        if row is not None:
+            s.update("journal_chain", row, **new)
+    return []
+
+
+@STATEMENTS.on(store.KNOWN_ENTRIES)
+def known_entries(s: Statement, plan_ids: Sequence[str], sequences: Sequence[int], event_ids: Sequence[str]) -> Rows:
+    places, named = set(zip(plan_ids, sequences, strict=True)), set(event_ids)
+    return [row for row in s.all("journal_entry") if (row["plan_id"], row["sequence"]) in places or row["event_id"] in named]
+
+
+@STATEMENTS.on(store.TAKE_POSITIONS)
+async def take_positions(s: Statement, count: int) -> Rows:
+    row = await s.lock("journal_counter", True) or {}
+    s.update("journal_counter", row, next_position=row["next_position"] + count)
+    return [{"first": row["next_position"]}]
+
+
+@STATEMENTS.on(store.COUNTER)
+def counter(s: Statement) -> Rows:
+    return list(s.all("journal_counter"))
+
+
+@STATEMENTS.on(store.INSERT_ENTRIES)
+async def insert_entries(s: Statement, *values: Sequence[Any]) -> Rows:
+    for row in columns(inserted(store.INSERT_ENTRIES), values):
+        await s.insert("journal_entry", row)
+    return []
+
+
+@STATEMENTS.on(store.WHOLE_CHAIN)
+def whole_chain(s: Statement, plan_id: str) -> Rows:
+    absent = dict.fromkeys((*inserted(store.INSERT_ENTRIES), "entry_count", "head_hash", "sealed", "frozen"))
+    head = {name: value for name, value in (s.get("journal_chain", plan_id) or absent).items() if name in absent}
+    entries = sorted((row for row in s.all("journal_entry") if row["plan_id"] == plan_id), key=lambda row: row["sequence"])
+    return [{**absent, **head, **row} for row in entries] or [{**absent, **head, "plan_id": None}]
+
+
+@STATEMENTS.on(store.NOW)
+def now(s: Statement) -> Rows:
+    return [{"date_trunc": s.now}]
+
+
+def _stretch(s: Statement, place: str, after: int, limit: int, plan_id: str | None) -> Rows:
+    rows = [row for row in s.all("journal_entry") if row[place] > after and plan_id in (None, row["plan_id"])]
+    return sorted(rows, key=lambda row: row[place])[:limit]
+
+
+@STATEMENTS.on(store.PLAN_ENTRIES)
+def plan_entries(s: Statement, plan_id: str, after: int, limit: int) -> Rows:
+    return _stretch(s, "sequence", after, limit, plan_id)
+
+
+@STATEMENTS.on(store.ALL_ENTRIES)
+def all_entries(s: Statement, after: int, limit: int) -> Rows:
+    return _stretch(s, "position", after, limit, None)
+
+
+@STATEMENTS.on(store.PLAN_ENTRIES_BY_POSITION)
+def plan_entries_by_position(s: Statement, plan_id: str, after: int, limit: int) -> Rows:
+    return _stretch(s, "position", after, limit, plan_id)
+
+
+@STATEMENTS.on(store.LOCK_WAITING_LEGS)
+async def lock_waiting_legs(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    wanted = set(plan_ids)
+
+    def waits(row: Row) -> bool:
+        return row["plan_id"] in wanted and row["phase"] in ("PREPARING", "COMMITTING", "ABORTING")
+
+    rows = sorted((row for row in s.all("participant_leg") if waits(row)), key=lambda row: (row["plan_id"], row["leg_id"]))
+    return await s.locking("participant_leg", rows, waits)
+
+
+@STATEMENTS.on(store.NOTIFY)
+def notify(s: Statement) -> Rows:
+    s.notify(store.CHANNEL)
+    return []

@@ -1,0 +1,208 @@
+"""What goes wrong: for each seed other things, as hard and as often as the seed says; then all of it stops.
+
+A seed draws which kinds of faults it has at all (so that each kind meets a world that is otherwise well) and how strong they are; then the faults of one
+moment (a crash, a pause, a cut, a jump of a clock) at times of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from lockstep_testkit.simulation.database import IDLE_SECONDS_MAX
+from lockstep_testkit.simulation.people import CALL_SECONDS
+from lockstep_testkit.simulation.world import World
+
+#: A share of this many seeds has no fault of a kind.
+KIND_CHANCE: Final = 0.45
+JUMP: Final = timedelta(hours=1)
+
+
+class Nemesis:
+    """The faults of one seed."""
+
+    def __init__(self, world: World, chance: random.Random) -> None:
+        self._world = world
+        self._chance = chance
+        self._healed = False
+        #: Every fault of one moment that this seed has.
+        self._moments: list[Callable[[], None]] = [
+            each
+            for each in (self._crash, self._pause, self._cut, self._clog, self._jump, self._database_down, self._halt, self._disk)
+            if self._has()
+        ]
+        if world.shape.restores:
+            self._moments.append(self._restore)
+
+    def _has(self) -> bool:
+        return self._chance.random() < KIND_CHANCE
+
+    def _share(self, most: float) -> float:
+        """How strong a fault of this seed is: often a little, sometimes all that there may be."""
+        return most * self._chance.random() ** 2 if self._has() else 0.0
+
+    def climate(self) -> None:
+        """What is wrong all the time."""
+        world = self._world
+        weather = world.weather
+        weather.loss, weather.replay = self._share(0.3), self._share(0.5)
+        weather.replay_seconds_max = self._chance.choice((0.1, 2.0, 30.0))
+        weather.slow, weather.slow_seconds_max = self._share(0.3), self._chance.choice((0.05, 1.0, 5.0))
+        weather.broken = self._share(0.2)
+        line = world.line
+        line.lost, line.doubled, line.contradicts, line.refused = (
+            self._share(0.3),
+            self._share(0.5),
+            self._share(0.3),
+            self._share(0.4),
+        )
+        world.bank.refuses = self._share(0.3)
+        for chain in (world.chain, world.registry_chain):
+            trouble = chain.trouble
+            trouble.dropped, trouble.stuck, trouble.reorganised = self._share(0.5), self._share(0.5), self._share(0.3)
+        slow, lost, commits = self._share(0.5), self._share(0.02), self._share(0.1)
+        for trouble_ in world.troubles.values():
+            trouble_.slow, trouble_.slow_seconds_max = slow, self._chance.choice((0.002, 0.02, 0.5))
+            trouble_.lost, trouble_.lost_at_commit = lost, commits
+
+    async def rage(self) -> None:
+        """Break things until the time is up."""
+        if not self._moments:
+            await asyncio.sleep(self._world.shape.span)
+            return
+        pace = self._chance.choice((1.0, 2.0, 5.0))
+        until = self._world.loop.time() + self._world.shape.span
+        while True:
+            wait = self._chance.expovariate(1 / pace)
+            if self._world.loop.time() + wait > until:
+                await asyncio.sleep(max(0.0, until - self._world.loop.time()))
+                return
+            await asyncio.sleep(wait)
+            self._chance.choice(self._moments)()
+
+    # -- faults of one moment ----------------------------------------------------------------------------------------
+
+    def _later(self, seconds: float, what: Callable[[], None]) -> None:
+        self._world.loop.call_later(seconds, what, context=self._world.outside.context())
+
+    def _tell(self, kind: str, **about: object) -> None:
+        self._world.count(kind)
+        self._world.timeline.tell("nemesis", kind, **about)
+
+    def _crash(self) -> None:
+        name = self._chance.choice(self._world.names)
+        process = self._world.processes[name]
+        if not process.alive:
+            return
+        self._tell("crash", target=name)
+        process.kill()
+        self._later(self._chance.choice((0.05, 1.0, 8.0)) * self._chance.random(), lambda: self._restart(name))
+
+    def _restart(self, name: str) -> None:
+        if not self._world.processes[name].alive:
+            self._world.start(name)
+
+    def _pause(self) -> None:
+        name = self._chance.choice(self._world.names)
+        process = self._world.processes[name]
+        if not process.running:
+            return
+        seconds = self._chance.choice((0.5, 6.0, 15.0, 40.0)) * self._chance.random()
+        self._tell("pause", target=name, seconds=round(seconds, 3))
+        process.pause()
+        if seconds > IDLE_SECONDS_MAX:
+            self._later(IDLE_SECONDS_MAX, process.abandon)
+        self._later(seconds, process.resume)
+
+    def _link(self) -> tuple[str, str]:
+        coordinator = self._chance.choice(self._world.replicas)
+        others = [*self._world.names[len(self._world.replicas) :], "people"]
+        return coordinator, self._chance.choice(others)
+
+    def _cut(self) -> None:
+        one, other = self._link()
+        kind = self._chance.random()
+        cut = {(one, other), (other, one)} if kind < 0.5 else {(one, other)} if kind < 0.75 else {(other, one)}
+        seconds = self._chance.choice((0.5, 5.0, 20.0)) * self._chance.random()
+        self._tell("cut", links=sorted(cut), seconds=round(seconds, 3))
+        self._world.weather.cut |= cut
+        self._later(seconds, lambda: self._world.weather.cut.difference_update(cut))
+
+    def _clog(self) -> None:
+        one, other = self._link()
+        link = (one, other) if self._chance.random() < 0.5 else (other, one)
+        seconds = 2 * CALL_SECONDS * self._chance.random()
+        self._tell("clog", link=link, seconds=round(seconds, 3))
+        self._world.weather.clogged[link] = self._world.loop.time() + seconds
+
+    def _jump(self) -> None:
+        name = self._chance.choice(list(self._world.servers))
+        server = self._world.servers[name]
+        jump = JUMP * self._chance.choice((-1, 1)) * (1.0 if self._chance.random() < 0.5 else self._chance.random())
+        self._tell("clock_jump", target=name, seconds=round(jump.total_seconds(), 3))
+        server.skew += jump
+
+    def _database_down(self) -> None:
+        name = self._chance.choice(list(self._world.servers))
+        server, trouble = self._world.servers[name], self._world.troubles[name]
+        seconds = 3 * self._chance.random()
+        self._tell("database_down", target=name, seconds=round(seconds, 3))
+        trouble.down = True
+        server.lose(list(server.open))
+        self._later(seconds, lambda: setattr(trouble, "down", False))
+
+    def _halt(self) -> None:
+        chain = self._chance.choice((self._world.chain, self._world.registry_chain))
+        self._tell("chain_halted")
+        chain.trouble.halted = True
+        self._later(10 * self._chance.random(), lambda: setattr(chain.trouble, "halted", False))
+
+    def _disk(self) -> None:
+        self._tell("audit_store_full")
+        self._world.audits.full = True
+        self._later(8 * self._chance.random(), lambda: setattr(self._world.audits, "full", False))
+
+    def _restore(self) -> None:
+        """A database is lost, and what comes back is what it was a while before."""
+        name = self._chance.choice(list(self._world.servers))
+        snapshot = self._world.servers[name].snapshot()
+        seconds = self._chance.choice((0.5, 5.0, 15.0)) * self._chance.random()
+        until = self._world.loop.time() + seconds
+
+        def put_back() -> None:
+            # What is lost with a database stays lost: nothing is put back once everything is said to be well.
+            if not self._healed:
+                self._tell("database_restored", target=name, lost_seconds=round(seconds, 3), moment=round(until, 3))
+                self._world.put_back(name, snapshot)
+
+        self._later(seconds, put_back)
+
+    # -- and then ----------------------------------------------------------------------------------------------------
+
+    def heal(self) -> None:
+        """Everything is well from now on: who was killed starts again, clocks agree."""
+        world = self._world
+        world.timeline.tell("nemesis", "heal")
+        self._healed = True
+        world.weather.clear()
+        world.line.clear()
+        world.bank.refuses = 0.0
+        world.audits.full = False
+        for chain in (world.chain, world.registry_chain):
+            trouble = chain.trouble
+            trouble.dropped = trouble.stuck = trouble.reorganised = 0.0
+            trouble.halted = False
+        # A clock that is behind is put right; one that is ahead is waited for, and the others agree with the coordinator's.
+        now = max(world.servers["coordinator"].skew, timedelta(0))
+        for name, trouble_ in world.troubles.items():
+            world.count_by("database_connection_lost", trouble_.lost_count)
+            trouble_.slow = trouble_.lost = trouble_.lost_at_commit = 0.0
+            trouble_.down = False
+            world.servers[name].skew = now
+        for name in world.names:
+            process = world.processes[name]
+            process.resume()
+            self._restart(name)

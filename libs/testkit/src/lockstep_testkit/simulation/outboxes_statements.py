@@ -1,0 +1,381 @@
+"""Twins of the coordinator's statements about what is still to be sent, and what was heard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from coordinator.store import letters, outboxes
+from lockstep_testkit.simulation.leases_statements import free
+from lockstep_testkit.simulation.memory import INFINITY, Registry, Row, Rows, Statement
+from lockstep_testkit.simulation.specs import among, columns, listed
+
+STATEMENTS: Final = Registry()
+
+_OPEN: Callable[[Row], bool] = lambda row: row["replayed_at"] is None  # noqa: E731 - a predicate of an index
+
+
+def _behind(s: Statement, row: Row) -> bool:
+    """Whether a command waits for what comes before it in the journal."""
+    if not row["behind_journal"]:
+        return False
+    progress = s.get("journal_progress", row["plan_id"])
+    return progress is None or progress["appended"] < progress["recorded"]
+
+
+# -- commands ------------------------------------------------------------------------------------------------------------
+
+
+@STATEMENTS.on(outboxes.GIVE)
+async def give(s: Statement, *values: Any) -> Rows:
+    *lists, due_at = values
+    for new in columns(listed(outboxes.GIVE), lists):
+        fresh = {"due_at": due_at, "given_at": due_at, "attempts": 0, "rejections": 0, "last_rejection": "", "answered": False}
+        if await s.insert_new("leg_command", {**new, **fresh}) is None:
+            row = s.get("leg_command", new["plan_id"], new["leg_id"], new["command"])
+            again = {name: new[name] for name in ("not_after", "closing", "authority", "traceparent")}
+            s.update("leg_command", row or {}, **again, **fresh)
+    return []
+
+
+async def _commands(s: Statement, fits: Callable[[Row], bool]) -> list[Row]:
+    return await s.locking("leg_command", [row for row in s.all("leg_command") if fits(row)], fits)
+
+
+@STATEMENTS.on(outboxes.END)
+async def end(s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str], kept: Sequence[str]) -> Rows:
+    ended = {(plan_id, leg_id): keep for plan_id, leg_id, keep in zip(plan_ids, leg_ids, kept, strict=True)}
+
+    def fits(row: Row) -> bool:
+        name = (row["plan_id"], row["leg_id"])
+        return name in ended and not row["answered"] and row["command"] != ended[name]
+
+    for row in await _commands(s, fits):
+        s.update("leg_command", row, answered=True)
+    return []
+
+
+@STATEMENTS.on(outboxes.END_SHOWN)
+async def end_shown(
+    s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str], commands: Sequence[str], revisions: Sequence[int]
+) -> Rows:
+    shown = dict(zip(zip(plan_ids, leg_ids, commands, strict=True), revisions, strict=True))
+
+    def fits(row: Row) -> bool:
+        revision = shown.get(_name(row))
+        leg = s.get("plan_leg", row["plan_id"], row["leg_id"])
+        return revision is not None and not row["answered"] and leg is not None and leg["revision"] >= revision
+
+    for row in await _commands(s, fits):
+        s.update("leg_command", row, answered=True)
+    return []
+
+
+def _due(s: Statement, row: Row, participant: str, now: datetime) -> bool:
+    due = row["due_at"] <= now or now + timedelta(minutes=5) < row["due_at"] < INFINITY
+    return row["participant"] == participant and not row["answered"] and due and not _behind(s, row)
+
+
+@STATEMENTS.on(outboxes.DUE_PLANS)
+def due_plans(s: Statement, participant: str, owner: str, limit: int) -> Rows:
+    now = s.now
+    rows = [row for row in s.all("leg_command") if _due(s, row, participant, now)]
+    mine = [row for row in rows if (held := s.get("lease", row["plan_id"])) is not None and held["owner"] == owner]
+    first = sorted(mine, key=lambda row: row["due_at"])[:limit]
+    return [{"plan_id": each} for each in sorted({row["plan_id"] for row in first})]
+
+
+@STATEMENTS.on(outboxes.LOCK_DUE)
+async def lock_due(s: Statement, participant: str, plan_ids: Sequence[str], limit: int) -> Rows:
+    wanted, now = set(plan_ids), s.now
+
+    def fits(row: Row) -> bool:
+        return row["plan_id"] in wanted and _due(s, row, participant, now)
+
+    def place(row: Row) -> tuple[str, int]:
+        leg = s.get("plan_leg", row["plan_id"], row["leg_id"])
+        return row["plan_id"], leg["position"] if leg is not None else 0
+
+    rows = sorted((row for row in s.all("leg_command") if fits(row)), key=place)[:limit]
+    return await s.locking("leg_command", rows, fits)
+
+
+@STATEMENTS.on(outboxes.SENT)
+async def sent(
+    s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str], commands: Sequence[str], delays: Sequence[timedelta]
+) -> Rows:
+    for plan_id, leg_id, command, delay in zip(plan_ids, leg_ids, commands, delays, strict=True):
+        row = await s.lock("leg_command", plan_id, leg_id, command)
+        if row is not None:
+            s.update("leg_command", row, attempts=row["attempts"] + 1, due_at=s.now + delay)
+    return []
+
+
+@STATEMENTS.on(outboxes.REJECTED)
+async def rejected(
+    s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str], commands: Sequence[str], reasons: Sequence[str]
+) -> Rows:
+    found: Rows = []
+    for plan_id, leg_id, command, reason in zip(plan_ids, leg_ids, commands, reasons, strict=True):
+        row = await s.lock("leg_command", plan_id, leg_id, command)
+        if row is not None:
+            found.append(s.update("leg_command", row, rejections=row["rejections"] + 1, last_rejection=reason))
+    return found
+
+
+@STATEMENTS.on(outboxes.WITHHOLD)
+async def withhold(s: Statement, plan_id: str) -> Rows:
+    def fits(row: Row) -> bool:
+        return row["plan_id"] == plan_id and row["command"] == "COMMIT" and not row["attempts"] and not row["answered"]
+
+    return [s.update("leg_command", row, answered=True) for row in await _commands(s, fits)]
+
+
+@STATEMENTS.on(outboxes.HASTEN)
+async def hasten(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    wanted = set(plan_ids)
+
+    def fits(row: Row) -> bool:
+        return row["plan_id"] in wanted and not row["answered"] and row["due_at"] < INFINITY
+
+    for row in await _commands(s, fits):
+        s.update("leg_command", row, due_at=s.now)
+    return []
+
+
+@STATEMENTS.on(outboxes.HASTEN_PARTICIPANT)
+async def hasten_participant(s: Statement, participant: str) -> Rows:
+    def fits(row: Row) -> bool:
+        return row["participant"] == participant and not row["answered"] and s.now < row["due_at"] < INFINITY
+
+    for row in await _commands(s, fits):
+        s.update("leg_command", row, due_at=s.now)
+    return []
+
+
+@STATEMENTS.on(outboxes.UNFINISHED)
+def unfinished(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    done = ("COMMITTED", "RELEASED", "REVERSED")
+    rows = [row for row in among(s, "plan_leg", plan_ids) if row["last_order"] != "NONE" and row["phase"] not in done]
+    return sorted(rows, key=lambda row: (row["plan_id"], row["leg_id"]))
+
+
+@STATEMENTS.on(outboxes.UNANSWERED)
+def unanswered(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    rows = [row for row in among(s, "leg_command", plan_ids) if not row["answered"]]
+    return sorted(rows, key=lambda row: (row["plan_id"], row["leg_id"]))
+
+
+# -- the journal ---------------------------------------------------------------------------------------------------------
+
+
+@STATEMENTS.on(outboxes.INSERT_JOURNAL)
+async def insert_journal(s: Statement, *values: Any) -> Rows:
+    *lists, event_time, traceparents = values
+    names = ("plan_id", "sequence", "type", "actor", "actor_role", "payload", "traceparent")
+    for row in columns(names, [*lists, traceparents]):
+        await s.insert("journal_event", {**row, "event_time": event_time})
+    return []
+
+
+@STATEMENTS.on(outboxes.RECORD_PROGRESS)
+async def record_progress(s: Statement, plan_ids: Sequence[str], sequences: Sequence[int]) -> Rows:
+    last: dict[str, int] = {}
+    for plan_id, sequence in zip(plan_ids, sequences, strict=True):
+        last[plan_id] = max(sequence, last.get(plan_id, 0))
+    for plan_id in sorted(last):
+        fresh: Row = {"plan_id": plan_id, "recorded": last[plan_id], "appended": 0, "frozen": ""}
+        if await s.insert_new("journal_progress", fresh) is None:
+            s.update("journal_progress", s.get("journal_progress", plan_id) or {}, recorded=last[plan_id])
+    return []
+
+
+@STATEMENTS.on(outboxes.PENDING_EVENTS)
+def pending_events(s: Statement, owner: str, limit: int) -> Rows:
+    behind = {
+        row["plan_id"]: row["appended"]
+        for row in s.all("journal_progress")
+        if row["appended"] < row["recorded"]
+        and not row["frozen"]
+        and (held := s.get("lease", row["plan_id"])) is not None
+        and held["owner"] == owner
+    }
+    if not behind:
+        return []
+    rows = [row for row in s.all("journal_event") if row["plan_id"] in behind and row["sequence"] > behind[row["plan_id"]]]
+    return sorted(rows, key=lambda row: (row["plan_id"], row["sequence"]))[:limit]
+
+
+@STATEMENTS.on(outboxes.EVENTS_FROM)
+def events_from(s: Statement, plan_id: str, sequence: int, limit: int) -> Rows:
+    rows = [row for row in s.all("journal_event") if row["plan_id"] == plan_id and row["sequence"] >= sequence]
+    return sorted(rows, key=lambda row: row["sequence"])[:limit]
+
+
+@STATEMENTS.on(outboxes.APPENDED)
+async def appended(s: Statement, plan_ids: Sequence[str], sequences: Sequence[int]) -> Rows:
+    for plan_id, sequence in zip(plan_ids, sequences, strict=True):
+        row = await s.lock("journal_progress", plan_id)
+        if row is not None:
+            s.update("journal_progress", row, appended=max(row["appended"], sequence))
+    return []
+
+
+@STATEMENTS.on(outboxes.FREEZE)
+async def freeze(s: Statement, plan_id: str, why: str) -> Rows:
+    row = await s.lock("journal_progress", plan_id)
+    if row is not None and not row["frozen"]:
+        s.update("journal_progress", row, frozen=why)
+    return []
+
+
+# -- watchers ------------------------------------------------------------------------------------------------------------
+
+
+@STATEMENTS.on(outboxes.INSERT_EVENTS)
+async def insert_events(s: Statement, plan_ids: Sequence[str], events: Sequence[bytes], event_at: datetime) -> Rows:
+    counter = await s.lock("plan_event_counter", True) or {}
+    first = counter["next_sequence"]
+    s.update("plan_event_counter", counter, next_sequence=first + len(plan_ids))
+    for place, (plan_id, event) in enumerate(zip(plan_ids, events, strict=True)):
+        await s.insert("plan_event", {"sequence": first + place, "plan_id": plan_id, "event": event, "event_at": event_at})
+    return []
+
+
+@STATEMENTS.on(outboxes.NOTIFY)
+def notify(s: Statement) -> Rows:
+    s.notify(outboxes.EVENT_CHANNEL)
+    return []
+
+
+# -- what was heard ------------------------------------------------------------------------------------------------------
+
+
+@STATEMENTS.on(outboxes.READ_CURSOR)
+def read_cursor(s: Statement, participant: str) -> Rows:
+    row = s.get("participant_cursor", participant)
+    return [] if row is None else [row]
+
+
+@STATEMENTS.on(outboxes.SAVE_CURSOR)
+async def save_cursor(s: Statement, participant: str, incarnation: str, sequence: int) -> Rows:
+    row = {"participant": participant, "incarnation": incarnation, "sequence": sequence}
+    if await s.insert_new("participant_cursor", row) is None:
+        s.update("participant_cursor", s.get("participant_cursor", participant) or {}, **row)
+    return []
+
+
+@STATEMENTS.on(outboxes.KEEP_NEWS)
+async def keep_news(s: Statement, *values: Sequence[Any]) -> Rows:
+    names = ("plan_id", "leg_id", "participant", "revision", "report")
+    for new in sorted(columns(names, values), key=lambda row: (row["plan_id"], row["leg_id"])):
+        if await s.insert_new("leg_news", new) is None:
+            row = s.get("leg_news", new["plan_id"], new["leg_id"]) or {}
+            if row["revision"] < new["revision"]:
+                s.update("leg_news", row, revision=new["revision"], report=new["report"])
+    return []
+
+
+@STATEMENTS.on(outboxes.TAKE_NEWS)
+def take_news(s: Statement, owner: str, limit: int) -> Rows:
+    now = s.now
+
+    def mine(row: Row) -> bool:
+        held = s.get("lease", row["plan_id"])
+        return held is not None and (held["owner"] == owner or free(held, now))
+
+    return sorted((row for row in s.all("leg_news") if mine(row)), key=lambda row: (row["plan_id"], row["leg_id"]))[:limit]
+
+
+@STATEMENTS.on(outboxes.DROP_HEARD)
+async def drop_heard(s: Statement) -> Rows:
+    def heard(row: Row) -> bool:
+        leg = s.get("plan_leg", row["plan_id"], row["leg_id"])
+        return leg is not None and leg["revision"] >= row["revision"]
+
+    for row in await s.locking("leg_news", [row for row in s.all("leg_news") if heard(row)], heard):
+        s.delete("leg_news", row)
+    return []
+
+
+@STATEMENTS.on(outboxes.DROP_NEWS)
+async def drop_news(s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str], revisions: Sequence[int]) -> Rows:
+    for plan_id, leg_id, revision in zip(plan_ids, leg_ids, revisions, strict=True):
+        row = await s.lock("leg_news", plan_id, leg_id)
+        if row is not None and row["revision"] <= revision:
+            s.delete("leg_news", row)
+    return []
+
+
+# -- dead letters --------------------------------------------------------------------------------------------------------
+
+
+def _named(plan_ids: Sequence[str], leg_ids: Sequence[str], commands: Sequence[str]) -> set[tuple[str, str, str]]:
+    return set(zip(plan_ids, leg_ids, commands, strict=True))
+
+
+def _name(row: Row) -> tuple[str, str, str]:
+    return row["plan_id"], row["leg_id"], row["command"]
+
+
+@STATEMENTS.on(letters.PARK)
+async def park(s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str], commands: Sequence[str]) -> Rows:
+    dead = _named(plan_ids, leg_ids, commands)
+    for row in await _commands(s, lambda row: _name(row) in dead and not row["answered"]):
+        s.update("leg_command", row, due_at=INFINITY)
+    return []
+
+
+@STATEMENTS.on(letters.INSERT)
+async def insert_letters(s: Statement, *values: Any) -> Rows:
+    plan_ids, leg_ids, commands, participant, *rest = values
+    names = ("plan_id", "leg_id", "command", "reason", "detail", "attempts")
+    for row in columns(names, [plan_ids, leg_ids, commands, *rest]):
+        if any(_name(each) == _name(row) and _OPEN(each) for each in s.all("dead_letter")):
+            continue
+        letter = {"dead_letter_id": s.server.draw("dead_letter"), "participant": participant, "dead_at": s.now}
+        await s.insert("dead_letter", {**row, **letter})
+    return []
+
+
+@STATEMENTS.on(letters.PAGE)
+def page_letters(s: Statement, moment: datetime | None, letter_id: str, replayed: bool, limit: int) -> Rows:
+    def waits(row: Row) -> bool:
+        command = s.get("leg_command", *_name(row))
+        return command is not None and not command["answered"] and command["due_at"] == INFINITY and _OPEN(row)
+
+    rows = [
+        row
+        for row in s.all("dead_letter")
+        if (moment is None or (row["dead_at"], row["dead_letter_id"]) < (moment, letter_id))
+        and s.get("leg_command", *_name(row)) is not None
+        and (replayed or waits(row))
+    ]
+    return sorted(rows, key=lambda row: (row["dead_at"], row["dead_letter_id"]), reverse=True)[:limit]
+
+
+@STATEMENTS.on(letters.LOCK)
+async def lock_letter(s: Statement, letter_id: str) -> Rows:
+    row = s.get("dead_letter", letter_id)
+    return [] if row is None else await s.locking("dead_letter", [row])
+
+
+@STATEMENTS.on(letters.REPLAYED)
+async def replayed_letters(s: Statement, letter_ids: Sequence[str], who: str) -> Rows:
+    wanted = set(letter_ids)
+    rows = [row for row in s.all("dead_letter") if row["dead_letter_id"] in wanted and _OPEN(row)]
+    return [s.update("dead_letter", row, replayed_at=s.now, replayed_by=who) for row in await s.locking("dead_letter", rows, _OPEN)]
+
+
+@STATEMENTS.on(letters.OPEN_OF_PLAN)
+def open_letters(s: Statement, plan_id: str) -> Rows:
+    rows = [row for row in s.all("dead_letter") if row["plan_id"] == plan_id and _OPEN(row)]
+    return sorted(({"dead_letter_id": row["dead_letter_id"]} for row in rows), key=lambda row: row["dead_letter_id"])
+
+
+@STATEMENTS.on(letters.REVIVE)
+async def revive(s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str], commands: Sequence[str]) -> Rows:
+    dead = _named(plan_ids, leg_ids, commands)
+    rows = await _commands(s, lambda row: _name(row) in dead and not row["answered"] and row["due_at"] == INFINITY)
+    return [s.update("leg_command", row, due_at=s.now, rejections=0, last_rejection="") for row in rows]

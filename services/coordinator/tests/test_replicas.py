@@ -1,0 +1,181 @@
+"""Several replicas, one of them paused past its lease: it lives on, believes what it believed, and changes nothing any more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+
+from coordinator.convert.participant import CallName, Outgoing
+from coordinator.model import Tick
+from coordinator.store import outboxes, plans
+from lockstep_kit import leases
+from lockstep_kit.fence import Epoch
+from lockstep_kit.participant.records import Verdict
+from lockstep_testkit.factories import delivery_versus_payment
+
+
+async def taken_over(world: Any, plan: Any, counter: int) -> None:
+    for _ in range(200):
+        found = await world.rows("select counter from lease where resource_id = $1", plan.plan_id)
+        if found[0]["counter"] >= counter:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("nobody takes the plan over")
+
+
+async def test_a_paused_owner_is_refused_by_everybody(world: Any) -> None:
+    """Commands that an owner sends after it was taken over are rejected by every participant, and change nothing of any leg."""
+    plan = delivery_versus_payment()
+    cash = world.parties["bank-gateway"]
+    async with world.coordinator(crash=True) as old:
+        await world.started(plan)
+        await world.reaches(plan, "PREPARED")
+        cash.operations.at_once = False
+        await world.release(plan)
+        await world.reaches(plan, "EXECUTING")
+        dossier = (await old.engine.read([plan.plan_id]))[plan.plan_id]
+        (row,) = await world.rows("select generation, counter from lease where resource_id = $1", plan.plan_id)
+        stale = Epoch(row["generation"], row["counter"])
+    async with world.coordinator():
+        await taken_over(world, plan, 2)
+        await asyncio.gather(*(fenced(each, plan, stale) for each in world.parties.values()))
+        for _ in range(200):
+            if (await cash.phases(plan))["cash"] == "COMMITTING":
+                break
+            await asyncio.sleep(0.05)
+        before = {name: await each.phases(plan) for name, each in world.parties.items()}
+        assert list(before["dlt-gateway"].values()) == ["COMMITTED"]
+        # What the old owner had on its way when it was paused: one command of each leg, under the epoch that it believes in.
+        commands = await world.rows("select * from leg_command where plan_id = $1 and command = 'PREPARE'", plan.plan_id)
+        assert len(commands) == 4
+        for row in commands:
+            peer = old.peers[row["participant"]]
+            (command,) = [each for each in await prepared(world, plan, row["participant"]) if each.leg_id == row["leg_id"]]
+            (answer,) = await peer.command(
+                CallName.PREPARE, [Outgoing(command, dossier, stale, b"")], old.engine.limits.delivery_margin
+            )
+            if row["participant"] != "dlt-gateway":
+                # That one is done, and a replay is answered from its row.
+                assert (answer.verdict, answer.reason) == (Verdict.REJECTED, "EPOCH_STALE")
+        assert {name: await each.phases(plan) for name, each in world.parties.items()} == before
+
+
+async def fenced(party: Any, plan: Any, stale: Epoch) -> None:
+    for _ in range(200):
+        async with party.database.as_owner() as owner:
+            row = await owner.fetchrow(
+                "select epoch_generation, epoch_counter, phase from participant_leg where plan_id = $1", plan.plan_id
+            )
+        if Epoch(row["epoch_generation"], row["epoch_counter"]) > stale or row["phase"] == "COMMITTED":
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{party.name} was not told of the new owner")
+
+
+async def prepared(world: Any, plan: Any, participant: str) -> list[Any]:
+    """The plan's Prepare commands to a participant, as an owner holds them while it sends them."""
+    async with world.database.as_owner() as owner:
+        await owner.execute(
+            "update leg_command set answered = false, due_at = now() where plan_id = $1 and command = 'PREPARE'", plan.plan_id
+        )
+        found = await outboxes.lock_due(owner, participant, [plan.plan_id], 10)
+        await owner.execute("update leg_command set answered = true where plan_id = $1 and command = 'PREPARE'", plan.plan_id)
+        return found
+
+
+async def test_a_paused_transaction_is_refused_by_the_database(world: Any) -> None:
+    """An owner that was paused within a transaction writes nothing of the plan, whatever it had read before: not past the lease, not past the row."""
+    plan = delivery_versus_payment()
+    async with world.coordinator(crash=True) as old, world.coordinator(serve=False):
+        await world.started(plan)
+        await world.reaches(plan, "PREPARED")
+        before = (await old.engine.read([plan.plan_id]))[plan.plan_id]
+        (row,) = await world.rows("select * from lease where resource_id = $1", plan.plan_id)
+        async with world.database.as_owner() as owner:
+            await owner.execute(
+                "update lease set owner = 'another', counter = counter + 1, expires_at = now() + interval '1 minute' where resource_id = $1",
+                plan.plan_id,
+            )
+            await owner.execute(
+                "update plan set epoch_counter = $2, version = version + 1 where plan_id = $1", plan.plan_id, row["counter"] + 1
+            )
+        # By its lease.
+        assert await old.engine.apply("tick", [plan.plan_id], lambda _, __: [Tick()]) == {}
+        # By the version, and, were that the same again, by the epoch in the row.
+        stepped = plans.Stepped(before, before.plan, (), Epoch(row["generation"], row["counter"]), None)
+        async with old.engine.db.transaction() as tx:
+            with pytest.raises(Exception, match="changed since it was read"):
+                await plans.save(tx, [stepped], before.updated_at)
+        async with old.engine.db.transaction() as tx:
+            with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="lost its lease"):
+                await tx.execute(
+                    "update plan set epoch_counter = $2, version = version + 1 where plan_id = $1", plan.plan_id, row["counter"]
+                )
+
+
+async def test_a_lease_cannot_be_taken_between_its_check_and_the_commit(world: Any) -> None:
+    """While an owner's transaction is open, however long, nobody takes its plan over; whoever tries waits for its commit."""
+    plan = delivery_versus_payment()
+    async with world.coordinator(crash=True, lease_seconds=0.3) as owner:
+        await world.create(plan)
+        async with owner.engine.work("tick") as work:
+            await work.load([plan.plan_id])
+            await asyncio.sleep(0.6)
+            async with world.database.as_role() as other:
+                await other.execute("set lock_timeout = '300ms'")
+                with pytest.raises(asyncpg.LockNotAvailableError):
+                    async with other.transaction():
+                        await leases.acquire(other, [plan.plan_id], "other", 1, owner.engine.owner.lease)
+        async with world.database.as_role() as other:
+            await asyncio.sleep(0.4)
+            assert (await leases.acquire(other, [plan.plan_id], "other", 1, owner.engine.owner.lease))[plan.plan_id] == Epoch(1, 2)
+
+
+async def test_recovery_takes_only_what_it_has_seen_twice(world: Any) -> None:
+    """A plan whose lease has just run out is left alone at the first look, and taken over at the second; one that its owner holds again is not."""
+    plan = delivery_versus_payment()
+    await world.parties["bank-gateway"].down()
+    async with world.coordinator(crash=True):
+        await world.started(plan)
+        await world.reaches(plan, "READY_FOR_PREPARE", "PRECONDITIONS_PENDING")
+    async with world.coordinator(serve=False, recovery_seconds=60.0) as second:
+        # The loop's own look at its start was the first.
+        await asyncio.sleep(0.5)
+        async with world.database.as_owner() as database:
+            await database.execute("update lease set expires_at = now() - interval '1 second'")
+        owner = "select owner from lease where resource_id = $1"
+        first = (await world.rows(owner, plan.plan_id))[0]["owner"]
+        await second.recovery.run()
+        assert (await world.rows(owner, plan.plan_id))[0]["owner"] == first
+        async with world.database.as_owner() as database:
+            await database.execute("update lease set expires_at = now() + interval '1 minute'")
+        await second.recovery.run()
+        async with world.database.as_owner() as database:
+            await database.execute("update lease set expires_at = now() - interval '1 second'")
+        await second.recovery.run()
+        assert (await world.rows(owner, plan.plan_id))[0]["owner"] == first
+        await second.recovery.run()
+        assert (await world.rows(owner, plan.plan_id))[0]["owner"] == second.engine.owner.name
+
+
+async def test_three_replicas_that_come_and_go(world: Any) -> None:
+    """Plans that many replicas drive at once, each of which dies once, are settled once each."""
+    cases = [delivery_versus_payment() for _ in range(6)]
+    async with world.coordinator():
+        settling = asyncio.gather(*(world.settled(plan) for plan in cases))
+        for _ in range(3):
+            async with world.coordinator(serve=False, crash=True):
+                await asyncio.sleep(0.4)
+        try:
+            await asyncio.wait_for(settling, 60)
+        except grpc.aio.AioRpcError as error:
+            raise AssertionError(error.details()) from error
+    for plan in cases:
+        types = world.journal.types(plan)
+        assert (types.count("plan.released"), types.count("leg.executed")) == (1, 2)
+        (found,) = await world.rows("select state, outcome from plan where plan_id = $1", plan.plan_id)
+        assert (found["state"], found["outcome"]) == ("CLOSED", "COMMITTED")

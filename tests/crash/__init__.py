@@ -1,0 +1,1 @@
+"""The crash campaign: processes killed at every place where one can die."""

@@ -1,0 +1,242 @@
+"""The ways that a plan can take through the system in the campaign, and what stands around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+import grpc
+
+from lockstep.coordinator.v1 import settlement_pb2 as settlement
+from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
+from lockstep.participant.v1 import leg_pb2
+from lockstep.participant.v1.participant_service_pb2 import ReverseRequest
+from lockstep.participant.v1.participant_service_pb2_grpc import ParticipantServiceStub
+from lockstep.type.v1.resolution_pb2 import ReverseAuthority
+from lockstep_client.client import draw_request_id
+from lockstep_client.operators import OperatorClient
+from lockstep_kit.convert import epoch_to_pb, gate_to_pb, reverse_authority_to_pb
+from lockstep_kit.ids import NONCE_BYTES, Digest
+from lockstep_kit.participant.records import LegRecord
+from lockstep_kit.resolutions import Resolution, ResolutionStatement, Verb, sign_resolution
+from lockstep_kit.reversals import OperatorsResolution
+from lockstep_kit.rpc import channel
+from lockstep_kit.statements import Verdict
+from lockstep_sandbox import scene
+from lockstep_sandbox.processes import ProgramFailed
+from lockstep_sandbox.stack import CLIENT, Sandbox
+from lockstep_testkit.checker.collecting import leg_rows
+from lockstep_testkit.crew import Crew, awaited
+from lockstep_testkit.journeys import Journey, closed, until_answered
+
+BLOCK_SECONDS: Final = 0.1
+#: So dear that what was priced before is left lying; what is priced then is mined again.
+DEAR_WEI: Final = 50 * 10**9
+USUAL_WEI: Final = 10**9
+#: Longest that nothing is mined, so that transactions lie in the pool when the price goes up.
+STUCK_SECONDS_MAX: Final = 20.0
+#: How long a plan that lost its coordinator is left alone; longer than the campaign's leases.
+UNTOUCHED_SECONDS: Final = 3.0
+LAPSE_SECONDS: Final = 4
+#: Kinds of legs that need a block before they vote.
+ON_CHAIN: Final = ("token_transfer", "notarisation")
+CALL_SECONDS: Final = 3.0
+ANSWERS_MAX: Final = 200
+SIGNED_FOR: Final = timedelta(minutes=20)
+
+
+class Path(StrEnum):
+    """What becomes of a plan."""
+
+    #: It settles.
+    COMMIT = "COMMIT"
+    #: Its maker stops it once everything is held.
+    ABORT = "ABORT"
+    #: The bank votes NO, while tokens are held.
+    REFUSE = "REFUSE"
+    #: Nobody releases it before its deadline.
+    LAPSE = "LAPSE"
+    #: Its coordinator dies while it waits for its release, and another process goes on with it.
+    TAKEOVER = "TAKEOVER"
+    #: Its transactions lie in the pool, too cheap to be mined.
+    STUCK = "STUCK"
+    #: It is executed, its validator refuses the evidence, and two operators have it reversed.
+    REVERSE = "REVERSE"
+    #: It settles, and then its evidence legs are told to reverse, which they refuse.
+    STRAY = "STRAY"
+
+
+class Miner:
+    """Mines a block every tenth of a second, and can be told to stop or to be dear."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._node = sandbox.chain.node
+        self.mines = True
+        self.dear = False
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Mine inside."""
+        await self._node.call("evm_setIntervalMining", 0)
+        await self._node.call("evm_setAutomine", False)
+        # Blocks come faster than seconds, and their clock must not run ahead of everybody's.
+        await self._node.call("anvil_setBlockTimestampInterval", 0)
+        task = asyncio.create_task(self._mine(), name="miner")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def waiting(self) -> int:
+        """Transactions that lie in the pool."""
+        status = await self._node.call("txpool_status")
+        return int(status["pending"], 16)
+
+    async def _mine(self) -> None:
+        while True:
+            if self.mines:
+                with contextlib.suppress(OSError):
+                    await self._node.call("anvil_setNextBlockBaseFeePerGas", hex(DEAR_WEI if self.dear else USUAL_WEI))
+                    await self._node.call("evm_mine")
+            await asyncio.sleep(BLOCK_SECONDS)
+
+
+def document(crew: Crew, path: Path) -> dict[str, Any]:
+    """The plan of a path: all payments go to the same buyer, so that balances stay few."""
+    sandbox = crew.sandbox
+    plan = scene.delivery_versus_payment(
+        sandbox.chain.address("seller"),
+        sandbox.chain.address("buyer"),
+        reference=path.value,
+        quantity="0.10",
+        price="30.00" if path is Path.REFUSE else "1.00",
+        payer=scene.PAUPER if path is Path.REFUSE else scene.BUYER,
+        deadline=f"{LAPSE_SECONDS}s" if path is Path.LAPSE else "30m",
+    )
+    if path is Path.REVERSE:
+        # Money that is booked stays booked: only tokens can be taken back.
+        del plan["legs"][1]
+    return plan
+
+
+def journey(crew: Crew, path: Path) -> Journey:
+    """A plan that will take a path."""
+    gates = ("approve",) if path in (Path.ABORT, Path.LAPSE) else ("approve", "release")
+    return Journey(crew, document(crew, path), gates=gates, cancels=path is Path.ABORT)
+
+
+def course(crew: Crew, miner: Miner, path: Path, plan: Journey) -> Callable[[], Awaitable[settlement.Plan]]:
+    """What has to be done so that a plan takes its path."""
+    match path:
+        case Path.TAKEOVER:
+            return lambda: _taken_over(crew, miner, plan)
+        case Path.STUCK:
+            return lambda: _stuck(miner, plan)
+        case Path.REVERSE:
+            return lambda: _reversed(crew, plan)
+        case Path.STRAY:
+            return lambda: _stray(crew, plan)
+        case _:
+            return plan.travel
+
+
+async def _taken_over(crew: Crew, miner: Miner, plan: Journey) -> settlement.Plan:
+    """Nothing is mined meanwhile, so that some legs owe an answer and no news of them arrives: news alone would have the plan taken up."""
+    supervisor = crew.sandbox.supervisor
+    miner.mines = False
+    try:
+        await plan.begin()
+        await plan.drive(until=_heard_of_all_but_the_chain)
+        await supervisor.kill9("coordinator")
+        # One that dies before it was seen to be ready did what it was told.
+        with contextlib.suppress(ProgramFailed):
+            await supervisor.start(supervisor.program("coordinator"))
+        # Whoever asks about a plan that nobody holds has it taken up at once: nobody asks until recovery had its time.
+        await asyncio.sleep(UNTOUCHED_SECONDS)
+    finally:
+        miner.mines = True
+    return await plan.go_on()
+
+
+def _heard_of_all_but_the_chain(plan: settlement.Plan) -> bool:
+    return "approve" in awaited(plan) and sum(each.HasField("vote") for each in plan.legs) == len(plan.legs) - len(ON_CHAIN)
+
+
+async def _reversed(crew: Crew, plan: Journey) -> settlement.Plan:
+    await plan.begin()
+    async with crew.paused_validator():
+        seen = await plan.drive(until=lambda each: "validate" in awaited(each) and bool(each.evidence_digest))
+        signed = crew.signature(seen, "validate", person="validator", verdict=Verdict.REJECT)
+        request = SignGateRequest(request_id=draw_request_id(), plan_id=plan.plan_id, signature=gate_to_pb(signed))
+        await until_answered(lambda: crew.client.send_gate(request))
+        stuck = await plan.drive()
+    (called,) = (each for each in stuck.escalations if each.reason == "EVIDENCE_REJECTED")
+    async with OperatorClient(crew.sandbox.address("coordinator"), crew.sandbox.tls(CLIENT)) as desk:
+        for signature in _operators(crew, seen.plan_digest, called.escalation_id).signatures:
+            request_id = draw_request_id()
+            await until_answered(lambda: desk.sign_resolution(signature, request_id=request_id))  # noqa: B023 - awaited here
+    return await plan.go_on(closed)
+
+
+def _operators(crew: Crew, plan_digest: bytes, escalation_id: str) -> OperatorsResolution:
+    """Two operators' order to reverse a plan."""
+    resolution = Resolution(Digest(plan_digest), escalation_id, Verb.REVERSE, detail="the validator refused the evidence")
+    until = datetime.now(UTC).replace(microsecond=0) + SIGNED_FOR
+    return OperatorsResolution(
+        tuple(
+            sign_resolution(ResolutionStatement(resolution, secrets.token_bytes(NONCE_BYTES), until), crew.key(person))
+            for person in ("operator-one", "operator-two")
+        )
+    )
+
+
+async def _stray(crew: Crew, plan: Journey) -> settlement.Plan:
+    settled = await plan.travel()
+    authority = reverse_authority_to_pb(_operators(crew, settled.plan_digest, "none"))
+    for service in ("notary", "event-journal"):
+        for row in await leg_rows(crew.sandbox, service):
+            if row.plan_id == plan.plan_id:
+                await _sent(crew, service, row, authority)
+    plan.ended_at = time.monotonic()
+    return settled
+
+
+async def _sent(crew: Crew, service: str, row: LegRecord, authority: ReverseAuthority) -> None:
+    """A Reverse that a participant has no business with, sent until it is answered."""
+    command = leg_pb2.ReverseCommand(
+        epoch=epoch_to_pb(row.fence.epoch), binding=leg_pb2.LegBinding.FromString(row.binding or b""), authority=authority
+    )
+    async with channel(crew.sandbox.address(service), crew.sandbox.tls("coordinator")) as bare:
+        stub = ParticipantServiceStub(bare)
+        for _ in range(ANSWERS_MAX):
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                answer = await stub.Reverse(ReverseRequest(commands=[command]), timeout=CALL_SECONDS)
+                verdict = answer.answers[0].verdict
+                if verdict != leg_pb2.COMMAND_VERDICT_REJECTED:
+                    raise AssertionError(f"{service} answers a stray Reverse with {leg_pb2.CommandVerdict.Name(verdict)}")
+                return
+            await asyncio.sleep(BLOCK_SECONDS)
+    raise TimeoutError(f"{service} does not answer")
+
+
+async def _stuck(miner: Miner, plan: Journey) -> settlement.Plan:
+    miner.mines = False
+    going = asyncio.create_task(plan.travel())
+    try:
+        async with asyncio.timeout(STUCK_SECONDS_MAX):
+            # One transaction of each signer.
+            while await miner.waiting() < 2:  # noqa: ASYNC110 - the node tells nobody
+                await asyncio.sleep(BLOCK_SECONDS)
+        miner.dear, miner.mines = True, True
+        return await going
+    finally:
+        miner.dear, miner.mines = False, True
+        going.cancel()
+        await asyncio.gather(going, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""The soak: all faults mixed over many plans, then a final reading."""
