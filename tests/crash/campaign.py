@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from crash.paths import LAPSE_SECONDS, Miner, Path, course, journey
+from crash.paths import LAPSE_SECONDS, Path, course, journey
 from lockstep_client.calls import CallSettings
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.failpoints import FILE_ENVIRONMENT, failpoint_names
@@ -35,6 +35,7 @@ from lockstep_sandbox.stack import SERVICES, Sandbox, package_of
 from lockstep_testkit.checker import Told, collect, judge, probe
 from lockstep_testkit.crew import Crew
 from lockstep_testkit.journeys import Journey
+from lockstep_testkit.miner import Miner
 
 #: From the restart of what was killed until the plan is at its end.
 TERMINAL_SECONDS_MAX: Final = 10.0
@@ -132,8 +133,11 @@ class Campaign:
         for path in paths:
             self.disarm()
             plan = journey(self.crew, path)
-            async with asyncio.timeout(STUCK_SECONDS_MAX):
-                await course(self.crew, self.miner, path, plan)()
+            try:
+                async with asyncio.timeout(STUCK_SECONDS_MAX):
+                    await course(self.crew, self.miner, path, plan)()
+            except TimeoutError as error:
+                raise TimeoutError(f"no plan gets down the path {path}: {plan.plan_id}") from error
             self.reach[path] = frozenset[str]().union(*(self.passed(service) for service in SERVICES))
             await self._judged(plan)
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -30,15 +30,13 @@ from lockstep_kit.rpc import channel
 from lockstep_kit.statements import Verdict
 from lockstep_sandbox import scene
 from lockstep_sandbox.processes import ProgramFailed
-from lockstep_sandbox.stack import CLIENT, Sandbox
+from lockstep_sandbox.stack import CLIENT
 from lockstep_testkit.checker.collecting import leg_rows
 from lockstep_testkit.crew import Crew, awaited
 from lockstep_testkit.journeys import Journey, closed, until_answered
+from lockstep_testkit.miner import Miner
 
-BLOCK_SECONDS: Final = 0.1
-#: So dear that what was priced before is left lying; what is priced then is mined again.
-DEAR_WEI: Final = 50 * 10**9
-USUAL_WEI: Final = 10**9
+LOOK_SECONDS: Final = 0.1
 #: Longest that nothing is mined, so that transactions lie in the pool when the price goes up.
 STUCK_SECONDS_MAX: Final = 20.0
 #: How long a plan that lost its coordinator is left alone; longer than the campaign's leases.
@@ -70,42 +68,6 @@ class Path(StrEnum):
     REVERSE = "REVERSE"
     #: It settles, and then its evidence legs are told to reverse, which they refuse.
     STRAY = "STRAY"
-
-
-class Miner:
-    """Mines a block every tenth of a second, and can be told to stop or to be dear."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._node = sandbox.chain.node
-        self.mines = True
-        self.dear = False
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Mine inside."""
-        await self._node.call("evm_setIntervalMining", 0)
-        await self._node.call("evm_setAutomine", False)
-        # Blocks come faster than seconds, and their clock must not run ahead of everybody's.
-        await self._node.call("anvil_setBlockTimestampInterval", 0)
-        task = asyncio.create_task(self._mine(), name="miner")
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def waiting(self) -> int:
-        """Transactions that lie in the pool."""
-        status = await self._node.call("txpool_status")
-        return int(status["pending"], 16)
-
-    async def _mine(self) -> None:
-        while True:
-            if self.mines:
-                with contextlib.suppress(OSError):
-                    await self._node.call("anvil_setNextBlockBaseFeePerGas", hex(DEAR_WEI if self.dear else USUAL_WEI))
-                    await self._node.call("evm_mine")
-            await asyncio.sleep(BLOCK_SECONDS)
 
 
 def document(crew: Crew, path: Path) -> dict[str, Any]:
@@ -166,7 +128,7 @@ async def _taken_over(crew: Crew, miner: Miner, plan: Journey) -> settlement.Pla
 
 
 def _heard_of_all_but_the_chain(plan: settlement.Plan) -> bool:
-    return "approve" in awaited(plan) and sum(each.HasField("vote") for each in plan.legs) == len(plan.legs) - len(ON_CHAIN)
+    return sum(each.HasField("vote") for each in plan.legs) == len(plan.legs) - len(ON_CHAIN)
 
 
 async def _reversed(crew: Crew, plan: Journey) -> settlement.Plan:
@@ -222,7 +184,7 @@ async def _sent(crew: Crew, service: str, row: LegRecord, authority: ReverseAuth
                 if verdict != leg_pb2.COMMAND_VERDICT_REJECTED:
                     raise AssertionError(f"{service} answers a stray Reverse with {leg_pb2.CommandVerdict.Name(verdict)}")
                 return
-            await asyncio.sleep(BLOCK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
     raise TimeoutError(f"{service} does not answer")
 
 
@@ -233,7 +195,7 @@ async def _stuck(miner: Miner, plan: Journey) -> settlement.Plan:
         async with asyncio.timeout(STUCK_SECONDS_MAX):
             # One transaction of each signer.
             while await miner.waiting() < 2:  # noqa: ASYNC110 - the node tells nobody
-                await asyncio.sleep(BLOCK_SECONDS)
+                await asyncio.sleep(LOOK_SECONDS)
         miner.dear, miner.mines = True, True
         return await going
     finally:

@@ -20,7 +20,6 @@ from pathlib import Path as File
 from typing import Any, Final
 
 import structlog
-from crash.paths import Miner
 
 from lockstep_client.calls import CallSettings
 from lockstep_sandbox.processes import cancel_on_signals
@@ -29,6 +28,7 @@ from lockstep_sandbox.stack import Sandbox
 from lockstep_testkit.checker import INVARIANTS, Evidence, collect, judge, probe
 from lockstep_testkit.checker.evidence import PlanRow
 from lockstep_testkit.crew import Crew
+from lockstep_testkit.miner import Miner
 from soak.nemesis import Nemesis
 from soak.traffic import Traffic, ends
 

@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import Any, Final
 
 import aiohttp
-from crash.paths import Miner
 
 from lockstep_sandbox import outside
 from lockstep_sandbox.chain import NAME as CHAIN
@@ -20,6 +19,7 @@ from lockstep_sandbox.evm import NodeRefused
 from lockstep_sandbox.network import Weather
 from lockstep_sandbox.processes import ProgramFailed
 from lockstep_sandbox.stack import BANK, SERVICES, Sandbox
+from lockstep_testkit.miner import Miner
 
 #: How long one mix lasts.
 PERIOD_SECONDS: Final = 8.0
