@@ -38,7 +38,7 @@ PURE_NAMES = frozenset({"protocol", "operations", "lint", "rules", "routes"})
 #: What a pure module does not import, directly or through others. Generated messages are among it: `convert` knows them.
 IMPURE: dict[str, tuple[str, ...]] = {
     "clock and chance": ("time", "random", "secrets"),
-    "waiting": ("asyncio", "concurrent", "threading", "multiprocessing", "select", "signal", "stamina"),
+    "waiting": ("asyncio", "concurrent", "threading", "multiprocessing", "select", "signal"),
     "files and programs": ("os", "pathlib", "shutil", "tempfile", "subprocess"),
     "network": ("socket", "ssl", "http", "urllib", "aiohttp", "grpc", "google", "lockstep", "web3", "lxml"),
     "databases": ("asyncpg", "sqlalchemy", "alembic", "sqlite3"),
