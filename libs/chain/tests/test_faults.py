@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 import pytest
 from chain_world import CHAIN_ID, World, running
 
+from lockstep_chain import follower
 from lockstep_chain.failpoints import PLACES
 from lockstep_chain.machine import State
-from lockstep_chain.ports import Answer, Receipt
+from lockstep_chain.ports import Answer, EvmUnavailable, Receipt, SenderTransaction
 from lockstep_chain.records import Ending, Reference
 from lockstep_chain.sender import Intent
 from lockstep_chain.settling import Settler
 
+#: Blocks under which one is final at the test's node, with some to spare.
+FINAL_BLOCKS = 4
 #: Places that every transaction passes.
 PASSED = [place for place in PLACES if not place.startswith("chain.replace")]
 
@@ -151,6 +154,45 @@ async def test_reorganisation_with_a_rival(world: World) -> None:
         assert await world.until_told(1) == {"one": "manual"}
     assert json.loads((await world.row("one"))["evidence"])["foreign_hash"] == foreign_hash
     assert await world.effects() == []
+
+
+async def no_receipts(hashes: Sequence[bytes]) -> Mapping[bytes, Receipt]:
+    del hashes
+    return {}
+
+
+async def no_blocks(number: int) -> Sequence[SenderTransaction]:
+    raise EvmUnavailable(f"there is no block {number}")
+
+
+async def test_node_that_lags(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that finds neither a receipt nor who used the nonce says nothing: the transaction is not a person's, and its end is told once it is found."""
+    machine = await world.machine()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.evms[-1], "receipts", no_receipts)
+        patch.setattr(world.evms[-1], "transactions_in", no_blocks)
+        async with running(machine):
+            await world.enqueue(machine, "one")
+            await world.until_state("one", "sent")
+            await world.mine(3 * FINAL_BLOCKS, pause=0.05)
+            assert await world.told() == {}
+            patch.undo()
+            assert await world.until_told(1) == {"one": "final"}
+
+
+async def test_node_that_has_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nonce is used and the node cannot say by whom, for many blocks: then it is a person's matter, without that evidence."""
+    monkeypatch.setattr(follower, "SEARCH_BLOCKS_MAX", 3)
+    first = await world.machine()
+    await world.enqueue(first, "one")
+    await world.crash(first, "chain.assign.after_commit")
+    await world.foreign(0)
+    await world.mine()
+    machine = await world.machine()
+    monkeypatch.setattr(world.evms[-1], "transactions_in", no_blocks)
+    async with running(machine):
+        assert await world.until_told(1) == {"one": "manual"}
+    assert json.loads((await world.row("one"))["evidence"])["foreign_hash"] is None
 
 
 async def spike(world: World, wei: int) -> None:

@@ -300,6 +300,17 @@ async def test_each_message_is_judged_once(bench: Bench) -> None:
         assert await connection.fetchval("select count(*) from bank_quarantine") == 0
 
 
+async def test_a_clock_that_is_set_back_makes_no_message_wait(bench: Bench) -> None:
+    """What is tried again later is not sent before; what would be later than anything is put off for is sent at once, since the clock was set back."""
+    bench.bank.handovers = [NoAnswer("timeout")]
+    await bench.prepare()
+    for ahead, sent in (("20 s", 1), ("1 h", 2)):
+        async with bench.db.connection() as connection:
+            await connection.execute(f"update bank_outbox set due_at = clock_timestamp() + interval '{ahead}'")
+        await bench.courier.send_due()
+        assert len(bench.bank.sent) == sent
+
+
 async def test_questions_begin_anew_in_each_phase(bench: Bench) -> None:
     """However often the hold was asked about, the first question about the settlement does not wait for it."""
     bench.settings.inquiry_seconds_max = 3600.0

@@ -134,6 +134,15 @@ def test_abort_against_a_late_hold() -> None:
     assert len(late.told(HELD).trouble) == 1
 
 
+def test_abort_against_an_earlier_refusal_to_cancel() -> None:
+    """A first request to cancel that was refused, told after the one that was granted, is no news; a refusal that the bank makes after it is a person's."""
+    released = leg(Phase.ABORTING, HELD).told(CANCELLED)
+    assert released.told(answer("RJCR", "NARR"), made_at=NOW).trouble == []
+    assert released.told(answer("RJCR", "ARDT"), made_at=NOW).trouble != []
+    assert len(released.told(answer("RJCR", "NARR")).trouble) == 2
+    assert released.phase is Phase.RELEASED
+
+
 def test_lost_answer_to_the_cancellation_is_made_good_by_a_question() -> None:
     """The bank says in answer to a pacs.028 that the payment was cancelled: that releases as its camt.029 would have."""
     assert leg(Phase.ABORTING, HELD).told(status("RJCT", "DS02")).phase is Phase.RELEASED

@@ -372,6 +372,24 @@ async def test_a_participant_is_put_back_in_between(world: Any, snapshots: Snaps
     assert at.begun("cash", Phase.COMMITTING) == int(commit)
 
 
+async def test_a_participant_is_put_back_and_comes_as_far_on_another_way(world: Any, snapshots: Snapshots) -> None:
+    """A participant that forgot its YES and lets go has as many revisions as were seen of its YES: that it let go is heard all the same."""
+    plan = delivery_versus_payment()
+    at = Stage(world, plan)
+    party = at.party("cash")
+    async with world.coordinator():
+        snapshot = await party_snapshot(party, snapshots)
+        await at.to("PREPARED")
+        await snapshots.put_back(snapshot)
+        await world.cancel(plan)
+        await at.phase("cash", "RELEASED")
+        # The coordinator notices late that the log is another one.
+        async with party.database.as_owner() as owner:
+            await owner.execute("update participant_outcome_counter set incarnation = gen_random_uuid()::text")
+        found = await world.reaches(plan, "CLOSED")
+        assert (found.outcome, list(found.escalations)) == (2, [])
+
+
 async def test_the_journal_is_put_back(world: Any, snapshots: Snapshots) -> None:
     """Chains that lost entries are filled again from the first gap on, those of closed plans too, and the seals are ordered again."""
     closed, resting = delivery_versus_payment(), delivery_versus_payment()
@@ -383,6 +401,10 @@ async def test_the_journal_is_put_back(world: Any, snapshots: Snapshots) -> None
         chains = {plan_id: list(chain) for plan_id, chain in world.journal.chains.items()}
         await at.on("READY_FOR_PREPARE")
         await Stage(world, resting).to("PREPARED")
+        for _ in range(200):
+            if not await world.rows("select from journal_progress where appended < recorded"):
+                break
+            await asyncio.sleep(0.05)
         whole = {plan_id: list(chain) for plan_id, chain in world.journal.chains.items()}
         world.journal.chains.clear()
         world.journal.chains.update(chains)

@@ -6,7 +6,7 @@ answers without being seen. Whatever cannot be read ends the round, and nothing 
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -44,6 +44,8 @@ _log = structlog.get_logger()
 ROUND_SECONDS_MAX: Final = 1.0
 #: Steps of the search for the block in which somebody else used a nonce: each doubles the distance, then halves it.
 SEARCH_STEPS_MAX: Final = 64
+#: A search that the node does not answer is made again for so many blocks; then it has forgotten those states, and a person is asked without them.
+SEARCH_BLOCKS_MAX: Final = 64
 
 
 class Follower:
@@ -70,6 +72,8 @@ class Follower:
         self._round_due = 0.0
         #: A nonce that no transaction has, below others, and the height at which it was first noticed.
         self._gap: tuple[int, int] | None = None
+        #: Transactions whose nonce was used by nobody knows whom, and the height at which the search for that first failed.
+        self._unfound: dict[int, int] = {}
 
     async def head(self) -> Block:
         """The latest block.
@@ -93,13 +97,13 @@ class Follower:
 
     async def follow(self) -> bool:
         """Make a round if there is a new head or one is due; whether a transaction left the state in which it counts as unmined."""
-        head = await self.head()
-        if head.hash == self._seen and time.monotonic() < self._round_due:
+        head, clock = await self.head(), asyncio.get_running_loop()
+        if head.hash == self._seen and clock.time() < self._round_due:
             return False
         async with self._db.connection() as connection:
             rows = await self._account.in_flight(connection)
         moved = await self._round(head, rows) if rows else False
-        self._seen, self._round_due = head.hash, time.monotonic() + ROUND_SECONDS_MAX
+        self._seen, self._round_due = head.hash, clock.time() + ROUND_SECONDS_MAX
         return moved
 
     async def _round(self, head: Block, rows: Sequence[InFlight]) -> bool:
@@ -203,7 +207,15 @@ class Follower:
         hashes = [attempt.transaction_hash for attempt in row.outbound.attempts]
         if await self._evm.receipts(hashes):
             return None
-        rival = await self._user_of(row.outbound.nonce, seen.final_number or 0)
+        try:
+            rival = await self._user_of(row.outbound.nonce, seen.final_number or 0)
+        except EvmUnavailable as error:
+            # A node that lags, or that is not there for a moment, finds neither the receipt nor who used the nonce: that says nothing.
+            if seen.head.number - self._unfound.setdefault(row.id, seen.head.number) < SEARCH_BLOCKS_MAX:
+                return None
+            _log.warning("nonce_user_unknown", nonce=row.outbound.nonce, error=str(error))
+            rival = None
+        self._unfound.pop(row.id, None)
         if rival is not None and rival[0].hash in hashes:
             return None
         evidence: dict[str, Any] = {
@@ -218,24 +230,25 @@ class Follower:
         return Ending(row.reference, State.MANUAL, detail="its nonce was used by a transaction that is not ours", evidence=evidence)
 
     async def _user_of(self, nonce: int, final: int) -> tuple[SenderTransaction, int] | None:
-        """The transaction that used a nonce, and its height; None if the node has forgotten the states that would show it."""
-        try:
-            high, low, step = final, final, 1
-            for _ in range(SEARCH_STEPS_MAX):
-                if low == 0 or await self._evm.nonce(self._account.address, low) <= nonce:
-                    break
-                high, low, step = low, max(0, low - step), step * 2
-            for _ in range(SEARCH_STEPS_MAX):
-                if high - low <= 1:
-                    break
-                middle = (low + high) // 2
-                used = await self._evm.nonce(self._account.address, middle) > nonce
-                low, high = (low, middle) if used else (middle, high)
-            for each in await self._evm.transactions_in(high):
-                if each.sender == self._account.address and each.nonce == nonce:
-                    return each, high
-        except EvmUnavailable as error:
-            _log.warning("nonce_user_unknown", nonce=nonce, error=str(error))
+        """The transaction that used a nonce, and its height; None if none of the block's has it.
+
+        Raises:
+            EvmUnavailable: it cannot be read, or the node has forgotten the states that would show it.
+        """
+        high, low, step = final, final, 1
+        for _ in range(SEARCH_STEPS_MAX):
+            if low == 0 or await self._evm.nonce(self._account.address, low) <= nonce:
+                break
+            high, low, step = low, max(0, low - step), step * 2
+        for _ in range(SEARCH_STEPS_MAX):
+            if high - low <= 1:
+                break
+            middle = (low + high) // 2
+            used = await self._evm.nonce(self._account.address, middle) > nonce
+            low, high = (low, middle) if used else (middle, high)
+        for each in await self._evm.transactions_in(high):
+            if each.sender == self._account.address and each.nonce == nonce:
+                return each, high
         return None
 
     async def _mind_gap(self, rows: Sequence[InFlight], seen: Sighting) -> None:

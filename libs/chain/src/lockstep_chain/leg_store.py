@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
@@ -183,13 +182,3 @@ async def last_orders(tx: Connection, legs: Sequence[LegWork]) -> dict[tuple[Pla
         )
         for row in rows
     }
-
-
-#: The database's clock.
-NOW: Final = "select date_trunc('microseconds', clock_timestamp())"
-
-
-async def now(tx: Connection) -> datetime:
-    """The database's clock."""
-    moment: datetime = await tx.fetchval(NOW)
-    return moment

@@ -14,7 +14,7 @@ from lockstep_chain import leg_store
 from lockstep_chain.book import ContractBook
 from lockstep_chain.evm import JsonRpcEvm, KeystoreSigner
 from lockstep_chain.legs import ContractOperations, LegJudge, SettledOrders
-from lockstep_chain.ports import EvmUnavailable
+from lockstep_chain.ports import Evm, EvmUnavailable, Signer
 from lockstep_chain.sender import TransactionMachine
 from lockstep_chain.settings import ChainSettings
 from lockstep_kit.loops import Loop, back_off_seconds
@@ -48,15 +48,32 @@ class ContractParticipant:
         evm = await connected(settings)
         try:
             signer = await KeystoreSigner.open(settings.keystore_file, settings.password_file)
-            settled = SettledOrders(book)
-            machine = TransactionMachine(process.db, evm, signer, settings, settled.on_settled, service=process.name)
-            operations = ContractOperations(book, machine)
-            engine = process.engine(operations)
-            judging = Loop("chain.judge", LegJudge(process.db, engine, book, operations, machine).round, poll_seconds=judge_seconds)
-            process.db.listen(leg_store.CHANNEL, judging.wake)
-            yield cls(engine, (Loop("chain.machine", machine.run, poll_seconds=judge_seconds), judging))
+            yield cls.over(process, book, evm, signer, settings, judge_seconds)
         finally:
             await evm.close()
+
+    @classmethod
+    def over(
+        cls,
+        process: ParticipantProcess,
+        book: ContractBook,
+        evm: Evm,
+        signer: Signer,
+        settings: ChainSettings,
+        judge_seconds: float,
+    ) -> ContractParticipant:
+        """Put everything together over a chain and an account.
+
+        Raises:
+            ChainMismatch: the chain is another one than the settings'.
+        """
+        settled = SettledOrders(book)
+        machine = TransactionMachine(process.db, evm, signer, settings, settled.on_settled, service=process.name)
+        operations = ContractOperations(book, machine)
+        engine = process.engine(operations)
+        judging = Loop("chain.judge", LegJudge(process.db, engine, book, operations, machine).round, poll_seconds=judge_seconds)
+        process.db.listen(leg_store.CHANNEL, judging.wake)
+        return cls(engine, (Loop("chain.machine", machine.run, poll_seconds=judge_seconds), judging))
 
 
 async def connected(settings: ChainSettings) -> JsonRpcEvm:

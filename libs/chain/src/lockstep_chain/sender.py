@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Final
@@ -202,7 +201,7 @@ class TransactionMachine:
 
     async def _leads(self) -> bool:
         """Whether this machine is the account's sender; keeps it so."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if now >= self._lease_due:
             seconds = self._settings.lease_seconds
             async with self._db.connection() as connection:

@@ -15,7 +15,7 @@ from lockstep_kit.convert import outcome_from_pb, vote_from_pb
 from lockstep_kit.db import Database
 from lockstep_kit.failpoints import FailpointRaised
 from lockstep_kit.fence import Epoch, Finding, Phase
-from lockstep_kit.participant import convert
+from lockstep_kit.participant import convert, store
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Completion, PlanOutcome
 from lockstep_kit.participant.records import Verdict
@@ -190,6 +190,25 @@ async def test_same_unknown_leg_at_once(bench: Bench, operations: ScriptedOperat
         assert all(answer.verdict is not Verdict.DONE for answer in answers)
         row = await bench.row(plan)
         assert (row["phase"], row["revision"]) == ("ABORTING", len(phases))
+
+
+async def test_revision_raised_while_a_leg_begins(bench: Bench, engine: ParticipantEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leg that begins at the moment at which its revision is raised begins above it, and its coordinator hears of no error."""
+    plan, reached = delivery_versus_payment(), store.lock
+    raised = False
+
+    async def lock(*arguments: Any) -> Any:
+        nonlocal raised
+        found = await reached(*arguments)
+        if not raised:
+            raised = True
+            await engine.get((plan.plan_id, bench.LEG), Epoch(1, 1), known_revision=3)
+        return found
+
+    monkeypatch.setattr(store, "lock", lock)
+    assert (await bench.prepare(plan)).verdict is Verdict.PENDING
+    row = await bench.row(plan)
+    assert (row["phase"], row["revision"]) == ("PREPARING", 4)
 
 
 async def test_batches_in_opposite_orders(bench: Bench) -> None:

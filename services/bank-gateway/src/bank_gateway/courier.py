@@ -44,6 +44,7 @@ INQUIRED_MAX: Final = 64
 #: under way, so that no other replica sends the same beside it.
 CLAIM_LEASE: Final = timedelta(seconds=3)
 RETRY_SECONDS_MAX: Final = 30.0
+_RETRY_MAX: Final = timedelta(seconds=RETRY_SECONDS_MAX)
 #: Pause after an empty mailbox, for banks that do not hold their answer back.
 MAILBOX_PAUSE_SECONDS: Final = 0.1
 #: A delivery that is damaged so often is not damaged on its way.
@@ -82,7 +83,7 @@ class Courier:
         """Send what is due, until nothing is."""
         while True:
             async with self._db.transaction() as tx:
-                claimed = await store.claim(tx, CLAIMED_MAX, CLAIM_LEASE)
+                claimed = await store.claim(tx, CLAIMED_MAX, CLAIM_LEASE, _RETRY_MAX)
             if not claimed:
                 return
             await failpoint("bank-gateway.send.after_claim")

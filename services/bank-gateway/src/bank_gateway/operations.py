@@ -327,7 +327,11 @@ def ground_of(said: PaymentStatus, phase: Phase, payment: Payment, envelope: Env
 
 def _overtaken(known: Known, envelope: Envelope) -> bool:
     """Whether a hold is told by a message that the bank made before its last word, and that came after it."""
-    return known.status_at != "" and not known.held and envelope.created_at < datetime.fromisoformat(known.status_at)
+    return not known.held and _before_last_word(known, envelope)
+
+
+def _before_last_word(known: Known, envelope: Envelope) -> bool:
+    return known.status_at != "" and envelope.created_at < datetime.fromisoformat(known.status_at)
 
 
 def _rejected_while_aborting(known: Known, said: PaymentStatus) -> Meaning:
@@ -342,6 +346,9 @@ def _resolution(known: Known, phase: Phase, said: Resolution, envelope: Envelope
     detail = f"the bank answers the cancellation with {code} {said.reason}".rstrip()
     # A payment that the bank had turned down is one that it has not.
     turned_down = known.rejected and answer is Answer.REFUSED
+    if phase is Phase.RELEASED and answer is Answer.REFUSED and _before_last_word(known, envelope):
+        # An earlier request to cancel was refused, and this comes after the one that was granted.
+        return Heard(known, Meaning.NOTHING)
     meaning = RESOLUTIONS[phase, Answer.NEVER_THERE if turned_down else answer]
     if meaning is Meaning.RELEASED and answer is Answer.TURNED_DOWN and known.held:
         # The hold's end was not heard of: the bank is asked to say so.

@@ -93,12 +93,13 @@ values ($1, $2, $3, $4, $5, $6, $7) on conflict on constraint bank_outbox_key do
 """
 
 #: Takes what is due, oldest first, one of each payment: what comes later about a payment waits for what comes before. Tried is tried, whatever
-#: becomes of it, so it is SENT before it is sent; due_at keeps other replicas away meanwhile.
+#: becomes of it, so it is SENT before it is sent; due_at keeps other replicas away meanwhile. What is due later than anything is put off for is due now: the
+#: clock was set back.
 CLAIM: Final = """
 update bank_outbox set state = 'SENT', attempts = attempts + 1, due_at = clock_timestamp() + $2
 where id in (
     select id from bank_outbox as mine
-    where state in ('QUEUED', 'SENT') and due_at <= clock_timestamp()
+    where state in ('QUEUED', 'SENT') and (due_at <= clock_timestamp() or due_at > clock_timestamp() + $3)
       and not exists (
         select from bank_outbox as earlier
         where earlier.uetr = mine.uetr and earlier.id < mine.id and earlier.state in ('QUEUED', 'SENT'))
@@ -333,9 +334,9 @@ async def enqueue(
     return await tx.fetchval(ENQUEUE, *leg, uetr, action, idempotency_key, octets, traceparent) is not None
 
 
-async def claim(tx: Connection, limit: int, lease: timedelta) -> list[Claimed]:
-    """What is due, marked as tried."""
-    rows = await tx.fetch(CLAIM, limit, lease)
+async def claim(tx: Connection, limit: int, lease: timedelta, wait_max: timedelta) -> list[Claimed]:
+    """What is due, marked as tried; `wait_max` is the longest time that anything is put off for."""
+    rows = await tx.fetch(CLAIM, limit, lease, wait_max)
     return sorted((Claimed(**dict(row)) for row in rows), key=lambda each: each.id)
 
 

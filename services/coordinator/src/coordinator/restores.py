@@ -233,7 +233,8 @@ class Restores:
                 return True
             try:
                 for each in batch:
-                    await self._peers[participant].everything(each.plan_id, each.leg_id, each.epoch, each.revision)
+                    # Beyond what was heard, so that what it says now is news.
+                    await self._peers[participant].everything(each.plan_id, each.leg_id, each.epoch, each.revision + 1)
             except _UNANSWERED as error:
                 _log.warning("sweep_waits", participant=participant, error=type(error).__name__)
                 return False

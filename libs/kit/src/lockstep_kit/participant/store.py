@@ -43,7 +43,7 @@ READ_LEGS: Final = f"""
 """
 
 #: Inserts legs that begin as unknown ones; where a row already holds an epoch alone, fills it. A leg that another transaction has begun
-#: meanwhile is left as it is and not returned.
+#: meanwhile, or whose epoch or revision it has raised, is left as it is and not returned.
 INSERT_BEGUN: Final = """
     insert into participant_leg (
         plan_id, leg_id, epoch_generation, epoch_counter, revision, phase, digest, plan_digest, binding, decision, prepare_by, hold_until,
@@ -61,6 +61,7 @@ INSERT_BEGUN: Final = """
         phase_since = excluded.phase_since
     where participant_leg.phase is null
         and (participant_leg.epoch_generation, participant_leg.epoch_counter) <= (excluded.epoch_generation, excluded.epoch_counter)
+        and participant_leg.revision < excluded.revision
     returning plan_id
 """
 

@@ -48,6 +48,7 @@ def main() -> int:
 
 
 def _one(seed: int, plan: str, *, restores: bool) -> int:
+    _settle()
     result = simulate(seed, told=True, restores=restores)
     _say(*(line for line in result.lines if not plan or plan in line or "plan" not in line))
     _summarise([result], 0.0, 0.0)

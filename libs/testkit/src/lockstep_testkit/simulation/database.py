@@ -113,7 +113,7 @@ class Session:
 
     async def _alone(self, handler: Handler, args: tuple[Any, ...]) -> Rows:
         tx = self._server.begin()
-        self._database.transactions.add(tx)
+        self._database.transactions[tx] = None
         try:
             found = handler(Statement(self._server, tx), *args)
             rows: Rows = found if isinstance(found, list) else await found
@@ -124,7 +124,7 @@ class Session:
             self._server.rollback(tx)
             raise
         finally:
-            self._database.transactions.discard(tx)
+            self._database.transactions.pop(tx, None)
         return rows
 
 
@@ -152,7 +152,7 @@ class _InTransaction:
     async def __aenter__(self) -> Connection:
         await self._database.acquire()
         self._tx = tx = self._database.server.begin()
-        self._database.transactions.add(tx)
+        self._database.transactions[tx] = None
         return cast("Connection", Session(self._database, tx))
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -165,7 +165,7 @@ class _InTransaction:
         finally:
             # Of one that committed there is nothing left to be undone.
             database.server.rollback(tx)
-            database.transactions.discard(tx)
+            database.transactions.pop(tx, None)
             database.release()
 
 
@@ -175,7 +175,7 @@ class MemoryDatabase:
     def __init__(self, server: Server, process: Process, chance: random.Random, trouble: Trouble) -> None:
         self.server: Final = server
         #: Open transactions of the process.
-        self.transactions: set[Transaction] = set()
+        self.transactions: dict[Transaction, None] = {}
         self._process = process
         self._chance = chance
         self._trouble = trouble

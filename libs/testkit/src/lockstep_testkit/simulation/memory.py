@@ -32,6 +32,7 @@ INFINITY: Final = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 LONG_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
 #: Longest wait for a row, as `DatabaseSettings` has it.
 LOCK_SECONDS_MAX: Final = 10.0
+_LOST: Final = "connection was closed in the middle of operation"
 #: Where every database's clock stands at virtual second zero, before skew.
 EPOCH: Final = datetime(2031, 3, 3, 9, 0, tzinfo=UTC)
 
@@ -157,8 +158,8 @@ class Server:
         self.listeners: dict[str, list[Callable[[], None]]] = {}
         #: Called before a transaction's writes become visible.
         self.observers: list[Callable[[Server, Transaction], None]] = []
-        #: Transactions that are open.
-        self.open: set[Transaction] = set()
+        #: Transactions that are open, in the order of their beginning: a set would have one that the seed does not decide.
+        self.open: dict[Transaction, None] = {}
         self.commits = 0
         #: Keeps what is asked and answered, where somebody wants to ask a real database the same.
         self.recorder: Recorder | None = None
@@ -188,7 +189,7 @@ class Server:
     def begin(self) -> Transaction:
         """A transaction that has done nothing yet."""
         tx = Transaction()
-        self.open.add(tx)
+        self.open[tx] = None
         return tx
 
     def commit(self, tx: Transaction) -> None:
@@ -229,14 +230,12 @@ class Server:
             if waiting is not None:
                 for other, future in list(self._waiters.get(waiting, ())):
                     if other is tx and not future.done():
-                        future.set_exception(
-                            asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
-                        )
+                        future.set_exception(asyncpg.ConnectionDoesNotExistError(_LOST))
 
     def _end(self, tx: Transaction, *, committed: bool = False) -> None:
         if self.recorder is not None and tx in self.open:
             self.recorder.append(Ended(tx, committed))
-        self.open.discard(tx)
+        self.open.pop(tx, None)
         for name in tx.locks:
             self._hand_on(name)
         tx.locks.clear()
@@ -258,9 +257,12 @@ class Server:
         """Hold a lock until the transaction ends.
 
         Raises:
+            asyncpg.ConnectionDoesNotExistError: the transaction has ended meanwhile, and would keep the lock for ever.
             asyncpg.DeadlockDetectedError: waiting would never end.
             asyncpg.LockNotAvailableError: the wait took too long.
         """
+        if tx.lost:
+            raise asyncpg.ConnectionDoesNotExistError(_LOST)
         holder = self._holders.get(name)
         if holder is tx:
             return
@@ -367,6 +369,9 @@ class Statement:
             if spec.serial in unique.columns or (unique.where is not None and not unique.where(row)):
                 continue
             value = tuple(row[name] for name in unique.columns)
+            if None in value:
+                # What is not known is like nothing else.
+                continue
             await self.server.lock(self.tx, (unique.name, value))
             if any(
                 tuple(each[name] for name in unique.columns) == value and (unique.where is None or unique.where(each))

@@ -103,19 +103,130 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "what the chain did is believed before it is final",
-        "lockstep_testkit.simulation.parties",
-        "ChainOperations.look",
-        "self._chain.final.status(leg)",
-        "self._chain.head.status(leg)",
+        "lockstep_chain.legs",
+        "LegJudge._judge_batch",
+        """\
+    due = [each for each in work if _due(orders.get((each.plan_id, each.leg_id)))]
+    if not due:
+        return
+    keys = [self._book.entry_key(each) for each in due]
+    result, block = await self._machine.call_at_final(self._book.contract, self._book.status_query(keys))
+""",
+        """\
+    due = list(work)
+    keys = [self._book.entry_key(each) for each in due]
+    block = await self._machine._follower.head()
+    result = await self._machine._evm.call(self._book.contract, self._book.status_query(keys), at=block)
+""",
+        25,
+    ),
+    Mutation(
+        "a receipt counts before its block is final",
+        "lockstep_chain.machine",
+        "judge",
+        "receipt.block_number <= seen.final_number",
+        "receipt.block_number <= seen.head.number",
+        100,
+    ),
+    Mutation(
+        "bytes are sent before they are stored",
+        "lockstep_chain.dispatcher",
+        "Dispatcher._sign",
+        "await self._account.store_signed(",
+        "await self._evm.broadcast([each.raw for each in signed]); await self._account.store_signed(",
         400,
     ),
     Mutation(
-        "a payment whose answer got lost counts as refused",
-        "lockstep_testkit.simulation.parties",
-        "BankOperations.look",
-        "standing = Standing(self.outside(asked))",
-        "standing = Standing.REJECTED if self.chance.random() < self.trouble.lost else Standing(self.outside(asked))",
+        "a transaction that the node has forgotten counts as lost",
+        "lockstep_chain.machine",
+        "_deliver",
+        "_replace(tx, kind, seen, policy)\n    return Resend()",
+        "_replace(tx, kind, seen, policy)\n    return Reconcile()",
+        25,
+    ),
+    Mutation(
+        "a nonce counts as used by somebody else before that is final",
+        "lockstep_chain.machine",
+        "judge",
+        "Reconcile() if seen.final_nonce > tx.nonce else Wait()",
+        "Reconcile()",
+        25,
+    ),
+    Mutation(
+        "another attempt is signed under another nonce",
+        "lockstep_chain.dispatcher",
+        "Dispatcher.replace",
+        "self._unsigned(intent, row.outbound.nonce, told.fees)",
+        "self._unsigned(intent, row.outbound.nonce + 1, told.fees)",
+        25,
+    ),
+    Mutation(
+        "a leg whose transaction's nonce was used by another is sent anew",
+        "lockstep_chain.judging",
+        "judge",
+        "if order.skip_code == MANUAL:",
+        "if False:",
+        400,
+    ),
+    Mutation(
+        "a key whose answer got lost counts as refused",
+        "bank_gateway.courier",
+        "Courier._note",
+        "case NoAnswer():",
+        """case NoAnswer() if each.action == "RELEASE":
+                refusal = Refusal("BANK_EXECUTE_FAILED", "", "no answer")
+                await store.mark_failed(tx, each.id, "no answer")
+                await self._engine.complete(tx, [Completion(each.plan_id, each.leg_id, Finding.REFUSED, refusal=refusal)])
+            case NoAnswer():""",
         100,
+    ),
+    Mutation(
+        "half a settlement counts as the whole",
+        "bank_gateway.operations",
+        "_settles",
+        "not known.settled",
+        "not known.moved",
+        25,
+    ),
+    Mutation(
+        "a payment that comes too late to be cancelled counts as cancelled",
+        "bank_gateway.operations",
+        "answer_of",
+        "Answer.SETTLED_ALREADY",
+        "Answer.NEVER_THERE",
+        400,
+    ),
+    Mutation(
+        "a cancellation is believed of a payment that the bank has settled",
+        "bank_gateway.operations",
+        "_resolution",
+        "if meaning is Meaning.RELEASED and known.moved:",
+        "if False:",
+        100,
+    ),
+    Mutation(
+        "a rejection as a repeat counts as a refusal",
+        "bank_gateway.operations",
+        "word_of",
+        "said.reason in REPEATS",
+        "False",
+        100,
+    ),
+    Mutation(
+        "another amount is as good",
+        "bank_gateway.operations",
+        "_booking",
+        "said.amount != payment.amount or ",
+        "",
+        100,
+    ),
+    Mutation(
+        "a hold that is told late calls a person",
+        "bank_gateway.operations",
+        "_overtaken",
+        "return not known.held and",
+        "return False and",
+        50,
     ),
     Mutation(
         "an older report is believed",
@@ -134,6 +245,10 @@ MUTATIONS: Final = (
         200,
     ),
 )
+
+
+#: Beginnings of the names of modules that may have imported what is replaced.
+_PACKAGES: Final = ("coordinator", "lockstep_", "event_journal", "bank_gateway", "dlt_gateway", "notary")
 
 
 @contextmanager
@@ -176,7 +291,7 @@ def _everywhere(before: Callable[..., Any], after: Callable[..., Any]) -> Callab
     places: list[tuple[Any, str]] = [
         (module, name)
         for module in list(sys.modules.values())
-        if getattr(module, "__name__", "").startswith(("coordinator", "lockstep_", "event_journal"))
+        if getattr(module, "__name__", "").startswith(_PACKAGES)
         for name, value in list(vars(module).items())
         if value is before
     ]

@@ -8,17 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
+from lockstep_testkit.factories import address_of
+from lockstep_testkit.simulation.chain_parties import ACCOUNTS
 from lockstep_testkit.simulation.database import IDLE_SECONDS_MAX
+from lockstep_testkit.simulation.node import GWEI
 from lockstep_testkit.simulation.people import CALL_SECONDS
 from lockstep_testkit.simulation.world import World
 
 #: A share of this many seeds has no fault of a kind.
 KIND_CHANCE: Final = 0.45
+#: Somebody else has a gateway's key in this share of the seeds.
+INTRUDER_CHANCE: Final = 0.04
 JUMP: Final = timedelta(hours=1)
+#: Kinds of trouble on the chain that last a while: what of it changes, to what, and back to what.
+_CHAIN: Final[Mapping[str, tuple[str, Any, Any]]] = {
+    "chain_halted": ("halted", True, False),
+    "node_down": ("down", True, False),
+    "node_behind": ("lag", 3, 0),
+    "node_far_behind": ("lag", 12, 0),
+    "fees_high": ("base_fee", 60 * GWEI, GWEI),
+    "fees_above_ceiling": ("base_fee", 2_000 * GWEI, GWEI),
+    "escrow_paused": ("paused", True, False),
+    "payouts_fail": ("unpaid", frozenset({address_of("seller"), address_of("buyer")}), frozenset()),
+}
 
 
 class Nemesis:
@@ -31,9 +47,21 @@ class Nemesis:
         #: Every fault of one moment that this seed has.
         self._moments: list[Callable[[], None]] = [
             each
-            for each in (self._crash, self._pause, self._cut, self._clog, self._jump, self._database_down, self._halt, self._disk)
+            for each in (
+                self._crash,
+                self._pause,
+                self._cut,
+                self._clog,
+                self._jump,
+                self._database_down,
+                self._disk,
+                self._chain_trouble,
+                self._pool,
+            )
             if self._has()
         ]
+        if chance.random() < INTRUDER_CHANCE:
+            self._moments.append(self._intrude)
         if world.shape.restores:
             self._moments.append(self._restore)
 
@@ -52,21 +80,44 @@ class Nemesis:
         weather.replay_seconds_max = self._chance.choice((0.1, 2.0, 30.0))
         weather.slow, weather.slow_seconds_max = self._share(0.3), self._chance.choice((0.05, 1.0, 5.0))
         weather.broken = self._share(0.2)
-        line = world.line
-        line.lost, line.doubled, line.contradicts, line.refused = (
-            self._share(0.3),
-            self._share(0.5),
-            self._share(0.3),
-            self._share(0.4),
-        )
-        world.bank.refuses = self._share(0.3)
-        for chain in (world.chain, world.registry_chain):
-            trouble = chain.trouble
-            trouble.dropped, trouble.stuck, trouble.reorganised = self._share(0.5), self._share(0.5), self._share(0.3)
+        self._bank_climate()
+        self._chain_climate()
         slow, lost, commits = self._share(0.5), self._share(0.02), self._share(0.1)
         for trouble_ in world.troubles.values():
             trouble_.slow, trouble_.slow_seconds_max = slow, self._chance.choice((0.002, 0.02, 0.5))
             trouble_.lost, trouble_.lost_at_commit = lost, commits
+
+    def _bank_climate(self) -> None:
+        """A bank and the line to it, from a stream of their own; now and then a bank that does nothing right."""
+        chance = self._world.seeded.stream("bank climate")
+        often = 0.8 if chance.random() < 0.2 else KIND_CHANCE
+
+        def share(most: float) -> float:
+            return most * chance.uniform(0.3, 1.0) if chance.random() < often else 0.0
+
+        desk, rail = self._world.bank.desk.trouble, self._world.bank.trouble
+        rail.loses, rail.times_out, rail.repeats = share(0.3), share(0.3), share(0.5)
+        rail.mailbox_fails, rail.damages = share(0.3), share(0.2)
+        desk.loses, desk.repeats, desk.delays = share(0.3), share(0.5), share(0.5)
+        desk.delay_seconds_max = chance.choice((0.5, 5.0, 20.0))
+        desk.refuses, desk.refuses_release, desk.refuses_cancellation = share(0.3), share(0.3), share(0.5)
+        desk.ends_early, desk.turns_away, desk.forgets = share(0.3), share(0.1), share(0.2)
+        desk.contradicts, desk.rejects_repeats = share(0.3), share(0.8)
+
+    def _chain_climate(self) -> None:
+        """A chain and the line to its node, from a stream of their own."""
+        chance = self._world.seeded.stream("chain climate")
+
+        def share(most: float) -> float:
+            return most * chance.random() ** 2 if chance.random() < KIND_CHANCE else 0.0
+
+        trouble = self._world.chain.node.trouble
+        trouble.lost, trouble.doubled = share(0.3), share(0.5)
+        trouble.slow, trouble.slow_seconds_max = share(0.3), chance.choice((0.01, 0.3, 2.0))
+        trouble.dropped, trouble.stuck, trouble.reorganised = share(0.5), share(0.5), share(0.3)
+        trouble.unfunded, trouble.unindexed, trouble.out_of_gas = share(0.3), share(0.5), share(0.3)
+        trouble.impossible = share(0.1)
+        self._world.people.missigns = share(0.4)
 
     async def rage(self) -> None:
         """Break things until the time is up."""
@@ -154,11 +205,24 @@ class Nemesis:
         server.lose(list(server.open))
         self._later(seconds, lambda: setattr(trouble, "down", False))
 
-    def _halt(self) -> None:
-        chain = self._chance.choice((self._world.chain, self._world.registry_chain))
-        self._tell("chain_halted")
-        chain.trouble.halted = True
-        self._later(10 * self._chance.random(), lambda: setattr(chain.trouble, "halted", False))
+    def _chain_trouble(self) -> None:
+        """For a while the chain, or its node, or what its contracts are allowed to do, is not as it was."""
+        trouble, kind = self._world.chain.node.trouble, self._chance.choice(list(_CHAIN))
+        name, value, back = _CHAIN[kind]
+        self._tell(kind)
+        setattr(trouble, name, value)
+        self._later(10 * self._chance.random(), lambda: setattr(trouble, name, back))
+
+    def _pool(self) -> None:
+        """The node starts again with an empty pool."""
+        self._tell("pool_lost")
+        self._world.chain.node.forget()
+
+    def _intrude(self) -> None:
+        """Somebody else uses the key of a gateway's account."""
+        name = self._chance.choice(ACCOUNTS)
+        self._tell("nonce_used_elsewhere", target=name)
+        self._world.chain.node.use_nonce(address_of(name))
 
     def _disk(self) -> None:
         self._tell("audit_store_full")
@@ -187,14 +251,13 @@ class Nemesis:
         world = self._world
         world.timeline.tell("nemesis", "heal")
         self._healed = True
+        world.healed_at = world.loop.time()
         world.weather.clear()
-        world.line.clear()
-        world.bank.refuses = 0.0
+        world.bank.desk.trouble.clear()
+        world.bank.trouble.clear()
         world.audits.full = False
-        for chain in (world.chain, world.registry_chain):
-            trouble = chain.trouble
-            trouble.dropped = trouble.stuck = trouble.reorganised = 0.0
-            trouble.halted = False
+        world.chain.node.trouble.clear()
+        world.people.missigns = 0.0
         # A clock that is behind is put right; one that is ahead is waited for, and the others agree with the coordinator's.
         now = max(world.servers["coordinator"].skew, timedelta(0))
         for name, trouble_ in world.troubles.items():

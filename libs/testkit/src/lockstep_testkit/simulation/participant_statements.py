@@ -104,7 +104,8 @@ async def insert_begun(s: Statement, *values: Sequence[Any]) -> Rows:
         if await s.insert_new("participant_leg", new) is None:
             row = s.get("participant_leg", new["plan_id"], new["leg_id"]) or {}
             epoch = (row["epoch_generation"], row["epoch_counter"])
-            if row["phase"] is not None or epoch > (new["epoch_generation"], new["epoch_counter"]):
+            overtaken = epoch > (new["epoch_generation"], new["epoch_counter"]) or row["revision"] >= new["revision"]
+            if row["phase"] is not None or overtaken:
                 continue
             s.update("participant_leg", row, **new)
         begun.append({"plan_id": new["plan_id"]})

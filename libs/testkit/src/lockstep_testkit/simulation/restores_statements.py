@@ -121,9 +121,13 @@ async def listed_orphans(s: Statement, participant: str) -> Rows:
     return []
 
 
-def _seen(s: Statement, leg: Row) -> int:
+def _forgotten(s: Statement, leg: Row) -> bool:
+    """Whether the leg's participant may know less of it than was heard."""
     row = s.get("listed_leg", leg["participant"], leg["plan_id"], leg["leg_id"])
-    return 0 if row is None else row["revision"]
+    if row is None or leg["revision"] > row["revision"]:
+        return bool(leg["revision"] > 0)
+    final = row["phase"] in ("REFUSED", "COMMITTED", "RELEASED", "REVERSED")
+    return leg["phase"] != row["phase"] and (leg["revision"] == row["revision"] or not final)
 
 
 @STATEMENTS.on(restores.BEHIND)
@@ -131,12 +135,7 @@ def behind(s: Statement, participant: str, plan_id: str, leg_id: str, limit: int
     found: Rows = []
     for leg in s.all("plan_leg"):
         place, lease = (leg["plan_id"], leg["leg_id"]), s.get("lease", leg["plan_id"])
-        if (
-            leg["participant"] == participant
-            and lease is not None
-            and leg["revision"] > _seen(s, leg)
-            and place > (plan_id, leg_id)
-        ):
+        if leg["participant"] == participant and lease is not None and _forgotten(s, leg) and place > (plan_id, leg_id):
             found.append({**leg, "generation": lease["generation"], "counter": lease["counter"]})
     return sorted(found, key=lambda row: (row["plan_id"], row["leg_id"]))[:limit]
 
@@ -157,7 +156,7 @@ async def revive(s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str]) 
 async def refill(s: Statement, participant: str) -> Rows:
     still_open = set(_open(s))
     wanted = {row["plan_id"] for row in s.all("journal_progress") if row["plan_id"] in still_open and not row["frozen"]}
-    wanted |= {leg["plan_id"] for leg in s.all("plan_leg") if leg["participant"] == participant and leg["revision"] > _seen(s, leg)}
+    wanted |= {leg["plan_id"] for leg in s.all("plan_leg") if leg["participant"] == participant and _forgotten(s, leg)}
     for plan_id in sorted(wanted):
         await s.insert_new("journal_refill", {"plan_id": plan_id})
     return []

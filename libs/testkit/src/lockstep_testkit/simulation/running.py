@@ -19,6 +19,8 @@ HEALED_SECONDS_MAX: Final = 300.0
 LOOK_SECONDS: Final = 1.0
 #: Share of the seeds in which databases are put back.
 RESTORES: Final = 0.2
+#: Share of the seeds in which gateways have a second process.
+STANDBYS: Final = 0.2
 #: After the last plan's end, until what the chain did is final.
 AFTERMATH_SECONDS: Final = 5.0
 
@@ -53,6 +55,7 @@ def shape_of(chance: random.Random, *, restores: bool) -> Shape:
         span=chance.choice((10.0, 25.0, 40.0)),
         promise_seconds=chance.choice((None, None, 600.0, 60.0)),
         restores=chance.random() < RESTORES or restores,
+        standbys=chance.random() < STANDBYS,
     )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
+from bank_gateway.tables import METADATA as BANK_TABLES
 from coordinator.tables import METADATA as COORDINATOR_TABLES
 from coordinator.tables import NOTICE_OUTBOX
+from dlt_gateway.tables import METADATA as DLT_TABLES
 from event_journal.tables import METADATA as JOURNAL_TABLES
-from lockstep_kit.participant.schema import participant_tables
 from lockstep_testkit.simulation import (
     audits_statements,
+    bank_statements,
+    chain_orders_statements,
+    chain_statements,
     coordinator_statements,
     journal_statements,
     leases_statements,
@@ -24,6 +27,10 @@ from lockstep_testkit.simulation import (
 )
 from lockstep_testkit.simulation.memory import Handler, Registry, Row, Schema, Table
 from lockstep_testkit.simulation.specs import Triggers, tables_of
+from notary.tables import METADATA as NOTARY_TABLES
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 
 def _statements(*registries: Registry) -> dict[str, Handler]:
@@ -45,11 +52,20 @@ def _coordinator() -> tuple[Mapping[str, Table], dict[str, Handler]]:
     return tables_of(COORDINATOR_TABLES, triggers), statements
 
 
+def _chain(metadata: sa.MetaData, *own: Registry) -> tuple[Mapping[str, Table], dict[str, Handler]]:
+    triggers = {**participant_statements.TRIGGERS, **chain_statements.TRIGGERS, **chain_orders_statements.TRIGGERS}
+    statements = (participant_statements.STATEMENTS, chain_statements.STATEMENTS, chain_orders_statements.STATEMENTS)
+    return tables_of(metadata, triggers), _statements(*statements, *own)
+
+
 @cache
-def _participant() -> tuple[Mapping[str, Table], dict[str, Handler]]:
-    metadata = sa.MetaData()
-    participant_tables(metadata)
-    return tables_of(metadata, participant_statements.TRIGGERS), _statements(participant_statements.STATEMENTS)
+def _dlt_gateway() -> tuple[Mapping[str, Table], dict[str, Handler]]:
+    return _chain(DLT_TABLES)
+
+
+@cache
+def _notary() -> tuple[Mapping[str, Table], dict[str, Handler]]:
+    return _chain(NOTARY_TABLES, chain_orders_statements.NOTARY_STATEMENTS)
 
 
 @cache
@@ -57,6 +73,13 @@ def _journal() -> tuple[Mapping[str, Table], dict[str, Handler]]:
     triggers = {**participant_statements.TRIGGERS, **journal_statements.TRIGGERS}
     statements = _statements(participant_statements.STATEMENTS, journal_statements.STATEMENTS)
     return tables_of(JOURNAL_TABLES, triggers), statements
+
+
+@cache
+def _bank() -> tuple[Mapping[str, Table], dict[str, Handler]]:
+    triggers = {**participant_statements.TRIGGERS, **bank_statements.TRIGGERS}
+    statements = _statements(participant_statements.STATEMENTS, bank_statements.STATEMENTS)
+    return tables_of(BANK_TABLES, triggers), statements
 
 
 def coordinator(incarnation: str) -> Schema:
@@ -67,9 +90,14 @@ def coordinator(incarnation: str) -> Schema:
     return Schema(tables, statements, (("plan_event_counter", counter), ("installation", installation)))
 
 
-def participant(incarnation: str) -> Schema:
-    """The database of a participant with no tables of its own."""
-    return Schema(*_participant(), participant_statements.seeds(incarnation))
+def dlt_gateway(incarnation: str) -> Schema:
+    """The dlt-gateway's database."""
+    return Schema(*_dlt_gateway(), participant_statements.seeds(incarnation))
+
+
+def notary(incarnation: str) -> Schema:
+    """The notary's database."""
+    return Schema(*_notary(), participant_statements.seeds(incarnation))
 
 
 def journal(incarnation: str) -> Schema:
@@ -77,6 +105,11 @@ def journal(incarnation: str) -> Schema:
     return Schema(*_journal(), (*participant_statements.seeds(incarnation), *journal_statements.seeds(incarnation)))
 
 
+def bank(incarnation: str) -> Schema:
+    """The bank-gateway's database."""
+    return Schema(*_bank(), participant_statements.seeds(incarnation))
+
+
 def all_statements() -> tuple[dict[str, Handler], ...]:
     """The twins of every database, to be bent on purpose."""
-    return _coordinator()[1], _participant()[1], _journal()[1]
+    return _coordinator()[1], _dlt_gateway()[1], _notary()[1], _journal()[1], _bank()[1]

@@ -61,6 +61,8 @@ def _default(column: sa.Column[Any]) -> Any:
         return int(value)
     if isinstance(column.type, sa.ARRAY):
         return _empty
+    if isinstance(column.type, sa.LargeBinary):
+        return value.encode()
     return value
 
 

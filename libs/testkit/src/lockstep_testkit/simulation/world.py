@@ -6,10 +6,9 @@ What runs is what production runs, put together as `coordinator.main` and `locks
 from __future__ import annotations
 
 import asyncio
-import random
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +24,7 @@ from event_journal.appender import Appender, JournalOperations
 from event_journal.servicer import JournalReaderServicer, JournalServicer
 from lockstep.coordinator.v1 import settlement_service_pb2_grpc
 from lockstep.journal.v1 import journal_reader_service_pb2_grpc, journal_service_pb2_grpc
+from lockstep.notary.v1 import notary_service_pb2_grpc
 from lockstep.participant.v1 import participant_service_pb2_grpc
 from lockstep_kit.db import DatabaseSettings, is_transient
 from lockstep_kit.ids import Digest
@@ -36,16 +36,17 @@ from lockstep_kit.plan import LegKind
 from lockstep_kit.registry import Registry
 from lockstep_kit.rpc import TlsSettings
 from lockstep_testkit.factories import CHAIN, PARTICIPANTS, address_of, credit_terms, key_of, registry_of, token_terms
-from lockstep_testkit.simulation import schemas
+from lockstep_testkit.simulation import bank_checking, chain_checking, schemas
+from lockstep_testkit.simulation.bank_party import BankParty
+from lockstep_testkit.simulation.chain_parties import ACCOUNTS, DLT_GATEWAY, NOTARY, ChainParty
 from lockstep_testkit.simulation.chance import Seeded
 from lockstep_testkit.simulation.database import MemoryDatabase, Trouble
-from lockstep_testkit.simulation.ledgers import BLOCK_SECONDS, Bank, Chain
 from lockstep_testkit.simulation.loop import Process, VirtualLoop, current_process
 from lockstep_testkit.simulation.memory import Key, Row, Server, Transaction
 from lockstep_testkit.simulation.network import Network, Weather, methods_of
-from lockstep_testkit.simulation.parties import BankOperations, ChainOperations, LineTrouble, driving
 from lockstep_testkit.simulation.people import People
 from lockstep_testkit.simulation.timeline import Timeline, listen
+from notary.servicer import NotaryServicer
 
 COORDINATOR: Final = "coordinator"
 #: What everybody owns at first.
@@ -54,6 +55,17 @@ MONEY: Final = 80_000
 
 _SERVICE_KEY, _RECOVERY_KEY = PrivateKey(bytes(range(32))), PrivateKey(bytes(range(1, 33)))
 _NO_FILE: Final = Path("none")
+#: Participants with tables of their own.
+_SCHEMAS: Final = {
+    PARTICIPANTS[LegKind.JOURNAL]: schemas.journal,
+    PARTICIPANTS[LegKind.CREDIT_TRANSFER]: schemas.bank,
+    DLT_GATEWAY: schemas.dlt_gateway,
+    NOTARY: schemas.notary,
+}
+
+#: What the name of a second process ends with.
+_STANDBY: Final = "/2"
+_CHAIN_DATABASES: Final = {f"{name}-db": name for name in ACCOUNTS}
 
 
 @cache
@@ -139,10 +151,12 @@ class Shape:
     plans: int
     #: Virtual seconds in which faults happen.
     span: float
-    #: How long the bank's holds stand; None: for ever.
+    #: Longest hold that is agreed with the bank; None: it never ends one by itself.
     promise_seconds: float | None
     #: Whether databases are put back to what they were.
     restores: bool = False
+    #: Whether each account on the chain has a second process, which nobody calls, to sign and send when the first is silent.
+    standbys: bool = False
 
 
 def _epoch(lease: Row) -> tuple[int, int]:
@@ -166,22 +180,20 @@ class World:
         self.outside: Final = Process(loop, "outside")
         #: Faults, by kind.
         self.faults: Final[dict[str, int]] = {}
-        self.line: Final = LineTrouble(counts=self.faults)
         self.weather.counts = self.faults
-        tokens = {address_of("seller"): TOKENS, address_of("buyer"): 0}
-        self.chain: Final = Chain(loop, seeded.stream("chain"), tokens, self.faults)
-        self.registry_chain: Final = Chain(loop, seeded.stream("registry"), {}, self.faults)
+        self.chain: Final = ChainParty(seeded, self.outside, self.faults, TOKENS)
         money = {credit_terms().debtor.iban: MONEY, credit_terms().creditor.iban: 0}
-        self.bank: Final = Bank(loop, seeded.stream("bank"), money)
+        self.bank: Final = BankParty(seeded, self.outside, self.timeline, self.faults, money, shape.promise_seconds)
         self.servers: Final = {COORDINATOR: self._server(COORDINATOR, schemas.coordinator(self._incarnation()))}
         for name in PARTICIPANTS.values():
-            schema = (schemas.journal if name == PARTICIPANTS[LegKind.JOURNAL] else schemas.participant)(self._incarnation())
-            self.servers[name] = self._server(name, schema)
+            self.servers[name] = self._server(name, _SCHEMAS[name](self._incarnation()))
         self.troubles: Final = {name: Trouble() for name in self.servers}
         #: Outside the database; every restore of it raises it.
         self.generation = 1
         #: Processes by name: as they are now.
         self.processes: Final[dict[str, Process]] = {}
+        #: When everything was well again, by the loop's clock.
+        self.healed_at = math.inf
         #: What must never happen, as it was noticed.
         self.findings: Final[list[str]] = []
         self.replicas: Final = tuple(f"{COORDINATOR}-{number}" for number in range(shape.replicas))
@@ -201,6 +213,10 @@ class World:
 
     def _committed(self, server: Server, tx: Transaction) -> None:
         self.timeline.committed(server.name, tx.writes, server.tables)
+        if server is self.servers[PARTICIPANTS[LegKind.CREDIT_TRANSFER]]:
+            self.findings.extend(bank_checking.written(self.bank, tx.writes, server.tables, restored=self.restored))
+        if server.name in _CHAIN_DATABASES:
+            self.findings.extend(chain_checking.written(self.chain.node, _CHAIN_DATABASES[server.name], tx.writes, server.tables))
         if server is not self.servers[COORDINATOR]:
             return
         plans: Mapping[Key, Row | None] = tx.writes.get("plan", {})
@@ -270,21 +286,19 @@ class World:
         )
 
     def _participant(self, process: Process) -> tuple[Loop, ...]:
-        name, db = process.name, self._database(process.name, process)
-        kind = next(kind for kind, who in PARTICIPANTS.items() if who == name)
-        chance = random.Random(f"{self.seeded.seed}/{name}")  # noqa: S311 - a simulation's
+        name = process.name.removesuffix(_STANDBY)
+        db, kind = self._database(name, process), next(kind for kind, who in PARTICIPANTS.items() if who == name)
         if kind is LegKind.JOURNAL:
             return self._journal(process, db)
-        operations: ChainOperations | BankOperations
         if kind is LegKind.CREDIT_TRANSFER:
-            longest = None if self.shape.promise_seconds is None else timedelta(seconds=self.shape.promise_seconds)
-            operations = BankOperations(self.bank, longest, chance, self.line, self.loop)
-        else:
-            chain = self.chain if kind is LegKind.TOKEN_TRANSFER else self.registry_chain
-            operations = ChainOperations(kind, chain, chance, self.line, self.loop)
-        engine = self._engine(name, db, operations)
-        self._serve(process, engine, {})
-        return (*engine.loops(), driving(db.typed, engine, operations))
+            engine, loops = self.bank.gateway(db.typed, lambda own: self._engine(name, db, own))
+            self._serve(process, engine, {})
+            return (*engine.loops(), *loops)
+        gateway = self.chain.gateway(name, db.typed, registry())
+        reading = methods_of(notary_service_pb2_grpc.add_NotaryServiceServicer_to_server, NotaryServicer(db.typed))
+        if process.name == name:
+            self._serve(process, gateway.engine, reading if name == NOTARY else {})
+        return (*gateway.engine.loops(), *gateway.loops)
 
     def _journal(self, process: Process, db: MemoryDatabase) -> tuple[Loop, ...]:
         key = key_of(process.name)
@@ -317,33 +331,42 @@ class World:
     @property
     def names(self) -> tuple[str, ...]:
         """Every process that can be killed."""
-        return (*self.replicas, *PARTICIPANTS.values())
+        standbys = tuple(f"{name}{_STANDBY}" for name in ACCOUNTS) if self.shape.standbys else ()
+        return (*self.replicas, *PARTICIPANTS.values(), *standbys)
 
     def begin(self) -> None:
         """Start everything."""
         for name in self.names:
             self.start(name)
-        for chain in (self.chain, self.registry_chain):
-            self._mine(chain)
-        cases = self.people.invited(self.shape.plans, self.shape.span, soft=self.shape.promise_seconds is not None)
+        self.chain.mine()
+        cases = self.people.invited(self.shape.plans, self.shape.span, soft=True)
         for case in cases:
             self.people_process.spawn(self.people.attend(case), name=f"people/{case.plan.plan_id}")
 
-    def _mine(self, chain: Chain) -> None:
-        chain.mine()
-        self.loop.call_later(BLOCK_SECONDS, self._mine, chain, context=self.outside.context())
-
     def put_back(self, name: str, snapshot: Mapping[str, Mapping[Key, Row]]) -> None:
         """Put a database back to what it was, as its operators do: whoever uses it is stopped first, and started again after."""
-        users = self.replicas if name == COORDINATOR else (name,)
+        users = [each for each in self.names if (each in self.replicas if name == COORDINATOR else each.startswith(name))]
         for each in users:
             if self.processes[each].alive:
                 self.processes[each].kill()
         self.servers[name].restore(snapshot)
+        self._renew_logs(self.servers[name])
         if name == COORDINATOR:
             self.generation += 1
         for each in users:
             self.loop.call_later(0.5, self.start, each, context=self.outside.context())
+
+    def _renew_logs(self, server: Server) -> None:
+        """As `lockstep_kit.migrate.renew_logs`: what followed a log reads it anew."""
+        for rows in server.tables.values():
+            for key, row in rows.items():
+                if "singleton" in row and "incarnation" in row:
+                    rows[key] = {**row, "incarnation": self._incarnation()}
+
+    @property
+    def restored(self) -> bool:
+        """Whether a database was put back."""
+        return "database_restored" in self.faults
 
     def count(self, kind: str) -> None:
         """Note a fault."""

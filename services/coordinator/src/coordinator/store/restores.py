@@ -80,8 +80,10 @@ on conflict (plan_id, leg_id) do nothing
 """
 
 #: Whether a leg's participant may know less of it than was heard: revisions alone do not say it, since a participant that was put back has gone on since.
+#: Where it has come just as far as was heard, on another way, even its last word is no news to anybody.
 _FORGOTTEN: Final = """(leg.revision > coalesce(listed.revision, 0)
-    or (leg.phase is distinct from listed.phase and listed.phase not in ('REFUSED', 'COMMITTED', 'RELEASED', 'REVERSED')))"""
+    or (leg.phase is distinct from listed.phase
+        and (leg.revision = listed.revision or listed.phase not in ('REFUSED', 'COMMITTED', 'RELEASED', 'REVERSED'))))"""
 
 #: Legs of a participant of which the coordinator may know more than it listed, with the plan's lease.
 BEHIND: Final = f"""

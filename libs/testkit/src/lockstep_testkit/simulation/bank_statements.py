@@ -1,0 +1,294 @@
+"""Twins of the bank-gateway's statements, with what its database itself sees to."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+
+from bank_gateway import store
+from lockstep_testkit.simulation.memory import Registry, Row, Rows, Statement, violation
+from lockstep_testkit.simulation.specs import Triggers, inserted
+
+STATEMENTS: Final = Registry()
+
+_STEPS: Final = frozenset({("QUEUED", "SENT"), ("SENT", "SENT"), ("SENT", "ACKED"), ("SENT", "FAILED")})
+_WAITING: Final = ("QUEUED", "SENT")
+_OWING: Final = ("PREPARING", "COMMITTING", "ABORTING")
+_KEPT: Final = ("octets", "idempotency_key", "action", "uetr")
+#: From here on the wait between two questions grows no more.
+_DOUBLINGS_MAX: Final = 20
+
+
+def _moves(_: Statement, before: Row | None, after: Row) -> None:
+    """The trigger `bank_outbox_moves`."""
+    if before is None:
+        return
+    step = before["state"], after["state"]
+    if step not in _STEPS or any(before[name] != after[name] for name in _KEPT):
+        raise violation(asyncpg.IntegrityConstraintViolationError, "bank_outbox_moves", f"a message goes from {step} never")
+
+
+def _stays(_: Statement, before: Row | None, after: Row) -> None:
+    """The triggers `bank_message_stays` and `bank_quarantine_stays`."""
+    del after
+    if before is not None:
+        raise violation(asyncpg.IntegrityConstraintViolationError, "bank_record_stays", "what went over the wire is kept as it was")
+
+
+def _closes(_: Statement, before: Row | None, after: Row) -> None:
+    """The trigger `bank_matter_closes`."""
+    if before is None:
+        return
+    changed = {name for name, value in after.items() if before[name] != value}
+    if before["closed_at"] is not None or after["closed_at"] is None or not changed <= {"closed_at", "closing"}:
+        about = "a matter is closed once, and nothing else of it changes"
+        raise violation(asyncpg.IntegrityConstraintViolationError, "bank_matter_closes", about)
+
+
+TRIGGERS: Final = {
+    "bank_outbox": Triggers(_moves),
+    "bank_message": Triggers(_stays),
+    "bank_quarantine": Triggers(_stays),
+    "bank_matter": Triggers(_closes),
+}
+
+
+async def _numbered(s: Statement, table: str, row: Row) -> Row | None:
+    """A row with the next number of the table's identity, which is spent whether the row is added or not; None where there is one like it."""
+    row["id"] = s.server.sequences[table] = s.server.sequences.get(table, 0) + 1
+    try:
+        return await s.insert_new(table, row)
+    except asyncpg.UniqueViolationError:
+        return None
+
+
+def _jsonb(text: str) -> str:
+    """A document as `jsonb` gives it back: keys by length, then by octets."""
+    document = json.loads(text)
+    ordered = sorted(document.items(), key=lambda item: (len(item[0].encode()), item[0].encode()))
+    return json.dumps(dict(ordered), ensure_ascii=False)
+
+
+def _open_matters(s: Statement) -> Rows:
+    return sorted((row for row in s.all("bank_matter") if row["closed_at"] is None), key=lambda row: row["id"])
+
+
+def _matter(s: Statement, plan_id: str, leg_id: str) -> str | None:
+    """The first open matter of a leg."""
+    return next((row["sentence"] for row in _open_matters(s) if (row["plan_id"], row["leg_id"]) == (plan_id, leg_id)), None)
+
+
+@STATEMENTS.on(store.INSERT_PAYMENT)
+async def insert_payment(s: Statement, plan_id: str, leg_id: str, uetr: str, end_to_end_id: str, asked_at: datetime) -> Rows:
+    row = {"plan_id": plan_id, "leg_id": leg_id, "uetr": uetr, "end_to_end_id": end_to_end_id, "status": "{}", "asked_at": asked_at}
+    if await s.insert_new("bank_payment", row) is None:
+        return []
+
+    def unknown(matter: Row) -> bool:
+        return matter["uetr"] == uetr and matter["kind"] == "UNKNOWN_PAYMENT" and matter["closed_at"] is None
+
+    for matter in await s.locking("bank_matter", [each for each in s.all("bank_matter") if unknown(each)], unknown):
+        s.update("bank_matter", matter, closed_at=s.now, closing="the payment became known")
+    return []
+
+
+def _payment_of(s: Statement, column: str, value: str) -> Rows:
+    return [row for row in s.all("bank_payment") if row[column] == value]
+
+
+@STATEMENTS.on(store.LOCK_PAYMENT)
+async def lock_payment(s: Statement, uetr: str) -> Rows:
+    return [
+        {name: row[name] for name in ("plan_id", "leg_id", "status", "asked_at")}
+        | {"matter": _matter(s, row["plan_id"], row["leg_id"]) or ""}
+        for row in await s.locking("bank_payment", _payment_of(s, "uetr", uetr))
+    ]
+
+
+@STATEMENTS.on(store.LEG_OF)
+def leg_of(s: Statement, uetr: str) -> Rows:
+    return [{"plan_id": row["plan_id"], "leg_id": row["leg_id"]} for row in _payment_of(s, "uetr", uetr)]
+
+
+@STATEMENTS.on(store.LEG_OF_REFERENCE)
+def leg_of_reference(s: Statement, end_to_end_id: str) -> Rows:
+    return [{"plan_id": row["plan_id"], "leg_id": row["leg_id"]} for row in _payment_of(s, "end_to_end_id", end_to_end_id)]
+
+
+@STATEMENTS.on(store.ADD_MATTER)
+async def add_matter(s: Statement, *values: Any) -> Rows:
+    row = dict(zip(inserted(store.ADD_MATTER), values, strict=True))
+    place = row["message_sha256"], row["place"]
+    closed = any(
+        (each["message_sha256"], each["place"]) == place and each["closed_at"] is not None for each in s.all("bank_matter")
+    )
+    return [{"added": await _numbered(s, "bank_matter", row) is not None, "open": not closed}]
+
+
+@STATEMENTS.on(store.COUNT_MATTERS)
+def count_matters(s: Statement) -> Rows:
+    return [{"count": len(_open_matters(s))}]
+
+
+@STATEMENTS.on(store.OPEN_MATTERS)
+def open_matters(s: Statement, limit: int) -> Rows:
+    hidden = ("message_sha256", "place", "closed_at", "closing")
+    return [{name: value for name, value in row.items() if name not in hidden} for row in _open_matters(s)[:limit]]
+
+
+@STATEMENTS.on(store.CLOSE_MATTER)
+async def close_matter(s: Statement, number: int, closing: str) -> Rows:
+    row = await s.lock("bank_matter", number)
+    if row is None or row["closed_at"] is not None:
+        return []
+    s.update("bank_matter", row, closed_at=s.now, closing=closing)
+    return [{name: row[name] for name in ("plan_id", "leg_id", "sentence")}]
+
+
+@STATEMENTS.on(store.MATTER_OF_LEG)
+def matter_of_leg(s: Statement, plan_id: str, leg_id: str) -> Rows:
+    sentence = _matter(s, plan_id, leg_id)
+    return [] if sentence is None else [{"sentence": sentence}]
+
+
+@STATEMENTS.on(store.PAYMENTS_OF_MESSAGE)
+def payments_of_message(s: Statement, message_id: str, kind: str) -> Rows:
+    named = {
+        row["uetr"]
+        for row in s.all("bank_message")
+        if (row["direction"], row["message_id"], row["kind"]) == ("OUT", message_id, kind) and row["uetr"] is not None
+    }
+    return [{"uetr": uetr} for uetr in sorted(named)]
+
+
+@STATEMENTS.on(store.PAYMENT)
+def payment(s: Statement, plan_id: str, leg_id: str) -> Rows:
+    row = s.get("bank_payment", plan_id, leg_id)
+    return [] if row is None else [{"status": row["status"], "asked_at": row["asked_at"]}]
+
+
+@STATEMENTS.on(store.UPDATE_PAYMENT)
+async def update_payment(s: Statement, plan_id: str, leg_id: str, status: str) -> Rows:
+    row = await s.lock("bank_payment", plan_id, leg_id)
+    if row is not None:
+        s.update("bank_payment", row, status=_jsonb(status))
+    return []
+
+
+@STATEMENTS.on(store.INSERT_MESSAGE)
+async def insert_message(s: Statement, *values: Any) -> Rows:
+    await _numbered(s, "bank_message", dict(zip(inserted(store.INSERT_MESSAGE), values, strict=True)))
+    return []
+
+
+@STATEMENTS.on(store.ENQUEUE)
+async def enqueue(s: Statement, *values: Any) -> Rows:
+    added = await _numbered(s, "bank_outbox", dict(zip(inserted(store.ENQUEUE), values, strict=True)))
+    return [] if added is None else [{"id": added["id"]}]
+
+
+@STATEMENTS.on(store.CLAIM)
+async def claim(s: Statement, limit: int, lease: timedelta, wait_max: timedelta) -> Rows:
+    now = s.now
+    first: dict[str, int] = {}
+    waiting = sorted((row for row in s.all("bank_outbox") if row["state"] in _WAITING), key=lambda row: row["id"])
+    for row in waiting:
+        first.setdefault(row["uetr"], row["id"])
+    due = [row for row in waiting if first[row["uetr"]] == row["id"] and not now < row["due_at"] <= now + wait_max]
+    free = [row for row in due if not s.server.locked(s.tx, ("bank_outbox", (row["id"],)))]
+    named = ("id", "plan_id", "leg_id", "uetr", "action", "idempotency_key", "octets", "attempts", "traceparent")
+    taken = [
+        s.update("bank_outbox", row, state="SENT", attempts=row["attempts"] + 1, due_at=s.now + lease)
+        for row in await s.locking("bank_outbox", free[:limit])
+    ]
+    return [{name: row[name] for name in named} for row in taken]
+
+
+async def _sent(s: Statement, number: int, **changes: Any) -> Rows:
+    """Change a message that was tried and has not ended."""
+    row = await s.lock("bank_outbox", number)
+    if row is None or row["state"] != "SENT":
+        return []
+    s.update("bank_outbox", row, **changes)
+    return [{"id": number}]
+
+
+@STATEMENTS.on(store.MARK_ACKED)
+async def mark_acked(s: Statement, number: int) -> Rows:
+    return await _sent(s, number, state="ACKED")
+
+
+@STATEMENTS.on(store.MARK_FAILED)
+async def mark_failed(s: Statement, number: int, failure: str) -> Rows:
+    return await _sent(s, number, state="FAILED", failure=failure)
+
+
+@STATEMENTS.on(store.RESCHEDULE)
+async def reschedule(s: Statement, number: int, delay: timedelta) -> Rows:
+    return await _sent(s, number, due_at=s.now + delay)
+
+
+@STATEMENTS.on(store.CURSOR)
+def cursor(s: Statement, counterparty: str) -> Rows:
+    row = s.get("bank_mailbox", counterparty)
+    return [] if row is None else [{"cursor": row["cursor"]}]
+
+
+@STATEMENTS.on(store.MOVE_CURSOR)
+async def move_cursor(s: Statement, counterparty: str, place: int) -> Rows:
+    if await s.insert_new("bank_mailbox", {"counterparty": counterparty, "cursor": place}) is None:
+        row = s.get("bank_mailbox", counterparty) or {}
+        if row["cursor"] >= place:
+            return []
+        s.update("bank_mailbox", row, cursor=place)
+    return [{"cursor": place}]
+
+
+@STATEMENTS.on(store.QUARANTINE)
+async def quarantine(s: Statement, *values: Any) -> Rows:
+    await _numbered(s, "bank_quarantine", dict(zip(inserted(store.QUARANTINE), values, strict=True)))
+    return []
+
+
+@STATEMENTS.on(store.TO_INQUIRE)
+async def to_inquire(s: Statement, after: timedelta, most: timedelta, limit: int) -> Rows:
+    busy = {row["uetr"] for row in s.all("bank_outbox") if row["state"] in _WAITING}
+    overdue: list[tuple[datetime, Row, Row, int]] = []
+    for row in s.all("bank_payment"):
+        leg = s.get("participant_leg", row["plan_id"], row["leg_id"])
+        if leg is None or leg["phase"] not in _OWING or row["uetr"] in busy:
+            continue
+        same = row["inquiries_since"] == leg["phase_since"]
+        count = row["inquiries"] if same else 0
+        since = (row["inquired_at"] or leg["phase_since"]) if same else leg["phase_since"]
+        if not since <= s.now <= since + min(after * 2 ** min(count, _DOUBLINGS_MAX), most):
+            overdue.append((since, row, leg, count))
+    overdue.sort(key=lambda each: each[0])
+    free = [each for each in overdue if not s.server.locked(s.tx, ("bank_payment", (each[1]["plan_id"], each[1]["leg_id"])))]
+    found: Rows = []
+    for _, row, leg, count in free[:limit]:
+        for locked in await s.locking("bank_payment", [row]):
+            changes = {"inquiries": count + 1, "inquiries_since": leg["phase_since"], "inquired_at": s.now}
+            asked = s.update("bank_payment", locked, **changes)
+            found.append({name: asked[name] for name in ("plan_id", "leg_id", "inquiries")} | {"phase": leg["phase"]})
+    return found
+
+
+@STATEMENTS.on(store.KEY_OF_EXECUTING)
+async def key_of_executing(s: Statement, plan_id: str, leg_id: str) -> Rows:
+    row = s.get("participant_leg", plan_id, leg_id)
+    if row is None or s.server.locked(s.tx, ("participant_leg", (plan_id, leg_id))):
+        return []
+    begins = row["not_after"] is None or row["not_after"] > s.now
+    if row["phase"] != "COMMITTING" or not begins:
+        return []
+    await s.lock("participant_leg", plan_id, leg_id)
+    return [{"key": row["key"]}]
+
+
+@STATEMENTS.on(store.NOW)
+def now(s: Statement) -> Rows:
+    return [{"clock_timestamp": s.now}]

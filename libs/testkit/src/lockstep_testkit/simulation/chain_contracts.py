@@ -1,0 +1,401 @@
+"""What the contracts do, as pure state machines: SettlementEscrow with a token that it holds, and NotaryRegistry (contracts/src).
+
+They take and give the same bytes as the real ones: calldata, results, logs and errors, by the ABI that the compiler gave. Of gas there is only what the
+circumstances of a block say. What is lost at the edge: roles other than the operator's, the arbiter, tokens that call back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
+from typing import Any, Final
+
+from eth_abi.abi import decode, encode
+from eth_utils.address import to_canonical_address
+
+from lockstep_chain.ports import CallReverted, Log
+from lockstep_contracts import escrow, notary
+from lockstep_contracts.artifacts import Artifact
+from lockstep_contracts.calldata import SELECTOR_BYTES, Function, abi_type, input_types, selector_of, signature_hash
+from lockstep_contracts.escrow import LegStatus, LegTerms
+from lockstep_contracts.events import terms_from_fields
+from lockstep_contracts.notary import PlanStatus
+from lockstep_contracts.token import TOKEN
+
+#: An allowance that does not shrink.
+UNLIMITED: Final = 2**256 - 1
+#: Bytes of a hash that a slot keeps.
+_KEPT: Final = 31
+_NOTHING: Final = bytes(_KEPT)
+
+
+def payer_signature(payer: str, signing_hash: bytes) -> bytes:
+    """What stands for the signature of a payer, which costs a millisecond of the real one."""
+    return hashlib.sha256(b"signature" + payer.encode() + signing_hash).digest() * 2 + b"\x1b"
+
+
+@dataclass(slots=True)
+class State:
+    """What the contracts hold after some block."""
+
+    #: Legs by their keys: status, and what is kept of the hash of their terms.
+    legs: dict[bytes, tuple[LegStatus, bytes]] = field(default_factory=dict)
+    #: Token's minor units by owner, the escrow among them; what each lets the escrow spend.
+    balances: dict[str, int] = field(default_factory=dict)
+    allowances: dict[str, int] = field(default_factory=dict)
+    #: What the escrow owes to whom, since it could not be paid.
+    claimable: dict[str, int] = field(default_factory=dict)
+    #: Plans by their digests: status, and what is kept of the hash of the evidence.
+    plans: dict[bytes, tuple[PlanStatus, bytes]] = field(default_factory=dict)
+
+    def copy(self) -> State:
+        """The same, apart."""
+        return State(dict(self.legs), dict(self.balances), dict(self.allowances), dict(self.claimable), dict(self.plans))
+
+    def leg(self, key: bytes) -> LegStatus:
+        """Where a leg stands."""
+        return self.legs[key][0] if key in self.legs else LegStatus.NONE
+
+    def plan(self, digest: bytes) -> PlanStatus:
+        """Where a plan stands."""
+        return self.plans[digest][0] if digest in self.plans else PlanStatus.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a transaction meets in its block."""
+
+    #: Seconds since 1970, as the block says.
+    timestamp: int
+    #: Whether the escrow's pauser has refused further prepares.
+    paused: bool = False
+    #: Whom the token pays nothing to.
+    unpaid: frozenset[str] = frozenset()
+    #: Items of a batch for which there is gas; None: for all.
+    items_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What changed for good if its block stays: an event's name, and the leg or plan that it names."""
+
+    name: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """How a transaction ended."""
+
+    #: What it reverted with; None: it succeeded.
+    reverted: bytes | None
+    #: Its logs, and what changed.
+    logs: tuple[Log, ...] = ()
+    effects: tuple[Effect, ...] = ()
+
+
+class _Reverted(Exception):
+    def __init__(self, reason: bytes) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@cache
+def _error_layout(contract: str, name: str) -> tuple[bytes, tuple[str, ...]]:
+    entry = _ARTIFACTS[contract].entry("error", name)
+    return selector_of(entry), input_types(entry)
+
+
+def _error(contract: Artifact, name: str, *values: Any) -> _Reverted:
+    selector, types = _error_layout(contract.name, name)
+    return _Reverted(selector + encode(types, values))
+
+
+_ARTIFACTS: Final = {each.name: each for each in (escrow.ESCROW, notary.REGISTRY, TOKEN)}
+
+
+class _Run:
+    """One transaction on one contract while it runs."""
+
+    def __init__(self, state: State, address: str, contract: Artifact, now: Circumstances) -> None:
+        self.state: Final = state
+        self.now: Final = now
+        self.address: Final = address
+        self.logs: Final[list[Log]] = []
+        self.effects: Final[list[Effect]] = []
+        self._contract = contract
+
+    def emit(self, name: str, key: bytes, *values: Any) -> None:
+        """Write an event whose first argument is a key."""
+        topic, indexed, plain = _event_layout(self._contract.name, name)
+        values = (key, *values)
+        topics = (topic, *(encode([kind], [values[place]]) for place, kind in indexed))
+        data = encode([kind for _, kind in plain], [values[place] for place, _ in plain])
+        self.logs.append(Log(self.address, topics, data))
+        if name != "Skipped":
+            self.effects.append(Effect(name, key))
+
+    def fail(self, name: str, *values: Any) -> _Reverted:
+        """An error of the contract."""
+        return _error(self._contract, name, *values)
+
+    def each(self, items: Sequence[Any], key_of: Callable[[Any], bytes], act: Callable[[Any], None]) -> None:
+        """Do what can be done of a batch; say of the others why not."""
+        for place, item in enumerate(items):
+            try:
+                if self.now.items_max is not None and place >= self.now.items_max:
+                    raise self.fail("GasTooLow", key_of(item))
+                act(item)
+            except _Reverted as found:
+                self.emit("Skipped", key_of(item), found.reason)
+
+
+@cache
+def _event_layout(contract: str, name: str) -> tuple[bytes, tuple[tuple[int, str], ...], tuple[tuple[int, str], ...]]:
+    entry = _ARTIFACTS[contract].entry("event", name)
+    kinds = [(place, abi_type(each), each["indexed"]) for place, each in enumerate(entry["inputs"])]
+    indexed = tuple((place, kind) for place, kind, is_topic in kinds if is_topic)
+    return signature_hash(entry), indexed, tuple((place, kind) for place, kind, is_topic in kinds if not is_topic)
+
+
+@lru_cache(maxsize=4096)
+def _arguments(function: Function, data: bytes) -> tuple[Any, ...]:
+    return decode(function.inputs, data[SELECTOR_BYTES:])
+
+
+@lru_cache(maxsize=4096)
+def _leg(fields: tuple[Any, ...]) -> tuple[LegTerms, bytes]:
+    """The terms of a leg, and what a slot keeps of their hash."""
+    terms = terms_from_fields(fields)
+    return terms, escrow.terms_hash(terms)[:_KEPT]
+
+
+class Escrow:
+    """SettlementEscrow over one token."""
+
+    def __init__(self, address: str, token: str, operator: str, chain_id: int, *, controlled: bool = False) -> None:
+        self.address: Final = address
+        self.token: Final = token
+        self.operator: Final = operator
+        self._chain_id = chain_id
+        #: Whether the token's owner made the escrow one of its controllers.
+        self._controlled = controlled
+
+    def run(self, state: State, data: bytes, now: Circumstances) -> _Run:
+        """Run a transaction of the operator on a state."""
+        run = _Run(state, self.address, escrow.ESCROW, now)
+        selector = data[:SELECTOR_BYTES]
+        if selector == escrow.TRY_PREPARE_MANY.selector:
+            legs, signatures = _arguments(escrow.TRY_PREPARE_MANY, data)
+            run.each(list(zip(legs, signatures, strict=True)), _key_of_first, lambda item: self._prepare(run, *item))
+        elif selector == escrow.TRY_COMMIT_MANY.selector:
+            legs, keys = _arguments(escrow.TRY_COMMIT_MANY, data)
+            run.each(list(zip(legs, keys, strict=True)), _key_of_first, lambda item: self._commit(run, *item))
+        elif selector == escrow.TRY_ABORT_MANY.selector:
+            run.each(_arguments(escrow.TRY_ABORT_MANY, data)[0], _key_of, lambda leg: self._abort(run, leg))
+        elif selector == escrow.TRY_REVERSE_MANY.selector:
+            run.each(_arguments(escrow.TRY_REVERSE_MANY, data)[0], _key_of, lambda leg: self._reverse(run, leg))
+        else:
+            raise AssertionError(f"the escrow's {selector.hex()} has no twin")
+        return run
+
+    def read(self, state: State, data: bytes) -> bytes:
+        """Result of statusOfMany."""
+        (keys,) = _arguments(escrow.STATUS_OF_MANY, data)
+        return encode(escrow.STATUS_OF_MANY.outputs, [[state.leg(key) for key in keys]])
+
+    def _prepare(self, run: _Run, fields: tuple[Any, ...], signature: bytes) -> None:
+        terms, kept = _leg(fields)
+        key, state = terms.leg_key, run.state
+        if key in state.legs:
+            status, held = state.legs[key]
+            if status is LegStatus.ABORTED or (status is LegStatus.REVERSED and held == kept):
+                raise run.fail("BadState", key, status)
+            if held != kept:
+                raise run.fail("TermsConflict", key)
+            return
+        if run.now.paused:
+            raise run.fail("EnforcedPause")
+        if run.now.timestamp > terms.prepare_by:
+            raise run.fail("PrepareTooLate", key, terms.prepare_by)
+        if terms.payee in (terms.payer, terms.token, self.address) or terms.payer == self.address or terms.token != self.token:
+            raise run.fail("TermsInvalid", key)
+        if signature != payer_signature(terms.payer, escrow.leg_signing_hash(self._chain_id, self.address, terms)):
+            raise run.fail("SignatureInvalid", key, terms.payer)
+        allowed = state.allowances.get(terms.payer, 0)
+        if allowed < terms.amount:
+            raise _error(TOKEN, "ERC20InsufficientAllowance", self.address, allowed, terms.amount)
+        self._move(state, terms.payer, self.address, terms.amount)
+        if allowed < UNLIMITED:
+            state.allowances[terms.payer] = allowed - terms.amount
+        state.legs[key] = LegStatus.PREPARED, kept
+        run.emit("Prepared", key, terms.fields())
+
+    def _commit(self, run: _Run, fields: tuple[Any, ...], preimage: bytes) -> None:
+        terms, kept = _leg(fields)
+        key = terms.leg_key
+        status, held = run.state.legs.get(key, (LegStatus.NONE, _NOTHING))
+        if status is LegStatus.NONE or held == _NOTHING:
+            raise run.fail("BadState", key, status)
+        if held != kept:
+            raise run.fail("TermsConflict", key)
+        if hashlib.sha256(preimage).digest() != terms.lock:
+            raise run.fail("KeyWrong", key)
+        if status in (LegStatus.ABORTED, LegStatus.REVERSED):
+            raise run.fail("BadState", key, status)
+        if status is LegStatus.COMMITTED:
+            return
+        run.state.legs[key] = LegStatus.COMMITTED, kept
+        paid = self._pay_out(run, terms.payee, terms.amount)
+        run.emit("Committed", key, _raw(terms.token), _raw(terms.payee), terms.amount, preimage, paid)
+
+    def _abort(self, run: _Run, fields: tuple[Any, ...]) -> None:
+        terms, kept = _leg(fields)
+        key = terms.leg_key
+        status, held = run.state.legs.get(key, (LegStatus.NONE, _NOTHING))
+        if status is LegStatus.NONE:
+            run.state.legs[key] = LegStatus.ABORTED, _NOTHING
+            run.emit("Tombstoned", key)
+            return
+        if held not in (kept, _NOTHING):
+            raise run.fail("TermsConflict", key)
+        if status in (LegStatus.COMMITTED, LegStatus.REVERSED):
+            raise run.fail("BadState", key, status)
+        if status is LegStatus.ABORTED:
+            return
+        run.state.legs[key] = LegStatus.ABORTED, kept
+        paid = self._pay_out(run, terms.payer, terms.amount)
+        run.emit("Aborted", key, _raw(terms.token), _raw(terms.payer), terms.amount, paid)
+
+    def _reverse(self, run: _Run, fields: tuple[Any, ...]) -> None:
+        terms, kept = _leg(fields)
+        key, state = terms.leg_key, run.state
+        status, held = state.legs.get(key, (LegStatus.NONE, _NOTHING))
+        if status is LegStatus.NONE or held == _NOTHING:
+            raise run.fail("BadState", key, status)
+        if held != kept:
+            raise run.fail("TermsConflict", key)
+        if status is LegStatus.REVERSED:
+            return
+        if status is not LegStatus.COMMITTED:
+            raise run.fail("BadState", key, status)
+        forced, paid = state.claimable.get(terms.payee, 0) < terms.amount, True
+        if forced:
+            if not self._controlled:
+                raise _error(TOKEN, "NotAgent", self.address)
+            self._move(state, terms.payee, terms.payer, terms.amount)
+        else:
+            state.claimable[terms.payee] -= terms.amount
+            paid = self._pay_out(run, terms.payer, terms.amount)
+        state.legs[key] = LegStatus.REVERSED, kept
+        run.emit("Reversed", key, _raw(terms.token), _raw(terms.payer), _raw(terms.payee), terms.amount, forced, paid)
+
+    def _pay_out(self, run: _Run, owner: str, amount: int) -> bool:
+        """Pay from what is held, or owe it."""
+        if owner in run.now.unpaid:
+            run.state.claimable[owner] = run.state.claimable.get(owner, 0) + amount
+            return False
+        self._move(run.state, self.address, owner, amount)
+        return True
+
+    def _move(self, state: State, payer: str, payee: str, amount: int) -> None:
+        has = state.balances.get(payer, 0)
+        if has < amount:
+            raise _error(TOKEN, "ERC20InsufficientBalance", payer, has, amount)
+        state.balances[payer] = has - amount
+        state.balances[payee] = state.balances.get(payee, 0) + amount
+
+
+def _raw(address: str) -> bytes:
+    return to_canonical_address(address)
+
+
+def _key_of(fields: tuple[Any, ...]) -> bytes:
+    return _leg(fields)[0].leg_key
+
+
+def _key_of_first(item: tuple[tuple[Any, ...], bytes]) -> bytes:
+    return _key_of(item[0])
+
+
+class NotaryRegistry:
+    """NotaryRegistry."""
+
+    def __init__(self, address: str, operator: str) -> None:
+        self.address: Final = address
+        self.operator: Final = operator
+
+    def run(self, state: State, data: bytes, now: Circumstances) -> _Run:
+        """Run a transaction of the operator on a state."""
+        # Its items cost so little that gas runs out for all of them or for none.
+        run = _Run(state, self.address, notary.REGISTRY, replace(now, items_max=None))
+        selector = data[:SELECTOR_BYTES]
+        if selector == notary.REGISTER_MANY.selector:
+            run.each(_arguments(notary.REGISTER_MANY, data)[0], bytes, lambda digest: self._register(run, digest))
+        elif selector == notary.FINALISE_MANY.selector:
+            run.each(
+                _arguments(notary.FINALISE_MANY, data)[0], lambda item: bytes(item[0]), lambda item: self._finalise(run, *item)
+            )
+        else:
+            raise AssertionError(f"the registry's {selector.hex()} has no twin")
+        return run
+
+    def read(self, state: State, data: bytes) -> bytes:
+        """Result of statusOfMany."""
+        (digests,) = _arguments(notary.STATUS_OF_MANY, data)
+        return encode(notary.STATUS_OF_MANY.outputs, [[state.plan(digest) for digest in digests]])
+
+    def _register(self, run: _Run, digest: bytes) -> None:
+        status = run.state.plan(digest)
+        if status is PlanStatus.ABORTED:
+            raise run.fail("BadState", digest, status)
+        if status is PlanStatus.NONE:
+            run.state.plans[digest] = PlanStatus.REGISTERED, _NOTHING
+            run.emit("Registered", digest)
+
+    def _finalise(self, run: _Run, digest: bytes, outcome: int, evidence: bytes) -> None:
+        if outcome < PlanStatus.COMMITTED:
+            raise run.fail("OutcomeInvalid", digest)
+        status, after = run.state.plan(digest), (PlanStatus(outcome), evidence[:_KEPT])
+        if run.state.plans.get(digest) == after:
+            return
+        if status >= PlanStatus.COMMITTED:
+            raise run.fail("OutcomeConflict", digest, status)
+        if status is PlanStatus.NONE and outcome != PlanStatus.ABORTED:
+            raise run.fail("BadState", digest, status)
+        run.state.plans[digest] = after
+        run.emit("Finalised", digest, outcome, evidence)
+
+
+class Contracts:
+    """Everything that has code on the chain."""
+
+    def __init__(self, *contracts: Escrow | NotaryRegistry) -> None:
+        self._by_address: Final = {each.address: each for each in contracts}
+
+    def execute(self, state: State, sender: str, to: str, data: bytes, now: Circumstances) -> Executed:
+        """Run a transaction on a state, which is not to be kept if it reverts; an account without code takes whatever comes."""
+        contract = self._by_address.get(to)
+        if contract is None:
+            return Executed(None)
+        if sender != contract.operator:
+            artifact = escrow.ESCROW if isinstance(contract, Escrow) else notary.REGISTRY
+            return Executed(_error(artifact, "AccessControlUnauthorizedAccount", sender, escrow.OPERATOR_ROLE).reason)
+        run = contract.run(state, data, now)
+        return Executed(None, tuple(run.logs), tuple(run.effects))
+
+    def read(self, state: State, to: str, data: bytes) -> bytes:
+        """Result of a call that changes nothing.
+
+        Raises:
+            CallReverted: it was executed and reverted.
+        """
+        contract = self._by_address.get(to)
+        if contract is None:
+            return b""
+        if data[:SELECTOR_BYTES] != escrow.STATUS_OF_MANY.selector:
+            # A transaction that is run once more, to hear why it reverted.
+            raise CallReverted(b"")
+        return contract.read(state, data)

@@ -1,0 +1,79 @@
+"""Twins of the statements about the transactions that carry legs, and of the notary's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from lockstep_chain import leg_store
+from lockstep_testkit.simulation.memory import Registry, Row, Rows, Statement, violation
+from lockstep_testkit.simulation.specs import Triggers, columns, inserted, listed
+from notary import store as notary_store
+
+STATEMENTS: Final = Registry()
+NOTARY_STATEMENTS: Final = Registry()
+
+_ORDER: Final = "chain_order"
+_PHASES: Final = ("PREPARING", "COMMITTING", "ABORTING", "REVERSING")
+
+
+def _sound(_: Statement, before: Row | None, after: Row) -> None:
+    """The table's checks."""
+    del before
+    rules = {"phase": after["phase"] in _PHASES, "attempt": after["attempt"] >= 1, "order_no": after["order_no"] >= 1}
+    for name, holds in rules.items():
+        if not holds:
+            raise violation(asyncpg.CheckViolationError, f"chain_order_{name}_check", str(after[name]))
+
+
+TRIGGERS: Final = {_ORDER: Triggers(_sound)}
+
+
+@STATEMENTS.on(leg_store.INSERT_ORDERS)
+async def insert_orders(s: Statement, *values: Sequence[Any]) -> Rows:
+    for row in columns(inserted(leg_store.INSERT_ORDERS), values):
+        await s.insert(_ORDER, row)
+    return []
+
+
+@STATEMENTS.on(leg_store.SETTLE_ORDERS)
+async def settle_orders(s: Statement, intent_key: str, transaction_hash: bytes, *values: Any) -> Rows:
+    *lists, code, detail = values
+    skips = {skip["entry_key"]: skip for skip in columns(listed(leg_store.SETTLE_ORDERS), lists)}
+    otherwise = {"code": code, "detail": detail}
+    settled: Rows = []
+    for row in await s.locking(_ORDER, [row for row in s.all(_ORDER) if row["intent_key"] == intent_key]):
+        skip = skips.get(row["entry_key"], otherwise)
+        told = {"transaction_hash": transaction_hash, "skip_code": skip["code"], "skip_detail": skip["detail"]}
+        s.update(_ORDER, row, settled=True, **told)
+        settled.append({"plan_id": row["plan_id"], "leg_id": row["leg_id"]})
+    return settled
+
+
+@STATEMENTS.on(leg_store.LAST_ORDERS)
+def last_orders(s: Statement, *values: Sequence[Any]) -> Rows:
+    wanted = set(zip(*values, strict=True))
+    last: dict[tuple[str, str, str], Row] = {}
+    for row in s.all(_ORDER):
+        leg = row["plan_id"], row["leg_id"], row["phase"]
+        if (*leg, row["order_no"]) in wanted and (leg not in last or row["attempt"] > last[leg]["attempt"]):
+            last[leg] = row
+    return [{name: row[name] for name in _LAST} for row in last.values()]
+
+
+_LAST: Final = ("plan_id", "leg_id", "phase", "attempt", "settled", "transaction_hash", "skip_code", "skip_detail")
+
+
+@STATEMENTS.on(leg_store.NOTIFY)
+def notify(s: Statement) -> Rows:
+    s.notify(leg_store.CHANNEL)
+    return []
+
+
+@NOTARY_STATEMENTS.on(notary_store.NOTARISATION)
+def notarisation(s: Statement, plan_id: str) -> Rows:
+    rows = [row for row in s.all("participant_leg") if row["plan_id"] == plan_id and row["phase"] is not None]
+    rows.sort(key=lambda row: row["seq"])
+    return [{name: row[name] for name in ("plan_digest", "vote", "outcome")} for row in rows[:1]]
