@@ -390,6 +390,25 @@ async def test_a_participant_is_put_back_and_comes_as_far_on_another_way(world: 
         assert (found.outcome, list(found.escalations)) == (2, [])
 
 
+async def test_a_participant_forgets_that_it_refused(world: Any, snapshots: Snapshots) -> None:
+    """A participant that refused a leg, and is put back to before, lets go of it again: its own signed NO tells it to."""
+    plan = delivery_versus_payment()
+    at = Stage(world, plan)
+    operations = at.party("cash").operations
+    operations.at_once = False
+    operations.refused.add("cash")
+    async with world.coordinator():
+        await world.create(plan)
+        await world.execute(plan)
+        await at.phase("cash", "PREPARING")
+        snapshot = await party_snapshot(at.party("cash"), snapshots)
+        await at.unblock()
+        assert (await world.reaches(plan, "CLOSED")).outcome == 2
+        operations.refused.clear()
+        await snapshots.put_back(snapshot)
+        await at.phase("cash", "RELEASED")
+
+
 async def test_the_journal_is_put_back(world: Any, snapshots: Snapshots) -> None:
     """Chains that lost entries are filled again from the first gap on, those of closed plans too, and the seals are ordered again."""
     closed, resting = delivery_versus_payment(), delivery_versus_payment()

@@ -22,10 +22,10 @@ from coordinator.model import (
 )
 from lockstep_kit.certificate import Decision
 from lockstep_kit.fence import Phase
-from lockstep_kit.ids import Digest
+from lockstep_kit.ids import Digest, LegId
 from lockstep_kit.participant.ports import PlanOutcome
 from lockstep_kit.plan import LegKind
-from lockstep_kit.statements import Gate, OutcomeKind, Refusal, SignedOutcome, Verdict, evidence_digest, votes_digest
+from lockstep_kit.statements import Gate, OutcomeKind, Refusal, SignedOutcome, SignedVote, Verdict, evidence_digest, votes_digest
 
 #: States before the decision.
 UNDECIDED = (State.DRAFT, State.INITIATED, State.PRECONDITIONS_PENDING, State.READY_FOR_PREPARE, State.PREPARED)
@@ -87,6 +87,13 @@ def gainsaid(each: LegState) -> bool:
     if each.operators_evidence is None or each.reversed:
         return False
     return each.phase in (Phase.REFUSED, Phase.RELEASED) if each.operators_evidence.executed else told_executed(each)
+
+
+def refused_at_once(plan: Plan, leg_id: LegId) -> SignedVote | None:
+    """The NO of a settling leg of a plan that was given up: nothing was ever ordered to be released there, since nothing was held."""
+    each = leg(plan, leg_id)
+    given_up = plan.decision is Decision.ABORT and each.kind.settling and each.order is Order.PREPARE
+    return each.vote if given_up and each.promise is None else None
 
 
 def untouched(each: LegState) -> bool:

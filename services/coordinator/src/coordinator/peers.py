@@ -30,7 +30,7 @@ from lockstep.journal.v1.journal_service_pb2_grpc import JournalServiceStub
 from lockstep.participant.v1 import leg_pb2
 from lockstep.participant.v1 import participant_service_pb2 as messages
 from lockstep.participant.v1.participant_service_pb2_grpc import ParticipantServiceStub
-from lockstep_kit.certificate import Binding, DeadlinePassed
+from lockstep_kit.certificate import AbortAuthority, Binding
 from lockstep_kit.convert import authority_to_pb, binding_to_pb, epoch_to_pb, time_from_pb
 from lockstep_kit.fence import Epoch
 from lockstep_kit.fields import require
@@ -129,14 +129,14 @@ class Peer:
         page = await self._stub.ListLegs(request, timeout=self.call_seconds)
         return page.reports, page.next_page_token
 
-    async def release(self, binding: Binding, epoch: Epoch, closing: Closing | None) -> None:
-        """Tell it to release a leg whose plan nobody knows: the deadline has passed, by its own clock too.
+    async def release(self, binding: Binding, epoch: Epoch, authority: AbortAuthority, closing: Closing | None = None) -> None:
+        """Tell it to release a leg about which no command is kept: it is told again as long as it is found not to have obeyed.
 
         Raises:
             grpc.aio.AioRpcError: it did not answer.
         """
         command = leg_pb2.AbortCommand(
-            epoch=epoch_to_pb(epoch), binding=binding_to_pb(binding), authority=authority_to_pb(DeadlinePassed())
+            epoch=epoch_to_pb(epoch), binding=binding_to_pb(binding), authority=authority_to_pb(authority)
         )
         if closing is not None:
             command.closing.CopyFrom(closing_to_pb(closing))

@@ -15,7 +15,7 @@ from typing import Final
 import grpc
 import structlog
 
-from coordinator import orphans, reports
+from coordinator import facts, orphans, reports
 from coordinator.convert.participant import report_from_pb
 from coordinator.convert.restores import Everything
 from coordinator.dossier import Dossier, FiledTicket, LegFile
@@ -29,6 +29,7 @@ from coordinator.store import operators, restores
 from coordinator.store.outboxes import PendingEvent
 from coordinator.store.restores import Sweep
 from lockstep_kit import leases
+from lockstep_kit.certificate import DeadlinePassed
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.fields import FieldInvalid
@@ -231,10 +232,15 @@ class Restores:
             if not batch:
                 engine.wakes.relays[participant].set()
                 return True
+            dossiers = await engine.read({each.plan_id for each in batch})
             try:
                 for each in batch:
                     # Beyond what was heard, so that what it says now is news.
-                    await self._peers[participant].everything(each.plan_id, each.leg_id, each.epoch, each.revision + 1)
+                    found = await self._peers[participant].everything(each.plan_id, each.leg_id, each.epoch, each.revision + 1)
+                    refusal = facts.refused_at_once(dossiers[each.plan_id].plan, each.leg_id)
+                    if found is not None and refusal is not None and found.report.phase in (Phase.PREPARING, Phase.PREPARED):
+                        # It forgot that it had refused, and there is no command to send again.
+                        await self._peers[participant].release(found.binding, each.epoch, refusal)
             except _UNANSWERED as error:
                 _log.warning("sweep_waits", participant=participant, error=type(error).__name__)
                 return False
@@ -314,7 +320,7 @@ class Restores:
             await self._journal.append([PendingEvent(plan_id, judged.event, await self._engine.db.now(), None)])
         for leg_id, closing in judged.legs:
             _log.warning("orphan_released", plan_id=plan_id, leg_id=leg_id, participant=known[leg_id][0])
-            await self._peers[known[leg_id][0]].release(legs[leg_id].binding, epoch, closing)
+            await self._peers[known[leg_id][0]].release(legs[leg_id].binding, epoch, DeadlinePassed(), closing)
 
 
 def _at_risk(each: Everything) -> str:

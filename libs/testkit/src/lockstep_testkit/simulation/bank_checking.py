@@ -95,7 +95,8 @@ def kept(bank: BankParty, tables: Mapping[str, Mapping[Key, Row]], *, restored: 
     for row in tables["bank_quarantine"].values():
         if not row["rule"].startswith(_DAMAGED):
             yield f"I8: delivery {row['cursor']} is kept in the quarantine: {row['field']} {row['rule']}"
-    if tables["bank_mailbox"] and max(each["cursor"] for each in tables["bank_mailbox"].values()) == len(bank.desk.mailbox.items):
+    read = max((each["cursor"] for each in tables["bank_mailbox"].values()), default=0)
+    if read == len(bank.desk.mailbox.items) and not bank.desk.on_its_way:
         told = {row["uetr"] for row in tables["bank_matter"].values()}
         for name, lies in bank.desk.contradicted.items():
             for words, named in ((ANOTHER_AMOUNT, name), (ANOTHER_UETR, STRANGER)):

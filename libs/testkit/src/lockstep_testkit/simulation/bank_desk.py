@@ -138,6 +138,8 @@ class Desk:
         self.mailbox: Final = Mailbox(outside.loop)
         #: Payments of which something was said that the book did not show: where each stood, and what was said.
         self.contradicted: Final[dict[str, list[tuple[Standing, str]]]] = {}
+        #: Answers that were made and are not in the mailbox yet.
+        self.on_its_way = 0
         #: Payments about which a valid request was turned away, or was acknowledged and forgotten.
         self.slighted: Final[set[str]] = set()
         self._chance = chance
@@ -331,7 +333,12 @@ class Desk:
         for _ in range(times):
             late = self._happens(trouble.delays, "bank_answer_late")
             seconds = self._chance.random() * (trouble.delay_seconds_max if late else ANSWER_SECONDS)
-            self._later(seconds, lambda: self.mailbox.put(octets, sure=sure))
+            self.on_its_way += 1
+            self._later(seconds, lambda: self._arrive(octets, sure=sure))
+
+    def _arrive(self, octets: bytes, *, sure: bool) -> None:
+        self.on_its_way -= 1
+        self.mailbox.put(octets, sure=sure)
 
     # -- means -------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from typing import Any, Final
 
 from eth_abi.abi import decode, encode
-from eth_utils.address import to_canonical_address
+from eth_utils.address import to_canonical_address as raw
 
 from lockstep_chain.ports import CallReverted, Log
 from lockstep_contracts import escrow, notary
@@ -249,7 +249,7 @@ class Escrow:
             return
         run.state.legs[key] = LegStatus.COMMITTED, kept
         paid = self._pay_out(run, terms.payee, terms.amount)
-        run.emit("Committed", key, _raw(terms.token), _raw(terms.payee), terms.amount, preimage, paid)
+        run.emit("Committed", key, raw(terms.token), raw(terms.payee), terms.amount, preimage, paid)
 
     def _abort(self, run: _Run, fields: tuple[Any, ...]) -> None:
         terms, kept = _leg(fields)
@@ -267,7 +267,7 @@ class Escrow:
             return
         run.state.legs[key] = LegStatus.ABORTED, kept
         paid = self._pay_out(run, terms.payer, terms.amount)
-        run.emit("Aborted", key, _raw(terms.token), _raw(terms.payer), terms.amount, paid)
+        run.emit("Aborted", key, raw(terms.token), raw(terms.payer), terms.amount, paid)
 
     def _reverse(self, run: _Run, fields: tuple[Any, ...]) -> None:
         terms, kept = _leg(fields)
@@ -290,7 +290,7 @@ class Escrow:
             state.claimable[terms.payee] -= terms.amount
             paid = self._pay_out(run, terms.payer, terms.amount)
         state.legs[key] = LegStatus.REVERSED, kept
-        run.emit("Reversed", key, _raw(terms.token), _raw(terms.payer), _raw(terms.payee), terms.amount, forced, paid)
+        run.emit("Reversed", key, raw(terms.token), raw(terms.payer), raw(terms.payee), terms.amount, forced, paid)
 
     def _pay_out(self, run: _Run, owner: str, amount: int) -> bool:
         """Pay from what is held, or owe it."""
@@ -306,10 +306,6 @@ class Escrow:
             raise _error(TOKEN, "ERC20InsufficientBalance", payer, has, amount)
         state.balances[payer] = has - amount
         state.balances[payee] = state.balances.get(payee, 0) + amount
-
-
-def _raw(address: str) -> bytes:
-    return to_canonical_address(address)
 
 
 def _key_of(fields: tuple[Any, ...]) -> bytes:

@@ -95,15 +95,16 @@ def standing(world: World, case: Case, leg: Leg) -> str:
 def may_rest(world: World, case: Case, row: dict[str, Any]) -> bool:
     """Whether a plan may stay open for good.
 
-    Its validator never comes or refuses; its signers took the risk that a promise lapses; or the bank contradicted its own book about a payment of the
-    plan, or the chain does not say what became of a leg, and a person was called about that leg.
+    Its validator never comes or refuses; its signers took the risk that one of several promises lapses; or the bank contradicted its own book about a
+    payment of the plan, or the chain does not say what became of a leg, and a person was called about that leg.
     """
     if _about_contradictions(world, row) or chain_checking.handed_over(world, row["plan_id"]):
         return True
     if row["state"] == "VALIDATING":
         return case.habits.takes[Gate.VALIDATE] is None
     if row["state"] == "PARTIALLY_EXECUTED":
-        return Gate.VALIDATE in case.habits.refuses or case.plan.header.policy.accept_expiry_risk
+        several = sum(leg.kind is LegKind.CREDIT_TRANSFER for leg in case.plan.legs) > 1
+        return Gate.VALIDATE in case.habits.refuses or (several and case.plan.header.policy.accept_expiry_risk)
     return False
 
 

@@ -99,7 +99,7 @@ MUTATIONS: Final = (
         "JournalRelay._take",
         "done[event.plan_id] = event.event.sequence",
         "done[event.plan_id] = event.event.sequence + 1",
-        100,
+        800,
     ),
     Mutation(
         "what the chain did is believed before it is final",
@@ -229,12 +229,12 @@ MUTATIONS: Final = (
         50,
     ),
     Mutation(
-        "an older report is believed",
+        "a report that says one thing more than is known counts as old",
         "coordinator.reports",
         "admit",
         "report.revision <= known.revision",
-        "False",
-        400,
+        "report.revision <= known.revision + 1",
+        25,
     ),
     Mutation(
         "the deadline still counts after the decision",
