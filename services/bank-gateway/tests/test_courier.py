@@ -263,6 +263,21 @@ async def test_question_that_is_turned_down_is_no_no(bench: Bench) -> None:
     assert (phase_of(record), "turned down" in record.trouble) == (Phase.PREPARING, True)
 
 
+async def test_question_that_is_turned_down_after_its_answer_is_nobodys_business(bench: Bench) -> None:
+    """What is turned down about a payment whose leg has its answer already contradicts nothing, and calls nobody."""
+    await bench.prepare()
+    await bench.told(status_report(one_status("ACFW")))
+    await bench.commit()
+    await asyncio.sleep(0.05)
+    await bench.courier.inquire()
+    await bench.told(status_report(one_status("ACSC")), booking())
+    bench.bank.handovers = [TurnedDown("400", "Document", "XSD")]
+    await bench.courier.send_due()
+    assert bench.sent() == ["pacs.008", "pacs.028"]
+    record = await bench.record()
+    assert (phase_of(record), record.trouble) == (Phase.COMMITTED, "")
+
+
 async def test_repeat_that_is_turned_down_is_no_no(bench: Bench) -> None:
     """The first attempt may have arrived: turning down the second leaves open what the bank holds."""
     bench.bank.handovers = [NoAnswer("timeout"), TurnedDown("400", "Document", "XSD")]

@@ -44,7 +44,8 @@ async def test_a_paused_owner_is_refused_by_everybody(world: Any) -> None:
         await taken_over(world, plan, 2)
         await asyncio.gather(*(fenced(each, plan, stale) for each in world.parties.values()))
         for _ in range(200):
-            if (await cash.phases(plan))["cash"] == "COMMITTING":
+            executed = (await world.parties["dlt-gateway"].phases(plan))["tokens"] == "COMMITTED"
+            if executed and (await cash.phases(plan))["cash"] == "COMMITTING":
                 break
             await asyncio.sleep(0.05)
         before = {name: await each.phases(plan) for name, each in world.parties.items()}

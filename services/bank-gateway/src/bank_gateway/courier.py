@@ -142,7 +142,10 @@ class Courier:
                     )
 
     async def _turned_down(self, tx: Connection, each: Claimed, handover: TurnedDown) -> None:
-        """The bank will never take it. A payment that it was shown once and knows by no other content is a NO; anything else is for a person."""
+        """The bank will never take it. A payment that it was shown once and knows by no other content is a NO; anything else is for a person.
+
+        Of a leg that has its answer it is nobody's business any more: a question that came too late contradicts nothing.
+        """
         why = f"the bank turned down {each.action.lower()} {each.idempotency_key}: {handover.status} {handover.field} {handover.rule}".strip()
         works = await self._engine.load(tx, [(each.plan_id, each.leg_id)], lock=True)
         if not await store.mark_failed(tx, each.id, why):
@@ -152,7 +155,7 @@ class Courier:
         if works and works[0].phase is Phase.PREPARING and is_payment and each.attempts == 1 and not handover.differs:
             refusal = Refusal("BANK_PREPARE_FAILED", handover.status, why)
             await self._engine.complete(tx, [Completion(each.plan_id, each.leg_id, Finding.VOTED_NO, refusal=refusal)])
-        elif works:
+        elif works and works[0].phase.working:
             await self._engine.trouble(tx, each.plan_id, each.leg_id, why)
 
     # -- In ----------------------------------------------------------------------------------------------------------

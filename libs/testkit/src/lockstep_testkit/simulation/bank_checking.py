@@ -21,6 +21,8 @@ SHOWN: Final[Mapping[str, frozenset[Standing]]] = {
     "COMMITTED": frozenset({Standing.BOOKED}),
     "RELEASED": frozenset({Standing.REJECTED, Standing.CANCELLED, Standing.BARRED}),
 }
+#: Phases in which the gateway owes an answer, so that a request that was turned away matters.
+OWING: Final = ("PREPARING", "COMMITTING", "ABORTING")
 #: What a bank says of a payment that it does not hold.
 GONE: Final = frozenset({"RJCT", "CNCL", "RJCR NOOR"})
 #: Statuses of a payment that is settled.
@@ -72,7 +74,8 @@ def written(
             shown = True
         if row["phase"] != old["phase"] and not shown:
             yield f"I8: leg {row['leg_id']} of plan {row['plan_id']} is {row['phase']}, and its payment is {standing}"
-        if row["trouble"] not in ("", old["trouble"]) and name not in bank.desk.slighted and not restored:
+        slighted = name in bank.desk.slighted and row["phase"] in OWING
+        if row["trouble"] not in ("", old["trouble"]) and not slighted and not restored:
             yield f"I8: a person is called about leg {row['leg_id']} of plan {row['plan_id']} for nothing: {row['trouble']}"
 
 
