@@ -22,5 +22,5 @@ async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[San
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def crew(sandbox: Sandbox) -> AsyncIterator[Crew]:
     """The people around it."""
-    async with Crew(sandbox) as people:
+    async with Crew(sandbox, traced=True) as people:
         yield people

@@ -286,9 +286,11 @@ class Moves:
             _, report = self.stack.reports[number]
             if report.phase.working and not self.config.working_heard and number != reported[-1]:
                 continue
-            event = self.stack.hear(plan, number, CLOCKS[clock])
-            if event is None:
+            events = self.stack.hear(plan, number)
+            if not events:
                 continue
+            # No participant of these contradicts itself: its report is one piece of news.
+            (event,) = events
             stepped = self._stepped(plan, event, clock)
             if stepped.plan == plan and not any(stepped.given):
                 continue

@@ -323,7 +323,7 @@ def _reversed_twice() -> list[Patch]:
 
 def _nobody_asked() -> list[Patch]:
     def forget(dossier: Dossier, *_: object) -> restoring.Adopted:
-        return restoring.Adopted(dossier.plan, (), (), (), ())
+        return restoring.Adopted(dossier.plan, (), (), (), (), ())
 
     return [patch.object(restoring, "adopt", forget)]
 

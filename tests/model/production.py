@@ -281,7 +281,7 @@ class Stack:
         except NotAuthorised:
             return None
 
-    def hear(self, plan_no: int, report_no: int, moment: datetime) -> Event | None:
+    def hear(self, plan_no: int, report_no: int) -> tuple[Event, ...]:
         """A report as the plan's news."""
         place, report = self.reports[report_no]
         known = self._dossiers.get(plan_no)

@@ -35,8 +35,9 @@ from lockstep.journal.v1 import (
 from lockstep.participant.v1 import participant_service_pb2_grpc
 from lockstep_kit import failpoints
 from lockstep_kit.canonical import Document, canonical
-from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb, outcome_from_pb, vote_from_pb
+from lockstep_kit.convert import epoch_from_pb, gate_to_pb, header_to_pb, leg_to_pb, outcome_from_pb, vote_from_pb
 from lockstep_kit.db import Database
+from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import sha256
 from lockstep_kit.logs import configure_logs
 from lockstep_kit.loops import TaskSupervisor
@@ -78,6 +79,7 @@ class Journal(journal_service_pb2_grpc.JournalServiceServicer, journal_reader_se
     def __init__(self) -> None:
         self.chains: dict[str, list[journal_service_pb2.Event]] = {}
         self.conflicts: set[str] = set()
+        self.fences: dict[str, Epoch] = {}
         #: Plan -> how it was ordered to be closed: from then on its chain ends with a seal.
         self.seals: dict[str, Closing] = {}
         #: Whether it takes nothing now.
@@ -96,7 +98,8 @@ class Journal(journal_service_pb2_grpc.JournalServiceServicer, journal_reader_se
         seal = self.seals.get(plan_id)
         if seal is not None:
             transition: dict[str, Document] = {"transition_no": seal.transition_no, "from": seal.from_state, "to": "CLOSED"}
-            payload = canonical({"outcome": seal.outcome.value, "transition": transition})
+            document: dict[str, Document] = {"outcome": seal.outcome.value, "evidence_digest": seal.evidence_digest.hex()}
+            payload = canonical({**document, "transition": transition})
             events.append(journal_service_pb2.Event(sequence=len(events) + 1, type="plan.closed", payload=payload))
         return [
             entry_pb2.Entry(
@@ -117,7 +120,17 @@ class Journal(journal_service_pb2_grpc.JournalServiceServicer, journal_reader_se
             await context.abort(grpc.StatusCode.UNAVAILABLE)
         return journal_service_pb2.AppendResponse(answers=[self._append(each) for each in request.events])
 
+    async def RaiseFence(  # noqa: N802
+        self, request: journal_service_pb2.RaiseFenceRequest, context: Any
+    ) -> journal_service_pb2.RaiseFenceResponse:
+        self.fences[request.plan_id] = epoch_from_pb(request.epoch)
+        return journal_service_pb2.RaiseFenceResponse()
+
     def _append(self, event: journal_service_pb2.Event) -> journal_service_pb2.AppendAnswer:
+        epoch = epoch_from_pb(event.epoch)
+        event.ClearField("epoch")
+        if epoch < self.fences.get(event.plan_id, epoch):
+            return journal_service_pb2.AppendAnswer(verdict=journal_service_pb2.APPEND_VERDICT_STALE)
         chain = self.chains.setdefault(event.plan_id, [])
         if event.plan_id in self.conflicts:
             return journal_service_pb2.AppendAnswer(verdict=journal_service_pb2.APPEND_VERDICT_CONFLICT, message="another event")

@@ -163,6 +163,22 @@ async def test_recovery_takes_only_what_it_has_seen_twice(world: Any) -> None:
         assert (await world.rows(owner, plan.plan_id))[0]["owner"] == second.engine.owner.name
 
 
+async def test_a_plan_that_waits_stays_with_its_owner(world: Any) -> None:
+    """As long as its owner lives, another replica leaves a plan alone whose participant does not answer, however long that takes."""
+    plan = delivery_versus_payment()
+    world.parties["bank-gateway"].operations.at_once = False
+    async with world.coordinator() as first, world.coordinator(serve=False):
+        await world.started(plan)
+        await world.reaches(plan, "READY_FOR_PREPARE")
+        held = "select owner, counter, expires_at - clock_timestamp() as left from lease where resource_id = $1"
+        (before,) = await world.rows(held, plan.plan_id)
+        assert before["owner"] == first.engine.owner.name
+        await asyncio.sleep(3 * first.engine.owner.lease.total_seconds())
+        (after,) = await world.rows(held, plan.plan_id)
+        assert (after["owner"], after["counter"]) == (before["owner"], before["counter"])
+        assert after["left"].total_seconds() > 0
+
+
 async def test_three_replicas_that_come_and_go(world: Any) -> None:
     """Plans that many replicas drive at once, each of which dies once, are settled once each."""
     cases = [delivery_versus_payment() for _ in range(6)]

@@ -36,8 +36,9 @@ def report(
     return LegReport(plan.plan_id, LegId("cash"), plan.header.digest, phase, 2, vote, outcome, "")
 
 
-def admit(plan: PlanCase, told: LegReport, sender: str = "bank-gateway") -> LegNews | PersonNeeded | None:
-    return reports.admit(told, sender, dossier_of(plan), REGISTRY)
+def admit(plan: PlanCase, told: LegReport, sender: str = "bank-gateway") -> LegNews | PersonNeeded:
+    (event,) = reports.admit(told, sender, dossier_of(plan), REGISTRY)
+    return event
 
 
 def test_news(plan: PlanCase) -> None:
@@ -84,20 +85,25 @@ def test_what_does_not_match(plan: PlanCase) -> None:
 
 
 def test_a_vote_never_changes(plan: PlanCase) -> None:
-    """Another vote than the known one calls a person; a report without it does not take it away."""
+    """Another vote than the known one calls a person; a report without it does not take it away. An outcome beside it is heard all the same."""
     dossier = dossier_of(plan)
     vote = plan.vote("cash")
     legs = tuple(replace(leg, vote=vote, revision=2) if leg.leg_id == "cash" else leg for leg in dossier.plan.legs)
     dossier = replace(dossier, plan=replace(dossier.plan, legs=legs))
     changed = replace(report(plan, Phase.REFUSED, vote=plan.vote("cash", NO)), revision=3)
-    found = reports.admit(changed, "bank-gateway", dossier, REGISTRY)
-    assert isinstance(found, PersonNeeded)
-    assert found.reason == "PARTICIPANT_CONTRADICTS"
+    (called,) = reports.admit(changed, "bank-gateway", dossier, REGISTRY)
+    assert isinstance(called, PersonNeeded)
+    assert called.reason == "PARTICIPANT_CONTRADICTS"
+    released = replace(changed, phase=Phase.RELEASED, outcome=plan.outcome("cash", OutcomeKind.RELEASED), revision=4)
+    news, again = reports.admit(released, "bank-gateway", dossier, REGISTRY)
+    assert again == called
+    assert isinstance(news, LegNews)
+    assert (news.phase, news.vote, news.outcome) == (Phase.RELEASED, vote, released.outcome)
     silent = replace(report(plan, Phase.COMMITTED, outcome=plan.outcome("cash")), revision=3)
-    news = reports.admit(silent, "bank-gateway", dossier, REGISTRY)
+    (news,) = reports.admit(silent, "bank-gateway", dossier, REGISTRY)
     assert isinstance(news, LegNews)
     assert news.vote == vote
-    assert reports.admit(replace(silent, revision=2), "bank-gateway", dossier, REGISTRY) is None
+    assert reports.admit(replace(silent, revision=2), "bank-gateway", dossier, REGISTRY) == ()
 
 
 def test_a_leg_that_is_not_there(plan: PlanCase) -> None:

@@ -105,6 +105,24 @@ class Stage:
         )
 
 
+async def some(world: Any, query: str, *arguments: Any) -> None:
+    """Wait until there are such rows."""
+    for _ in range(200):
+        if await world.rows(query, *arguments):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"never: {query}")
+
+
+async def none(world: Any, query: str, *arguments: Any) -> None:
+    """Wait until there are no such rows."""
+    for _ in range(200):
+        if not await world.rows(query, *arguments):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"for ever: {query}")
+
+
 async def coordinator_snapshot(world: Any, snapshots: Snapshots) -> Snapshot:
     return await snapshots.take(world.database.name, world.database.role)
 
@@ -337,6 +355,53 @@ async def test_a_participant_is_put_back_after_the_end(world: Any, snapshots: Sn
         assert [(leg.vote, leg.outcome) for leg in found.legs] == [(leg.vote, leg.outcome) for leg in told]
 
 
+async def test_what_is_sent_again_about_a_closed_plan_has_a_sender(world: Any) -> None:
+    """Where the replica that was to tell a participant of a closed plan again is gone before it did, another one does."""
+    plan = delivery_versus_payment()
+    async with world.coordinator():
+        await world.settled(plan)
+        # As a comparison leaves it, and a crash after that.
+        await world.rows("update leg_command set answered = false, due_at = clock_timestamp() where command = 'COMMIT'")
+        await world.rows("update lease set owner = 'gone', expires_at = '-infinity' where resource_id = $1", plan.plan_id)
+        await none(world, "select from leg_command where not answered")
+        # What was given up is no other replica's to tell either: operators are waited for.
+        await world.rows("update leg_command set answered = false, due_at = 'infinity' where command = 'COMMIT'")
+        await world.rows("update lease set owner = 'gone', expires_at = '-infinity' where resource_id = $1", plan.plan_id)
+        await asyncio.sleep(1.0)
+        assert await world.rows("select from lease where owner = 'gone'")
+
+
+@pytest.mark.parametrize("leg_id", ["cash", "notarisation", "journal"])
+@pytest.mark.parametrize("commit", [True, False])
+async def test_a_participant_is_put_back_after_the_coordinator_was(
+    world: Any, snapshots: Snapshots, leg_id: str, commit: bool
+) -> None:
+    """A settled plan that was found again can be told again: what a participant forgets after that, it is sent as it was before."""
+    plan = delivery_versus_payment()
+    at = Stage(world, plan)
+    party = at.party(leg_id)
+    async with world.coordinator(crash=True):
+        await at.to("PREPARED")
+        before = await coordinator_snapshot(world, snapshots)
+        forgets = await party_snapshot(party, snapshots)
+        if commit:
+            await at.on("PREPARED")
+        else:
+            await world.cancel(plan)
+            await world.reaches(plan, "CLOSED")
+    await snapshots.put_back(before)
+    seal = world.journal.seals[plan.plan_id]
+    async with world.coordinator(generation=2):
+        await world.reaches(plan, "CLOSED")
+        if leg_id == "journal":
+            del world.journal.seals[plan.plan_id]
+        await snapshots.put_back(forgets)
+        await at.phase(leg_id, "COMMITTED" if commit else "RELEASED")
+        assert world.journal.seals[plan.plan_id] == seal
+        found = await world.get(plan)
+        assert (found.outcome, list(found.escalations)) == (1 if commit else 2, [])
+
+
 @pytest.mark.parametrize("commit", [True, False])
 @pytest.mark.parametrize("before", ["unknown", "prepared"])
 async def test_a_participant_is_put_back_in_between(world: Any, snapshots: Snapshots, commit: bool, before: str) -> None:
@@ -386,6 +451,29 @@ async def test_a_participant_is_put_back_and_comes_as_far_on_another_way(world: 
         # The coordinator notices late that the log is another one.
         async with party.database.as_owner() as owner:
             await owner.execute("update participant_outcome_counter set incarnation = gen_random_uuid()::text")
+        found = await world.reaches(plan, "CLOSED")
+        assert (found.outcome, list(found.escalations)) == (2, [])
+
+
+async def test_a_participant_is_put_back_while_its_news_is_kept(world: Any, snapshots: Snapshots) -> None:
+    """What was heard of a plan that is not found again yet counts as heard: what the participant does after it was put back is later than that."""
+    plan = delivery_versus_payment(deadline=datetime.now(UTC) + timedelta(seconds=6))
+    at = Stage(world, plan)
+    cash, tokens = at.party("cash"), at.party("tokens")
+    async with world.coordinator(crash=True):
+        await at.to("DRAFT")
+        before, forgets = await coordinator_snapshot(world, snapshots), await party_snapshot(cash, snapshots)
+        await world.execute(plan)
+        for leg_id in ("tokens", "cash", "notarisation", "journal"):
+            await at.phase(leg_id, "PREPARED")
+    await snapshots.put_back(before)
+    await tokens.down()
+    async with world.coordinator(generation=2, call_seconds=0.5):
+        await some(world, "select from leg_news where leg_id = 'cash'")
+        await snapshots.put_back(forgets)
+        await some(world, "select from participant_cursor where participant = $1 and sequence = 0", cash.name)
+        await none(world, "select from sweep where participant = $1", cash.name)
+        await tokens.up()
         found = await world.reaches(plan, "CLOSED")
         assert (found.outcome, list(found.escalations)) == (2, [])
 

@@ -28,6 +28,13 @@ def test_every_finding_has_a_place(place: tuple[Phase, str], told: Finding | Unm
         assert (place[0], told) in FINDINGS
 
 
+def test_what_was_executed_was_promised() -> None:
+    """A gateway that was put back to before its vote finds its leg executed: it gives the YES again, and the Commit finds the effect."""
+    assert RULES.table[Phase.PREPARING, "Committed"] is Finding.VOTED_YES
+    assert RULES.table[Phase.COMMITTING, "Committed"] is Finding.EXECUTED
+    assert RULES.table[Phase.ABORTING, "Committed"] is Finding.EXECUTED
+
+
 def test_every_refusal_has_a_reason() -> None:
     """A phase that can be refused names a reason."""
     refusing = {phase for (phase, _), told in RULES.table.items() if told in (Unmoved.REFUSES, Finding.VOTED_NO, Finding.REFUSED)}

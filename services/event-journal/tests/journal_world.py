@@ -18,6 +18,7 @@ from lockstep.journal.v1 import (
     journal_service_pb2_grpc,
 )
 from lockstep.participant.v1 import participant_service_pb2_grpc
+from lockstep.type.v1.outcome_pb2 import Epoch
 from lockstep_kit.canonical import canonical
 from lockstep_kit.convert import time_to_pb
 from lockstep_kit.ids import PlanId, journal_event_id
@@ -31,6 +32,7 @@ APPENDED = journal_service_pb2.APPEND_VERDICT_APPENDED
 GAP = journal_service_pb2.APPEND_VERDICT_GAP
 CONFLICT = journal_service_pb2.APPEND_VERDICT_CONFLICT
 SEALED = journal_service_pb2.APPEND_VERDICT_SEALED
+STALE = journal_service_pb2.APPEND_VERDICT_STALE
 INVALID = journal_service_pb2.APPEND_VERDICT_INVALID
 
 
@@ -47,6 +49,8 @@ def event_of(plan: PlanCase, sequence: int, *, digest: str | None = None, **chan
         event_time=time_to_pb(datetime(2026, 11, 21, 12, 0, sequence % 60, 123456, UTC)),
         payload=canonical(payload),
     )
+    epoch = changes.pop("epoch", Epoch(generation=1, counter=1))
+    message.epoch.CopyFrom(epoch)
     for name, value in changes.items():
         setattr(message, name, value)
     return message

@@ -7,9 +7,10 @@ from typing import Any
 
 import grpc
 import pytest
-from journal_world import APPENDED, CALL_SECONDS, CONFLICT, GAP, INVALID, JournalWorld, event_of
+from journal_world import APPENDED, CALL_SECONDS, CONFLICT, GAP, INVALID, STALE, JournalWorld, event_of
 
 from lockstep.journal.v1 import journal_service_pb2
+from lockstep.type.v1.outcome_pb2 import Epoch
 from lockstep_kit.canonical import canonical
 from lockstep_kit.errors import from_rpc
 from lockstep_kit.ids import journal_event_id
@@ -47,6 +48,38 @@ async def test_a_conflict_freezes_the_chain(world: JournalWorld, change: dict[st
     assert (await world.append(event_of(plan, 3)))[0].verdict == CONFLICT
     assert (await world.append(event_of(plan, 2)))[0].verdict == APPENDED
     assert [entry.sequence for entry in await world.entries(plan.plan_id)] == [1, 2]
+
+
+async def test_a_writer_whose_epoch_was_ended_is_not_obeyed(world: JournalWorld) -> None:
+    """What it sent before arrives after the fence was raised: nothing is appended, nothing is frozen, and the writer of the new epoch goes on."""
+    plan, unknown = delivery_versus_payment(), delivery_versus_payment()
+    await world.append(event_of(plan, 1))
+    for each in (plan, unknown):
+        request = journal_service_pb2.RaiseFenceRequest(plan_id=each.plan_id, epoch=Epoch(generation=2, counter=1))
+        await world.writer.RaiseFence(request, timeout=CALL_SECONDS)
+        await world.writer.RaiseFence(request, timeout=CALL_SECONDS)
+    late = await world.append(event_of(plan, 2), event_of(unknown, 1), event_of(plan, 1, payload=canonical({"n": 77})))
+    assert [answer.verdict for answer in late] == [STALE, STALE, STALE]
+    newer = Epoch(generation=2, counter=1)
+    other = event_of(plan, 2, payload=canonical({"n": 22}), epoch=newer)
+    assert [answer.verdict for answer in await world.append(other, event_of(unknown, 1, epoch=newer))] == [APPENDED, APPENDED]
+    assert [entry.payload for entry in await world.entries(plan.plan_id)][1:] == [other.payload]
+
+
+async def test_a_fence_without_an_epoch(world: JournalWorld) -> None:
+    """An epoch is named as what is missing, by the fence and by an event alike, and nothing changes."""
+    plan = delivery_versus_payment()
+    event = event_of(plan, 1)
+    event.ClearField("epoch")
+    for call in (
+        world.append(event),
+        world.writer.RaiseFence(journal_service_pb2.RaiseFenceRequest(plan_id=plan.plan_id), timeout=CALL_SECONDS),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert from_rpc(refused.value).reason == "FIELD_INVALID"
+        assert "epoch" in str(refused.value.details())
+    assert await world.rows("select * from journal_chain where plan_id = $1", plan.plan_id) == []
 
 
 async def test_an_id_that_is_taken_spoils_no_batch(world: JournalWorld) -> None:

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from event_journal.appending import Head, Known, Verdict, against_head, append
+from event_journal.appending import Head, Known, Submission, Verdict, against_head, append, fenced
 from event_journal.chain import CLOSED, GENESIS, Entry, Event, entry_bytes, link, verify
 from lockstep_kit.canonical import canonical
+from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import PlanId, journal_event_id, sha256
 from lockstep_kit.registry import Participant, RegisteredKey, Registry
 from lockstep_kit.signing import SigningKey
@@ -18,6 +19,7 @@ PLAN = PlanId("1b4e28ba-2fa1-4d3b-8bd4-0a1f0f9c2b11")
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 KEY = SigningKey(bytes(range(32)))
 STRANGER = SigningKey(bytes(32))
+EPOCH = Epoch(1, 3)
 
 
 def registry_of(*keys: SigningKey) -> Registry:
@@ -96,7 +98,7 @@ def test_chain_signed_by_an_unregistered_key_is_refused() -> None:
 
 def heads(count: int, *, sealed: bool = False) -> tuple[dict[PlanId, Head], list[Known]]:
     chain = chain_of(count)
-    head = Head(PLAN, count, chain[-1].entry_hash, sealed=sealed, frozen="")
+    head = Head(PLAN, count, chain[-1].entry_hash, sealed=sealed, frozen="", epoch=EPOCH)
     known = [
         Known(PLAN, each.event.sequence, each.event.event_id, each.event.type, sha256(each.event.payload), each.entry_hash)
         for each in chain
@@ -104,21 +106,25 @@ def heads(count: int, *, sealed: bool = False) -> tuple[dict[PlanId, Head], list
     return {PLAN: head}, known
 
 
+def sent(*events: Event, epoch: Epoch = EPOCH) -> list[Submission]:
+    return [Submission(each, epoch) for each in events]
+
+
 def test_append_answers_each_event_by_itself() -> None:
     """New events are appended, repeats answered as before, gaps told what is expected; nothing else moves."""
     standing, known = heads(3)
-    made = append([event(2), event(4), event(6), event(5)], standing, known, KEY)
+    made = append(sent(event(2), event(4), event(6), event(5)), standing, known, KEY)
     assert [answer.verdict for answer in made.answers] == [Verdict.APPENDED, Verdict.APPENDED, Verdict.GAP, Verdict.APPENDED]
     assert made.answers[0].entry_hash == known[1].entry_hash
     assert made.answers[2].expected_sequence == 5
     assert [entry.event.sequence for entry in made.entries] == [4, 5]
-    assert made.heads == (Head(PLAN, 5, made.entries[-1].entry_hash, sealed=False, frozen=""),)
+    assert made.heads == (Head(PLAN, 5, made.entries[-1].entry_hash, sealed=False, frozen="", epoch=EPOCH),)
 
 
 def test_other_content_at_a_taken_place_freezes_the_chain() -> None:
     """The same number with other bytes is a conflict, and nothing is appended to the chain from then on."""
     standing, known = heads(3)
-    made = append([event(3, payload=canonical({"n": 33})), event(4)], standing, known, KEY)
+    made = append(sent(event(3, payload=canonical({"n": 33})), event(4)), standing, known, KEY)
     assert [answer.verdict for answer in made.answers] == [Verdict.CONFLICT, Verdict.CONFLICT]
     assert made.entries == ()
     assert made.heads[0].frozen
@@ -127,10 +133,10 @@ def test_other_content_at_a_taken_place_freezes_the_chain() -> None:
 def test_an_id_that_is_taken_freezes_the_chain() -> None:
     """An event whose id stands for another entry, stored or in the same batch, is a conflict; the other entry stays as it is."""
     standing, known = heads(3)
-    made = append([event(4, event_id=journal_event_id(PLAN, 2))], standing, known, KEY)
+    made = append(sent(event(4, event_id=journal_event_id(PLAN, 2))), standing, known, KEY)
     assert [answer.verdict for answer in made.answers] == [Verdict.CONFLICT]
     assert made.heads[0].frozen
-    made = append([event(4), event(5, event_id=journal_event_id(PLAN, 4))], standing, known, KEY)
+    made = append(sent(event(4), event(5, event_id=journal_event_id(PLAN, 4))), standing, known, KEY)
     assert [answer.verdict for answer in made.answers] == [Verdict.APPENDED, Verdict.CONFLICT]
     assert [entry.event.sequence for entry in made.entries] == [4]
 
@@ -145,11 +151,27 @@ def test_an_end_that_was_cut_off_is_found() -> None:
     assert not against_head(verify(chain, REGISTRY), None).valid
 
 
+def test_what_an_older_epoch_sent_is_not_obeyed() -> None:
+    """Neither appended nor held against what stands, however late it comes; what stands already is answered as before, and the newer epoch goes on."""
+    standing, known = heads(3)
+    newer = Epoch(EPOCH.generation + 1, 1)
+    raised = {PLAN: fenced(standing[PLAN], newer)}
+    late = sent(event(4), event(3, payload=canonical({"n": 33})), event(2))
+    made = append(late, raised, known, KEY)
+    assert [answer.verdict for answer in made.answers] == [Verdict.STALE, Verdict.STALE, Verdict.APPENDED]
+    assert (made.entries, made.heads) == ((), ())
+    made = append([*sent(event(4), epoch=newer), *sent(event(5))], standing, known, KEY)
+    assert [answer.verdict for answer in made.answers] == [Verdict.APPENDED, Verdict.STALE]
+    assert made.heads[0].epoch == newer
+    assert fenced(made.heads[0], EPOCH) == made.heads[0]
+
+
 def test_sealed_chain_takes_nothing() -> None:
     """An event behind a seal is refused; a repeat of one before it is still answered."""
     standing, known = heads(3, sealed=True)
-    made = append([event(4), event(3)], standing, known, KEY)
+    made = append(sent(event(4), event(3)), standing, known, KEY)
     assert [answer.verdict for answer in made.answers] == [Verdict.SEALED, Verdict.APPENDED]
+    assert fenced(standing[PLAN], Epoch(9, 9)) == standing[PLAN]
     assert not made.entries
     assert not made.heads
 
@@ -175,7 +197,7 @@ def test_sealed_chain_takes_nothing() -> None:
 def test_malformed_event_is_named_and_changes_nothing(changes: dict[str, object], field: str) -> None:
     """An event that breaks a rule of form is answered INVALID with its field; the chain stays."""
     standing, known = heads(3)
-    made = append([event(4, **changes)], standing, known, KEY)
+    made = append(sent(event(4, **changes)), standing, known, KEY)
     assert made.answers[0].verdict is Verdict.INVALID
     assert made.answers[0].message.startswith(field)
     assert not made.entries

@@ -110,12 +110,13 @@ async def test_no_fork_and_no_gap(database: TestDatabase) -> None:
 
 
 async def test_a_head_only_grows(database: TestDatabase) -> None:
-    """A chain's head never goes back, and a seal is for ever."""
+    """A chain's head and fence never go back, and a seal is for ever."""
     async with database.as_role() as connection:
-        await connection.execute("insert into journal_chain values ('plan', 5, $1, false, '')", GENESIS)
-        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
-            await connection.execute("update journal_chain set entry_count = 4")
+        await connection.execute("insert into journal_chain values ('plan', 5, $1, false, '', 2, 3)", GENESIS)
+        for change in ("entry_count = 4", "epoch_generation = 1, epoch_counter = 9", "epoch_counter = 2"):
+            with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+                await connection.execute(f"update journal_chain set {change}")
         await connection.execute("update journal_chain set sealed = true")
-        for change in ("sealed = false", "entry_count = 6", "frozen = 'why'", "plan_id = 'other'"):
+        for change in ("sealed = false", "entry_count = 6", "frozen = 'why'", "epoch_counter = 4", "plan_id = 'other'"):
             with pytest.raises(asyncpg.IntegrityConstraintViolationError):
                 await connection.execute(f"update journal_chain set {change}")

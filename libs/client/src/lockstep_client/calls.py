@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import grpc
 
@@ -21,6 +21,15 @@ from lockstep_kit.loops import back_off_seconds
 from lockstep_kit.rpc import TlsSettings, call_seconds, channel
 
 _Response = TypeVar("_Response")
+
+
+class _Page(Protocol):
+    """One page of a list."""
+
+    next_page_token: str
+
+
+_PageT = TypeVar("_PageT", bound=_Page)
 
 MESSAGE_BYTES_MAX: Final = 16 << 20
 #: A stream that ends so may be begun again: the connection was lost, the service drains, or the stream's own time is over.
@@ -79,6 +88,20 @@ async def unary(call: Callable[[float], Awaitable[_Response]], settings: CallSet
             raise error
         await pause(attempt, settings, error)
     raise AssertionError("a call has at least one try")
+
+
+async def pages(call: Callable[..., Awaitable[_PageT]], request: Any, settings: CallSettings) -> AsyncIterator[_PageT]:
+    """The pages of a list, each asked for once the one before was used up; `request` goes on from page to page.
+
+    Raises:
+        LockstepError: as `unary`.
+    """
+    while True:
+        page = await unary(lambda seconds: call(request, timeout=seconds), settings)
+        yield page
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
 
 
 async def pause(attempt: int, settings: CallSettings, error: LockstepError | None = None) -> None:

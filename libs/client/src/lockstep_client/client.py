@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanState, Transition
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
-from lockstep_client.calls import CallSettings, ServiceClient, unary
+from lockstep_client.calls import CallSettings, ServiceClient, pages, unary
 from lockstep_client.planfile import DraftPlan
 from lockstep_client.watching import PlanNews, watch_plan
 from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb
@@ -76,18 +76,10 @@ class LockstepClient(ServiceClient):
 
     async def list_plans(self, *, states: Collection[PlanState.ValueType] = (), page_size: int = 50) -> AsyncIterator[Plan]:
         """Plans, newest first, fetched page by page as they are asked for."""
-        token = ""
-        while True:
-            request = messages.ListPlansRequest(page_size=page_size, page_token=token, states=list(states))
-            page = await self._list_plans(request)
+        request = messages.ListPlansRequest(page_size=page_size, states=list(states))
+        async for page in pages(self._stub.ListPlans, request, self._settings):
             for plan in page.plans:
                 yield plan
-            token = page.next_page_token
-            if not token:
-                return
-
-    async def _list_plans(self, request: messages.ListPlansRequest) -> messages.ListPlansResponse:
-        return await unary(lambda seconds: self._stub.ListPlans(request, timeout=seconds), self._settings)
 
     async def cancel_plan(self, plan_id: str, cancel: GateSignature, *, etag: str = "", request_id: str | None = None) -> Plan:
         """The plan, stopped before its decision.
@@ -118,18 +110,10 @@ class LockstepClient(ServiceClient):
 
     async def list_transitions(self, plan_id: str, *, page_size: int = 100) -> AsyncIterator[Transition]:
         """The plan's transitions in order, fetched page by page."""
-        token = ""
-        while True:
-            request = messages.ListTransitionsRequest(plan_id=plan_id, page_size=page_size, page_token=token)
-            page = await self._list_transitions(request)
+        request = messages.ListTransitionsRequest(plan_id=plan_id, page_size=page_size)
+        async for page in pages(self._stub.ListTransitions, request, self._settings):
             for transition in page.transitions:
                 yield transition
-            token = page.next_page_token
-            if not token:
-                return
-
-    async def _list_transitions(self, request: messages.ListTransitionsRequest) -> messages.ListTransitionsResponse:
-        return await unary(lambda seconds: self._stub.ListTransitions(request, timeout=seconds), self._settings)
 
     async def get_abort_audit_log(self, plan_id: str, sha256: bytes = b"") -> messages.GetAbortAuditLogResponse:
         """The plan's last abort audit log, or the one with that hash.

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from lockstep.coordinator.v1 import operator_service_pb2 as messages
 from lockstep.coordinator.v1.operator_service_pb2_grpc import OperatorServiceStub
-from lockstep_client.calls import CallSettings, ServiceClient, unary
+from lockstep_client.calls import CallSettings, ServiceClient, pages, unary
 from lockstep_client.client import draw_request_id
 from lockstep_kit.convert import resolution_to_pb
 from lockstep_kit.resolutions import ResolutionSignature
@@ -32,19 +32,10 @@ class OperatorClient(ServiceClient):
         page_size: int = 50,
     ) -> AsyncIterator[messages.EscalationFile]:
         """Escalations, newest first, fetched page by page as they are asked for."""
-        token = ""
-        while True:
-            page = await self._list_escalations(
-                messages.ListEscalationsRequest(page_size=page_size, page_token=token, filter=which, plan_id=plan_id, reason=reason)
-            )
+        request = messages.ListEscalationsRequest(page_size=page_size, filter=which, plan_id=plan_id, reason=reason)
+        async for page in pages(self._stub.ListEscalations, request, self._settings):
             for each in page.escalations:
                 yield each
-            token = page.next_page_token
-            if not token:
-                return
-
-    async def _list_escalations(self, request: messages.ListEscalationsRequest) -> messages.ListEscalationsResponse:
-        return await unary(lambda seconds: self._stub.ListEscalations(request, timeout=seconds), self._settings)
 
     async def get_escalation(self, escalation_id: str) -> messages.GetEscalationResponse:
         """An escalation, with its plan and what is at risk.
@@ -72,32 +63,20 @@ class OperatorClient(ServiceClient):
         """What is at risk: sums by asset, as of the last page, and every leg."""
         age = Duration()
         age.FromTimedelta(older_than or timedelta(0))
+        totals: list[messages.AssetAtRisk] = []
         legs: list[messages.InDoubtLeg] = []
-        token = ""
-        while True:
-            page = await self._list_in_doubt(messages.ListInDoubtRequest(page_size=page_size, page_token=token, age_min=age))
+        request = messages.ListInDoubtRequest(page_size=page_size, age_min=age)
+        async for page in pages(self._stub.ListInDoubt, request, self._settings):
+            totals = list(page.totals)
             legs.extend(page.legs)
-            token = page.next_page_token
-            if not token:
-                return list(page.totals), legs
-
-    async def _list_in_doubt(self, request: messages.ListInDoubtRequest) -> messages.ListInDoubtResponse:
-        return await unary(lambda seconds: self._stub.ListInDoubt(request, timeout=seconds), self._settings)
+        return totals, legs
 
     async def list_dead_letters(self, *, replayed: bool = False, page_size: int = 50) -> AsyncIterator[messages.DeadLetter]:
         """Dead letters, newest first, fetched page by page; those that were sent again only where asked."""
-        token = ""
-        while True:
-            request = messages.ListDeadLettersRequest(page_size=page_size, page_token=token, include_replayed=replayed)
-            page = await self._list_dead_letters(request)
+        request = messages.ListDeadLettersRequest(page_size=page_size, include_replayed=replayed)
+        async for page in pages(self._stub.ListDeadLetters, request, self._settings):
             for each in page.dead_letters:
                 yield each
-            token = page.next_page_token
-            if not token:
-                return
-
-    async def _list_dead_letters(self, request: messages.ListDeadLettersRequest) -> messages.ListDeadLettersResponse:
-        return await unary(lambda seconds: self._stub.ListDeadLetters(request, timeout=seconds), self._settings)
 
     async def replay_dead_letter(self, dead_letter_id: str, *, request_id: str | None = None) -> messages.DeadLetter:
         """The letter, whose command is sent again.

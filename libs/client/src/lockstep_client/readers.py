@@ -8,7 +8,6 @@ from typing import Any
 from lockstep.journal.v1.entry_pb2 import Entry
 from lockstep.journal.v1.journal_reader_service_pb2 import (
     ListEntriesRequest,
-    ListEntriesResponse,
     VerifyPlanRequest,
     VerifyPlanResponse,
     WatchEntriesRequest,
@@ -16,7 +15,7 @@ from lockstep.journal.v1.journal_reader_service_pb2 import (
 from lockstep.journal.v1.journal_reader_service_pb2_grpc import JournalReaderServiceStub
 from lockstep.notary.v1.notary_service_pb2 import GetNotarisationRequest, GetNotarisationResponse
 from lockstep.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
-from lockstep_client.calls import CallSettings, ServiceClient, stream, unary
+from lockstep_client.calls import CallSettings, ServiceClient, pages, stream, unary
 from lockstep_kit.rpc import TlsSettings
 
 
@@ -29,17 +28,10 @@ class JournalClient(ServiceClient):
 
     async def list_entries(self, plan_id: str, *, page_size: int = 200) -> AsyncIterator[Entry]:
         """A plan's chain in order, fetched page by page."""
-        token = ""
-        while True:
-            page = await self._page(ListEntriesRequest(plan_id=plan_id, page_size=page_size, page_token=token))
+        request = ListEntriesRequest(plan_id=plan_id, page_size=page_size)
+        async for page in pages(self._stub.ListEntries, request, self._settings):
             for entry in page.entries:
                 yield entry
-            token = page.next_page_token
-            if not token:
-                return
-
-    async def _page(self, request: ListEntriesRequest) -> ListEntriesResponse:
-        return await unary(lambda seconds: self._stub.ListEntries(request, timeout=seconds), self._settings)
 
     async def watch_entries(self, *, plan_id: str = "", resume_token: str = "") -> AsyncIterator[Entry]:
         """Stored entries of one plan or of all, then live ones, each once and in order; reconnects by itself.

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Epoch
+from lockstep_kit.moments import passed
 
 V1_UPGRADE: Final = (
     """
@@ -51,9 +52,8 @@ def lease_table(metadata: sa.MetaData) -> None:
     )
 
 
-#: Whether a lease holds nobody off any more. One that ends later than any can was taken before the clock was put back; one that never ends is meant to.
-FREE: Final = """(lease.expires_at < clock_timestamp()
-    or (lease.expires_at > clock_timestamp() + interval '5 minutes' and lease.expires_at < 'infinity'))"""
+#: Whether a lease holds nobody off any more. One that never ends is meant to.
+FREE: Final = passed("lease.expires_at")
 
 #: Takes leases that nobody holds, or keeps those that the owner holds; a take-over raises the counter.
 ACQUIRE: Final = f"""
@@ -70,7 +70,7 @@ returning resource_id, generation, counter
 #: Leases that the owner still holds; the rows stay locked until the transaction ends, so that nobody takes them meanwhile.
 HOLD: Final = """
 select resource_id, generation, counter from lease
-where resource_id = any($1) and owner = $2 and generation = $3 and expires_at >= clock_timestamp() order by resource_id for update
+where resource_id = any($1) and owner = $2 and generation = $3 and expires_at > clock_timestamp() order by resource_id for update
 """
 
 #: Gives leases back.

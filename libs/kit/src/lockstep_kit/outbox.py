@@ -17,11 +17,15 @@ from typing import Final
 import sqlalchemy as sa
 
 from lockstep_kit.db import Connection
+from lockstep_kit.moments import passed
 
 _PLAIN_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,48}")
 
 #: Messages of one ordering key that are claimed together, at the most.
 RUN_MAX: Final = 64
+
+#: Longest that a message is put off, unless told otherwise.
+PUT_OFF_MAX: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,10 @@ class Backlog:
 class Outbox:
     """The outbox in one table of a service's database; all statements are set-based."""
 
-    def __init__(self, table: str, *, channel: str | None = None) -> None:
+    def __init__(self, table: str, *, channel: str | None = None, put_off_max: timedelta = PUT_OFF_MAX) -> None:
         """Name the table, and the channel that is notified of new messages, which has the table's name unless told otherwise.
+
+        No message is claimed for longer than `put_off_max`, nor put off for longer: one that is due later was written before the clock was set back.
 
         Raises:
             ValueError: the name needs quotes.
@@ -83,6 +89,7 @@ class Outbox:
         self.channel = channel or table
         self._enqueue = _ENQUEUE.format(t=table)
         self._claim = _CLAIM.format(t=table)
+        self._put_off_max = put_off_max
         self._done = _DONE.format(t=table)
         self._reschedule = _RESCHEDULE.format(t=table)
         self._purge = _PURGE.format(t=table)
@@ -146,7 +153,7 @@ class Outbox:
         A single statement; outside a transaction the claim holds at once.
         """
         wanted = None if destinations is None else list(destinations)
-        rows = await connection.fetch(self._claim, limit, run_max, lease, wanted)
+        rows = await connection.fetch(self._claim, limit, run_max, min(lease, self._put_off_max), wanted, self._put_off_max)
         return [
             Message(
                 row["id"],
@@ -169,7 +176,8 @@ class Outbox:
         """The messages were not taken: try again after a delay. A relay whose claim has lapsed changes nothing."""
         if delays:
             ids, attempts = [each.id for each in delays], [each.attempts for each in delays]
-            await connection.execute(self._reschedule, ids, attempts, list(delays.values()))
+            waits = [min(each, self._put_off_max) for each in delays.values()]
+            await connection.execute(self._reschedule, ids, attempts, waits)
 
     async def purge(self, connection: Connection, age: timedelta, *, limit: int = 1_000) -> int:
         """Delete messages that were done longer ago than `age`; how many."""
@@ -217,13 +225,13 @@ select added.id from added cross join told order by added.id
 """
 
 #: Claims keys whose first undone message is due, skipping those that another relay is claiming, and takes the run of messages behind it.
-_CLAIM: Final = """
+_CLAIM: Final = f"""
 with head as materialized (
     select first.id, first.destination, first.ordering_key
-    from {t} as first
-    where first.done_at is null and first.due_at <= clock_timestamp() and ($4::text[] is null or first.destination = any($4))
+    from {{t}} as first
+    where first.done_at is null and {passed("first.due_at", put_off_max="$5")} and ($4::text[] is null or first.destination = any($4))
       and not exists (
-        select from {t} as earlier
+        select from {{t}} as earlier
         where earlier.destination = first.destination and earlier.ordering_key = first.ordering_key
           and earlier.id < first.id and earlier.done_at is null)
     order by first.due_at, first.id
@@ -233,14 +241,14 @@ with head as materialized (
     select each.id
     from head cross join lateral (
         select next.id
-        from {t} as next
+        from {{t}} as next
         where next.destination = head.destination and next.ordering_key = head.ordering_key
           and next.id >= head.id and next.done_at is null
         order by next.id
         limit $2
     ) as each
 ), claimed as (
-    update {t} as message
+    update {{t}} as message
     set attempts = message.attempts + 1, due_at = clock_timestamp() + $3
     from run
     where message.id = run.id and message.done_at is null

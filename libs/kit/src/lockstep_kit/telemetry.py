@@ -79,6 +79,9 @@ def configure(service_name: str, settings: TelemetrySettings) -> Telemetry:
     Raises:
         OSError: the authority's file cannot be read.
     """
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        # A second provider would be ignored without a word, and with it where its spans were to go.
+        raise AssertionError("tracing was set up before in this process")
     provider = TracerProvider(
         sampler=ParentBased(TraceIdRatioBased(settings.sampled_ratio)),
         resource=Resource.create({"service.name": service_name}),

@@ -89,6 +89,18 @@ async def test_a_message_is_claimed_as_it_was_enqueued(db: Database) -> None:
     assert await claim(db) == []
 
 
+async def test_a_clock_that_is_set_back_keeps_nothing_waiting(database: Any, db: Database) -> None:
+    """A message that is due later than any is put off is claimed at once; one that is put off within that waits, and no message is put off for longer."""
+    await enqueue(db, ("bank", "p", b"1"), ("bank", "q", b"2"))
+    one, two = await claim(db)
+    async with db.connection() as connection:
+        await OUTBOX.reschedule(connection, {one: timedelta(days=9), two: LEASE})
+    assert await claim(db) == []
+    async with database.as_owner() as owner:
+        await owner.execute("update post set due_at = due_at + interval '2 hours' where id = $1", one.id)
+    assert payloads(await claim(db)) == [b"1"]
+
+
 async def test_what_is_rolled_back_is_never_sent(db: Database) -> None:
     """A message of a transaction that raised is not there."""
 

@@ -60,8 +60,10 @@ SIGNERS: Final = {"approve": "approver", "release": "releaser"}
 class Crew:
     """Everybody whom a settlement needs. An async context manager, inside the sandbox's."""
 
-    def __init__(self, sandbox: Sandbox, settings: CallSettings | None = None) -> None:
+    def __init__(self, sandbox: Sandbox, settings: CallSettings | None = None, *, traced: bool = False) -> None:
+        """A crew; only one in a process can be `traced`, with its spans sent to its sandbox's store."""
         self.sandbox = sandbox
+        self._traced = traced
         self.configuration = read_configuration(sandbox.client_configuration)
         self._stack = AsyncExitStack()
         self.client = LockstepClient(sandbox.address("coordinator"), sandbox.tls(CLIENT), settings)
@@ -72,7 +74,7 @@ class Crew:
             await self._stack.enter_async_context(each)
         inspector = await self._stack.enter_async_context(Inspector.configured(self.configuration))
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        if self.configuration.telemetry is not None:
+        if self._traced and self.configuration.telemetry is not None:
             telemetry = configure("lockstep-client", self.configuration.telemetry)
             self._stack.callback(telemetry.shutdown)
         self._agent = ValidatorAgent(self.client, inspector, self.key("validator"), folder)

@@ -13,6 +13,7 @@ from bank_gateway.operations import Known
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId, PlanId, sha256
+from lockstep_kit.moments import passed
 
 #: Notes a payment when its leg is first heard of; a second time changes nothing. What the bank said of it while nobody knew it, as after a restore, is
 #: no open matter any more, since the bank is told or asked about it now.
@@ -93,13 +94,12 @@ values ($1, $2, $3, $4, $5, $6, $7) on conflict on constraint bank_outbox_key do
 """
 
 #: Takes what is due, oldest first, one of each payment: what comes later about a payment waits for what comes before. Tried is tried, whatever
-#: becomes of it, so it is SENT before it is sent; due_at keeps other replicas away meanwhile. What is due later than anything is put off for is due now: the
-#: clock was set back.
-CLAIM: Final = """
+#: becomes of it, so it is SENT before it is sent; due_at keeps other replicas away meanwhile.
+CLAIM: Final = f"""
 update bank_outbox set state = 'SENT', attempts = attempts + 1, due_at = clock_timestamp() + $2
 where id in (
     select id from bank_outbox as mine
-    where state in ('QUEUED', 'SENT') and (due_at <= clock_timestamp() or due_at > clock_timestamp() + $3)
+    where state in ('QUEUED', 'SENT') and {passed("due_at", put_off_max="$3")}
       and not exists (
         select from bank_outbox as earlier
         where earlier.uetr = mine.uetr and earlier.id < mine.id and earlier.state in ('QUEUED', 'SENT'))

@@ -15,7 +15,7 @@ from typing import Final
 from coordinator import facts
 from coordinator.dossier import Dossier
 from coordinator.model import Cause, LegState, Moved, Order, State
-from coordinator.payloads import outcome_document, vote_document
+from coordinator.payloads import leg_document, outcome_document
 from lockstep_kit.canonical import Document, canonical, time_text
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import ActorId, Digest, PlanId
@@ -216,20 +216,12 @@ def _took_effect(leg: LegState, papers: Papers) -> bool:
 
 def _leg_document(leg: LegState, dossier: Dossier) -> Document:
     file = dossier.file(leg.leg_id)
-    document: dict[str, Document] = {
-        "leg_id": leg.leg_id,
-        "kind": leg.kind.value,
+    document = leg_document(leg) | {
         "participant": file.participant if file else "",
         "phase": leg.phase.value if leg.phase else "",
         "executed": facts.executed(leg),
         "reversed": leg.reversed,
     }
-    if leg.vote is not None:
-        document["vote"] = vote_document(leg.vote)
-    if leg.outcome is not None:
-        document["outcome"] = outcome_document(leg.outcome)
-    if leg.reversal is not None:
-        document["reversal"] = outcome_document(leg.reversal)
     if leg.operators_evidence is not None:
         document["operators"] = {
             "executed": leg.operators_evidence.executed,

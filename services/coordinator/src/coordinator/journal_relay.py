@@ -92,7 +92,8 @@ class JournalRelay:
             match answer.verdict:
                 case AppendVerdict.APPENDED if event.plan_id not in broken and event.plan_id not in gaps:
                     done[event.plan_id] = event.event.sequence
-                case AppendVerdict.APPENDED:
+                case AppendVerdict.APPENDED | AppendVerdict.STALE:
+                    # What is stale was read before its plan had another owner, who sends it anew.
                     pass
                 case verdict if routed(_CODES[verdict], None, 1) is Route.RETRY:
                     gaps.setdefault(event.plan_id, answer.expected)
@@ -140,6 +141,8 @@ class JournalRelay:
             except (grpc.aio.AioRpcError, FieldInvalid):
                 return False
             await self._take(events, answers)
+            if any(answer.verdict is AppendVerdict.STALE for answer in answers):
+                return False
             if any(answer.verdict not in (AppendVerdict.APPENDED, AppendVerdict.SEALED) for answer in answers):
                 return True
             after = events[-1].event.sequence

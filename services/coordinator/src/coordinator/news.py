@@ -12,8 +12,8 @@ from coordinator import reports
 from coordinator.convert.participant import report_from_pb
 from coordinator.engine import Engine, Work
 from coordinator.reports import LegReport
-from coordinator.store import outboxes, reading, restores
-from coordinator.store.outboxes import KeptNews
+from coordinator.store import kept_news, reading, restores
+from coordinator.store.kept_news import KeptNews
 from lockstep.participant.v1 import leg_pb2
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import LegId, PlanId
@@ -94,7 +94,7 @@ class News:
                     for report, octets in found
                     if report.plan_id in known
                 ]
-                await outboxes.keep_news(work.tx, elsewhere)
+                await kept_news.keep(work.tx, elsewhere)
                 await self._keep_orphans(work, sender, [report for report, _ in found if report.plan_id not in held.keys() | known])
                 if also is not None:
                     await also(work.tx)
@@ -104,7 +104,7 @@ class News:
     async def take_kept(self, limit: int = 256) -> int:
         """Take reports that other replicas kept for this one; how many there were."""
         async with self._engine.db.connection() as connection:
-            kept = await outboxes.kept_news(connection, self._engine.owner.name, limit)
+            kept = await kept_news.read(connection, self._engine.owner.name, limit)
         if not kept:
             return 0
         async with self._engine.work("outcome") as work:
@@ -112,13 +112,12 @@ class News:
             taken = [each for each in kept if each.plan_id in held]
             for each in taken:
                 self._step(work, each.participant, report_from_pb(leg_pb2.LegReport.FromString(each.report)))
-            await outboxes.drop_news(work.tx, taken)
+            await kept_news.drop(work.tx, taken)
         return len(kept)
 
     def _step(self, work: Work, sender: str, report: LegReport) -> None:
         dossier = work.dossier(report.plan_id)
-        event = reports.admit(report, sender, dossier, self._engine.registry)
-        if event is not None:
+        for event in reports.admit(report, sender, dossier, self._engine.registry):
             work.step(report.plan_id, event)
 
     async def _keep_orphans(self, work: Work, sender: str, found: Sequence[LegReport]) -> None:

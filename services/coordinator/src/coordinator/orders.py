@@ -130,21 +130,28 @@ def _auditable(plan: Plan) -> bool:
 
 def _evidence(plan: Plan) -> Iterator[tuple[LegState, Effect]]:
     """Notarisations first; the journal once they are final. Of what did not settle they are told the abort audit log's hash, once that is durable."""
-    evidence = plan.audit if facts.unsettled(plan) else facts.evidence(plan)
-    if evidence is None:
+    how = closing(plan)
+    if how is None:
         return
     commits = plan.decision is Decision.COMMIT and plan.state is not State.ABORTED
     # What was closed before an unwind stays closed as it was; that it says otherwise than the plan's outcome calls a person.
     waiting = [each for each in facts.notarisations(plan) if each.phase not in (Phase.COMMITTED, Phase.RELEASED)]
     for each in waiting or [facts.journal(plan)]:
-        closing = Closing(
-            outcome=plan.outcome or PlanOutcome.ABORTED,
-            evidence_digest=evidence,
-            journal_sequence=plan.journal_sequence + 1,
-            transition_no=plan.transition_no + 1,
-            from_state=plan.state.value,
-        )
         if commits and each.order is not Order.COMMIT:
-            yield each, Commit(each.leg_id, closing=closing)
+            yield each, Commit(each.leg_id, closing=how)
         elif not commits and each.order is not Order.ABORT:
-            yield each, Abort(each.leg_id, authority(plan), closing)
+            yield each, Abort(each.leg_id, authority(plan), how)
+
+
+def closing(plan: Plan) -> Closing | None:
+    """How a plan that is about to end is to be closed; None as long as what it shows for it is not durable."""
+    evidence = plan.audit if facts.unsettled(plan) else facts.evidence(plan)
+    if evidence is None:
+        return None
+    return Closing(
+        outcome=plan.outcome or PlanOutcome.ABORTED,
+        evidence_digest=evidence,
+        journal_sequence=plan.journal_sequence + 1,
+        transition_no=plan.transition_no + 1,
+        from_state=plan.state.value,
+    )

@@ -7,7 +7,7 @@ from typing import Final
 
 from coordinator import facts
 from coordinator.dossier import Dossier
-from coordinator.model import EventType, GateRecord, Mandate, Record
+from coordinator.model import EventType, GateRecord, LegState, Mandate, Record
 from lockstep_kit.canonical import Document, canonical, time_text
 from lockstep_kit.ids import sha256
 from lockstep_kit.statements import Gate, Refusal, SignedOutcome, SignedVote, refusal_document
@@ -100,7 +100,11 @@ def _decision_document(dossier: Dossier) -> Document:
 
 
 def _leg_document(dossier: Dossier, record: Record) -> Document:
-    leg = facts.leg(dossier.plan, record.leg_id)
+    return leg_document(facts.leg(dossier.plan, record.leg_id))
+
+
+def leg_document(leg: LegState) -> dict[str, Document]:
+    """A leg with everything that its participant has signed about it."""
     document: dict[str, Document] = {"leg_id": leg.leg_id, "kind": leg.kind.value}
     if leg.vote is not None:
         document["vote"] = vote_document(leg.vote)

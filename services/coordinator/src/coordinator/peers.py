@@ -24,7 +24,7 @@ from coordinator.convert.participant import (
 from coordinator.convert.restores import Everything, everything_from_pb, written_from_pb
 from coordinator.restoring import Written
 from coordinator.store.outboxes import PendingEvent
-from lockstep.journal.v1 import journal_reader_service_pb2
+from lockstep.journal.v1 import journal_reader_service_pb2, journal_service_pb2
 from lockstep.journal.v1.journal_reader_service_pb2_grpc import JournalReaderServiceStub
 from lockstep.journal.v1.journal_service_pb2_grpc import JournalServiceStub
 from lockstep.participant.v1 import leg_pb2
@@ -169,13 +169,15 @@ class JournalPeer:
         response = await JournalServiceStub(self.channel).Append(append_request(events), timeout=self.call_seconds)
         return append_answers(response, events)
 
-    async def chain(self, plan_id: PlanId) -> list[Written]:
-        """A plan's whole chain; empty where there is none.
+    async def chain(self, plan_id: PlanId, raise_to: Epoch) -> list[Written]:
+        """A plan's whole chain, after its fence was raised, so that nothing is appended to it that is on its way; empty where there is none.
 
         Raises:
             grpc.aio.AioRpcError: it did not answer.
             FieldInvalid: what it answered is no chain of this protocol.
         """
+        fence = journal_service_pb2.RaiseFenceRequest(plan_id=plan_id, epoch=epoch_to_pb(raise_to))
+        await JournalServiceStub(self.channel).RaiseFence(fence, timeout=self.call_seconds)
         found: list[Written] = []
         token = ""
         while True:

@@ -1,6 +1,7 @@
 """What goes on without anybody's call: time that passed, plans that a replica left behind, news that was kept.
 
-A plan of which something is to be done and whose lease another owner let run out is taken over once it was seen twice in a row. Its epoch grows, and its
+A plan of which something is to be done keeps its owner as long as that one lives, also while it waits for an answer. Where the owner let the lease run
+out, the plan is taken over once it was seen twice in a row. Its epoch grows, and its
 commands are sent again at once. A plan that rests until a person acts needs no owner: whoever is asked takes it up, and its deadline is everybody's. However a
 plan came to a new owner, its participants are asked about every leg that is not done, with the fence raised.
 """
@@ -19,7 +20,7 @@ from coordinator.news import News
 from coordinator.notices import taken_over
 from coordinator.peers import Peers
 from coordinator.store import outboxes, reading
-from lockstep_kit import failpoints, leases
+from lockstep_kit import failpoints
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.loops import Loop
@@ -50,10 +51,16 @@ class Recovery:
 
     async def run(self) -> None:
         """One look."""
+        await self._renew()
         await self._tick()
         while await self._news.take_kept(BATCH_MAX) == BATCH_MAX:
             pass
         await self._take_over()
+
+    async def _renew(self) -> None:
+        owner = self._engine.owner
+        async with self._engine.db.connection() as connection:
+            await reading.renew(connection, owner.name, owner.generation, owner.lease)
 
     async def _tick(self) -> None:
         while True:
@@ -70,16 +77,13 @@ class Recovery:
         twice, self._seen = sorted(orphaned & self._seen), orphaned
         if not twice:
             return
-        owner = self._engine.owner
         with span("coordinator.takeover", attributes={PLAN_IDS: twice}):
             async with self._engine.work("takeover") as work:
-                epochs = await leases.acquire(work.tx, twice, owner.name, owner.generation, owner.lease)
-                taken = [PlanId(each) for each in epochs]
+                taken = list(await work.load(twice))
                 unanswered = await outboxes.hasten(work.tx, taken)
                 # A plan at rest that changes hands is no news.
-                for dossier in (await work.load({plan_id for plan_id, _, _ in unanswered})).values():
-                    work.note(taken_over(dossier.plan, work.clock))
-            self._engine.wakes.takeovers.note({PlanId(each): epoch for each, epoch in epochs.items()})
+                for plan_id in sorted({plan_id for plan_id, _, _ in unanswered}):
+                    work.note(taken_over(work.dossier(plan_id).plan, work.clock))
             _log.info("plans_taken_over", count=len(taken))
             for wake in (
                 *self._engine.wakes.relays.values(),

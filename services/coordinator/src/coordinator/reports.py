@@ -46,21 +46,25 @@ class LegReport:
 _OUTCOME_OF: Final = {Phase.COMMITTED: OutcomeKind.DONE, Phase.RELEASED: OutcomeKind.RELEASED}
 
 
-def admit(report: LegReport, sender: str, dossier: Dossier, registry: Registry) -> LegNews | PersonNeeded | None:
-    """The report as news; a call for a person where it is not to be believed; None where it is older than what is known."""
+def admit(report: LegReport, sender: str, dossier: Dossier, registry: Registry) -> tuple[LegNews | PersonNeeded, ...]:
+    """The report as news; a call for a person where it is not to be believed; nothing where it is older than what is known."""
     file = dossier.file(report.leg_id)
     if file is None:
-        return PersonNeeded("PARTICIPANT_REPORT", "", f"{sender} reports a leg that the plan does not have")
+        return (PersonNeeded("PARTICIPANT_REPORT", "", f"{sender} reports a leg that the plan does not have"),)
     known = facts.leg(dossier.plan, report.leg_id)
     if report.revision <= known.revision:
-        return None
+        return ()
     refusal = unbelievable(report, sender, dossier, registry)
     if refusal is not None:
-        return PersonNeeded("PARTICIPANT_SIGNATURE", report.leg_id, f"{sender}: {refusal}")
+        return (PersonNeeded("PARTICIPANT_SIGNATURE", report.leg_id, f"{sender}: {refusal}"),)
+    called: tuple[PersonNeeded, ...] = ()
     if known.vote is not None and report.vote is not None and not _same_vote(known.vote, report.vote):
-        return PersonNeeded("PARTICIPANT_CONTRADICTS", report.leg_id, f"{sender} shows another vote than the one it gave")
+        called = (PersonNeeded("PARTICIPANT_CONTRADICTS", report.leg_id, f"{sender} shows another vote than the one it gave"),)
+        if report.outcome is None:
+            # For the vote that is known something may be held, whatever the other one says: only an outcome shows what became of it.
+            return called
     if known.phase is not None and _forgotten(report.phase, known.phase):
-        return None
+        return called
     # What was signed first stays: a participant that was put back, and found the same again, has signed it with another time.
     vote = known.vote or report.vote
     outcome = known.outcome if _same_kind(known.outcome, report.outcome) else report.outcome
@@ -70,7 +74,7 @@ def admit(report: LegReport, sender: str, dossier: Dossier, registry: Registry) 
         and _order(known.reversal) == _order(report.reversal)
     )
     reversal = known.reversal if same else report.reversal
-    return LegNews(report.leg_id, report.phase, report.revision, vote, outcome, report.trouble, reversal)
+    return LegNews(report.leg_id, report.phase, report.revision, vote, outcome, report.trouble, reversal), *called
 
 
 def unbelievable(report: LegReport, sender: str, dossier: Dossier, registry: Registry) -> str | None:

@@ -28,7 +28,6 @@ from coordinator.sealing import KeySealed
 from coordinator.store import operators, restores
 from coordinator.store.outboxes import PendingEvent
 from coordinator.store.restores import Sweep
-from lockstep_kit import leases
 from lockstep_kit.certificate import DeadlinePassed
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.fence import Epoch, Phase
@@ -117,7 +116,7 @@ class Restores:
         with span("coordinator.restore", attributes={PLAN_IDS: [plan_id]}):
             try:
                 told = await asyncio.gather(*(self._ask(dossier, index, generation) for index in range(len(dossier.files))))
-                chain = await self._journal.chain(plan_id)
+                chain = await self._journal.chain(plan_id, Epoch(generation, 1))
             except _UNANSWERED as error:
                 _log.warning("restore_waits", plan_id=plan_id, error=type(error).__name__)
                 return
@@ -178,8 +177,7 @@ class Restores:
         """What a participant reported is news like any other, once the plan stands again."""
         if heard.report is None:
             return
-        event = reports.admit(heard.report, file.participant, work.dossier(plan_id), self._engine.registry)
-        if event is not None:
+        for event in reports.admit(heard.report, file.participant, work.dossier(plan_id), self._engine.registry):
             work.step(plan_id, event)
 
     async def _call(self, dossier: Dossier, detail: str) -> None:
@@ -244,11 +242,9 @@ class Restores:
             except _UNANSWERED as error:
                 _log.warning("sweep_waits", participant=participant, error=type(error).__name__)
                 return False
-            async with engine.db.transaction() as tx:
-                # Plans at rest have no holder that would send; those that have one are sent by it.
-                owner = engine.owner
-                await leases.acquire(tx, [each.plan_id for each in batch], owner.name, owner.generation, owner.lease)
-                await restores.revive(tx, batch)
+            async with engine.db.connection() as connection:
+                # Sent by whoever had the plan last; where that one is gone, by the replica that finds it left behind.
+                await restores.revive(connection, batch)
             _log.warning("participant_behind", participant=participant, legs=len(batch))
             after = (batch[-1].plan_id, batch[-1].leg_id)
 
@@ -288,7 +284,7 @@ class Restores:
             found = await self._peers[participant].everything(plan_id, leg_id, epoch, 0)
             if found is not None:
                 legs[leg_id] = found
-        chain = await self._journal.chain(plan_id)
+        chain = await self._journal.chain(plan_id, epoch)
         judged = orphans.judge(legs, chain, await self._engine.db.now())
         finding = judged.finding if isinstance(judged, orphans.Called) else ""
         for leg_id, each in legs.items():
@@ -317,7 +313,7 @@ class Restores:
         epoch: Epoch,
     ) -> None:
         if judged.event is not None:
-            await self._journal.append([PendingEvent(plan_id, judged.event, await self._engine.db.now(), None)])
+            await self._journal.append([PendingEvent(plan_id, judged.event, await self._engine.db.now(), None, epoch)])
         for leg_id, closing in judged.legs:
             _log.warning("orphan_released", plan_id=plan_id, leg_id=leg_id, participant=known[leg_id][0])
             await self._peers[known[leg_id][0]].release(legs[leg_id].binding, epoch, DeadlinePassed(), closing)

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from coordinator import facts
+from coordinator import facts, orders
 from coordinator.certificates import assemble
+from coordinator.commands import Command
 from coordinator.dossier import Dossier, LegKeys
 from coordinator.model import Cause, EventType, GateRecord, LegState, Moved, Order, Plan, Record, State, Ticket
 from coordinator.protocol import TABLE
@@ -27,8 +28,8 @@ from lockstep_kit.canonical import time_from_text
 from lockstep_kit.certificate import Certificate, Decision, NotAuthorised, check_commit
 from lockstep_kit.fence import Phase
 from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.ids import ActorId, LegId
-from lockstep_kit.participant.ports import PlanOutcome
+from lockstep_kit.ids import ActorId, Digest, LegId
+from lockstep_kit.participant.ports import Closing, PlanOutcome
 from lockstep_kit.plan import LegKind
 from lockstep_kit.registry import Registry
 from lockstep_kit.statements import Gate, GateSignature, OutcomeKind, SignedVote
@@ -88,6 +89,8 @@ class Adopted:
     records: tuple[Record, ...]
     #: Escalations that the database did not have.
     tickets: tuple[Ticket, ...]
+    #: Commands that were obeyed and that the database did not have: a participant that is put back is sent them again.
+    commands: tuple[Command, ...]
 
 
 #: The way to a decision: what each state before it is left for.
@@ -128,7 +131,9 @@ def adopt(
     if found.plan.decision in (Decision.COMMIT, Decision.DELEGATED) and before.decision is None:
         _check_decision(replace(dossier, plan=found.plan), keys, registry)
     found.command(before, now)
-    return Adopted(found.plan, tuple(found.moves), tuple(found.written), tuple(found.records), tuple(found.tickets))
+    return Adopted(
+        found.plan, tuple(found.moves), tuple(found.written), tuple(found.records), tuple(found.tickets), tuple(found.commands)
+    )
 
 
 def _check_decision(dossier: Dossier, keys: LegKeys, registry: Registry) -> None:
@@ -158,6 +163,9 @@ class _Adoption:
         self.written: list[Written] = []
         self.records: list[Record] = []
         self.tickets: list[Ticket] = []
+        self.commands: list[Command] = []
+        #: How the journal's closing entry says that it was told to close the plan.
+        self._closing: Closing | None = None
         self._reports = reports
         self._votes: dict[LegId, SignedVote] = {leg_id: each.vote for leg_id, each in reports.items() if each.vote is not None}
 
@@ -245,6 +253,7 @@ class _Adoption:
             )
         if closed:
             self.plan = replace(self.plan, sealing=True, outcome=outcome)
+            self._closing = _closing(entry, transition)
         else:
             self.plan = replace(self.plan, outcome=facts.outcome(self.plan))
 
@@ -286,20 +295,47 @@ class _Adoption:
 
     def command(self, before: Plan, now: datetime) -> None:
         """Which command each leg was given last, as far as its participant shows it: the protocol gives every other one anew."""
-        for leg in self.plan.legs:
+        for old, leg in zip(before.legs, self.plan.legs, strict=True):
             if leg.kind is LegKind.JOURNAL and before.sealing:
                 # The number of the closing entry is reserved, and the order that carries it stays as it is.
                 continue
             report = self._reports.get(leg.leg_id)
-            given = _given(self.plan, leg, report)
-            self.plan = facts.with_leg(self.plan, replace(leg, order=given, ordered_at=None if given is Order.NONE else now))
+            given = _given(self.plan, leg, report, self._closing)
+            ordered = replace(leg, order=given, ordered_at=None if given is Order.NONE else now)
+            self.plan = facts.with_leg(self.plan, ordered)
+            if given is not old.order:
+                self._keep(ordered)
+
+    def _keep(self, leg: LegState) -> None:
+        """Keep the last command to a leg as it was; not where what it carried is lost."""
+        plan, leg_id = self.plan, leg.leg_id
+        closing = None if leg.kind.settling or plan.outcome is None else self._closing or orders.closing(plan)
+        if not leg.kind.settling and closing is None:
+            return
+        match leg.order:
+            case Order.COMMIT:
+                not_after = plan.deadline if leg_id == plan.delegate else None
+                self.commands.append(Command(plan.plan_id, leg_id, Order.COMMIT, not_after=not_after, closing=closing))
+            case Order.ABORT:
+                why = orders.authority(plan)
+                self.commands.append(Command(plan.plan_id, leg_id, Order.ABORT, closing=closing, authority=why))
+            case Order.REVERSE if plan.unwind_authority is not None:
+                self.commands.append(Command(plan.plan_id, leg_id, Order.REVERSE, authority=plan.unwind_authority))
+            case _:
+                pass
 
 
-def _given(plan: Plan, leg: LegState, report: LegReport | None) -> Order:
+def _given(plan: Plan, leg: LegState, report: LegReport | None, closing: Closing | None) -> Order:
     """The last command that a leg's participant shows to have had; PREPARE where another one must be given anew."""
+    if leg.kind is LegKind.JOURNAL and closing is not None:
+        commits = plan.decision is Decision.COMMIT and closing.from_state != State.ABORTED.value
+        return Order.COMMIT if commits else Order.ABORT
     if report is None:
         asked = leg.order is not Order.NONE or plan.decision in (Decision.COMMIT, Decision.DELEGATED)
         return Order.PREPARE if asked and plan.state not in _UNASKED else Order.NONE
+    if leg.kind is LegKind.JOURNAL:
+        # A seal is a seal in the chain: one that the journal only reports, it lost since.
+        return Order.PREPARE
     match report.phase:
         case Phase.COMMITTED | Phase.REVERSING:
             return Order.COMMIT
@@ -313,6 +349,16 @@ def _given(plan: Plan, leg: LegState, report: LegReport | None) -> Order:
             return Order.COMMIT
         case _:
             return Order.PREPARE
+
+
+def _closing(entry: Written, transition: Mapping[str, Any]) -> Closing:
+    return Closing(
+        outcome=PlanOutcome(entry.document["outcome"]),
+        evidence_digest=Digest(bytes.fromhex(entry.document["evidence_digest"])),
+        journal_sequence=entry.sequence,
+        transition_no=int(transition["transition_no"]),
+        from_state=str(transition["from"]),
+    )
 
 
 def _moved(plan: Plan, moved: Moved, at: datetime) -> Plan:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from coordinator.notices import NoticeKind
 from coordinator.webhooks import Patience, Webhook, forbidden
 from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.outbox import PUT_OFF_MAX
 
 _SECRET_PREFIX: Final = "whsec_"
 _SECRET_BYTES: Final = (24, 64)
@@ -73,7 +74,9 @@ class NoticeSettings(BaseModel):
     source: str = Field(default="urn:lockstep:coordinator", min_length=1, description="URI-reference: `source` of every CloudEvent")
     allow_loopback: bool = Field(default=False, description="webhooks may be on this machine and without TLS: for sandboxes only")
     answer_seconds: float = Field(default=10.0, gt=0, le=60, description="longest wait for one answer")
-    pause_seconds_max: float = Field(default=3_600.0, gt=0, description="longest pause between two tries")
+    pause_seconds_max: float = Field(
+        default=3_600.0, gt=0, le=PUT_OFF_MAX.total_seconds(), description="longest pause between two tries"
+    )
     give_up_seconds: float = Field(default=259_200.0, gt=0, description="a notice that is older becomes a dead letter")
     sweep_seconds: float = Field(default=60.0, gt=0, description="how often what was taken long ago is forgotten")
 

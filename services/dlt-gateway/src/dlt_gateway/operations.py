@@ -23,7 +23,8 @@ RULES: Final = Rules(
         (Phase.PREPARING, "Prepared"): Finding.VOTED_YES,
         # A tombstone came first: whatever is sent now, the leg can never execute.
         (Phase.PREPARING, "Aborted"): Finding.VOTED_NO,
-        (Phase.PREPARING, "Committed"): Unmoved.STUCK,
+        # Only what was promised is executed: this gateway's database was put back to before it was.
+        (Phase.PREPARING, "Committed"): Finding.VOTED_YES,
         (Phase.PREPARING, "Reversed"): Unmoved.STUCK,
         (Phase.COMMITTING, "None"): Unmoved.STUCK,
         (Phase.COMMITTING, "Prepared"): Unmoved.AGAIN,

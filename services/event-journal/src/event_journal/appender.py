@@ -11,12 +11,11 @@ from datetime import datetime
 from typing import Final
 
 from event_journal import store
-from event_journal.appending import Answer, append
-from event_journal.chain import Event
+from event_journal.appending import Answer, Submission, append, fenced
 from event_journal.operations import CAPABILITIES, Sealed, Stuck, Waits, judge_closing, judge_prepare
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import declare, failpoint
-from lockstep_kit.fence import Phase
+from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
@@ -97,14 +96,14 @@ class Appender:
         self._operations = operations
         self._key = key
 
-    async def append(self, events: Sequence[Event]) -> tuple[Answer, ...]:
+    async def append(self, events: Sequence[Submission]) -> tuple[Answer, ...]:
         """Append a batch in one transaction; each event is answered by itself."""
-        plans = [event.plan_id for event in events]
+        plans = [each.event.plan_id for each in events]
         await failpoint("event-journal.append.before_tx")
         async with self._db.transaction() as tx:
             waiting = await store.lock_waiting_legs(tx, plans)
             heads = await store.lock_heads(tx, plans)
-            known = await store.known_entries(tx, events)
+            known = await store.known_entries(tx, [each.event for each in events])
             appended = append(events, heads, known, self._key)
             await store.save(tx, appended.entries, appended.heads)
             if waiting:
@@ -112,6 +111,13 @@ class Appender:
             await failpoint("event-journal.append.in_tx")
         await failpoint("event-journal.append.after_commit")
         return appended.answers
+
+    async def raise_fence(self, plan_id: PlanId, epoch: Epoch) -> None:
+        """Raise a chain's fence. Whoever appends to it holds its lock, so that this waits for what is under way."""
+        async with self._db.transaction() as tx:
+            head = (await store.lock_heads(tx, [plan_id]))[plan_id]
+            after = fenced(head, epoch)
+            await store.save(tx, [], [after] if after != head else [])
 
     async def advance(self) -> None:
         """Go on with every leg that owes an answer, as at a restart, a batch at a time."""

@@ -1,7 +1,8 @@
 """What becomes of events that are to be appended, given where their plans' chains stand. Pure.
 
 Events of a plan are numbered densely by their writer. The same event again is answered as before; a gap is answered with the number that the chain
-expects; another event with a number or an id that is taken freezes the chain, since one of the two writers must be wrong.
+expects; another event with a number or an id that is taken freezes the chain, since one of the two writers must be wrong. What a writer sent under an
+epoch that another one has ended is not looked at, however late it comes.
 """
 
 from __future__ import annotations
@@ -9,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
 from event_journal.chain import GENESIS, Entry, Event, Finding, Verification, check_event, link
+from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import Digest, PlanId, sha256
 from lockstep_kit.signing import SigningKey
+
+#: Of a chain to which nothing was ever sent.
+UNFENCED: Final = Epoch(0, 0)
 
 
 class Verdict(StrEnum):
@@ -23,6 +29,17 @@ class Verdict(StrEnum):
     CONFLICT = "CONFLICT"
     SEALED = "SEALED"
     INVALID = "INVALID"
+    STALE = "STALE"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An event as it was sent."""
+
+    #: What happened.
+    event: Event
+    #: Epoch of the plan under which its writer sent it.
+    epoch: Epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +56,8 @@ class Head:
     sealed: bool
     #: Why nothing may be appended any more, or "".
     frozen: str
+    #: The highest under which anything was sent.
+    epoch: Epoch = UNFENCED
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +104,7 @@ class Appended:
     heads: tuple[Head, ...]
 
 
-def append(events: Sequence[Event], heads: Mapping[PlanId, Head], known: Sequence[Known], key: SigningKey) -> Appended:
+def append(events: Sequence[Submission], heads: Mapping[PlanId, Head], known: Sequence[Known], key: SigningKey) -> Appended:
     """The answers to a batch, the entries that it makes, and the heads that it moves.
 
     Args:
@@ -99,10 +118,10 @@ def append(events: Sequence[Event], heads: Mapping[PlanId, Head], known: Sequenc
     ids = {each.event_id: each for each in known}
     answers: list[Answer] = []
     entries: list[Entry] = []
-    for event in events:
+    for event, epoch in ((each.event, each.epoch) for each in events):
         head = now.get(event.plan_id) or Head(event.plan_id, 0, GENESIS, sealed=False, frozen="")
         place = (event.plan_id, event.sequence)
-        answer, entry, after = _append_one(event, head, places.get(place), ids.get(event.event_id), key)
+        answer, entry, after = _append_one(event, epoch, head, places.get(place), ids.get(event.event_id), key)
         answers.append(answer)
         if entry is not None:
             entries.append(entry)
@@ -112,6 +131,11 @@ def append(events: Sequence[Event], heads: Mapping[PlanId, Head], known: Sequenc
             now[event.plan_id] = after
     changed = tuple(head for plan_id, head in now.items() if heads.get(plan_id) != head)
     return Appended(tuple(answers), tuple(entries), changed)
+
+
+def fenced(head: Head, epoch: Epoch) -> Head:
+    """The chain once an epoch was seen. A sealed one takes nothing anyhow, and never changes."""
+    return head if head.sealed else replace(head, epoch=max(head.epoch, epoch))
 
 
 def against_head(found: Verification, head: Head | None) -> Verification:
@@ -124,7 +148,7 @@ def against_head(found: Verification, head: Head | None) -> Verification:
 
 
 def _append_one(
-    event: Event, head: Head, standing: Known | None, named: Known | None, key: SigningKey
+    event: Event, epoch: Epoch, head: Head, standing: Known | None, named: Known | None, key: SigningKey
 ) -> tuple[Answer, Entry | None, Head]:
     invalid = check_event(event)
     if invalid is not None:
@@ -135,6 +159,9 @@ def _append_one(
         sha256(event.payload),
     ):
         return Answer(Verdict.APPENDED, standing.entry_hash), None, head
+    if epoch < head.epoch:
+        return Answer(Verdict.STALE, message=f"the chain has seen epoch {head.epoch.generation}.{head.epoch.counter}"), None, head
+    head = fenced(head, epoch)
     if standing is not None or named is not None:
         why = f"another event stands at {event.sequence}" if standing is not None else "the event's id stands for another entry"
         return Answer(Verdict.CONFLICT, message=why), None, head if head.sealed else replace(head, frozen=head.frozen or why)

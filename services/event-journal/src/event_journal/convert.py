@@ -6,12 +6,13 @@ from typing import Final
 
 import asyncpg
 
-from event_journal.appending import Answer, Verdict
+from event_journal.appending import Answer, Submission, Verdict
 from event_journal.chain import Event, Verification
 from event_journal.store import entry_of
 from lockstep.journal.v1 import entry_pb2, journal_reader_service_pb2, journal_service_pb2
 from lockstep_kit import ids
-from lockstep_kit.convert import enum_to_pb, signature_to_pb, time_from_pb, time_to_pb
+from lockstep_kit.convert import enum_to_pb, epoch_from_pb, signature_to_pb, time_from_pb, time_to_pb
+from lockstep_kit.fields import within
 from lockstep_kit.ids import sha256
 
 VERDICTS: Final = {
@@ -20,12 +21,13 @@ VERDICTS: Final = {
     journal_service_pb2.APPEND_VERDICT_CONFLICT: Verdict.CONFLICT,
     journal_service_pb2.APPEND_VERDICT_SEALED: Verdict.SEALED,
     journal_service_pb2.APPEND_VERDICT_INVALID: Verdict.INVALID,
+    journal_service_pb2.APPEND_VERDICT_STALE: Verdict.STALE,
 }
 
 
-def event_from_pb(message: journal_service_pb2.Event, field: str) -> Event:
+def submission_from_pb(message: journal_service_pb2.Event, field: str) -> Submission:
     """An event as its writer sent it; its form rules are answered per event."""
-    return Event(
+    event = Event(
         plan_id=ids.plan_id(message.plan_id, f"{field}.plan_id"),
         sequence=message.sequence,
         event_id=message.event_id,
@@ -35,6 +37,8 @@ def event_from_pb(message: journal_service_pb2.Event, field: str) -> Event:
         event_time=time_from_pb(message.event_time, f"{field}.event_time"),
         payload=message.payload,
     )
+    with within(field):
+        return Submission(event, epoch_from_pb(message.epoch))
 
 
 def answer_to_pb(answer: Answer) -> journal_service_pb2.AppendAnswer:

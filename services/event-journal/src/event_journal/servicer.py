@@ -14,7 +14,7 @@ from event_journal import store
 from event_journal.appender import Appender
 from event_journal.appending import against_head
 from event_journal.chain import verify
-from event_journal.convert import answer_to_pb, entry_to_pb, event_from_pb, verification_to_pb
+from event_journal.convert import answer_to_pb, entry_to_pb, submission_from_pb, verification_to_pb
 from lockstep.journal.v1 import (
     journal_reader_service_pb2,
     journal_reader_service_pb2_grpc,
@@ -22,6 +22,7 @@ from lockstep.journal.v1 import (
     journal_service_pb2_grpc,
 )
 from lockstep_kit import ids
+from lockstep_kit.convert import epoch_from_pb
 from lockstep_kit.db import Database
 from lockstep_kit.errors import not_found, resume_token_expired, unavailable
 from lockstep_kit.fields import FieldInvalid, require
@@ -46,9 +47,18 @@ class JournalServicer(journal_service_pb2_grpc.JournalServiceServicer):
         """Append events; each is answered by itself."""
         del context
         require(1 <= len(request.events) <= EVENTS_MAX, "events", f"must be 1 to {EVENTS_MAX}")
-        events = [event_from_pb(event, f"events[{index}]") for index, event in enumerate(request.events)]
+        events = [submission_from_pb(event, f"events[{index}]") for index, event in enumerate(request.events)]
         answers = await self._appender.append(events)
         return journal_service_pb2.AppendResponse(answers=[answer_to_pb(answer) for answer in answers])
+
+    async def RaiseFence(  # noqa: N802 - the protocol's name
+        self, request: journal_service_pb2.RaiseFenceRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> journal_service_pb2.RaiseFenceResponse:
+        """Hold off what was sent under an older epoch."""
+        del context
+        plan_id = ids.plan_id(request.plan_id)
+        await self._appender.raise_fence(plan_id, epoch_from_pb(request.epoch))
+        return journal_service_pb2.RaiseFenceResponse()
 
 
 class JournalReaderServicer(journal_reader_service_pb2_grpc.JournalReaderServiceServicer):

@@ -11,26 +11,27 @@ import asyncpg
 from event_journal.appending import Head, Known
 from event_journal.chain import Entry, Event, check_event
 from lockstep_kit.db import Connection
+from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import Digest, KeyId, LegId, PlanId, sha256
 from lockstep_kit.signing import Signature
 
 #: Makes sure that the plans' chains have a row to lock, whatever else happens.
 OPEN_CHAINS: Final = """
-insert into journal_chain (plan_id, entry_count, head_hash, sealed, frozen)
-select plan_id, 0, decode(repeat('00', 32), 'hex'), false, '' from unnest($1::text[]) as plan_id order by plan_id
+insert into journal_chain (plan_id, entry_count, head_hash, sealed, frozen, epoch_generation, epoch_counter)
+select plan_id, 0, decode(repeat('00', 32), 'hex'), false, '', 0, 0 from unnest($1::text[]) as plan_id order by plan_id
 on conflict (plan_id) do nothing
 """
 
 #: Locks the plans' chains, in one order for everybody.
-LOCK_CHAINS: Final = """
-select plan_id, entry_count, head_hash, sealed, frozen from journal_chain where plan_id = any($1) order by plan_id for update
-"""
+LOCK_CHAINS: Final = "select * from journal_chain where plan_id = any($1) order by plan_id for update"
 
 #: Moves the heads of chains.
 MOVE_HEADS: Final = """
 update journal_chain as chain
-set entry_count = moved.entry_count, head_hash = moved.head_hash, sealed = moved.sealed, frozen = moved.frozen
-from unnest($1::text[], $2::bigint[], $3::bytea[], $4::boolean[], $5::text[]) as moved (plan_id, entry_count, head_hash, sealed, frozen)
+set entry_count = moved.entry_count, head_hash = moved.head_hash, sealed = moved.sealed, frozen = moved.frozen,
+    epoch_generation = moved.epoch_generation, epoch_counter = moved.epoch_counter
+from unnest($1::text[], $2::bigint[], $3::bytea[], $4::boolean[], $5::text[], $6::bigint[], $7::bigint[])
+    as moved (plan_id, entry_count, head_hash, sealed, frozen, epoch_generation, epoch_counter)
 where chain.plan_id = moved.plan_id
 """
 
@@ -104,12 +105,18 @@ async def lock_heads(tx: Connection, plans: Sequence[PlanId]) -> dict[PlanId, He
     names = sorted(set(plans))
     await tx.execute(OPEN_CHAINS, names)
     rows = await tx.fetch(LOCK_CHAINS, names)
-    return {
-        PlanId(row["plan_id"]): Head(
-            PlanId(row["plan_id"]), row["entry_count"], Digest(row["head_hash"]), sealed=row["sealed"], frozen=row["frozen"]
-        )
-        for row in rows
-    }
+    return {PlanId(row["plan_id"]): _head(row) for row in rows}
+
+
+def _head(row: asyncpg.Record) -> Head:
+    return Head(
+        PlanId(row["plan_id"]),
+        row["entry_count"],
+        Digest(row["head_hash"]),
+        sealed=row["sealed"],
+        frozen=row["frozen"],
+        epoch=Epoch(row["epoch_generation"], row["epoch_counter"]),
+    )
 
 
 async def known_entries(tx: Connection, events: Sequence[Event]) -> list[Known]:
@@ -145,6 +152,8 @@ async def save(tx: Connection, entries: Sequence[Entry], heads: Sequence[Head]) 
             [head.head_hash for head in heads],
             [head.sealed for head in heads],
             [head.frozen for head in heads],
+            [head.epoch.generation for head in heads],
+            [head.epoch.counter for head in heads],
         )
     if not entries:
         return

@@ -17,6 +17,8 @@ JOURNAL_CHAIN = sa.Table(
     sa.Column("head_hash", sa.LargeBinary, nullable=False),
     sa.Column("sealed", sa.Boolean, nullable=False),
     sa.Column("frozen", sa.Text, nullable=False),
+    sa.Column("epoch_generation", sa.BigInteger, nullable=False),
+    sa.Column("epoch_counter", sa.BigInteger, nullable=False),
 )
 
 JOURNAL_ENTRY = sa.Table(

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 
 from bank_gateway import store
-from lockstep_testkit.simulation.memory import Registry, Row, Rows, Statement, violation
+from lockstep_testkit.simulation.memory import Registry, Row, Rows, Statement, passed, violation
 from lockstep_testkit.simulation.specs import Triggers, inserted
 
 STATEMENTS: Final = Registry()
@@ -197,7 +197,7 @@ async def claim(s: Statement, limit: int, lease: timedelta, wait_max: timedelta)
     waiting = sorted((row for row in s.all("bank_outbox") if row["state"] in _WAITING), key=lambda row: row["id"])
     for row in waiting:
         first.setdefault(row["uetr"], row["id"])
-    due = [row for row in waiting if first[row["uetr"]] == row["id"] and not now < row["due_at"] <= now + wait_max]
+    due = [row for row in waiting if first[row["uetr"]] == row["id"] and passed(row["due_at"], now, wait_max)]
     free = [row for row in due if not s.server.locked(s.tx, ("bank_outbox", (row["id"],)))]
     named = ("id", "plan_id", "leg_id", "uetr", "action", "idempotency_key", "octets", "attempts", "traceparent")
     taken = [

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from coordinator.store import plans, reading, requests
 from lockstep_testkit.simulation.leases_statements import free
-from lockstep_testkit.simulation.memory import LONG_AGO, Registry, Row, Rows, Statement
+from lockstep_testkit.simulation.memory import INFINITY, LONG_AGO, Registry, Row, Rows, Statement
 from lockstep_testkit.simulation.specs import among, columns, inserted, listed
 
 STATEMENTS: Final = Registry()
@@ -209,18 +210,29 @@ def due(s: Statement, owner: str, limit: int) -> Rows:
 def orphaned(s: Statement, owner: str, limit: int) -> Rows:
     now = s.now
 
-    def left(row: Row) -> bool:
-        held = s.get("lease", row["plan_id"])
+    def left(plan_id: str) -> bool:
+        held = s.get("lease", plan_id)
         return held is None or (held["owner"] != owner and free(held, now))
 
-    def unfinished(row: Row) -> bool:
-        progress = s.get("journal_progress", row["plan_id"])
-        behind = progress is not None and progress["appended"] < progress["recorded"] and not progress["frozen"]
-        owed = any(not each["answered"] and each["plan_id"] == row["plan_id"] for each in s.all("leg_command"))
-        return row["state"] in ("INITIATED", "PRECONDITIONS_PENDING") or owed or behind
+    return [{"plan_id": each} for each in sorted(_owed(s)) if left(each)][:limit]
 
-    rows = [row for row in s.all("plan") if row["state"] != "CLOSED" and left(row) and unfinished(row)]
-    return sorted(rows, key=_PLAN)[:limit]
+
+def _owed(s: Statement) -> set[str]:
+    owed = {row["plan_id"] for row in s.all("plan") if row["state"] in ("INITIATED", "PRECONDITIONS_PENDING")}
+    owed |= {row["plan_id"] for row in s.all("leg_command") if not row["answered"] and row["due_at"] < INFINITY}
+    return owed | {row["plan_id"] for row in s.all("journal_progress") if row["appended"] < row["recorded"] and not row["frozen"]}
+
+
+@STATEMENTS.on(reading.RENEW)
+async def renew(s: Statement, owner: str, generation: int, duration: timedelta) -> Rows:
+    def ends_soon(row: Row) -> bool:
+        return bool(row["owner"] == owner and row["generation"] == generation and s.now < row["expires_at"] < s.now + duration / 2)
+
+    owed = _owed(s)
+    rows = [row for row in s.all("lease") if row["resource_id"] in owed and ends_soon(row)]
+    for row in await s.locking("lease", rows, ends_soon):
+        s.update("lease", row, expires_at=s.now + duration)
+    return []
 
 
 def _owner(s: Statement, plan_id: str) -> str | None:

@@ -17,8 +17,12 @@ _NOTHING: Final = bytes(32)
 
 
 def _grows(_: Statement, before: Row | None, after: Row) -> None:
-    if before is not None and (after["entry_count"] < before["entry_count"] or (before["sealed"] and after != before)):
+    if before is None:
+        return
+    if after["entry_count"] < before["entry_count"] or (before["sealed"] and after != before):
         raise violation(asyncpg.IntegrityConstraintViolationError, "journal_chain_grows", "a chain only grows")
+    if (after["epoch_generation"], after["epoch_counter"]) < (before["epoch_generation"], before["epoch_counter"]):
+        raise violation(asyncpg.IntegrityConstraintViolationError, "journal_chain_grows", "a chain's fence is never lowered")
 
 
 def _linked(s: Statement, before: Row | None, after: Row) -> None:
@@ -45,7 +49,7 @@ def seeds(incarnation: str) -> tuple[tuple[str, Row], ...]:
 async def open_chains(s: Statement, plan_ids: Sequence[str]) -> Rows:
     for plan_id in sorted(plan_ids):
         empty: Row = {"plan_id": plan_id, "entry_count": 0, "head_hash": _NOTHING, "sealed": False, "frozen": ""}
-        await s.insert_new("journal_chain", empty)
+        await s.insert_new("journal_chain", empty | {"epoch_generation": 0, "epoch_counter": 0})
     return []
 
 

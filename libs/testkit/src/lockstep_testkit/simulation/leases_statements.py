@@ -9,7 +9,7 @@ from typing import Final
 import asyncpg
 
 from lockstep_kit import leases
-from lockstep_testkit.simulation.memory import INFINITY, LONG_AGO, Registry, Row, Rows, Statement
+from lockstep_testkit.simulation.memory import LONG_AGO, Registry, Row, Rows, Statement, passed
 from lockstep_testkit.simulation.specs import Triggers
 
 STATEMENTS: Final = Registry()
@@ -25,8 +25,7 @@ TRIGGERS: Final = {"lease": Triggers(_epoch_grows)}
 
 def free(row: Row, now: datetime) -> bool:
     """`leases.FREE`."""
-    expires_at: datetime = row["expires_at"]
-    return bool(expires_at < now or now + timedelta(minutes=5) < expires_at < INFINITY)
+    return passed(row["expires_at"], now)
 
 
 @STATEMENTS.on(leases.ACQUIRE)
@@ -50,7 +49,7 @@ async def acquire(s: Statement, resources: Sequence[str], owner: str, generation
 @STATEMENTS.on(leases.HOLD)
 async def hold(s: Statement, resources: Sequence[str], owner: str, generation: int) -> Rows:
     def mine(row: Row) -> bool:
-        return bool(row["owner"] == owner and row["generation"] == generation and row["expires_at"] >= s.now)
+        return bool(row["owner"] == owner and row["generation"] == generation and row["expires_at"] > s.now)
 
     wanted = set(resources)
     rows = sorted(

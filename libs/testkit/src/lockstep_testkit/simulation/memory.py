@@ -37,6 +37,11 @@ _LOST: Final = "connection was closed in the middle of operation"
 EPOCH: Final = datetime(2031, 3, 3, 9, 0, tzinfo=UTC)
 
 
+def passed(moment: datetime, now: datetime, put_off_max: timedelta = timedelta(minutes=5)) -> bool:
+    """`lockstep_kit.moments.passed`."""
+    return moment <= now or now + put_off_max < moment < INFINITY
+
+
 @dataclass(frozen=True, slots=True)
 class Unique:
     """A unique constraint beside the primary key."""

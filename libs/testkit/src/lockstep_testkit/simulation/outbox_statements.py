@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from lockstep_kit.outbox import Outbox
-from lockstep_testkit.simulation.memory import Registry, Row, Rows, Statement
+from lockstep_testkit.simulation.memory import Registry, Row, Rows, Statement, passed
 from lockstep_testkit.simulation.specs import columns, listed
 
 
@@ -26,9 +26,12 @@ def twins(outbox: Outbox) -> Registry:
         return [{"id": row["id"]} for row in added]
 
     @found.on(outbox._claim)
-    async def claim(s: Statement, keys_max: int, run_max: int, lease: timedelta, wanted: Sequence[str] | None) -> Rows:
+    async def claim(
+        s: Statement, keys_max: int, run_max: int, lease: timedelta, wanted: Sequence[str] | None, put_off_max: timedelta
+    ) -> Rows:
         now, runs = s.now, _runs(waiting(s), wanted)
-        heads = [run[0] for run in runs.values() if run[0]["due_at"] <= now and not s.server.locked(s.tx, (table, (run[0]["id"],)))]
+        due_heads = (run[0] for run in runs.values() if passed(run[0]["due_at"], now, put_off_max))
+        heads = [head for head in due_heads if not s.server.locked(s.tx, (table, (head["id"],)))]
         heads.sort(key=lambda row: (row["due_at"], row["id"]))
         due = [row for head in heads[:keys_max] for row in runs[head["destination"], head["ordering_key"]][:run_max]]
         rows = await s.locking(table, due, lambda row: row["done_at"] is None)

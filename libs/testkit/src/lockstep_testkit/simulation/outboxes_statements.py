@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from coordinator.store import letters, outboxes
+from coordinator.store import kept_news, letters, outboxes
 from lockstep_testkit.simulation.leases_statements import free
-from lockstep_testkit.simulation.memory import INFINITY, Registry, Row, Rows, Statement
+from lockstep_testkit.simulation.memory import INFINITY, Registry, Row, Rows, Statement, passed
 from lockstep_testkit.simulation.specs import among, columns, listed
 
 STATEMENTS: Final = Registry()
@@ -73,7 +73,7 @@ async def end_shown(
 
 
 def _due(s: Statement, row: Row, participant: str, now: datetime) -> bool:
-    due = row["due_at"] <= now or now + timedelta(minutes=5) < row["due_at"] < INFINITY
+    due = passed(row["due_at"], now)
     return row["participant"] == participant and not row["answered"] and due and not _behind(s, row)
 
 
@@ -204,13 +204,18 @@ def pending_events(s: Statement, owner: str, limit: int) -> Rows:
     if not behind:
         return []
     rows = [row for row in s.all("journal_event") if row["plan_id"] in behind and row["sequence"] > behind[row["plan_id"]]]
-    return sorted(rows, key=lambda row: (row["plan_id"], row["sequence"]))[:limit]
+    return _with_epoch(s, sorted(rows, key=lambda row: (row["plan_id"], row["sequence"]))[:limit])
+
+
+def _with_epoch(s: Statement, events: Sequence[Row]) -> Rows:
+    leases = [(row, s.get("lease", row["plan_id"])) for row in events]
+    return [{**row, "generation": held["generation"], "counter": held["counter"]} for row, held in leases if held is not None]
 
 
 @STATEMENTS.on(outboxes.EVENTS_FROM)
 def events_from(s: Statement, plan_id: str, sequence: int, limit: int) -> Rows:
     rows = [row for row in s.all("journal_event") if row["plan_id"] == plan_id and row["sequence"] >= sequence]
-    return sorted(rows, key=lambda row: row["sequence"])[:limit]
+    return _with_epoch(s, sorted(rows, key=lambda row: row["sequence"])[:limit])
 
 
 @STATEMENTS.on(outboxes.APPENDED)
@@ -266,7 +271,7 @@ async def save_cursor(s: Statement, participant: str, incarnation: str, sequence
     return []
 
 
-@STATEMENTS.on(outboxes.KEEP_NEWS)
+@STATEMENTS.on(kept_news.KEEP)
 async def keep_news(s: Statement, *values: Sequence[Any]) -> Rows:
     names = ("plan_id", "leg_id", "participant", "revision", "report")
     for new in sorted(columns(names, values), key=lambda row: (row["plan_id"], row["leg_id"])):
@@ -277,7 +282,7 @@ async def keep_news(s: Statement, *values: Sequence[Any]) -> Rows:
     return []
 
 
-@STATEMENTS.on(outboxes.TAKE_NEWS)
+@STATEMENTS.on(kept_news.READ)
 def take_news(s: Statement, owner: str, limit: int) -> Rows:
     now = s.now
 
@@ -288,7 +293,7 @@ def take_news(s: Statement, owner: str, limit: int) -> Rows:
     return sorted((row for row in s.all("leg_news") if mine(row)), key=lambda row: (row["plan_id"], row["leg_id"]))[:limit]
 
 
-@STATEMENTS.on(outboxes.DROP_HEARD)
+@STATEMENTS.on(kept_news.DROP_HEARD)
 async def drop_heard(s: Statement) -> Rows:
     def heard(row: Row) -> bool:
         leg = s.get("plan_leg", row["plan_id"], row["leg_id"])
@@ -299,7 +304,7 @@ async def drop_heard(s: Statement) -> Rows:
     return []
 
 
-@STATEMENTS.on(outboxes.DROP_NEWS)
+@STATEMENTS.on(kept_news.DROP)
 async def drop_news(s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str], revisions: Sequence[int]) -> Rows:
     for plan_id, leg_id, revision in zip(plan_ids, leg_ids, revisions, strict=True):
         row = await s.lock("leg_news", plan_id, leg_id)

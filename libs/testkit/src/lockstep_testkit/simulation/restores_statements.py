@@ -121,11 +121,20 @@ async def listed_orphans(s: Statement, participant: str) -> Rows:
     return []
 
 
+def _kept(s: Statement, leg: Row) -> int:
+    """Revision of the report about the leg that is kept; 0: none is."""
+    row = s.get("leg_news", leg["plan_id"], leg["leg_id"])
+    return 0 if row is None else int(row["revision"])
+
+
 def _forgotten(s: Statement, leg: Row) -> bool:
     """Whether the leg's participant may know less of it than was heard."""
     row = s.get("listed_leg", leg["participant"], leg["plan_id"], leg["leg_id"])
-    if row is None or leg["revision"] > row["revision"]:
-        return bool(leg["revision"] > 0)
+    listed, kept = (0 if row is None else row["revision"]), _kept(s, leg)
+    if leg["revision"] > listed or (kept and kept >= listed):
+        return True
+    if row is None:
+        return False
     final = row["phase"] in ("REFUSED", "COMMITTED", "RELEASED", "REVERSED")
     return leg["phase"] != row["phase"] and (leg["revision"] == row["revision"] or not final)
 
@@ -136,7 +145,8 @@ def behind(s: Statement, participant: str, plan_id: str, leg_id: str, limit: int
     for leg in s.all("plan_leg"):
         place, lease = (leg["plan_id"], leg["leg_id"]), s.get("lease", leg["plan_id"])
         if leg["participant"] == participant and lease is not None and _forgotten(s, leg) and place > (plan_id, leg_id):
-            found.append({**leg, "generation": lease["generation"], "counter": lease["counter"]})
+            heard = max(leg["revision"], _kept(s, leg))
+            found.append({**leg, "revision": heard, "generation": lease["generation"], "counter": lease["counter"]})
     return sorted(found, key=lambda row: (row["plan_id"], row["leg_id"]))[:limit]
 
 

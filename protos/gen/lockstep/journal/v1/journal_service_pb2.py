@@ -23,25 +23,30 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lockstep.type.v1 import outcome_pb2 as lockstep_dot_type_dot_v1_dot_outcome__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lockstep/journal/v1/journal_service.proto\x12\x13lockstep.journal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\";\n\rAppendRequest\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.lockstep.journal.v1.Event\"\xae\x01\n\x05\x45vent\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x12\n\nactor_role\x18\x06 \x01(\t\x12.\n\nevent_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07payload\x18\x08 \x01(\x0c\"D\n\x0e\x41ppendResponse\x12\x32\n\x07\x61nswers\x18\x01 \x03(\x0b\x32!.lockstep.journal.v1.AppendAnswer\"\x83\x01\n\x0c\x41ppendAnswer\x12\x33\n\x07verdict\x18\x01 \x01(\x0e\x32\".lockstep.journal.v1.AppendVerdict\x12\x12\n\nentry_hash\x18\x02 \x01(\x0c\x12\x19\n\x11\x65xpected_sequence\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t*\xb8\x01\n\rAppendVerdict\x12\x1e\n\x1a\x41PPEND_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41PPEND_VERDICT_APPENDED\x10\x01\x12\x16\n\x12\x41PPEND_VERDICT_GAP\x10\x02\x12\x1b\n\x17\x41PPEND_VERDICT_CONFLICT\x10\x03\x12\x19\n\x15\x41PPEND_VERDICT_SEALED\x10\x04\x12\x1a\n\x16\x41PPEND_VERDICT_INVALID\x10\x05\x32\x63\n\x0eJournalService\x12Q\n\x06\x41ppend\x12\".lockstep.journal.v1.AppendRequest\x1a#.lockstep.journal.v1.AppendResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lockstep/journal/v1/journal_service.proto\x12\x13lockstep.journal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elockstep/type/v1/outcome.proto\";\n\rAppendRequest\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.lockstep.journal.v1.Event\"\xd6\x01\n\x05\x45vent\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x12\n\nactor_role\x18\x06 \x01(\t\x12.\n\nevent_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07payload\x18\x08 \x01(\x0c\x12&\n\x05\x65poch\x18\t \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\"D\n\x0e\x41ppendResponse\x12\x32\n\x07\x61nswers\x18\x01 \x03(\x0b\x32!.lockstep.journal.v1.AppendAnswer\"\x83\x01\n\x0c\x41ppendAnswer\x12\x33\n\x07verdict\x18\x01 \x01(\x0e\x32\".lockstep.journal.v1.AppendVerdict\x12\x12\n\nentry_hash\x18\x02 \x01(\x0c\x12\x19\n\x11\x65xpected_sequence\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\"L\n\x11RaiseFenceRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12&\n\x05\x65poch\x18\x02 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\"\x14\n\x12RaiseFenceResponse*\xd2\x01\n\rAppendVerdict\x12\x1e\n\x1a\x41PPEND_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41PPEND_VERDICT_APPENDED\x10\x01\x12\x16\n\x12\x41PPEND_VERDICT_GAP\x10\x02\x12\x1b\n\x17\x41PPEND_VERDICT_CONFLICT\x10\x03\x12\x19\n\x15\x41PPEND_VERDICT_SEALED\x10\x04\x12\x1a\n\x16\x41PPEND_VERDICT_INVALID\x10\x05\x12\x18\n\x14\x41PPEND_VERDICT_STALE\x10\x06\x32\xc2\x01\n\x0eJournalService\x12Q\n\x06\x41ppend\x12\".lockstep.journal.v1.AppendRequest\x1a#.lockstep.journal.v1.AppendResponse\x12]\n\nRaiseFence\x12&.lockstep.journal.v1.RaiseFenceRequest\x1a\'.lockstep.journal.v1.RaiseFenceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.journal.v1.journal_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APPENDVERDICT']._serialized_start=542
-  _globals['_APPENDVERDICT']._serialized_end=726
-  _globals['_APPENDREQUEST']._serialized_start=99
-  _globals['_APPENDREQUEST']._serialized_end=158
-  _globals['_EVENT']._serialized_start=161
-  _globals['_EVENT']._serialized_end=335
-  _globals['_APPENDRESPONSE']._serialized_start=337
-  _globals['_APPENDRESPONSE']._serialized_end=405
-  _globals['_APPENDANSWER']._serialized_start=408
-  _globals['_APPENDANSWER']._serialized_end=539
-  _globals['_JOURNALSERVICE']._serialized_start=728
-  _globals['_JOURNALSERVICE']._serialized_end=827
+  _globals['_APPENDVERDICT']._serialized_start=714
+  _globals['_APPENDVERDICT']._serialized_end=924
+  _globals['_APPENDREQUEST']._serialized_start=131
+  _globals['_APPENDREQUEST']._serialized_end=190
+  _globals['_EVENT']._serialized_start=193
+  _globals['_EVENT']._serialized_end=407
+  _globals['_APPENDRESPONSE']._serialized_start=409
+  _globals['_APPENDRESPONSE']._serialized_end=477
+  _globals['_APPENDANSWER']._serialized_start=480
+  _globals['_APPENDANSWER']._serialized_end=611
+  _globals['_RAISEFENCEREQUEST']._serialized_start=613
+  _globals['_RAISEFENCEREQUEST']._serialized_end=689
+  _globals['_RAISEFENCERESPONSE']._serialized_start=691
+  _globals['_RAISEFENCERESPONSE']._serialized_end=711
+  _globals['_JOURNALSERVICE']._serialized_start=927
+  _globals['_JOURNALSERVICE']._serialized_end=1121
 # @@protoc_insertion_point(module_scope)

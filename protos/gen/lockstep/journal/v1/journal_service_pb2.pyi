@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from lockstep.type.v1 import outcome_pb2 as _outcome_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -38,6 +39,8 @@ class _AppendVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AppendV
     """The chain is sealed."""
     APPEND_VERDICT_INVALID: _AppendVerdict.ValueType  # 5
     """The event itself is not acceptable."""
+    APPEND_VERDICT_STALE: _AppendVerdict.ValueType  # 6
+    """It was sent under an older epoch than one that the chain has seen."""
 
 class AppendVerdict(_AppendVerdict, metaclass=_AppendVerdictEnumTypeWrapper):
     """What became of one event."""
@@ -54,6 +57,8 @@ APPEND_VERDICT_SEALED: AppendVerdict.ValueType  # 4
 """The chain is sealed."""
 APPEND_VERDICT_INVALID: AppendVerdict.ValueType  # 5
 """The event itself is not acceptable."""
+APPEND_VERDICT_STALE: AppendVerdict.ValueType  # 6
+"""It was sent under an older epoch than one that the chain has seen."""
 Global___AppendVerdict: _TypeAlias = AppendVerdict  # noqa: Y015
 
 @_typing.final
@@ -94,6 +99,7 @@ class Event(_message.Message):
     ACTOR_ROLE_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Required. Plan of the chain."""
     sequence: _builtins.int
@@ -112,6 +118,10 @@ class Event(_message.Message):
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """Required. When it happened."""
 
+    @_builtins.property
+    def epoch(self) -> _outcome_pb2.Epoch:
+        """Required. Under which epoch of the plan it is sent; none that is older than one that the chain has seen is obeyed."""
+
     def __init__(
         self,
         *,
@@ -123,10 +133,11 @@ class Event(_message.Message):
         actor_role: _builtins.str = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
         payload: _builtins.bytes = ...,
+        epoch: _outcome_pb2.Epoch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "actor_role", b"actor_role", "event_id", b"event_id", "event_time", b"event_time", "payload", b"payload", "plan_id", b"plan_id", "sequence", b"sequence", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "actor_role", b"actor_role", "epoch", b"epoch", "event_id", b"event_id", "event_time", b"event_time", "payload", b"payload", "plan_id", b"plan_id", "sequence", b"sequence", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,3 +200,48 @@ class AppendAnswer(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppendAnswer: _TypeAlias = AppendAnswer  # noqa: Y015
+
+@_typing.final
+class RaiseFenceRequest(_message.Message):
+    """Raises the fence of a plan's chain, whether there is one already or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    """Required. Plan of the chain."""
+    @_builtins.property
+    def epoch(self) -> _outcome_pb2.Epoch:
+        """Required. An older one than the chain has seen changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        epoch: _outcome_pb2.Epoch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "plan_id", b"plan_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaiseFenceRequest: _TypeAlias = RaiseFenceRequest  # noqa: Y015
+
+@_typing.final
+class RaiseFenceResponse(_message.Message):
+    """The fence stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaiseFenceResponse: _TypeAlias = RaiseFenceResponse  # noqa: Y015

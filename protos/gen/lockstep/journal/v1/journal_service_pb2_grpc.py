@@ -40,6 +40,11 @@ class JournalServiceStub:
                 request_serializer=lockstep_dot_journal_dot_v1_dot_journal__service__pb2.AppendRequest.SerializeToString,
                 response_deserializer=lockstep_dot_journal_dot_v1_dot_journal__service__pb2.AppendResponse.FromString,
                 _registered_method=True)
+        self.RaiseFence = channel.unary_unary(
+                '/lockstep.journal.v1.JournalService/RaiseFence',
+                request_serializer=lockstep_dot_journal_dot_v1_dot_journal__service__pb2.RaiseFenceRequest.SerializeToString,
+                response_deserializer=lockstep_dot_journal_dot_v1_dot_journal__service__pb2.RaiseFenceResponse.FromString,
+                _registered_method=True)
 
 
 class JournalServiceServicer:
@@ -53,6 +58,13 @@ class JournalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RaiseFence(self, request, context):
+        """Raises a chain's fence: once it is answered, nothing that was sent under an older epoch is appended any more, and what was stands to be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JournalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_JournalServiceServicer_to_server(servicer, server):
                     servicer.Append,
                     request_deserializer=lockstep_dot_journal_dot_v1_dot_journal__service__pb2.AppendRequest.FromString,
                     response_serializer=lockstep_dot_journal_dot_v1_dot_journal__service__pb2.AppendResponse.SerializeToString,
+            ),
+            'RaiseFence': grpc.unary_unary_rpc_method_handler(
+                    servicer.RaiseFence,
+                    request_deserializer=lockstep_dot_journal_dot_v1_dot_journal__service__pb2.RaiseFenceRequest.FromString,
+                    response_serializer=lockstep_dot_journal_dot_v1_dot_journal__service__pb2.RaiseFenceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class JournalService:
             '/lockstep.journal.v1.JournalService/Append',
             lockstep_dot_journal_dot_v1_dot_journal__service__pb2.AppendRequest.SerializeToString,
             lockstep_dot_journal_dot_v1_dot_journal__service__pb2.AppendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RaiseFence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.journal.v1.JournalService/RaiseFence',
+            lockstep_dot_journal_dot_v1_dot_journal__service__pb2.RaiseFenceRequest.SerializeToString,
+            lockstep_dot_journal_dot_v1_dot_journal__service__pb2.RaiseFenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

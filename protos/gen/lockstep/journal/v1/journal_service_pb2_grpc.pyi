@@ -18,6 +18,8 @@ class JournalServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Append: _aio.UnaryUnaryMultiCallable[_journal_service_pb2.AppendRequest, _journal_service_pb2.AppendResponse]
     """Appends events to their plans' chains. Each event is answered by itself; the same event again is answered as before."""
+    RaiseFence: _aio.UnaryUnaryMultiCallable[_journal_service_pb2.RaiseFenceRequest, _journal_service_pb2.RaiseFenceResponse]
+    """Raises a chain's fence: once it is answered, nothing that was sent under an older epoch is appended any more, and what was stands to be read."""
 
 class JournalServiceServicer(metaclass=_abc_1.ABCMeta):
     """The journal's writer. Only the coordinator may call it."""
@@ -29,5 +31,13 @@ class JournalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_journal_service_pb2.AppendRequest, _abc.Awaitable[_journal_service_pb2.AppendResponse]],
     ) -> _abc.Awaitable[_journal_service_pb2.AppendResponse]:
         """Appends events to their plans' chains. Each event is answered by itself; the same event again is answered as before."""
+
+    @_abc_1.abstractmethod
+    def RaiseFence(
+        self,
+        request: _journal_service_pb2.RaiseFenceRequest,
+        context: _aio.ServicerContext[_journal_service_pb2.RaiseFenceRequest, _abc.Awaitable[_journal_service_pb2.RaiseFenceResponse]],
+    ) -> _abc.Awaitable[_journal_service_pb2.RaiseFenceResponse]:
+        """Raises a chain's fence: once it is answered, nothing that was sent under an older epoch is appended any more, and what was stands to be read."""
 
 def add_JournalServiceServicer_to_server(servicer: JournalServiceServicer, server: _aio.Server) -> None: ...

@@ -9,7 +9,7 @@ from typing import Final
 
 from coordinator.store.outboxes import PendingEvent
 from lockstep.journal.v1 import journal_service_pb2
-from lockstep_kit.convert import enum_from_pb, time_to_pb
+from lockstep_kit.convert import enum_from_pb, epoch_to_pb, time_to_pb
 from lockstep_kit.fields import require
 from lockstep_kit.ids import journal_event_id
 
@@ -22,6 +22,7 @@ class AppendVerdict(StrEnum):
     CONFLICT = "CONFLICT"
     SEALED = "SEALED"
     INVALID = "INVALID"
+    STALE = "STALE"
 
 
 VERDICTS: Final = {
@@ -30,6 +31,7 @@ VERDICTS: Final = {
     journal_service_pb2.APPEND_VERDICT_CONFLICT: AppendVerdict.CONFLICT,
     journal_service_pb2.APPEND_VERDICT_SEALED: AppendVerdict.SEALED,
     journal_service_pb2.APPEND_VERDICT_INVALID: AppendVerdict.INVALID,
+    journal_service_pb2.APPEND_VERDICT_STALE: AppendVerdict.STALE,
 }
 
 
@@ -58,6 +60,7 @@ def append_request(events: Sequence[PendingEvent]) -> journal_service_pb2.Append
                 actor_role=each.event.actor_role,
                 event_time=time_to_pb(each.event_time),
                 payload=each.event.payload,
+                epoch=epoch_to_pb(each.epoch),
             )
             for each in events
         ]

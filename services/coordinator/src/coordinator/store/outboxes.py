@@ -13,10 +13,11 @@ from coordinator.commands import Command
 from coordinator.convert import stored
 from coordinator.model import EventType, Order
 from coordinator.payloads import JournalEvent
-from lockstep_kit import leases
 from lockstep_kit.certificate import AbortAuthority
 from lockstep_kit.db import Connection
+from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.moments import passed
 from lockstep_kit.plan import LegKind
 from lockstep_kit.reversals import ReverseAuthority
 
@@ -51,9 +52,8 @@ where leg_command.plan_id = shown.plan_id and leg_command.leg_id = shown.leg_id 
   and leg.plan_id = shown.plan_id and leg.leg_id = shown.leg_id and leg.revision >= shown.revision and not leg_command.answered
 """
 
-#: Whether a command is due. One that is to be repeated later than any is was sent before the clock was put back; one that was given up is never.
-_DUE: Final = """(command.due_at <= clock_timestamp()
-    or (command.due_at > clock_timestamp() + interval '5 minutes' and command.due_at < 'infinity'))"""
+#: Whether a command is due. One that was given up never is.
+_DUE: Final = passed("command.due_at")
 
 #: Plans of this owner with commands to a participant that are due; closing the journal waits for what is before it.
 DUE_PLANS: Final = f"""
@@ -137,7 +137,7 @@ on conflict (plan_id) do update set recorded = excluded.recorded
 
 #: Events of this owner's plans that the journal does not have yet, in order.
 PENDING_EVENTS: Final = """
-select event.* from journal_progress as progress
+select event.*, lease.generation, lease.counter from journal_progress as progress
 join lease on lease.resource_id = progress.plan_id and lease.owner = $1
 join journal_event as event on event.plan_id = progress.plan_id and event.sequence > progress.appended
 where progress.appended < progress.recorded and progress.frozen = ''
@@ -145,7 +145,10 @@ order by event.plan_id, event.sequence limit $2
 """
 
 #: Events of one plan from a place on.
-EVENTS_FROM: Final = "select * from journal_event where plan_id = $1 and sequence >= $2 order by sequence limit $3"
+EVENTS_FROM: Final = """
+select event.*, lease.generation, lease.counter from journal_event as event join lease on lease.resource_id = event.plan_id
+where event.plan_id = $1 and event.sequence >= $2 order by event.sequence limit $3
+"""
 
 #: Notes how far the journal has plans' events.
 APPENDED: Final = """
@@ -178,50 +181,6 @@ insert into participant_cursor values ($1, $2, $3)
 on conflict (participant) do update set incarnation = excluded.incarnation, sequence = excluded.sequence
 """
 
-#: Keeps news of plans that another replica holds.
-KEEP_NEWS: Final = """
-insert into leg_news (plan_id, leg_id, participant, revision, report)
-select * from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[])
-    as new (plan_id, leg_id, participant, revision, report) order by plan_id, leg_id
-on conflict (plan_id, leg_id) do update set revision = excluded.revision, report = excluded.report
-where leg_news.revision < excluded.revision
-"""
-
-#: News of plans that this owner holds, or nobody any more.
-TAKE_NEWS: Final = f"""
-select news.* from leg_news as news
-join lease on lease.resource_id = news.plan_id and (lease.owner = $1 or {leases.FREE})
-order by news.plan_id, news.leg_id limit $2
-"""
-
-#: Forgets news that their plans' holder heard by itself.
-DROP_HEARD: Final = """
-delete from leg_news using plan_leg
-where plan_leg.plan_id = leg_news.plan_id and plan_leg.leg_id = leg_news.leg_id and plan_leg.revision >= leg_news.revision
-"""
-
-#: Forgets news that were taken.
-DROP_NEWS: Final = """
-delete from leg_news using unnest($1::text[], $2::text[], $3::bigint[]) as taken (plan_id, leg_id, revision)
-where leg_news.plan_id = taken.plan_id and leg_news.leg_id = taken.leg_id and leg_news.revision <= taken.revision
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class KeptNews:
-    """A report that waits for the replica that holds its plan."""
-
-    #: Plan of the leg.
-    plan_id: PlanId
-    #: The leg.
-    leg_id: LegId
-    #: Who reported.
-    participant: str
-    #: Its revision.
-    revision: int
-    #: The report as it was received.
-    report: bytes
-
 
 @dataclass(frozen=True, slots=True)
 class PendingEvent:
@@ -235,6 +194,8 @@ class PendingEvent:
     event_time: datetime
     #: W3C trace context of its cause.
     traceparent: str | None
+    #: Epoch of its plan when it was read.
+    epoch: Epoch
 
 
 async def give(
@@ -390,42 +351,10 @@ async def save_cursor(connection: Connection, participant: str, incarnation: str
     await connection.execute(SAVE_CURSOR, participant, incarnation, sequence)
 
 
-async def keep_news(tx: Connection, news: Sequence[KeptNews]) -> None:
-    """Keep reports for the replica that holds their plans."""
-    if news:
-        await tx.execute(
-            KEEP_NEWS,
-            [each.plan_id for each in news],
-            [each.leg_id for each in news],
-            [each.participant for each in news],
-            [each.revision for each in news],
-            [each.report for each in news],
-        )
-
-
-async def kept_news(connection: Connection, owner: str, limit: int) -> list[KeptNews]:
-    """Kept reports of plans that this owner holds, or nobody any more; what was heard otherwise meanwhile is forgotten."""
-    await connection.execute(DROP_HEARD)
-    rows = await connection.fetch(TAKE_NEWS, owner, limit)
-    return [
-        KeptNews(PlanId(row["plan_id"]), LegId(row["leg_id"]), row["participant"], row["revision"], row["report"]) for row in rows
-    ]
-
-
-async def drop_news(tx: Connection, news: Sequence[KeptNews]) -> None:
-    """Forget reports that were taken, unless newer ones came since."""
-    if news:
-        await tx.execute(
-            DROP_NEWS,
-            [each.plan_id for each in news],
-            [each.leg_id for each in news],
-            [each.revision for each in news],
-        )
-
-
 def _pending(row: asyncpg.Record) -> PendingEvent:
     event = JournalEvent(row["sequence"], EventType(row["type"]), row["actor"], row["actor_role"], row["payload"])
-    return PendingEvent(PlanId(row["plan_id"]), event, row["event_time"], row["traceparent"])
+    epoch = Epoch(row["generation"], row["counter"])
+    return PendingEvent(PlanId(row["plan_id"]), event, row["event_time"], row["traceparent"], epoch)
 
 
 async def pending_events(connection: Connection, owner: str, limit: int) -> list[PendingEvent]:

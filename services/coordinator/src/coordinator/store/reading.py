@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -53,15 +53,25 @@ where plan.due_at <= clock_timestamp() and (lease.owner = $1 or {leases.FREE})
 order by plan.due_at limit $2
 """
 
-#: Plans that something is to be done about now, and whose lease another owner let run out.
+#: Plans that something is to be done about, closed ones too, where a participant is to be told again. What was given up waits for operators.
+_OWED: Final = """(
+    select plan_id from plan where state in ('INITIATED', 'PRECONDITIONS_PENDING')
+    union select plan_id from leg_command where not answered and due_at < 'infinity'
+    union select plan_id from journal_progress where appended < recorded and frozen = '')"""
+
+#: Those of them whose lease another owner let run out.
 ORPHANED: Final = f"""
-select plan.plan_id from plan left join lease on lease.resource_id = plan.plan_id
-where plan.state <> 'CLOSED' and (lease.owner is null or (lease.owner <> $1 and {leases.FREE}))
-  and (plan.state in ('INITIATED', 'PRECONDITIONS_PENDING')
-    or exists (select from leg_command as command where command.plan_id = plan.plan_id and not command.answered)
-    or exists (select from journal_progress as journal
-        where journal.plan_id = plan.plan_id and journal.appended < journal.recorded and journal.frozen = ''))
-order by plan.plan_id limit $2
+select owed.plan_id from {_OWED} as owed
+left join lease on lease.resource_id = owed.plan_id
+where lease.owner is null or (lease.owner <> $1 and {leases.FREE})
+order by owed.plan_id limit $2
+"""
+
+#: Keeps the leases of those that this owner holds, once half of their time is over: who waits for an answer has not gone.
+RENEW: Final = f"""
+update lease set expires_at = clock_timestamp() + $3::interval
+where owner = $1 and generation = $2 and expires_at > clock_timestamp() and expires_at < clock_timestamp() + $3::interval / 2
+  and resource_id in (select owed.plan_id from {_OWED} as owed)
 """
 
 #: This owner's plans that are being checked, oldest first.
@@ -158,8 +168,13 @@ async def due(connection: Connection, owner: str, limit: int) -> list[PlanId]:
 
 
 async def orphaned(connection: Connection, owner: str, limit: int) -> list[PlanId]:
-    """Plans that are not closed and that nobody holds."""
+    """Plans that something is to be done about and that nobody holds."""
     return [PlanId(row["plan_id"]) for row in await connection.fetch(ORPHANED, owner, limit)]
+
+
+async def renew(connection: Connection, owner: str, generation: int, duration: timedelta) -> None:
+    """Keep the leases of this owner's plans that something is to be done about."""
+    await connection.execute(RENEW, owner, generation, duration)
 
 
 async def checking(connection: Connection, owner: str, limit: int) -> list[PlanId]:

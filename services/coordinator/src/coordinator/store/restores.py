@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from coordinator import facts
 from coordinator.dossier import Dossier
 from coordinator.model import EventType
 from coordinator.payloads import JournalEvent, journal_event
@@ -79,17 +80,22 @@ where participant = $1 and not exists (select from plan where plan.plan_id = lis
 on conflict (plan_id, leg_id) do nothing
 """
 
+#: Legs with what their participants listed of them, and with reports that are kept until their plans are taken up: those were heard, too.
+_COMPARED: Final = """plan_leg as leg
+left join listed_leg as listed on listed.participant = leg.participant and listed.plan_id = leg.plan_id and listed.leg_id = leg.leg_id
+left join leg_news as news on news.plan_id = leg.plan_id and news.leg_id = leg.leg_id"""
+
 #: Whether a leg's participant may know less of it than was heard: revisions alone do not say it, since a participant that was put back has gone on since.
 #: Where it has come just as far as was heard, on another way, even its last word is no news to anybody.
 _FORGOTTEN: Final = """(leg.revision > coalesce(listed.revision, 0)
+    or news.revision >= coalesce(listed.revision, 0)
     or (leg.phase is distinct from listed.phase
         and (leg.revision = listed.revision or listed.phase not in ('REFUSED', 'COMMITTED', 'RELEASED', 'REVERSED'))))"""
 
 #: Legs of a participant of which the coordinator may know more than it listed, with the plan's lease.
 BEHIND: Final = f"""
-select leg.plan_id, leg.leg_id, leg.revision, lease.generation, lease.counter
-from plan_leg as leg join lease on lease.resource_id = leg.plan_id
-left join listed_leg as listed on listed.participant = leg.participant and listed.plan_id = leg.plan_id and listed.leg_id = leg.leg_id
+select leg.plan_id, leg.leg_id, greatest(leg.revision, news.revision) as revision, lease.generation, lease.counter
+from {_COMPARED} join lease on lease.resource_id = leg.plan_id
 where leg.participant = $1 and {_FORGOTTEN} and (leg.plan_id, leg.leg_id) > ($2, $3)
 order by leg.plan_id, leg.leg_id limit $4
 """
@@ -109,9 +115,7 @@ insert into journal_refill (plan_id)
 select progress.plan_id from journal_progress as progress join plan on plan.plan_id = progress.plan_id
 where plan.state <> 'CLOSED' and progress.frozen = ''
 union
-select leg.plan_id from plan_leg as leg
-left join listed_leg as listed on listed.participant = leg.participant and listed.plan_id = leg.plan_id and listed.leg_id = leg.leg_id
-where leg.participant = $1 and {_FORGOTTEN}
+select leg.plan_id from {_COMPARED} where leg.participant = $1 and {_FORGOTTEN}
 on conflict (plan_id) do nothing
 """
 
@@ -265,9 +269,9 @@ async def behind(connection: Connection, participant: str, after: tuple[str, str
     ]
 
 
-async def revive(tx: Connection, legs: Sequence[BehindLeg]) -> None:
+async def revive(connection: Connection, legs: Sequence[BehindLeg]) -> None:
     """Have the last command about each leg sent again."""
-    await tx.execute(REVIVE, [each.plan_id for each in legs], [each.leg_id for each in legs])
+    await connection.execute(REVIVE, [each.plan_id for each in legs], [each.leg_id for each in legs])
 
 
 async def refill(tx: Connection, participant: str) -> None:
@@ -341,6 +345,11 @@ async def save(tx: Connection, before: Dossier, adopted: Adopted, generation: in
     )
     events = [(plan_id, journal_event(dossier, record)) for record in adopted.records]
     await outboxes.insert_journal(tx, events, traces * len(events), now)
+    kept = [
+        (each, before.files[before.index(each.leg_id)].participant, facts.leg(after, each.leg_id).kind) for each in adopted.commands
+    ]
+    await outboxes.give(tx, kept, traces * len(kept), now)
+    # Those that were obeyed, too: they are there to be sent again.
     await tx.execute(END_COMMANDS, plan_id, before.plan.sealing)
 
 
