@@ -203,8 +203,8 @@ def _settled_beside_a_hold() -> list[Patch]:
 
 
 def _stale_news() -> list[Patch]:
-    def believe(report: reports.LegReport, *_: object) -> LegNews:
-        return LegNews(report.leg_id, report.phase, report.revision, report.vote, report.outcome, report.trouble)
+    def believe(report: reports.LegReport, *_: object) -> tuple[LegNews]:
+        return (LegNews(report.leg_id, report.phase, report.revision, report.vote, report.outcome, report.trouble),)
 
     heard = protocol._heard
 

@@ -455,6 +455,23 @@ async def test_a_participant_is_put_back_and_comes_as_far_on_another_way(world: 
         assert (found.outcome, list(found.escalations)) == (2, [])
 
 
+async def test_a_participant_is_put_back_unnoticed(world: Any, snapshots: Snapshots) -> None:
+    """A participant that comes as far as was seen on another way, and whose log had not been read that far, is noticed by what it answers."""
+    plan = delivery_versus_payment()
+    at = Stage(world, plan)
+    cash = at.party("cash")
+    async with world.coordinator():
+        snapshot = await party_snapshot(cash, snapshots)
+        await at.to("PREPARED")
+    await snapshots.put_back(snapshot)
+    # What was heard, was heard as answers: the place in the log is that of the log as it is now.
+    await world.rows("update participant_cursor set sequence = 0 where participant = $1", cash.name)
+    async with world.coordinator():
+        await world.cancel(plan)
+        found = await world.reaches(plan, "CLOSED")
+        assert (found.outcome, list(found.escalations)) == (2, [])
+
+
 async def test_a_participant_is_put_back_while_its_news_is_kept(world: Any, snapshots: Snapshots) -> None:
     """What was heard of a plan that is not found again yet counts as heard: what the participant does after it was put back is later than that."""
     plan = delivery_versus_payment(deadline=datetime.now(UTC) + timedelta(seconds=6))

@@ -8,6 +8,7 @@ repeated here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, assert_never
@@ -15,17 +16,18 @@ from typing import TYPE_CHECKING, Final, assert_never
 import grpc
 import structlog
 
-from coordinator.commands import repeat_after
-from coordinator.convert.participant import CALLS, Answered, CallName, Outgoing
+from coordinator.commands import Command, repeat_after
+from coordinator.convert.participant import CALLS, Answered, CallName, Outgoing, report_from_pb
 from coordinator.engine import Engine
 from coordinator.model import CheckFailed
 from coordinator.news import News
 from coordinator.peers import Peer
 from coordinator.routing import OVERTAKEN, Route, routed
 from coordinator.sealing import KeySealed
-from coordinator.store import letters, outboxes, plans
+from coordinator.store import letters, outboxes, plans, restores
 from lockstep_kit import failpoints, leases
 from lockstep_kit.failpoints import failpoint
+from lockstep_kit.fence import Phase
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.loops import Loop
@@ -157,15 +159,17 @@ class Relay:
             await self._follow(each, answer.reason, answer.message, way)
 
     async def _end(self, batch: Sequence[Outgoing], answers: Sequence[Answered]) -> None:
-        """Repeats that are answered with nothing new end here: a participant that was put back shows again what was heard of it before."""
-        shown = [
-            (each.command, answer.report.revision)
-            for each, answer in zip(batch, answers, strict=True)
-            if each.command.attempts and answer.report is not None and answer.verdict in (Verdict.DONE, Verdict.REFUSED)
-        ]
-        if shown:
-            async with self._engine.db.connection() as connection:
-                await outboxes.end_shown(connection, shown)
+        """Repeats that are answered with nothing new end here: a participant that was put back shows again what was heard of it before.
+
+        One that shows something else, and no news, was put back unnoticed: its outcome log had not been read that far.
+        """
+        shown = list(_shown(batch, answers))
+        if not shown:
+            return
+        async with self._engine.db.connection() as connection:
+            if await outboxes.end_shown(connection, shown):
+                _log.warning("participant_restored", participant=self._peer.name)
+                await restores.sweep(connection, [self._peer.name])
 
     async def _unanswered_by(self, batch: Sequence[Outgoing], code: str) -> None:
         """Nothing is known of any of them. They are repeated; what goes on and is not for time to resolve calls a person."""
@@ -192,6 +196,16 @@ class Relay:
 def _often(counted: Mapping[tuple[PlanId, LegId], int], each: Outgoing) -> int:
     """How often a command was rejected by now; one that was answered meanwhile counts as new."""
     return counted.get((each.command.plan_id, each.command.leg_id), 1)
+
+
+def _shown(batch: Sequence[Outgoing], answers: Sequence[Answered]) -> Iterator[tuple[Command, Phase, int]]:
+    """What answers to repeats say: command, phase and revision."""
+    for each, answer in zip(batch, answers, strict=True):
+        if each.command.attempts and answer.report is not None and answer.verdict in (Verdict.DONE, Verdict.REFUSED):
+            # One that cannot be read was logged when it was to be taken.
+            with contextlib.suppress(FieldInvalid):
+                report = report_from_pb(answer.report)
+                yield each.command, report.phase, report.revision
 
 
 def _chunks(batch: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:

@@ -57,19 +57,28 @@ async def end(s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str], kep
 
 
 @STATEMENTS.on(outboxes.END_SHOWN)
-async def end_shown(
-    s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str], commands: Sequence[str], revisions: Sequence[int]
-) -> Rows:
-    shown = dict(zip(zip(plan_ids, leg_ids, commands, strict=True), revisions, strict=True))
+async def end_shown(s: Statement, *values: Sequence[Any]) -> Rows:
+    plan_ids, leg_ids, commands, phases, revisions = values
+    told = zip(phases, revisions, strict=True)
+    shown = dict(zip(zip(plan_ids, leg_ids, commands, strict=True), told, strict=True))
 
     def fits(row: Row) -> bool:
-        revision = shown.get(_name(row))
         leg = s.get("plan_leg", row["plan_id"], row["leg_id"])
-        return revision is not None and not row["answered"] and leg is not None and leg["revision"] >= revision
+        phase, revision = shown.get(_name(row), ("", 0))
+        return not row["answered"] and leg is not None and leg["phase"] == phase and leg["revision"] >= revision
 
     for row in await _commands(s, fits):
         s.update("leg_command", row, answered=True)
     return []
+
+
+@STATEMENTS.on(outboxes.SHOWN_OTHERWISE)
+def shown_otherwise(s: Statement, *values: Sequence[Any]) -> Rows:
+    def otherwise(plan_id: str, leg_id: str, phase: str, revision: int) -> bool:
+        leg = s.get("plan_leg", plan_id, leg_id)
+        return leg is not None and leg["phase"] not in (None, phase) and leg["revision"] >= revision
+
+    return [{"exists": any(otherwise(*each) for each in zip(*values, strict=True))}]
 
 
 def _due(s: Statement, row: Row, participant: str, now: datetime) -> bool:

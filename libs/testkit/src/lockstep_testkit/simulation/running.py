@@ -23,6 +23,8 @@ RESTORES: Final = 0.2
 STANDBYS: Final = 0.2
 #: After the last plan's end, until what the chain did is final.
 AFTERMATH_SECONDS: Final = 5.0
+#: The same where databases were put back: until who followed a log that fell silent has asked again, and what was forgotten is told again.
+RESTORED_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ async def _live(world: World, watch: Callable[[World], None] | None) -> float:
     while world.loop.time() < healed + HEALED_SECONDS_MAX and not _over(world):  # noqa: ASYNC110 - nobody would set an event
         await asyncio.sleep(LOOK_SECONDS)
     rest = world.loop.time() - healed
-    await asyncio.sleep(AFTERMATH_SECONDS)
+    await asyncio.sleep(RESTORED_SECONDS if world.restored else AFTERMATH_SECONDS)
     world.timeline.closed = True
     return rest
 

@@ -15,7 +15,7 @@ from coordinator.model import EventType, Order
 from coordinator.payloads import JournalEvent
 from lockstep_kit.certificate import AbortAuthority
 from lockstep_kit.db import Connection
-from lockstep_kit.fence import Epoch
+from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.moments import passed
 from lockstep_kit.plan import LegKind
@@ -47,9 +47,18 @@ where leg_command.plan_id = ended.plan_id and leg_command.leg_id = ended.leg_id 
 #: Ends the repeating of commands whose answers are known, from these reports or from later ones.
 END_SHOWN: Final = """
 update leg_command set answered = true
-from unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) as shown (plan_id, leg_id, command, revision), plan_leg as leg
+from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[]) as shown (plan_id, leg_id, command, phase, revision), plan_leg as leg
 where leg_command.plan_id = shown.plan_id and leg_command.leg_id = shown.leg_id and leg_command.command = shown.command
-  and leg.plan_id = shown.plan_id and leg.leg_id = shown.leg_id and leg.revision >= shown.revision and not leg_command.answered
+  and leg.plan_id = shown.plan_id and leg.leg_id = shown.leg_id and leg.phase = shown.phase and leg.revision >= shown.revision
+  and not leg_command.answered
+"""
+
+#: Whether a report is no news, and says otherwise than what is known: its participant has come as far on another way since it was put back.
+SHOWN_OTHERWISE: Final = """
+select exists (
+    select from unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) as shown (plan_id, leg_id, phase, revision)
+    join plan_leg as leg on leg.plan_id = shown.plan_id and leg.leg_id = shown.leg_id
+    where leg.phase <> shown.phase and leg.revision >= shown.revision)
 """
 
 #: Whether a command is due. One that was given up never is.
@@ -225,15 +234,12 @@ async def end(tx: Connection, legs: Sequence[tuple[PlanId, LegId, Order]]) -> No
         await tx.execute(END, [each[0] for each in legs], [each[1] for each in legs], [each[2].value for each in legs])
 
 
-async def end_shown(connection: Connection, shown: Sequence[tuple[Command, int]]) -> None:
-    """End the repeating of commands whose answers, reports of these revisions, are known."""
-    await connection.execute(
-        END_SHOWN,
-        [command.plan_id for command, _ in shown],
-        [command.leg_id for command, _ in shown],
-        [command.order.value for command, _ in shown],
-        [revision for _, revision in shown],
-    )
+async def end_shown(connection: Connection, shown: Sequence[tuple[Command, Phase, int]]) -> bool:
+    """End the repeating of commands whose answers, reports of these phases and revisions, are known; whether any says otherwise than what is."""
+    plans, legs = [command.plan_id for command, _, _ in shown], [command.leg_id for command, _, _ in shown]
+    phases, revisions = [phase.value for _, phase, _ in shown], [revision for _, _, revision in shown]
+    await connection.execute(END_SHOWN, plans, legs, [command.order.value for command, _, _ in shown], phases, revisions)
+    return bool(await connection.fetchval(SHOWN_OTHERWISE, plans, legs, phases, revisions))
 
 
 async def due_plans(connection: Connection, participant: str, owner: str, limit: int) -> list[PlanId]:
