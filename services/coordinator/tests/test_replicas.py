@@ -144,8 +144,11 @@ async def test_recovery_takes_only_what_it_has_seen_twice(world: Any) -> None:
         await world.started(plan)
         await world.reaches(plan, "READY_FOR_PREPARE", "PRECONDITIONS_PENDING")
     async with world.coordinator(serve=False, recovery_seconds=60.0) as second:
-        # The loop's own look at its start was the first.
-        await asyncio.sleep(0.5)
+        async with world.database.as_owner() as database:
+            await database.execute("update lease set expires_at = now() + interval '1 minute'")
+        # The loop's own look at its start is over, whenever it was, and nothing was left behind at this one.
+        await second.recovery.run()
+        await second.recovery.run()
         async with world.database.as_owner() as database:
             await database.execute("update lease set expires_at = now() - interval '1 second'")
         owner = "select owner from lease where resource_id = $1"
@@ -167,13 +170,13 @@ async def test_a_plan_that_waits_stays_with_its_owner(world: Any) -> None:
     """As long as its owner lives, another replica leaves a plan alone whose participant does not answer, however long that takes."""
     plan = delivery_versus_payment()
     world.parties["bank-gateway"].operations.at_once = False
-    async with world.coordinator() as first, world.coordinator(serve=False):
+    async with world.coordinator(lease_seconds=3.0) as first, world.coordinator(serve=False, lease_seconds=3.0):
         await world.started(plan)
         await world.reaches(plan, "READY_FOR_PREPARE")
         held = "select owner, counter, expires_at - clock_timestamp() as left from lease where resource_id = $1"
         (before,) = await world.rows(held, plan.plan_id)
         assert before["owner"] == first.engine.owner.name
-        await asyncio.sleep(3 * first.engine.owner.lease.total_seconds())
+        await asyncio.sleep(2.5 * first.engine.owner.lease.total_seconds())
         (after,) = await world.rows(held, plan.plan_id)
         assert (after["owner"], after["counter"]) == (before["owner"], before["counter"])
         assert after["left"].total_seconds() > 0

@@ -299,6 +299,27 @@ async def test_a_lost_plan_is_released(world: Any, snapshots: Snapshots) -> None
     assert world.journal.seals[plan.plan_id].journal_sequence == len(world.journal.chains[plan.plan_id]) + 1
 
 
+async def test_the_id_of_a_plan_that_only_the_journal_knows_is_not_used_again(world: Any, snapshots: Snapshots) -> None:
+    """A plan that was made in the time that was lost, and of which nobody was asked, has a chain: another one would contradict it."""
+    plan, other = delivery_versus_payment(), delivery_versus_payment()
+    async with world.coordinator(crash=True):
+        snapshot = await coordinator_snapshot(world, snapshots)
+        await world.create(plan)
+        for _ in range(100):
+            if world.journal.chains.get(plan.plan_id):
+                break
+            await asyncio.sleep(0.05)
+    await snapshots.put_back(snapshot)
+    world.journal.chains.setdefault(other.plan_id, [])
+    async with world.coordinator(generation=2):
+        with pytest.raises(Exception, match="draw another id"):
+            await world.create(plan)
+        assert await world.rows("select from plan where plan_id = $1", plan.plan_id) == []
+        await world.create(other)
+        assert await world.rows("select from plan where plan_id = $1", other.plan_id) != []
+    assert world.journal.types(plan) == ["plan.created"]
+
+
 async def test_a_lost_plan_that_was_decided_is_called_out(world: Any, snapshots: Snapshots) -> None:
     """Where a leg of a lost plan was told to execute, no other leg of it is released, and what is at risk is kept for a person."""
     plan = delivery_versus_payment(deadline=datetime.now(UTC) + timedelta(seconds=4))

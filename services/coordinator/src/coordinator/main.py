@@ -104,16 +104,16 @@ def build(
     cache, news = CapabilityCache(peers, settings.capability_seconds, db.now, settings.skew_max), News(engine)
     watchers = Watchers(db, settings.heartbeat_seconds)
     auditing = Auditing(engine, DirectoryStore(settings.audit_directory))
+    journal = JournalPeer(channels[routes.journal], settings.call_seconds)
     servicer = SettlementServicer(
         engine,
-        Settlement(engine, rules, cache),
+        Settlement(engine, rules, cache, journal),
         watchers,
         auditing,
         plan_bytes_max=settings.plan_bytes_max,
         watchers_max=settings.watchers_max,
         slow_client_seconds=settings.slow_client_seconds,
     )
-    journal = JournalPeer(channels[routes.journal], settings.call_seconds)
     journal_relay = JournalRelay(engine, journal)
     restores = Restores(engine, peers, journal, journal_relay)
     recovery = Recovery(engine, peers, news, poll_seconds=settings.recovery_seconds)

@@ -18,17 +18,21 @@ from coordinator.dossier import Dossier, LegFile, new_plan
 from coordinator.engine import Engine, Work
 from coordinator.lint import check_capabilities, check_plan
 from coordinator.model import ChecksBegun, ExecuteAsked, GateRecord, GateSigned, State
+from coordinator.peers import JournalPeer
 from coordinator.sealing import KeySealed
 from coordinator.store import plans, reading, requests, restores
 from lockstep_kit.certificate import NotAuthorised, check_gate
 from lockstep_kit.errors import LockstepError, aborted, not_found, permission_denied, precondition, unavailable
-from lockstep_kit.fields import require
+from lockstep_kit.fence import Epoch
+from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.keys import leg_key, lock_of
 from lockstep_kit.plan import Leg, LegKind, PlanHeader
 from lockstep_kit.statements import Gate, GateSignature, Verdict
 from lockstep_kit.telemetry import PLAN_IDS, current_traceparent, span
 
+#: No database was ever put back.
+FIRST_GENERATION: Final = 1
 #: What a plan's answer is made of.
 Respond = Callable[[Dossier], bytes]
 
@@ -48,8 +52,9 @@ class Request:
 class Settlement:
     """The plans, as clients can change them."""
 
-    def __init__(self, engine: Engine, rules: Rules, capabilities: CapabilityCache) -> None:
+    def __init__(self, engine: Engine, rules: Rules, capabilities: CapabilityCache, journal: JournalPeer) -> None:
         self._engine: Final = engine
+        self._journal = journal
         self._rules = rules
         self._capabilities = capabilities
 
@@ -62,6 +67,7 @@ class Settlement:
             FieldInvalid: lint refuses it.
             LockstepError: the maker may not, the plan's id is taken, or the request's id was used for something else.
         """
+        lost = await self._was_lost(header.plan_id)
         async with self._request("create", request, header.plan_id) as (work, told):
             if isinstance(told, bytes):
                 return told
@@ -72,9 +78,6 @@ class Settlement:
                 actor = check_gate(make, Gate.MAKE, header.digest, self._engine.registry, told)
             except NotAuthorised as refusal:
                 raise permission_denied(refusal.reason, refusal.detail, plan_id=header.plan_id) from None
-            if await restores.is_orphan(work.tx, header.plan_id):
-                lost = "a plan with this id was prepared and then lost with a database that was put back; draw another id"
-                raise LockstepError(grpc.StatusCode.ALREADY_EXISTS, "PLAN_ORPHANED", lost, {"plan_id": header.plan_id})
             key, sealed = self._engine.box.draw(header.plan_id)
             files = tuple(
                 LegFile(leg, self._engine.routes.of(leg.kind), lock_of(leg_key(key, header.plan_id, leg.leg_id))) for leg in legs
@@ -84,7 +87,20 @@ class Settlement:
             if made is None:
                 taken = "there is a plan with this id already"
                 raise LockstepError(grpc.StatusCode.ALREADY_EXISTS, "PLAN_EXISTS", taken, {"plan_id": header.plan_id})
+            if lost or await restores.is_orphan(work.tx, header.plan_id):
+                before = "a plan with this id was lost with a database that was put back; draw another id"
+                raise LockstepError(grpc.StatusCode.ALREADY_EXISTS, "PLAN_ORPHANED", before, {"plan_id": header.plan_id})
             return await self._answer(work, request, header.plan_id, respond)
+
+    async def _was_lost(self, plan_id: PlanId) -> bool:
+        """Whether the journal has a chain of a plan that is about to be created: its first writer was lost with a database that was put back."""
+        generation = self._engine.owner.generation
+        if generation == FIRST_GENERATION:
+            return False
+        try:
+            return bool(await self._journal.chain(plan_id, Epoch(generation, 1)))
+        except (grpc.aio.AioRpcError, FieldInvalid) as error:
+            raise unavailable("JOURNAL_UNAVAILABLE", "the journal cannot be asked whether the plan's id was used") from error
 
     async def execute(self, request: Request, plan_id: PlanId, payers: Mapping[LegId, bytes], respond: Respond) -> bytes:
         """Start a plan, with exactly its token payers' signatures.

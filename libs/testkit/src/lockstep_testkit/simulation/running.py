@@ -111,7 +111,8 @@ def _over(world: World) -> bool:
     plans = world.servers[COORDINATOR].tables["plan"]
     for case in world.people.cases:
         row = plans.get((case.plan.plan_id,))
-        if row is None and not case.refused:
+        lost = case.created and world.generation > 1
+        if row is None and not (case.refused or lost):
             return False
         if row is not None and not checking.at_rest(world, row):
             return False
