@@ -10,7 +10,7 @@ from protocol_drive import NOW, Drive
 from coordinator import facts
 from coordinator.commands import Command
 from coordinator.dossier import Dossier, LegFile
-from coordinator.model import EventType, Order, State
+from coordinator.model import EventType, Order, Restored, State
 from coordinator.participants import Routes
 from coordinator.reports import LegReport
 from coordinator.restoring import Adopted, Heard, Written, adopt
@@ -103,3 +103,15 @@ def test_what_was_obeyed_can_be_told_again() -> None:
     assert [(each.leg_id, each.order) for each in adopted.commands] == [
         (leg_id, Order.ABORT) for leg_id in ("tokens", "notarisation", "journal")
     ]
+
+
+def test_a_participant_that_knows_nothing_may_have_forgotten() -> None:
+    """A leg that nobody was asked about, as far as is known, is released all the same: coordinator and participant may have lost the same time."""
+    drive = Drive()
+    adopted = found(drive, [])
+    assert adopted.plan.state is State.DRAFT
+    assert {each.order for each in adopted.plan.legs} == {Order.PREPARE}
+    drive.plan = adopted.plan
+    drive.give(Restored())
+    assert drive.plan.state is State.ABORTED
+    assert {each.order for each in facts.settling(drive.plan)} == {Order.ABORT}

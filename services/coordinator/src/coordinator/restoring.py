@@ -100,8 +100,6 @@ _ONWARD: Final = {
     State.PRECONDITIONS_PENDING: Cause.CHECKS_PASSED,
     State.READY_FOR_PREPARE: Cause.PREPARED_AND_APPROVED,
 }
-#: States in which no participant was asked for anything.
-_UNASKED: Final = (State.DRAFT, State.INITIATED, State.PRECONDITIONS_PENDING)
 
 
 def adopt(
@@ -331,8 +329,9 @@ def _given(plan: Plan, leg: LegState, report: LegReport | None, closing: Closing
         commits = plan.decision is Decision.COMMIT and closing.from_state != State.ABORTED.value
         return Order.COMMIT if commits else Order.ABORT
     if report is None:
-        asked = leg.order is not Order.NONE or plan.decision in (Decision.COMMIT, Decision.DELEGATED)
-        return Order.PREPARE if asked and plan.state not in _UNASKED else Order.NONE
+        # It may have been asked in the time that was lost, and have lost that as well: only a command finds what stands outside.
+        untouched = plan.state is State.CLOSED and leg.order is Order.NONE
+        return Order.NONE if untouched else Order.PREPARE
     if leg.kind is LegKind.JOURNAL:
         # A seal is a seal in the chain: one that the journal only reports, it lost since.
         return Order.PREPARE

@@ -226,7 +226,8 @@ def _owed(s: Statement) -> set[str]:
 @STATEMENTS.on(reading.RENEW)
 async def renew(s: Statement, owner: str, generation: int, duration: timedelta) -> Rows:
     def ends_soon(row: Row) -> bool:
-        return bool(row["owner"] == owner and row["generation"] == generation and s.now < row["expires_at"] < s.now + duration / 2)
+        mine = row["owner"] == owner and row["generation"] == generation
+        return bool(mine and LONG_AGO < row["expires_at"] < s.now + duration * 0.75)
 
     owed = _owed(s)
     rows = [row for row in s.all("lease") if row["resource_id"] in owed and ends_soon(row)]

@@ -67,10 +67,10 @@ where lease.owner is null or (lease.owner <> $1 and {leases.FREE})
 order by owed.plan_id limit $2
 """
 
-#: Keeps the leases of those that this owner holds, once half of their time is over: who waits for an answer has not gone.
+#: Keeps the leases of those that this owner had last and has not given back, once a quarter of their time is over: who waits for an answer has not gone.
 RENEW: Final = f"""
 update lease set expires_at = clock_timestamp() + $3::interval
-where owner = $1 and generation = $2 and expires_at > clock_timestamp() and expires_at < clock_timestamp() + $3::interval / 2
+where owner = $1 and generation = $2 and expires_at > '-infinity' and expires_at < clock_timestamp() + $3::interval * 0.75
   and resource_id in (select owed.plan_id from {_OWED} as owed)
 """
 
