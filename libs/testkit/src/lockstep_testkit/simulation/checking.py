@@ -96,8 +96,11 @@ def may_rest(world: World, case: Case, row: dict[str, Any]) -> bool:
     """Whether a plan may stay open for good.
 
     Its validator never comes or refuses; its signers took the risk that one of several promises lapses; or the bank contradicted its own book about a
-    payment of the plan, or the chain does not say what became of a leg, and a person was called about that leg.
+    payment of the plan, or the chain does not say what became of a leg, and a person was called about that leg; or what only the coordinator and a participant
+    knew is lost, and a person was called about that.
     """
+    if world.lost_twice and any(each["reason"] == "RESTORE_CONTRADICTED" for each in tickets(world, row["plan_id"])):
+        return True
     if _about_contradictions(world, row) or chain_checking.handed_over(world, row["plan_id"]):
         return True
     if row["state"] == "VALIDATING":

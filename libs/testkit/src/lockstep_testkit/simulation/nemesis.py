@@ -234,13 +234,14 @@ class Nemesis:
         name = self._chance.choice(list(self._world.servers))
         snapshot = self._world.servers[name].snapshot()
         seconds = self._chance.choice((0.5, 5.0, 15.0)) * self._chance.random()
-        until = self._world.loop.time() + seconds
+        since = self._world.loop.time()
+        until = since + seconds
 
         def put_back() -> None:
             # What is lost with a database stays lost: nothing is put back once everything is said to be well.
             if not self._healed:
                 self._tell("database_restored", target=name, lost_seconds=round(seconds, 3), moment=round(until, 3))
-                self._world.put_back(name, snapshot)
+                self._world.put_back(name, snapshot, since)
 
         self._later(seconds, put_back)
 

@@ -190,6 +190,8 @@ class World:
         self.troubles: Final = {name: Trouble() for name in self.servers}
         #: Outside the database; every restore of it raises it.
         self.generation = 1
+        #: Databases that were put back, each with the time that it lost.
+        self.losses: Final[list[tuple[str, float, float]]] = []
         #: Processes by name: as they are now.
         self.processes: Final[dict[str, Process]] = {}
         #: When everything was well again, by the loop's clock.
@@ -343,8 +345,9 @@ class World:
         for case in cases:
             self.people_process.spawn(self.people.attend(case), name=f"people/{case.plan.plan_id}")
 
-    def put_back(self, name: str, snapshot: Mapping[str, Mapping[Key, Row]]) -> None:
-        """Put a database back to what it was, as its operators do: whoever uses it is stopped first, and started again after."""
+    def put_back(self, name: str, snapshot: Mapping[str, Mapping[Key, Row]], since: float) -> None:
+        """Put a database back to what it was at a moment, as its operators do: whoever uses it is stopped first, and started again after."""
+        self.losses.append((name, since, self.loop.time()))
         users = [each for each in self.names if (each in self.replicas if name == COORDINATOR else each.startswith(name))]
         for each in users:
             if self.processes[each].alive:
@@ -367,6 +370,13 @@ class World:
     def restored(self) -> bool:
         """Whether a database was put back."""
         return "database_restored" in self.faults
+
+    @property
+    def lost_twice(self) -> bool:
+        """Whether the coordinator and a participant lost the same time, and with it what only those two knew."""
+        mine = [(since, until) for name, since, until in self.losses if name == COORDINATOR]
+        others = [(since, until) for name, since, until in self.losses if name != COORDINATOR]
+        return any(one[0] < other[1] and other[0] < one[1] for one in mine for other in others)
 
     def count(self, kind: str) -> None:
         """Note a fault."""
