@@ -44,6 +44,10 @@ down: setup ## Stop what `make up` started
 bench: setup ## Measure settlements per second, latency, commits, calls and memory
 	@$(PYTHON) -m lockstep_bench
 
+.PHONY: bench-dlt
+bench-dlt: setup ## Measure the way onto the chain: queue, sign, send, confirm; and gas per leg
+	@$(PYTHON) -m lockstep_bench.dlt
+
 # -- Tests -------------------------------------------------------------------------------------------------------------
 
 .PHONY: test
@@ -81,6 +85,13 @@ soak: setup ## All faults mixed over many plans for MINUTES=5, then heal, read a
 .PHONY: test-restores
 test-restores: setup ## Each of the five databases set back at every phase of a plan, then healed
 	@RESTORES=all $(BOUNDED) $(RESTORES_SECONDS_MAX) $(PYTEST) tests/restores
+
+# How many legs `make test-dlt` settles.
+LEGS ?= 1000
+
+.PHONY: test-dlt
+test-dlt: setup ## LEGS=1000 legs on the chain while one of the gateway's processes is killed every second
+	@LEGS=$(LEGS) $(BOUNDED) $(UNIT_SECONDS_MAX) $(PYTEST) -s services/dlt-gateway/tests/test_thousand.py
 
 SEEDS ?= 1000
 FIRST_SEED ?= 1
@@ -146,4 +157,4 @@ lock: setup ## Resolve requirements.in and bootstrap.in anew, with hashes
 
 .PHONY: clean
 clean: ## Remove everything that tools made; `make setup` makes it again
-	@rm -rf .venv .schemas .sandbox tools/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .schemas .softhsm .sandbox tools/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -117,7 +117,7 @@ async def test_the_chain_leg_fails_after_the_banks_hold(sandbox: Sandbox, crew: 
         if not sandbox.supervisor.is_running("dlt-gateway"):
             await sandbox.supervisor.restart("dlt-gateway")
     assert (closed.outcome, closed.reason, closed.reason_leg_id) == (leg_pb2.PLAN_OUTCOME_ABORTED, "DLT_PREPARE_FAILED", "bonds")
-    assert "ERC20InsufficientAllowance" in closed.reason_detail
+    assert "ALLOWANCE_LOW" in closed.reason_detail
     assert await held(sandbox) == before
     await crew.assert_nothing_moved(plan_id, payee)
     assert not closed.escalations

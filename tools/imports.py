@@ -30,7 +30,10 @@ PURE: dict[str, tuple[str, ...]] = {
     ),
     "protocol": ("lockstep_kit.fence",),
     "participant": tuple(f"lockstep_kit.participant.{name}" for name in ("ports", "records", "rules", "verifying")),
-    "chain": tuple(f"lockstep_chain.{name}" for name in ("machine", "ports", "records", "judging", "book")),
+    "chain": tuple(
+        f"lockstep_chain.{name}"
+        for name in ("machine", "ports", "records", "judging", "book", "taking", "signers.envelope", "agreement", "standing")
+    ),
 }
 #: A module of any service that has one of these names is pure too.
 PURE_NAMES = frozenset({"protocol", "operations", "lint", "rules", "routes"})

@@ -6,6 +6,7 @@ Steps, each skipped while a hash over what it depends on stays the same:
     workspace     this repository's packages, editable
     node          tools/node_modules: the EVM node, the Solidity compiler, the contract library
     schemas       .schemas: the official ISO 20022 schemas, checksums verified
+    softhsm       .softhsm: a hardware security module in software, for tests; where it cannot be had, the reason
 
 A step's stamp lies inside the folder that the step makes, so that removing the folder undoes the step. Needs Python 3.11
 or newer, standard library only, and a network the first time.
@@ -31,6 +32,7 @@ from workspace import ROOT, VENV, packages
 PYTHON_MIN = (3, 11)
 TOOLS = ROOT / "tools"
 SCHEMAS = ROOT / ".schemas"
+SOFTHSM = ROOT / ".softhsm"
 PYTHON = VENV / "bin" / "python"
 #: Networks fail for a moment: a step that fetches is tried this often.
 ATTEMPTS_MAX = 3
@@ -87,6 +89,7 @@ def steps() -> list[Step]:
         Step("workspace", VENV / ".stamp-workspace", projects, workspace),
         Step("node", TOOLS / "node_modules" / ".stamp", [TOOLS / n for n in NODE_FILES], node_tools),
         Step("schemas", SCHEMAS / ".stamp", fetch, schemas),
+        Step("softhsm", SOFTHSM / ".stamp", [TOOLS / "softhsm.py", TOOLS / "softhsm.lock"], softhsm),
     ]
 
 
@@ -201,6 +204,15 @@ def schemas() -> None:
     """Fetches the pinned ISO 20022 schemas and verifies each file's checksum."""
     fetch([str(PYTHON), str(TOOLS / "schemas" / "fetch.py")])
     SCHEMAS.mkdir(exist_ok=True)
+
+
+def softhsm() -> None:
+    """Gets SoftHSM, or notes why it cannot be had here; only tests need it."""
+    run = subprocess.run(
+        [str(PYTHON), str(TOOLS / "softhsm.py")], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
+        timeout=STEP_SECONDS_MAX,
+    )  # fmt: skip
+    print(f"{run.stdout.strip()} " if run.stdout.strip() else "", end="", flush=True)
 
 
 # -- running programs ------------------------------------------------------------------------------------------------

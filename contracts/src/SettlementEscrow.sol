@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {Pausable} from "@openzeppelin/contracts/utils/Pausable.sol";
 import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
@@ -11,6 +12,18 @@ import {Leg, LegTerms} from "./LegTerms.sol";
 /// The one function of a controlled token (ERC-3643) that a reversal needs.
 interface IControlledToken {
     function forcedTransfer(address from, address to, uint256 amount) external returns (bool);
+}
+
+/// An allowance for this contract that the payer of a leg signed (EIP-2612): an authority beside the payer's signature, no term of the leg.
+struct Permit {
+    /// Allowance in minor units.
+    uint256 value;
+    /// Unix seconds; the token refuses it in a later block. 0: there is no permit.
+    uint256 deadline;
+    /// The signature.
+    uint8 v;
+    bytes32 r;
+    bytes32 s;
 }
 
 /// Holds a payer's tokens between a plan's Prepare and its decision.
@@ -27,6 +40,8 @@ interface IControlledToken {
 /// - A hold never expires: once prepared, only the decision, or the arbiter in the open and after seven days, ends it.
 /// - Nothing is taken without the payer's signature over all terms, and nothing is paid to anybody whom the terms do not name.
 ///   The operator alone can move nothing: commit needs the key that the terms are locked with.
+/// - A permit is used where the allowance does not suffice, and only for a leg that its payer signed. Its failure is not looked at: whoever
+///   used it before has given the allowance. The transfer decides.
 /// - Repeating a call that took effect changes nothing, emits nothing and succeeds. A call that contradicts one reverts.
 /// - If a payout or refund fails, its owner may claim the amount later, and the leg is done all the same.
 /// - For every token that keeps its promises, balance >= lockedTotal + claimableTotal.
@@ -65,6 +80,8 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
 
     /// Gas that one prepare of a batch may use, so that a hostile token or wallet cannot burn what the others need.
     uint256 public constant PREPARE_GAS_MAX = 1_000_000;
+    /// Gas of those that a permit may use; the rest is for the transfer.
+    uint256 public constant PERMIT_GAS_MAX = 300_000;
     /// Gas that one reversal of a batch may use, for the same reason.
     uint256 public constant REVERSE_GAS_MAX = 1_000_000;
     /// Gas that the token may use in a payout or refund. A token that wants more is claimed, not paid out.
@@ -147,9 +164,13 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
 
     // -- single legs ---------------------------------------------------------------------------------------------------
 
-    /// Takes the tokens from the payer, who signed these terms and allowed this contract to spend them.
-    function prepare(Leg calldata leg, bytes calldata signature) external onlyRole(OPERATOR_ROLE) nonReentrant {
-        _prepare(leg, signature);
+    /// Takes the tokens from the payer, who signed these terms and allows this contract to spend them, by a permit or before.
+    function prepare(
+        Leg calldata leg,
+        bytes calldata signature,
+        Permit calldata permit
+    ) external onlyRole(OPERATOR_ROLE) nonReentrant {
+        _prepare(leg, signature, permit);
     }
 
     /// Pays the payee; `key` is the preimage of the lock.
@@ -174,11 +195,18 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
 
     // -- batches: each item for itself, the outcome by events or `statusOf`, never by the receipt's status ------------------
 
-    /// Prepares each leg that can be; emits `Skipped` for the others.
-    function tryPrepareMany(Leg[] calldata legs, bytes[] calldata signatures) external onlyRole(OPERATOR_ROLE) nonReentrant {
+    /// Prepares each leg that can be; emits `Skipped` for the others. `permits` is empty where no leg of the batch has one.
+    function tryPrepareMany(
+        Leg[] calldata legs,
+        bytes[] calldata signatures,
+        Permit[] calldata permits
+    ) external onlyRole(OPERATOR_ROLE) nonReentrant {
         if (legs.length != signatures.length) revert LengthsDiffer(legs.length, signatures.length);
+        if (permits.length != 0 && legs.length != permits.length) revert LengthsDiffer(legs.length, permits.length);
+        Permit memory permit;
         for (uint256 i = 0; i < legs.length; ++i) {
-            bytes memory item = abi.encodeCall(this.prepareItem, (legs[i], signatures[i]));
+            if (permits.length != 0) permit = permits[i];
+            bytes memory item = abi.encodeCall(this.prepareItem, (legs[i], signatures[i], permit));
             bytes32 legKey = _keyOf(legs[i]);
             _skipIf(legKey, _tryItem(legKey, item, PREPARE_GAS_MAX, PREPARE_GAS_LEFT_MIN, PrepareFailed.selector));
         }
@@ -216,9 +244,9 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
     }
 
     /// One prepare of a batch, in a call of its own so that a failure undoes the transfer. Only this contract calls it.
-    function prepareItem(Leg calldata leg, bytes calldata signature) external {
+    function prepareItem(Leg calldata leg, bytes calldata signature, Permit calldata permit) external {
         if (msg.sender != address(this)) revert OnlyItself();
-        _prepare(leg, signature);
+        _prepare(leg, signature, permit);
     }
 
     /// One reversal of a batch, in the same way.
@@ -319,7 +347,7 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
 
     // -- the rules: a function that returns bytes returns the error, encoded, or nothing if the call holds ---------------------
 
-    function _prepare(Leg calldata leg, bytes calldata signature) private {
+    function _prepare(Leg calldata leg, bytes calldata signature, Permit calldata permit) private {
         bytes32 legKey = _keyOf(leg);
         bytes32 terms = _structHash(leg);
         bytes32 slot = _legs[legKey];
@@ -337,6 +365,7 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
         _legs[legKey] = _slot(terms, Status.Prepared);
         lockedTotal[leg.token] += leg.amount;
         emit Prepared(legKey, leg);
+        if (permit.deadline != 0) _usePermit(leg, permit);
         _pull(leg.token, leg.payer, leg.amount);
     }
 
@@ -456,6 +485,20 @@ contract SettlementEscrow is LegTerms, AccessControl, Pausable, ReentrancyGuard 
             leg.payee != address(this) &&
             leg.payer != address(this) &&
             leg.token.code.length != 0;
+    }
+
+    /// Turns a permit into an allowance, where there is not enough of one. A permit sets the allowance: one that is not needed would lower what
+    /// other legs of the payer count on.
+    function _usePermit(Leg calldata leg, Permit calldata permit) private {
+        if (IERC20(leg.token).allowance(leg.payer, address(this)) >= leg.amount) return;
+        bytes memory allow = abi.encodeCall(
+            IERC20Permit.permit,
+            (leg.payer, address(this), permit.value, permit.deadline, permit.v, permit.r, permit.s)
+        );
+        address token = leg.token;
+        assembly ("memory-safe") {
+            pop(call(PERMIT_GAS_MAX, token, 0, add(allow, 0x20), mload(allow), 0, 0))
+        }
     }
 
     /// Takes exactly `amount`, or reverts.

@@ -27,6 +27,7 @@ from lockstep_contracts import notary as notary_calls
 from lockstep_contracts import token as token_calls
 from lockstep_contracts.artifacts import Artifact, parse_artifact
 from lockstep_contracts.calldata import function
+from lockstep_contracts.escrow import Permit
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parents[1]
@@ -247,8 +248,25 @@ class World:
     def operate(self, calldata: bytes, *, gas: int = GAS_LIMIT) -> Receipt:
         return self.chain.send(self.operator, self.escrow, calldata, gas=gas)
 
-    def prepare(self, terms: LegTerms, signature: bytes | None = None) -> Receipt:
-        return self.operate(escrow_calls.encode_prepare(terms, self.sign(terms) if signature is None else signature))
+    def permit(
+        self, owner: Signer, value: int, *, token: str | None = None, nonce: int | None = None, seconds: int = 3600
+    ) -> Permit:
+        """A permit for the escrow, signed; by default with the owner's next nonce."""
+        token = token or self.token
+        used = (
+            token_calls.decode_count(self.chain.call(token, token_calls.encode_nonces(owner.address))) if nonce is None else nonce
+        )
+        deadline = self.chain.now() + seconds
+        terms = token_calls.PermitTerms(owner.address, self.escrow, value, used, deadline)
+        separator = self.chain.call(token, token_calls.encode_domain_separator())
+        return Permit(value, deadline, owner.sign(token_calls.permit_signing_hash(separator, terms)))
+
+    def allowance(self, owner: str, token: str | None = None) -> int:
+        return token_calls.decode_count(self.chain.call(token or self.token, token_calls.encode_allowance(owner, self.escrow)))
+
+    def prepare(self, terms: LegTerms, signature: bytes | None = None, permit: Permit | None = None) -> Receipt:
+        signed = self.sign(terms) if signature is None else signature
+        return self.operate(escrow_calls.encode_prepare(terms, signed, permit))
 
     def prepared(self, **changes: Any) -> tuple[LegTerms, bytes]:
         """A leg that is prepared."""

@@ -101,7 +101,7 @@ def test_lists_that_do_not_match_are_refused(world: World) -> None:
     with pytest.raises(Reverted, match="LengthsDiffer"):
         world.operate(calls.TRY_COMMIT_MANY.encode([terms.fields()], [key, key]))
     with pytest.raises(Reverted, match="LengthsDiffer"):
-        world.operate(calls.TRY_PREPARE_MANY.encode([terms.fields()], []))
+        world.operate(calls.TRY_PREPARE_MANY.encode([terms.fields()], [], []))
     assert world.operate(calls.encode_try_abort_many([])).events == ()
 
 

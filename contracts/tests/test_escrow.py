@@ -15,6 +15,9 @@ from lockstep_contracts import escrow as calls
 from lockstep_contracts.calldata import encode_deployment
 from lockstep_contracts.events import Aborted, Committed, Prepared, Tombstoned, Transferred
 
+#: As the contract is told that there is none.
+NO_PERMIT = (0, 0, 0, bytes(32), bytes(32))
+
 
 def said(events: tuple[object, ...]) -> list[object]:
     """The escrow's own events, without the token's."""
@@ -232,7 +235,7 @@ def test_amounts_out_of_range_are_refused(world: World, amount: int) -> None:
     terms, _ = world.leg()
     fields = (*terms.fields()[:5], amount, *terms.fields()[6:])
     with pytest.raises(Reverted, match="TermsInvalid"):
-        world.operate(calls.PREPARE.encode(fields, world.sign(terms)))
+        world.operate(calls.PREPARE.encode(fields, world.sign(terms), NO_PERMIT))
 
 
 def test_missing_allowance_or_balance_is_named(world: World) -> None:
@@ -272,7 +275,7 @@ def test_each_role_is_needed(world: World) -> None:
                 with pytest.raises(Reverted, match="AccessControlUnauthorizedAccount"):
                     world.chain.call(world.escrow, calldata, sender=person)
     with pytest.raises(Reverted, match="OnlyItself"):
-        world.operate(method(calls.ESCROW, "prepareItem")(terms.fields(), world.sign(terms)))
+        world.operate(method(calls.ESCROW, "prepareItem")(terms.fields(), world.sign(terms), NO_PERMIT))
     with pytest.raises(Reverted, match="AccessControlUnauthorizedAccount"):
         world.operate(calls.GRANT_ROLE.encode(calls.ARBITER_ROLE, world.operator))
 

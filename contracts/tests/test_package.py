@@ -34,6 +34,7 @@ ESCROW = address("escrow")
 HOSTILE = (
     "AgreeableToken",
     "BlockingToken",
+    "BombPermitToken",
     "ControlledToken",
     "FalseToken",
     "FeeToken",
@@ -84,7 +85,9 @@ def test_terms_that_cannot_be_encoded_cannot_exist(change: dict[str, Any]) -> No
 def test_calldata_begins_with_the_selector_of_the_signature() -> None:
     """Selectors are those of the canonical signatures."""
     leg = "(bytes32,bytes32,address,address,address,uint256,bytes32,uint64)"
-    assert calls.encode_prepare(TERMS, b"").startswith(keccak(text=f"prepare({leg},bytes)")[:4])
+    assert calls.encode_prepare(TERMS, b"").startswith(
+        keccak(text=f"prepare({leg},bytes,(uint256,uint256,uint8,bytes32,bytes32))")[:4]
+    )
     assert calls.encode_try_commit_many([TERMS], [bytes(32)]).startswith(keccak(text=f"tryCommitMany({leg}[],bytes32[])")[:4])
     assert calls.encode_tombstone(bytes(32)) == keccak(text="tombstone(bytes32)")[:4] + bytes(32)
 

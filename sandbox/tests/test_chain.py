@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
+from lockstep_contracts.escrow import HAS_ROLE, OPERATOR_ROLE
 from lockstep_contracts.notary import PlanStatus, decode_plan_status_of, encode_plan_status_of, encode_register
 from lockstep_contracts.token import (
     decode_count,
@@ -21,7 +22,7 @@ from lockstep_contracts.token import (
     encode_transfer,
 )
 from lockstep_sandbox.chain import CHAIN_ID, NAME, Chain
-from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER, TokenTerms, deploy_settlement
+from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER, SIGNERS, TokenTerms, deploy_settlement
 from lockstep_sandbox.evm import NodeRefused
 from lockstep_sandbox.processes import Supervisor
 
@@ -46,9 +47,13 @@ async def test_everything_is_deployed(chain: Chain) -> None:
     assert decode_count(await chain.node.read(bond, encode_balance_of(seller))) == 5_000_000
     assert decode_count(await chain.node.read(bond, encode_allowance(seller, escrow))) > 5_000_000
     assert decode_count(await chain.node.read(bond, encode_allowance(stranger, escrow))) == 0
-    registry, digest = chain.contracts["NotaryRegistry"], b"\x07" * 32
-    await chain.transact(registry, encode_register(digest), by=NOTARY_SIGNER)
-    assert decode_plan_status_of(await chain.node.read(registry, encode_plan_status_of(digest))) is PlanStatus.REGISTERED
+    registry = chain.contracts["NotaryRegistry"]
+    for number, signer in enumerate(SIGNERS[NOTARY_SIGNER]):
+        digest = bytes([7, number]) * 16
+        await chain.transact(registry, encode_register(digest), by=signer)
+        assert decode_plan_status_of(await chain.node.read(registry, encode_plan_status_of(digest))) is PlanStatus.REGISTERED
+    for signer in SIGNERS[DLT_SIGNER]:
+        assert int((await chain.node.read(escrow, HAS_ROLE.encode(OPERATOR_ROLE, chain.address(signer)))).hex(), 16) == 1
 
 
 async def test_nobody_else_can_do_it(chain: Chain) -> None:

@@ -40,8 +40,8 @@ class Pair:
     async def of(cls, real: SettlementChain) -> Pair:
         chain = real.chain
         contracts = Contracts(
-            Escrow(real.escrow, real.token, chain.address(DLT_SIGNER), CHAIN_ID, controlled=True),
-            NotaryRegistry(real.registry, chain.address(NOTARY_SIGNER)),
+            Escrow(real.escrow, real.token, [chain.address(DLT_SIGNER)], CHAIN_ID, controlled=True),
+            NotaryRegistry(real.registry, [chain.address(NOTARY_SIGNER)]),
         )
         holder, unwilling = chain.address(HOLDER), chain.address(UNWILLING)
         balances = {each: await real.balance(each) for each in (holder, unwilling)}

@@ -11,7 +11,7 @@ from typing import Final
 
 import asyncpg
 
-from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER
+from lockstep_sandbox.deployment import SIGNERS
 from lockstep_sandbox.stack import BANK, Sandbox, package_of
 
 POSTGRES: Final = "postgres"
@@ -29,7 +29,7 @@ class Costs:
     processor_seconds: dict[str, float]
     #: Database -> committed transactions, reads included.
     commits: dict[str, int]
-    #: Account of a service -> transactions on chain.
+    #: Service -> transactions of its accounts on chain.
     chain_transactions: dict[str, int]
 
 
@@ -37,7 +37,7 @@ async def costs(sandbox: Sandbox) -> Costs:
     """Everything used up to now; takes as long as Postgres' statistics lag."""
     used = {name: _processor_seconds(_tree(sandbox.supervisor.pid(name))) for name in sandbox.supervisor.names()}
     used[POSTGRES] = _processor_seconds(_postgres())
-    transactions = {name: await _nonce(sandbox, name) for name in (DLT_SIGNER, NOTARY_SIGNER)}
+    transactions = {service: sum([await _nonce(sandbox, name) for name in names]) for service, names in SIGNERS.items()}
     await asyncio.sleep(STATISTICS_SECONDS)
     return Costs(used, await _commits(sandbox), transactions)
 

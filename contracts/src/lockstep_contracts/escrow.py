@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
@@ -16,6 +16,8 @@ from lockstep_contracts.calldata import encode_deployment, function, same_length
 
 AMOUNT_MAX: Final = 2**96 - 1
 PREPARE_BY_MAX: Final = 2**64 - 1
+#: EIP-2612 knows the signatures of keys alone.
+PERMIT_SIGNATURE_BYTES: Final = 65
 
 DOMAIN_NAME: Final = "Lockstep SettlementEscrow"
 DOMAIN_VERSION: Final = "1"
@@ -138,6 +140,36 @@ class LegTerms:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """An allowance for the escrow that the payer of a leg signed (EIP-2612)."""
+
+    #: Allowance in minor units, as signed.
+    value: int
+    #: Unix seconds; the token refuses the permit in a later block. Never 0, which stands for none.
+    deadline: int
+    #: r, s and v (65 bytes).
+    signature: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep a permit from existing that cannot be encoded: it would make a whole batch undecodable."""
+        if not 0 <= self.value < 2**256 or not 1 <= self.deadline < 2**256:
+            raise ValueError("value and deadline are unsigned 256-bit numbers, the deadline is not 0")
+        if len(self.signature) != PERMIT_SIGNATURE_BYTES:
+            raise ValueError(f"the signature has {PERMIT_SIGNATURE_BYTES} bytes")
+
+    def fields(self) -> tuple[Any, ...]:
+        """The members of the contract's struct, in order."""
+        return (self.value, self.deadline, self.signature[64], self.signature[:32], self.signature[32:64])
+
+
+_NO_PERMIT: Final = (0, 0, 0, bytes(32), bytes(32))
+
+
+def _permit_fields(permit: Permit | None) -> tuple[Any, ...]:
+    return _NO_PERMIT if permit is None else permit.fields()
+
+
 def leg_id_hash(leg_id: str) -> bytes:
     """keccak256 of a leg's id as UTF-8."""
     return keccak(text=leg_id)
@@ -203,9 +235,9 @@ def encode_escrow_deployment(*, admin: str, operator: str, arbiter: str, pauser:
     return encode_deployment(ESCROW, admin, operator, arbiter, pauser)
 
 
-def encode_prepare(terms: LegTerms, signature: bytes) -> bytes:
+def encode_prepare(terms: LegTerms, signature: bytes, permit: Permit | None = None) -> bytes:
     """Calldata of prepare."""
-    return PREPARE.encode(terms.fields(), signature)
+    return PREPARE.encode(terms.fields(), signature, _permit_fields(permit))
 
 
 def encode_commit(terms: LegTerms, key: bytes) -> bytes:
@@ -228,14 +260,17 @@ def encode_tombstone(key: bytes) -> bytes:
     return TOMBSTONE.encode(key)
 
 
-def encode_try_prepare_many(legs: Sequence[LegTerms], signatures: Sequence[bytes]) -> bytes:
-    """Calldata of tryPrepareMany.
+def encode_try_prepare_many(legs: Sequence[LegTerms], signatures: Sequence[bytes], permits: Sequence[Permit | None] = ()) -> bytes:
+    """Calldata of tryPrepareMany; permits are left out where no leg has one.
 
     Raises:
-        ValueError: not one signature for each leg.
+        ValueError: not one signature, or neither one permit or None nor nothing, for each leg.
     """
     same_length("legs and signatures", legs, signatures)
-    return TRY_PREPARE_MANY.encode([terms.fields() for terms in legs], signatures)
+    sent = [] if all(permit is None for permit in permits) else [_permit_fields(permit) for permit in permits]
+    if sent:
+        same_length("legs and permits", legs, sent)
+    return TRY_PREPARE_MANY.encode([terms.fields() for terms in legs], signatures, sent)
 
 
 def encode_try_commit_many(legs: Sequence[LegTerms], keys: Sequence[bytes]) -> bytes:

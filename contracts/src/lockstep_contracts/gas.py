@@ -15,6 +15,7 @@ TRANSACTION_GAS_MAX: Final = 2**24
 
 _TRANSACTION_GAS: Final = 60_000
 _PREPARE_GAS: Final = 135_000
+_PERMIT_GAS: Final = 90_000
 _PAY_OUT_GAS: Final = 100_000
 _REVERSE_GAS: Final = 160_000
 _TOMBSTONE_GAS: Final = 32_000
@@ -27,9 +28,9 @@ _REVERSE_GAS_LEFT: Final = 1_061_250
 _PAY_OUT_GAS_LEFT: Final = 492_500
 
 
-def prepare_gas(legs: int) -> int:
-    """Gas limit of prepare and tryPrepareMany."""
-    return _TRANSACTION_GAS + _PREPARE_GAS_LEFT + legs * _PREPARE_GAS
+def prepare_gas(legs: int, permits: int = 0) -> int:
+    """Gas limit of prepare and tryPrepareMany; `permits` of the legs bring one."""
+    return _TRANSACTION_GAS + _PREPARE_GAS_LEFT + legs * _PREPARE_GAS + permits * _PERMIT_GAS
 
 
 def pay_out_gas(legs: int) -> int:

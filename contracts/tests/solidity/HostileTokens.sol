@@ -42,6 +42,12 @@ contract BlockingToken is OpenToken {
         return true;
     }
 
+    /// A permit that every signature opens whose v is 27.
+    function permit(address owner, address spender, uint256 value, uint256 deadline, uint8 v, bytes32, bytes32) external {
+        require(block.timestamp <= deadline && v == 27, "permit");
+        _approve(owner, spender, value);
+    }
+
     function _update(address from, address to, uint256 amount) internal override {
         require(!isBlocked[from] && !isBlocked[to], "blocked");
         if (isBomb[from] || isBomb[to]) {
@@ -217,4 +223,15 @@ contract AgreeableToken is OpenToken {
     constructor() ERC20("Agreeable", "AGR") {}
 
     fallback() external {}
+}
+
+/// Burns all gas on every permit.
+contract BombPermitToken is OpenToken {
+    constructor() ERC20("Bomb permit", "BPT") {}
+
+    function permit(address, address, uint256, uint256, uint8, bytes32, bytes32) external pure {
+        assembly {
+            invalid()
+        }
+    }
 }

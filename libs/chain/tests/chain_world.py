@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from coincurve import PrivateKey
+from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
-from lockstep_chain.evm import JsonRpcEvm, KeystoreSigner
+from lockstep_chain.endpoints import EvmEndpoints
+from lockstep_chain.ports import Signed, Signer, Unsigned
+from lockstep_chain.process import connected
 from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine, declare_failpoints
 from lockstep_chain.settings import ChainSettings
+from lockstep_chain.signers.envelope import sealed, signing_hash
+from lockstep_chain.signers.pkcs11 import ORDER
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import FailpointRaised, arm
 from lockstep_sandbox.chain import anvil
 from lockstep_sandbox.evm import Node
 from lockstep_testkit.databases import TestDatabase
+from lockstep_testkit.strict_node import StrictNode
 
 CHAIN_ID = 138
 SECONDS_MAX = 20.0
@@ -53,6 +60,23 @@ def upgrade() -> None:
 declare_failpoints("test")
 
 
+class DrawingSigner:
+    """`Signer` that draws a nonce for each signature, as hardware modules do: the same transaction never gives the same bytes twice."""
+
+    def __init__(self, account: LocalAccount) -> None:
+        self._secret = int.from_bytes(bytes(account.key))
+        self.address = str(account.address)
+
+    async def sign(self, transactions: Sequence[Unsigned]) -> Sequence[Signed]:
+        return [self._sign(each) for each in transactions]
+
+    def _sign(self, transaction: Unsigned) -> Signed:
+        drawn = 1 + secrets.randbelow(ORDER - 1)
+        x, y = PrivateKey.from_int(drawn).public_key.point()
+        s = pow(drawn, -1, ORDER) * (int.from_bytes(signing_hash(transaction)) + x * self._secret) % ORDER
+        return sealed(transaction, y % 2 if s <= ORDER // 2 else 1 - y % 2, x, min(s, ORDER - s))
+
+
 @dataclass
 class World:
     """A node, a database, an account, a contract; and what was told of transactions."""
@@ -63,7 +87,13 @@ class World:
     database: TestDatabase
     account: LocalAccount
     contract: str
-    evms: list[JsonRpcEvm] = field(default_factory=list)
+    #: What machines take for the chain: as strict as nodes of real networks, and as faulty as it is told to be.
+    strict: StrictNode
+    #: Other endpoints for machines that are made from now on.
+    urls: list[str] = field(default_factory=list)
+    evms: list[EvmEndpoints] = field(default_factory=list)
+    #: Accounts of machines that are made from now on; the one account unless told otherwise.
+    accounts: list[LocalAccount] = field(default_factory=list)
     #: Keys whose endings the service cannot take.
     refused: set[str] = field(default_factory=set)
 
@@ -72,23 +102,33 @@ class World:
             await self.node.call("evm_mine")
             await asyncio.sleep(pause)
 
-    async def machine(self, **settings: Any) -> TransactionMachine:
-        evm = await JsonRpcEvm.connect(self.node.url, CHAIN_ID, request_seconds_max=1.0)
-        self.evms.append(evm)
+    async def machine(self, *, signing: Sequence[Signer] = (), **settings: Any) -> TransactionMachine:
+        urls = self.urls or [self.strict.url]
         told = ChainSettings.model_validate(
             {
-                "rpc_url": self.node.url,
+                "rpc_urls": urls,
+                "single_endpoint": len(urls) == 1,
+                "request_seconds_max": 1.0,
                 "chain_id": CHAIN_ID,
                 "finality_tag": "finalized",
-                "keystore_file": Path("unused"),
-                "password_file": Path("unused"),
+                "signers": [{"kind": "keystore", "keystore_file": "unused", "password_file": "unused"}],
                 "poll_seconds": 0.02,
                 "lease_seconds": 2.0,
             }
             | ({"finality_tag": None} if "finality_depth" in settings else {})
             | settings
         )
-        return TransactionMachine(self.db, evm, KeystoreSigner(self.account), told, self.on_settled, service="test")
+        evm = await connected(told)
+        self.evms.append(evm)
+        signers = signing or [DrawingSigner(each) for each in self.accounts or [self.account]]
+        return TransactionMachine(self.db, evm, signers, told, self.on_settled, service="test")
+
+    async def add_account(self, wei: int = 10**21) -> LocalAccount:
+        """Another account for machines that are made from now on."""
+        account: LocalAccount = Account.create()
+        await self.node.call("anvil_setBalance", account.address, hex(wei))
+        self.accounts = [*(self.accounts or [self.account]), account]
+        return account
 
     async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
         for each in settled:
@@ -135,8 +175,12 @@ class World:
         logs = await self.node.call("eth_getLogs", {"address": self.contract, "fromBlock": "0x0", "toBlock": "latest"})
         return sorted(bytes.fromhex(each["data"][2:]) for each in logs)
 
-    async def nonce(self) -> int:
-        return int(await self.node.call("eth_getTransactionCount", self.account.address, "latest"), 16)
+    async def nonce(self, account: LocalAccount | None = None) -> int:
+        return int(await self.node.call("eth_getTransactionCount", (account or self.account).address, "latest"), 16)
+
+    def sender_of(self, raw: bytes) -> str:
+        """Who signed a transaction."""
+        return str(Account.recover_transaction(raw))
 
     async def foreign(self, nonce: int, *, send: bool = True) -> tuple[bytes, str]:
         """A transaction of the same account that the machine knows nothing of; its bytes and hash."""
@@ -202,11 +246,12 @@ async def running(*machines: TransactionMachine) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def started(port: int) -> Iterator[subprocess.Popen[bytes]]:
+def started(port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [
             str(anvil()), "--chain-id", str(CHAIN_ID), "--host", "127.0.0.1", "--port", str(port), "--quiet", "--no-mining",
             "--accounts", "0", "--slots-in-an-epoch", "1", "--prune-history", "64",
+            *options,
         ]
     )  # fmt: skip
     try:

@@ -18,6 +18,7 @@ from lockstep_kit.failpoints import arm
 from lockstep_sandbox.evm import Node
 from lockstep_sandbox.ports import free_ports
 from lockstep_testkit.databases import TestDatabase
+from lockstep_testkit.strict_node import StrictNode
 
 # The tests' own module, beside this file: test folders are no packages.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -43,7 +44,7 @@ async def database(database_for: Callable[..., Awaitable[TestDatabase]], chain_m
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def world(database: TestDatabase) -> AsyncIterator[World]:
-    """Everything, fresh."""
+    """Everything, fresh; machines reach the node through an endpoint that is as strict as those of real networks."""
     (port,) = free_ports(1)
     with started(port) as process:
         async with Node(f"http://127.0.0.1:{port}", CHAIN_ID) as node:
@@ -59,11 +60,12 @@ async def world(database: TestDatabase) -> AsyncIterator[World]:
             contract = await node.deploy(deployer, CREATION)
             await node.call("evm_setAutomine", False)
             db = await Database.connect(database.settings, application_name="test")
-            made = World(node, process, db, database, account, contract)
-            try:
-                yield made
-            finally:
-                arm("")
-                for evm in made.evms:
-                    await evm.close()
-                await db.close()
+            async with StrictNode(node.url) as strict:
+                made = World(node, process, db, database, account, contract, strict)
+                try:
+                    yield made
+                finally:
+                    arm("")
+                    for evm in made.evms:
+                        await evm.close()
+                    await db.close()

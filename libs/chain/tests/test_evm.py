@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -10,10 +8,11 @@ from aiohttp import web
 from chain_world import CHAIN_ID, World
 from eth_account import Account
 
-from lockstep_chain.evm import JsonRpcEvm, KeystoreSigner, read_answer
+from lockstep_chain.endpoints import EvmEndpoints
+from lockstep_chain.evm import read_answer
 from lockstep_chain.ports import Answer, ChainMismatch, EvmUnavailable, Fees, Tag, Unsigned
 from lockstep_chain.rpc import RpcError
-from lockstep_kit.fields import FieldInvalid
+from lockstep_chain.signers.keystore import KeystoreSigner
 
 Serve = Callable[[Callable[[object], object]], Awaitable[str]]
 
@@ -44,13 +43,13 @@ async def serve() -> AsyncIterator[Serve]:
 async def test_another_chain_is_refused(world: World) -> None:
     """An endpoint of another chain is refused before anything is sent."""
     with pytest.raises(ChainMismatch, match="serves chain 138, not 1"):
-        await JsonRpcEvm.connect(world.node.url, 1)
+        await EvmEndpoints.connect([world.node.url], 1)
 
 
 async def test_nobody_there() -> None:
     """An endpoint that is not there is unavailable."""
     with pytest.raises(EvmUnavailable):
-        await JsonRpcEvm.connect("http://127.0.0.1:9", CHAIN_ID)
+        await EvmEndpoints.connect(["http://127.0.0.1:9"], CHAIN_ID)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,7 @@ async def test_nobody_there() -> None:
 async def test_nonsense_is_no_fact(serve: Serve, said: object) -> None:
     """An endpoint that talks nonsense is unavailable; nothing is concluded from it."""
     with pytest.raises(EvmUnavailable):
-        await JsonRpcEvm.connect(await serve(lambda _: said), CHAIN_ID)
+        await EvmEndpoints.connect([await serve(lambda _: said)], CHAIN_ID)
 
 
 async def test_a_chain_without_fees_of_today_is_refused(serve: Serve) -> None:
@@ -68,16 +67,17 @@ async def test_a_chain_without_fees_of_today_is_refused(serve: Serve) -> None:
 
     def answer(asked: object) -> object:
         assert isinstance(asked, list)
-        results: list[object] = [hex(CHAIN_ID), {"number": "0x1", "hash": "0x" + 64 * "0", "timestamp": "0x1"}]
+        block = {"number": "0x0", "hash": "0x" + 64 * "0", "timestamp": "0x1"}
+        results: list[object] = [hex(CHAIN_ID), block, block]
         return [{"id": each["id"], "result": result} for each, result in zip(asked, results, strict=True)]
 
     with pytest.raises(ChainMismatch, match="base fee"):
-        await JsonRpcEvm.connect(await serve(answer), CHAIN_ID)
+        await EvmEndpoints.connect([await serve(answer)], CHAIN_ID)
 
 
 async def test_bytes_without_an_answer_are_unclear(world: World) -> None:
     """Bytes that got no answer may have arrived: that is told, not raised."""
-    evm = await JsonRpcEvm.connect(world.node.url, CHAIN_ID, request_seconds_max=1.0)
+    evm = await EvmEndpoints.connect([world.node.url], CHAIN_ID, request_seconds_max=1.0)
     try:
         world.process.kill()
         world.process.wait(10)
@@ -114,7 +114,7 @@ def test_words_of_nodes(said: str, answer: Answer) -> None:
 
 async def test_words_of_the_node(world: World) -> None:
     """What the real node says of bytes is understood."""
-    evm = await JsonRpcEvm.connect(world.node.url, CHAIN_ID)
+    evm = await EvmEndpoints.connect([world.node.url], CHAIN_ID)
     signer = KeystoreSigner(world.account)
     poor = KeystoreSigner(Account.create())
     fees = Fees(50 * 10**9, 10**9)
@@ -141,7 +141,7 @@ async def test_words_of_the_node(world: World) -> None:
 
 async def test_logs(world: World) -> None:
     """Logs are found by contract, topic and block, with where they stand."""
-    evm = await JsonRpcEvm.connect(world.node.url, CHAIN_ID)
+    evm = await EvmEndpoints.connect([world.node.url], CHAIN_ID)
     try:
         await world.node.call("evm_setAutomine", True)
         receipt = await world.node.send(world.account, world.contract, b"hello")
@@ -152,35 +152,3 @@ async def test_logs(world: World) -> None:
         assert (found.block_number, "0x" + found.block_hash.hex()) == (int(receipt["blockNumber"], 16), receipt["blockHash"])
     finally:
         await evm.close()
-
-
-@pytest.fixture
-def keystore(tmp_path: Path) -> tuple[Path, Path, str]:
-    account = Account.create()
-    keystore, password = tmp_path / "keystore.json", tmp_path / "password"
-    for path, text in ((keystore, json.dumps(account.encrypt("right", kdf="scrypt", iterations=2**10))), (password, "right\n")):
-        path.touch(mode=0o600)
-        path.write_text(text)
-    return keystore, password, account.address
-
-
-async def test_a_keystore_opens(keystore: tuple[Path, Path, str]) -> None:
-    """The account of a keystore signs; the same transaction gives the same bytes, and its hash is known before it is sent."""
-    signer = await KeystoreSigner.open(keystore[0], keystore[1])
-    assert signer.address == keystore[2]
-    one = Unsigned(CHAIN_ID, 5, keystore[2], 7, b"data", 50_000, Fees(10, 1))
-    (first,), (second,) = await signer.sign([one]), await signer.sign([one])
-    assert first == second
-    assert Account.recover_transaction(first.raw) == keystore[2]
-
-
-async def test_a_keystore_that_does_not_open(keystore: tuple[Path, Path, str]) -> None:
-    """A wrong password is refused, and so are files that others can read; neither shows a secret."""
-    keystore[1].write_text("wrong")
-    with pytest.raises(FieldInvalid) as refused:
-        await KeystoreSigner.open(keystore[0], keystore[1])
-    assert (refused.value.field, "wrong" in str(refused.value)) == ("password_file", False)
-    keystore[0].chmod(0o644)
-    with pytest.raises(FieldInvalid) as refused:
-        await KeystoreSigner.open(keystore[0], keystore[1])
-    assert refused.value.field == "keystore_file"

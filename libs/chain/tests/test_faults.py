@@ -11,10 +11,11 @@ from chain_world import CHAIN_ID, World, running
 from lockstep_chain import follower
 from lockstep_chain.failpoints import PLACES
 from lockstep_chain.machine import State
-from lockstep_chain.ports import Answer, EvmUnavailable, Receipt, SenderTransaction
+from lockstep_chain.ports import EvmUnavailable, Receipt, SenderTransaction
 from lockstep_chain.records import Ending, Reference
 from lockstep_chain.sender import Intent
 from lockstep_chain.settling import Settler
+from lockstep_testkit import strict_node
 
 #: Blocks under which one is final at the test's node, with some to spare.
 FINAL_BLOCKS = 4
@@ -154,6 +155,29 @@ async def test_reorganisation_with_a_rival(world: World) -> None:
         assert await world.until_told(1) == {"one": "manual"}
     assert json.loads((await world.row("one"))["evidence"])["foreign_hash"] == foreign_hash
     assert await world.effects() == []
+
+
+async def test_reorganisation_to_another_attempt(world: World) -> None:
+    """A reorganisation that puts what was cancelled in the place of its cancellation: what is told is the end that is final; no person is called."""
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "sent")
+        async with world.db.transaction() as tx:
+            assert await machine.request_cancel(tx, "one")
+
+        async def replaced() -> bool:
+            return [each["answer"] for each in await world.attempts("one")][1:] == ["accepted"]
+
+        await world.until(replaced)
+        await world.mine()
+        await world.until_state("one", "mined")
+        sent, cancelling = await world.attempts("one")
+        assert (await world.row("one"))["transaction_hash"] == cancelling["transaction_hash"]
+        await world.node.call("anvil_reorg", 1, [["0x" + sent["raw"].hex(), 0]])
+        assert await world.until_told(1) == {"one": "final"}
+    assert (await world.row("one"))["transaction_hash"] == sent["transaction_hash"]
+    assert (await world.effects(), await world.nonce()) == ([b"one"], 1)
 
 
 async def no_receipts(hashes: Sequence[bytes]) -> Mapping[bytes, Receipt]:
@@ -349,36 +373,38 @@ async def test_no_block_can_hold_it(world: World) -> None:
 
 
 async def test_without_money_it_waits(world: World) -> None:
-    """An account that cannot pay for gas waits; once it has money the same bytes are mined."""
+    """An account that cannot pay for gas signs nothing; what it signed when it could, it sends again, the same, until it can again."""
+    first = await world.machine()
+    await world.enqueue(first, "one")
+    await world.crash(first, "chain.assign.after_commit")
     await world.node.call("anvil_setBalance", world.account.address, "0x0")
     machine = await world.machine()
     async with running(machine):
-        await world.enqueue(machine, "one")
-        await world.until_state("one", "signed")
+        await world.enqueue(machine, "two")
         await world.mine(5, pause=0.05)
-        assert await world.state("one") == "signed"
+        assert (await world.state("one"), await world.state("two")) == ("signed", "queued")
         await world.node.call("anvil_setBalance", world.account.address, hex(10**21))
-        assert await world.until_told(1) == {"one": "final"}
-    assert len(await world.attempts("one")) == 1
+        assert await world.until_told(2) == {"one": "final", "two": "final"}
+    assert [len(await world.attempts(key)) for key in ("one", "two")] == [1, 1]
 
 
-async def test_lost_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes whose answer was lost, but which arrived, are the transaction: it is found, and nothing is sent under another nonce."""
+async def test_lost_answer(world: World) -> None:
+    """Bytes that the node took without an answer are the transaction: it is found, and nothing is sent under another nonce."""
     machine = await world.machine()
-    evm = world.evms[-1]
-    send = evm.broadcast
-
-    async def lose(raws: Sequence[bytes]) -> Sequence[Answer]:
-        await send(raws)
-        monkeypatch.setattr(evm, "broadcast", send)
-        await world.mine()
-        return [Answer.UNCLEAR] * len(raws)
-
-    monkeypatch.setattr(evm, "broadcast", lose)
     async with running(machine):
+        world.strict.faults.unanswered = frozenset({strict_node.SEND})
         await world.enqueue(machine, "one", "two")
+
+        async def taken() -> bool:
+            return int((await world.node.call("txpool_status"))["pending"], 16) == 2
+
+        await world.until(taken)
+        await world.mine()
+        assert (await world.nonce(), await world.told()) == (2, {})
+        world.strict.faults.unanswered = frozenset()
         assert await world.until_told(2) == {"one": "final", "two": "final"}
     assert (await world.effects(), await world.nonce()) == ([b"one", b"two"], 2)
+    assert [len(await world.attempts(key)) for key in ("one", "two")] == [1, 1]
 
 
 async def test_a_lagging_endpoint(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from lockstep_chain.judging import ATTEMPTS_MAX, MANUAL, Again, Order, Place, Rules, Stuck, Unmoved, Waits, judge
+from lockstep_chain.judging import (
+    ATTEMPTS_MAX,
+    MANUAL,
+    Again,
+    Order,
+    Place,
+    Releases,
+    Rules,
+    Stuck,
+    Unmoved,
+    Waits,
+    failure_code,
+    judge,
+)
+from lockstep_chain.machine import State
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.participant.ports import Completion, LegWork
 from lockstep_kit.statements import ChainEvidence, Refusal
@@ -55,7 +70,7 @@ def order(attempt: int = 1, *, settled: bool = True, code: str = "", detail: str
     return Order(attempt, settled, HASH if settled else b"", code, detail)
 
 
-def judged(phase: Phase, status: str, order: Order | None) -> Completion | Again | Waits | Stuck:
+def judged(phase: Phase, status: str, order: Order | None) -> Completion | Again | Releases | Waits | Stuck:
     return judge(work(phase), KEY, status, PLACE, order, RULES)
 
 
@@ -70,6 +85,19 @@ def test_the_effect_is_what_counts(key: tuple[Phase, str], finding: Finding, las
     found = judged(*key, last)
     assert isinstance(found, Completion)
     assert found.finding is finding
+
+
+def test_what_could_not_be_paid_out_is_not_promised() -> None:
+    """A hold whose payout would fail is ended before the NO is said, since a NO says that nothing is held; not for ever, if it cannot be ended."""
+    held = (work(Phase.PREPARING), KEY, "Prepared", PLACE)
+    assert judge(*held, order(), RULES, "the payee is blocked") == Releases("the payee is blocked")
+    assert judge(*held, None, RULES, "the payee is blocked") == Releases("the payee is blocked")
+    assert isinstance(judge(*held, order(ATTEMPTS_MAX), RULES, "the payee is blocked"), Stuck)
+    ended = judge(work(Phase.PREPARING), KEY, "Aborted", PLACE, order(2), RULES, "the payee is blocked")
+    assert isinstance(ended, Completion)
+    assert ended.finding is Finding.VOTED_NO
+    # What was decided is not judged by the payee any more.
+    assert judge(work(Phase.COMMITTING), KEY, "Prepared", PLACE, order(), RULES, "the payee is blocked") == Again()
 
 
 @pytest.mark.parametrize("key", UNMOVED)
@@ -101,6 +129,40 @@ def test_a_skipped_prepare_is_a_refusal(code: str) -> None:
     found = judged(Phase.PREPARING, "None", order(code=code, detail=f"{code}()"))
     assert isinstance(found, Completion)
     assert (found.finding, found.refusal) == (Finding.VOTED_NO, Refusal("DLT_PREPARE_FAILED", code, f"{code}()"))
+
+
+@pytest.mark.parametrize("code", ["DEAD", "REVERTED"])
+@pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.REVERSING])
+def test_a_dead_letter_is_told_at_once(phase: Phase, code: str) -> None:
+    """Where nothing is promised yet, a transaction that can never do better is a refusal, even where others would be sent again."""
+    rules = replace(
+        RULES,
+        table={(Phase.PREPARING, "None"): Unmoved.AGAIN, (Phase.REVERSING, "None"): Unmoved.AGAIN},
+        reasons={Phase.PREPARING: "NOTARY_PREPARE_FAILED", Phase.REVERSING: "DLT_REVERSE_FAILED"},
+    )
+    found = judge(work(phase), KEY, "None", PLACE, order(code=code, detail="why"), rules)
+    assert isinstance(found, Completion)
+    refusals = {Phase.PREPARING: Finding.VOTED_NO, Phase.REVERSING: Finding.REVERSAL_REFUSED}
+    assert (found.finding, found.refusal) == (refusals[phase], Refusal(rules.reasons[phase], code, "why"))
+    for passing in ("REVERTED_ONCE", "CANCELLED", ""):
+        assert judge(work(phase), KEY, "None", PLACE, order(code=passing), rules) == Again()
+
+
+@pytest.mark.parametrize(
+    ("state", "evidence", "code"),
+    [
+        (State.DEAD, {}, "DEAD"),
+        (State.CANCELLED, {}, "CANCELLED"),
+        (State.MANUAL, {"nonce": 7}, "MANUAL"),
+        (State.REVERTED, {"out_of_gas": False, "revert_data": "0x"}, "REVERTED"),
+        (State.REVERTED, {"out_of_gas": False, "revert_data": "0x1234"}, "REVERTED"),
+        (State.REVERTED, {"out_of_gas": True}, "REVERTED_ONCE"),
+        (State.REVERTED, {"out_of_gas": False, "revert_data": ""}, "REVERTED_ONCE"),
+    ],
+)
+def test_only_a_revert_that_comes_again_is_permanent(state: State, evidence: dict[str, object], code: str) -> None:
+    """A revert counts as permanent where the call reverts on the state before its block too; one for lack of gas, or that cannot be had again, does not."""
+    assert failure_code(state, evidence) == code
 
 
 def test_an_error_that_is_not_the_legs_own_is_no_refusal() -> None:

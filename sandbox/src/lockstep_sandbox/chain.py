@@ -3,8 +3,8 @@
 Nothing here is fixed: keys are drawn for each run, the node knows no developer accounts, and whoever signs for a service does it with a
 keystore of its own (Web3 Secret Storage version 3, encrypted under a drawn password that lies beside it, both mode 0600).
 
-What is lost at the edge: the whole chain, when its node ends; services see it as a node that forgot everything. To have it out of reach for a
-while, pause the program instead.
+What is lost at the edge: there is one node, so that services have one endpoint and believe it alone; and the whole chain, when its node ends: services see it
+as a node that forgot everything. To have it out of reach for a while, pause the program instead.
 
 Blocks come at once while everything is deployed, and every `block_seconds` from `begin_mining` on.
 """
@@ -116,6 +116,16 @@ class Chain:
             keystore_file=write_secret(self.directory / f"{name}.keystore.json", json.dumps(keystore)),
             password_file=write_secret(self.directory / f"{name}.password", password),
         )
+
+    def signer_settings(self, name: str) -> dict[str, str]:
+        """How a service is told of an account that it signs with; writes its keystore."""
+        files = self.write_keystore(name)
+        return {
+            "kind": "keystore",
+            "keystore_file": str(files.keystore_file),
+            "password_file": str(files.password_file),
+            "address": files.address,
+        }
 
     def describe(self) -> ChainEndpoint:
         """Where it is and what is on it; also written to chain.json."""

@@ -21,7 +21,7 @@ from lockstep_sandbox import scene
 from lockstep_sandbox.authority import Authority
 from lockstep_sandbox.chain import CHAIN_ID, Chain
 from lockstep_sandbox.databases import SandboxDatabases, ServiceLogin, migrate
-from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER, deploy_settlement
+from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER, SIGNERS, deploy_settlement
 from lockstep_sandbox.health import serving
 from lockstep_sandbox.network import Door
 from lockstep_sandbox.people import PEOPLE, KeyFile, draw_keys, draw_sealing_keys, write_registry
@@ -256,15 +256,15 @@ class Sandbox:
             },
         }
 
-    def _chain_settings(self, signer: str) -> dict[str, Any]:
-        files = self.chain.write_keystore(signer)
+    def _chain_settings(self, service: str) -> dict[str, Any]:
         return {
-            "rpc_url": self.chain.node.url,
+            # The sandbox has one node: what it says is believed alone. A second address of the same node would confirm nothing.
+            "rpc_urls": [self.chain.node.url],
+            "single_endpoint": True,
             "chain_id": CHAIN_ID,
             # As on a QBFT network, a block is final when it is there.
             "finality_depth": 0,
-            "keystore_file": str(files.keystore_file),
-            "password_file": str(files.password_file),
+            "signers": [self.chain.signer_settings(name) for name in SIGNERS[service]],
         }
 
     def token_asset(self, symbol: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable
+from datetime import timedelta
 from typing import Any, cast
 
 import grpc
@@ -12,11 +13,13 @@ import pytest
 
 from lockstep.coordinator.v1 import settlement_pb2
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
-from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb
+from lockstep.type.v1 import signature_pb2
+from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb, permit_from_pb, time_to_pb
 from lockstep_kit.errors import LockstepError, from_rpc
+from lockstep_kit.plan import LegKind
 from lockstep_kit.rpc import channel
 from lockstep_kit.statements import Gate
-from lockstep_testkit.factories import PlanCase, delivery_versus_payment
+from lockstep_testkit.factories import PARTICIPANTS, PlanCase, delivery_versus_payment
 
 CREATE = "/lockstep.coordinator.v1.SettlementService/CreatePlan"
 SECONDS = 10.0
@@ -156,6 +159,57 @@ async def test_payers_sign_exactly_the_token_transfers(world: Any) -> None:
         await world.api.ExecutePlan(asked(good), timeout=SECONDS)
         found = await refusal(world.api.ExecutePlan(asked(good), timeout=SECONDS))
         assert (found.code, found.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PLAN_STATE")
+
+
+def payers_request(plan: PlanCase) -> messages.ExecutePlanRequest:
+    signed = messages.PayerSignature(leg_id="tokens", signature=bytes(65))
+    return messages.ExecutePlanRequest(request_id=str(uuid.uuid4()), plan_id=plan.plan_id, payer_signatures=[signed])
+
+
+def permit(plan: PlanCase, **changes: object) -> signature_pb2.Permit:
+    made = {"value": "1000000000", "deadline": time_to_pb(plan.header.deadline.replace(microsecond=0)), "signature": bytes(65)}
+    return signature_pb2.Permit(**(made | changes))  # type: ignore[arg-type]
+
+
+async def test_a_permit_must_be_able_to_do_what_it_is_for(world: Any) -> None:
+    """A permit over less than the leg, one that ends too early and one of another form are refused by the field's name; the plan stays a draft."""
+    async with world.coordinator():
+        plan = delivery_versus_payment()
+        await world.create(plan)
+        early = time_to_pb(plan.header.deadline.replace(microsecond=0) - timedelta(seconds=1))
+        fraction = time_to_pb(plan.header.deadline.replace(microsecond=1))
+        wrong = {
+            "value": ({"value": "1"}, {"value": "0"}, {"value": "01"}, {"value": "-1"}, {"value": str(2**256)}),
+            "deadline": ({"deadline": early}, {"deadline": fraction}, {"deadline": None}),
+            "signature": ({"signature": bytes(64)},),
+        }
+        for field, changes in wrong.items():
+            for change in changes:
+                request = payers_request(plan)
+                request.payer_signatures[0].permit.CopyFrom(permit(plan, **change))
+                found = await refusal(world.api.ExecutePlan(request, timeout=SECONDS))
+                assert (found.code, found.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
+                assert f"payer_signatures[0].permit.{field}" in str(found)
+        assert (await world.get(plan)).state == 1
+
+
+async def test_a_permit_reaches_the_participant_as_it_came(world: Any) -> None:
+    """It is kept with the payer's signature, once and for good, and goes out with the Prepare; another one is another request."""
+    async with world.coordinator():
+        plan = delivery_versus_payment()
+        await world.create(plan)
+        request = payers_request(plan)
+        request.payer_signatures[0].permit.CopyFrom(permit(plan))
+        await world.api.ExecutePlan(request, timeout=SECONDS)
+        request.payer_signatures[0].permit.value = "2000000000"
+        assert (await refusal(world.api.ExecutePlan(request, timeout=SECONDS))).reason == "REQUEST_ID_REUSED"
+        (row,) = await world.rows("select permit from plan_leg where plan_id = $1 and permit is not null", plan.plan_id)
+        assert signature_pb2.Permit.FromString(row["permit"]) == permit(plan)
+        await world.reaches(plan, "READY_FOR_PREPARE")
+        operations = world.parties[PARTICIPANTS[LegKind.TOKEN_TRANSFER]].operations
+        await world.until(plan, lambda _: any(each.plan_id == plan.plan_id for each in operations.begun))
+        (work,) = (each for each in operations.begun if each.plan_id == plan.plan_id)
+        assert work.permit == permit_from_pb(permit(plan))
 
 
 async def test_gates_over_the_wire(world: Any) -> None:

@@ -9,12 +9,13 @@ from dlt_gateway.operations import leg_terms
 from lockstep.participant.v1 import leg_pb2, participant_service_pb2_grpc
 from lockstep_contracts.escrow import LegStatus, leg_key
 from lockstep_kit.convert import vote_from_pb
+from lockstep_kit.permits import Permit
 from lockstep_kit.plan import TokenTransfer
 from lockstep_kit.statements import Promise, Refusal
 from lockstep_testkit import commands
 from lockstep_testkit.chains import HOLDER, SettlementChain
 from lockstep_testkit.factories import PlanCase, credit_terms, leg_of, plan_of
-from lockstep_testkit.participant_conformance import ParticipantHarness
+from lockstep_testkit.participant_conformance import REFUSED, ParticipantHarness
 from lockstep_testkit.participants import ParticipantProcess
 
 LEG = "tokens"
@@ -44,6 +45,14 @@ class GatewayWorld:
 
     def command(self, plan: PlanCase, **changes: Any) -> leg_pb2.PrepareCommand:
         return prepare_command(self.chain, plan, LEG, **changes)
+
+    async def refusal(self, command: leg_pb2.PrepareCommand) -> Refusal:
+        """Why the gateway votes NO."""
+        answer = await self.harness.settled(lambda: self.harness.send_prepare(command))
+        assert answer.verdict == REFUSED, answer
+        found = self.answer(answer)
+        assert isinstance(found, Refusal)
+        return found
 
     async def status(self, plan: PlanCase) -> LegStatus:
         return await self.chain.leg_status(plan.header.digest, LEG)
@@ -77,8 +86,14 @@ def terms_of(plan: PlanCase) -> TokenTransfer:
 
 
 def prepare_command(
-    chain: SettlementChain, plan: PlanCase, leg_id: str, *, signer: str = HOLDER, signature: bytes = b""
+    chain: SettlementChain,
+    plan: PlanCase,
+    leg_id: str,
+    *,
+    signer: str = HOLDER,
+    signature: bytes = b"",
+    permit: Permit | None = None,
 ) -> leg_pb2.PrepareCommand:
     if plan.leg(leg_id).settling and isinstance(plan.leg(leg_id).terms, TokenTransfer):
         signature = signature or chain.signature(leg_terms(plan.binding(leg_id)), signer)
-    return commands.prepare(plan, leg_id, payer_signature=signature)
+    return commands.prepare(plan, leg_id, payer_signature=signature, permit=permit)

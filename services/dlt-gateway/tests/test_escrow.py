@@ -88,10 +88,10 @@ async def test_abort_overtakes_prepare(world: GatewayWorld) -> None:
 
 
 async def test_allowance_is_missing(world: GatewayWorld) -> None:
-    """A payer who does not let the escrow take the tokens is a NO with the token's own error."""
+    """A payer who does not let the escrow take the tokens is a NO that says so."""
     plan = world.plan(payer=UNWILLING)
     found = await refusal(world, plan, world.command(plan, signer=UNWILLING))
-    assert (found.reason, found.outside_code) == ("DLT_PREPARE_FAILED", "ERC20InsufficientAllowance")
+    assert (found.reason, found.outside_code) == ("DLT_PREPARE_FAILED", "ALLOWANCE_LOW")
     assert await world.status(plan) is LegStatus.NONE
 
 
@@ -138,7 +138,7 @@ async def test_each_leg_of_a_batch_votes_for_itself(world: GatewayWorld) -> None
     answers = [await world.harness.settled(lambda each=each: world.harness.send_prepare(each)) for each in batch]  # type: ignore[misc]
     assert [answer.verdict for answer in answers] == [DONE, REFUSED, REFUSED, DONE]
     codes = [found.outside_code for found in map(world.answer, answers) if isinstance(found, Refusal)]
-    assert codes == ["ERC20InsufficientAllowance", "SignatureInvalid"]
+    assert codes == ["ALLOWANCE_LOW", "SignatureInvalid"]
     async with world.service.database.as_owner() as connection:
         carried = "select count(distinct intent_key) from chain_order where plan_id = any($1)"
         assert await connection.fetchval(carried, [plan.plan_id for plan in plans]) == 1

@@ -16,18 +16,19 @@ from lockstep_testkit import commands
 from lockstep_testkit.chains import SCALE, SettlementChain
 from lockstep_testkit.participant_conformance import CALL_SECONDS, DONE
 from lockstep_testkit.participants import ParticipantProcess
+from lockstep_testkit.strict_node import StrictNode
 
 FINALITY_DEPTH = 3
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def service(
-    participant_for: Callable[..., Awaitable[ParticipantProcess]], settlement_chain: SettlementChain
+    participant_for: Callable[..., Awaitable[ParticipantProcess]], settlement_chain: SettlementChain, endpoint: StrictNode
 ) -> ParticipantProcess:
     """A gateway for which a block is final when three more stand on it."""
     return await participant_for(
         "dlt-gateway",
-        chain=settlement_chain.settings("dlt-gateway") | {"finality_depth": FINALITY_DEPTH},
+        chain=settlement_chain.settings("dlt-gateway") | {"rpc_urls": [endpoint.url], "finality_depth": FINALITY_DEPTH},
         escrow=settlement_chain.escrow,
         tokens={settlement_chain.asset: SCALE},
         reversible=[settlement_chain.asset],

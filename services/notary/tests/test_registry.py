@@ -8,11 +8,14 @@ import grpc
 import pytest
 from notary_world import LEG, NotaryWorld, plan_over
 
+from lockstep_contracts.escrow import OPERATOR_ROLE, REVOKE_ROLE
 from lockstep_contracts.events import Finalised, Registered
 from lockstep_contracts.notary import PlanStatus
+from lockstep_contracts.roles import encode_grant_operator
 from lockstep_kit.convert import outcome_from_pb, vote_from_pb
 from lockstep_kit.participant.ports import PlanOutcome
 from lockstep_kit.statements import ChainEvidence, OutcomeKind, Refusal
+from lockstep_sandbox.deployment import NOTARY_SIGNER, SIGNERS
 from lockstep_testkit import commands
 from lockstep_testkit.factories import address_of
 from lockstep_testkit.participant_conformance import DONE, REFUSED, ParticipantConformance, ParticipantHarness
@@ -99,6 +102,25 @@ async def test_another_registry(world: NotaryWorld) -> None:
         assert (await world.harness.abort(plan)).verdict == DONE
         assert await world.events(plan) == []
     assert (await world.harness.prepare(good)).verdict == DONE
+
+
+async def test_a_dead_letter_is_told_at_once(world: NotaryWorld) -> None:
+    """A registration that reverts whenever it is tried is a NO with its first transaction; the leg is not sent again and again."""
+    chain = world.chain.chain
+    operators = [chain.address(name) for name in SIGNERS[NOTARY_SIGNER]]
+    for each in operators:
+        await chain.transact(world.chain.registry, REVOKE_ROLE.encode(OPERATOR_ROLE, each))
+    try:
+        plan = await world.harness.plan()
+        answer = vote_from_pb((await world.harness.prepare(plan)).report.vote).vote.answer
+    finally:
+        for each in operators:
+            await chain.transact(world.chain.registry, encode_grant_operator(each))
+    assert isinstance(answer, Refusal)
+    assert (answer.reason, answer.outside_code) == ("NOTARY_PREPARE_FAILED", "REVERTED")
+    async with world.service.database.as_owner() as connection:
+        assert await connection.fetchval("select count(*) from chain_order where plan_id = $1", plan.plan_id) == 1
+    assert await world.status(plan) is PlanStatus.NONE
 
 
 async def test_a_batch_is_one_transaction(world: NotaryWorld) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lockstep_chain.judging import Rules
-from lockstep_chain.ports import Log
+from lockstep_chain.ports import Log, Question, Told
 from lockstep_contracts.events import Skipped, decode_error, decode_log
 from lockstep_kit.fence import Phase
 from lockstep_kit.participant.ports import Capabilities, LegWork
@@ -36,6 +36,58 @@ class Skip:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Landmark:
+    """Something that must be on the chain before a service begins."""
+
+    #: Where the settings name it.
+    field: str
+    #: A question that any contract of its kind answers.
+    question: Question
+    #: The number that it must answer; None: any answer will do.
+    answer: int | None = None
+
+
+class Preconditions(Protocol):
+    """What must hold before a leg's prepare is sent, and before it is promised. Rules alone: the questions are asked elsewhere (`inspecting`)."""
+
+    def landmarks(self) -> Sequence[Landmark]:
+        """What must be there when the service starts."""
+        ...
+
+    def rehearsal(self, batch: Sequence[LegWork], operator: str) -> Sequence[Question]:
+        """The batch's prepare, and what its commit would do after it, in order."""
+        ...
+
+    def rehearsed(self, batch: Sequence[LegWork], told: Sequence[Told]) -> Sequence[str]:
+        """What speaks against each leg after the rehearsal; "" where nothing does."""
+        ...
+
+    def prepares(self, batch: Sequence[LegWork], operator: str) -> Sequence[Question]:
+        """Each leg's prepare by itself, for nodes that cannot rehearse; what is asked for all of them comes first."""
+        ...
+
+    def prepared(self, told: Sequence[Told | None]) -> Sequence[str]:
+        """What speaks against each leg that was asked about by itself; "" where nothing does."""
+        ...
+
+    def questions(self, batch: Sequence[LegWork]) -> Sequence[Question]:
+        """What is asked about legs against which something speaks, so that their refusals say what was missing."""
+        ...
+
+    def refusals(self, batch: Sequence[LegWork], errors: Sequence[str], told: Sequence[Told | None]) -> Sequence[Refusal]:
+        """Why each of them is refused."""
+        ...
+
+    def payout(self, work: LegWork) -> Question:
+        """What the commit of a leg would do with what is held for it."""
+        ...
+
+    def unpayable(self, work: LegWork, told: Told | None) -> str:
+        """Why what is held could not be paid out, as a sentence; "" where nothing is known against it."""
+        ...
+
+
 class ContractBook(Protocol):
     """One contract, as a participant uses it."""
 
@@ -57,6 +109,11 @@ class ContractBook(Protocol):
     @property
     def rules(self) -> Rules:
         """How its entries are judged."""
+        ...
+
+    @property
+    def preconditions(self) -> Preconditions | None:
+        """What is proven before a leg is promised; None where a prepare needs nothing but the contract."""
         ...
 
     def capabilities(self) -> Capabilities:

@@ -1,7 +1,7 @@
 """Everything that signs and sends. Holds no rules: what is signed is stored first, what is sent was stored before.
 
 Nonces are given, transactions signed, and bytes stored in one database transaction, under the lock of the account's row, which only the holder of its
-lease gets. Bytes go out in nonce order, one sender at a time.
+lease gets. Bytes go out in nonce order, one sender at a time. The queue is every account's: what another one is taking is passed over.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from lockstep_chain import store
-from lockstep_chain.machine import AttemptKind, Intent, Replace, State, check_intent, first_fees, payload_hash
-from lockstep_chain.ports import Conditions, Evm, Fees, Signed, Signer, Unsigned
-from lockstep_chain.records import Ending, InFlight, Queued, Reference
+from lockstep_chain.burying import Undertaker
+from lockstep_chain.machine import AttemptKind, Intent, Replace, first_fees, payload_hash
+from lockstep_chain.ports import Conditions, Evm, Fees, Signed, Signer, SignerUnavailable, Unsigned
+from lockstep_chain.records import InFlight, Queued, Reference
 from lockstep_chain.settings import ChainSettings
-from lockstep_chain.settling import GAP_PURPOSE, NONCE, OnSettled, attributes, settle_in
+from lockstep_chain.settling import GAP_PURPOSE, NONCE, attributes
 from lockstep_chain.store import Account
-from lockstep_kit.db import Connection, Database, is_transient
+from lockstep_chain.taking import cost, payable, room
+from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import failpoint
-from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.telemetry import span
 
 _log = structlog.get_logger()
@@ -50,26 +51,40 @@ class Dispatcher:
     """Signs and sends for one account."""
 
     def __init__(
-        self, db: Database, evm: Evm, signer: Signer, settings: ChainSettings, account: Account, on_settled: OnSettled, service: str
+        self,
+        db: Database,
+        evm: Evm,
+        signer: Signer,
+        settings: ChainSettings,
+        account: Account,
+        undertaker: Undertaker,
+        service: str,
     ) -> None:
         self._db = db
         self._evm = evm
         self._signer = signer
         self._settings = settings
         self._account = account
-        self._on_settled = on_settled
+        self._undertaker = undertaker
         self._service = service
         # One sender at a time: nodes have been seen to lose transactions of one account that arrive side by side.
         self._sending = asyncio.Lock()
         #: Transactions that are signed and on their way for the first time; nobody else need send them.
         self.under_way: set[int] = set()
+        #: Whether the account's transactions stand still, as its follower sees it: then it takes no more.
+        self.stands_still = False
+        #: Whether something was left in the queue that the account could not pay for.
+        self._short = False
+        #: Whether the key store gave no signature when it was last asked.
+        self._signer_away = False
 
     async def dispatch(self) -> None:
-        """Sign and send everything that is queued, as far as the limit of unmined transactions allows."""
-        while True:
+        """Sign and send what is queued, as far as the account can carry it."""
+        while not self.stands_still:
             async with self._db.connection() as connection:
                 if not await self._account.has_queued(connection):
                     return
+            await self._try_signer()
             conditions = await self._evm.conditions(self._account.address)
             fees = first_fees(conditions.head.base_fee, conditions.tip, self._settings.policy)
             if fees is None:
@@ -77,68 +92,78 @@ class Dispatcher:
                 return
             async with self._sending:
                 try:
-                    parcels, taken = await self._assign(conditions, fees)
+                    parcels, more = await self._assign(conditions, fees)
                     await failpoint(f"{self._service}.chain.assign.after_commit")
                     await self._send(parcels, conditions.head.number)
                 finally:
                     self.under_way.clear()
-            if taken < self._settings.assign_batch_max:
+            if not more:
                 return
 
-    async def _assign(self, conditions: Conditions, fees: Fees) -> tuple[list[Parcel], int]:
-        """Give nonces, sign and store, in one transaction; the parcels, and how many queued transactions were taken."""
+    async def _assign(self, conditions: Conditions, fees: Fees) -> tuple[list[Parcel], bool]:
+        """Take, give nonces, sign and store, in one transaction; the parcels, and whether there may be more to take."""
         await failpoint(f"{self._service}.chain.assign.before_tx")
         async with self._db.transaction() as tx:
             stored_nonce = await self._account.lock(tx)
             if stored_nonce is None:
-                return [], 0
-            room = self._settings.unmined_max - await self._account.count_unmined(tx)
-            limit = min(room, self._settings.assign_batch_max)
-            queued = await self._account.take_queued(tx, limit) if limit > 0 else []
-            living = await self._bury(tx, queued)
+                return [], False
+            queued, more = await self._take(tx, stored_nonce, conditions, fees)
             # The chain's count is only a floor: transactions of ours that the node does not have yet are above it.
             nonce = max(stored_nonce, conditions.pending_nonce)
             if nonce > stored_nonce > 0:
                 _log.warning("nonces_used_elsewhere", first=stored_nonce, count=nonce - stored_nonce)
-            parcels = await self._sign(tx, living, nonce, fees)
+            parcels = await self._sign(tx, queued, nonce, fees)
             await failpoint(f"{self._service}.chain.assign.in_tx")
             self.under_way.update(parcel.reference.id for parcel in parcels)
-        return parcels, len(queued)
+        return parcels, more
 
-    async def _bury(self, tx: Connection, queued: Sequence[Queued]) -> list[Queued]:
-        """Settle as dead what can never be signed, so that it takes no nonce; the rest."""
-        living = []
-        for each in queued:
-            why = self._permanently_refused(each)
-            if why is None:
-                living.append(each)
-                continue
-            try:
-                async with tx.transaction():
-                    await settle_in(tx, [Ending(each.reference, State.DEAD, detail=why)], self._on_settled)
-            except Exception as error:
-                if is_transient(error):
-                    raise
-                # Its service cannot take it: it stays queued, and holds up no other.
-                _log.exception("burying_failed", transaction_id=each.id)
-            else:
-                _log.error("transaction_dead", transaction_id=each.id, why=why)
-        return living
+    async def _take(self, tx: Connection, stored_nonce: int, conditions: Conditions, fees: Fees) -> tuple[list[Queued], bool]:
+        """What the account can carry of the queue, locked; and whether it could carry more."""
+        burden = await self._account.burden(tx)
+        limit = room(
+            burden,
+            next_nonce=stored_nonce,
+            pending_nonce=conditions.pending_nonce,
+            unmined_max=self._settings.unmined_max,
+            batch_max=self._settings.assign_batch_max,
+        )
+        wei = conditions.balance - burden.wei_max
+        # An account that cannot even pay for nothing does not hold the queue's rows, not for a moment.
+        if limit == 0 or self._falls_short(wei < cost(EMPTY_GAS, 0, fees)):
+            return [], False
+        queued = await self._account.take_queued(tx, limit)
+        living = await self._undertaker.bury_dead(tx, queued)
+        count = payable([cost(each.intent.gas_limit, each.intent.value, fees) for each in living], wei)
+        short = self._falls_short(count < len(living))
+        return living[:count], len(queued) == self._settings.assign_batch_max and not short
 
-    def _permanently_refused(self, queued: Queued) -> str | None:
-        if queued.cancel_requested:
-            return "withdrawn before it was signed"
-        try:
-            check_intent(queued.intent, self._settings.limits)
-        except FieldInvalid as finding:
-            return str(finding)
-        return None
+    async def _try_signer(self) -> None:
+        """Have a key store that was away sign something before the queue's rows are held for it: others could carry them meanwhile.
+
+        Raises:
+            SignerUnavailable: it is still away.
+        """
+        if self._signer_away:
+            # No chain ever takes this: it has no gas, and a nonce beyond the last one (EIP-2681).
+            nothing = Unsigned(self._account.chain_id, 2**64 - 1, self._account.address, 0, b"", 0, Fees(0, 0))
+            await self._signer.sign([nothing])
+            self._signer_away = False
+
+    def _falls_short(self, short: bool) -> bool:
+        if short and not self._short:
+            _log.warning("account_short_of_funds", address=self._account.address)
+        self._short = short
+        return short
 
     async def _sign(self, tx: Connection, queued: Sequence[Queued], nonce: int, fees: Fees) -> list[Parcel]:
         if not queued:
             return []
         nonces = range(nonce, nonce + len(queued))
-        signed = await self._signer.sign([self._unsigned(each.intent, n, fees) for each, n in zip(queued, nonces, strict=True)])
+        try:
+            signed = await self._signer.sign([self._unsigned(each.intent, n, fees) for each, n in zip(queued, nonces, strict=True)])
+        except SignerUnavailable:
+            self._signer_away = True
+            raise
         await self._account.store_signed(tx, [each.id for each in queued], nonces, signed, fees)
         return [Parcel(each.reference, n, 1, bytes_) for each, n, bytes_ in zip(queued, nonces, signed, strict=True)]
 

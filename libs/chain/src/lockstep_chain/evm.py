@@ -1,20 +1,16 @@
-"""The chain over JSON-RPC, and a signer from an encrypted keystore. The one module that knows how nodes speak and how transactions are signed.
+"""One endpoint of the chain over JSON-RPC. The one module that knows how nodes speak.
 
 Every answer is either a fact or EvmUnavailable; what a node says of bytes that it was sent is read by one table, since every client has words of its own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import json
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, Self
+from dataclasses import dataclass
+from typing import Any, Final
 
 import structlog
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
 from eth_typing import ChecksumAddress
 from eth_utils.address import to_checksum_address
 
@@ -27,14 +23,13 @@ from lockstep_chain.ports import (
     EvmUnavailable,
     Log,
     PlacedLog,
+    Question,
     Receipt,
     SenderTransaction,
-    Signed,
     Tag,
-    Unsigned,
+    Told,
 )
 from lockstep_chain.rpc import Call, JsonRpc, RpcError
-from lockstep_kit.fields import FieldInvalid, require
 
 _log = structlog.get_logger()
 
@@ -78,32 +73,42 @@ def read_answer(said: object) -> Answer:
     return next((answer for words, answer in _WORDS if words in text), Answer.UNCLEAR)
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which chain an endpoint serves, and how far it has come."""
+
+    #: Hash of block 0.
+    genesis: bytes
+    #: Its latest block.
+    head: Block
+
+
 class JsonRpcEvm:
-    """`Evm` over one JSON-RPC endpoint."""
+    """`Evm` over one JSON-RPC endpoint; `identify` must have succeeded before anything that it says counts."""
 
     def __init__(self, rpc: JsonRpc, chain_id: int) -> None:
         self._rpc = rpc
         self._chain_id = chain_id
 
-    @classmethod
-    async def connect(cls, url: str, chain_id: int, *, request_seconds_max: float = 5.0) -> Self:
-        """An endpoint that was asked which chain it serves.
+    async def identify(self) -> Identity:
+        """Ask which chain the endpoint serves.
 
         Raises:
-            ChainMismatch: it serves another chain, or one without EIP-1559 fees.
+            ChainMismatch: another one, or one without EIP-1559 fees.
             EvmUnavailable: it does not answer.
         """
-        rpc = JsonRpc(url, request_seconds_max=request_seconds_max)
-        try:
-            served, head = _facts(await rpc.batch([("eth_chainId", ()), ("eth_getBlockByNumber", ("latest", False))]))
-            if _int(served) != chain_id:
-                raise ChainMismatch(f"the endpoint serves chain {_int(served)}, not {chain_id}")
-            if "baseFeePerGas" not in head:
-                raise ChainMismatch(f"chain {chain_id} has no base fee (EIP-1559)")
-        except BaseException:
-            await rpc.close()
-            raise
-        return cls(rpc, chain_id)
+        asked = [("eth_chainId", ()), ("eth_getBlockByNumber", ("0x0", False)), ("eth_getBlockByNumber", ("latest", False))]
+        served, genesis, head = _facts(await self._rpc.batch(asked))
+        self._check(served)
+        if genesis is None or head is None:
+            raise EvmUnavailable("the endpoint has no blocks")
+        if "baseFeePerGas" not in head:
+            raise ChainMismatch(f"chain {self._chain_id} has no base fee (EIP-1559)")
+        return Identity(_bytes(genesis["hash"]), _block(head))
+
+    def _check(self, served: str) -> None:
+        if _int(served) != self._chain_id:
+            raise ChainMismatch(f"the endpoint serves chain {_int(served)}, not {self._chain_id}")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -111,15 +116,24 @@ class JsonRpcEvm:
 
     @property
     def chain_id(self) -> int:
-        """EIP-155 id of the chain that the endpoint was checked to serve."""
+        """EIP-155 id of the chain that the endpoint must serve."""
         return self._chain_id
 
     async def block(self, at: int | Tag) -> Block | None:
-        """The canonical block there; None when there is none, or when the chain has no such tag."""
+        """The canonical block there; None when there is none, or when the chain has no such tag.
+
+        Raises:
+            ChainMismatch: the latest block was asked for, and it is another chain's.
+        """
+        if at is Tag.LATEST:
+            # Every round begins here: an endpoint that has come to serve another chain is noticed at once.
+            served, head = _facts(await self._rpc.batch([("eth_chainId", ()), ("eth_getBlockByNumber", (at.value, False))]))
+            self._check(served)
+            return None if head is None else _block(head)
         try:
             found = await self._rpc.call("eth_getBlockByNumber", (at.value if isinstance(at, Tag) else hex(at), False))
         except RpcError as error:
-            if isinstance(at, Tag) and at is not Tag.LATEST:
+            if isinstance(at, Tag):
                 return None
             raise EvmUnavailable(f"block {at}: {error}") from error
         return None if found is None else _block(found)
@@ -130,17 +144,18 @@ class JsonRpcEvm:
 
     async def conditions(self, address: str) -> Conditions:
         """What must be known before the account's next transaction is signed."""
-        pending, head, tip = await self._rpc.batch(
+        pending, head, balance, tip = await self._rpc.batch(
             [
                 ("eth_getTransactionCount", (address, "pending")),
                 ("eth_getBlockByNumber", ("latest", False)),
+                ("eth_getBalance", (address, "latest")),
                 ("eth_maxPriorityFeePerGas", ()),
             ]
         )
         # A network without fees need not have the method.
         tip = "0x0" if isinstance(tip, RpcError) and tip.code == METHOD_NOT_FOUND else tip
-        pending, head, tip = _facts((pending, head, tip))
-        return Conditions(_int(pending), _block(head), _int(tip))
+        pending, head, balance, tip = _facts((pending, head, balance, tip))
+        return Conditions(_int(pending), _block(head), _int(tip), _int(balance))
 
     async def receipts(self, hashes: Sequence[bytes]) -> Mapping[bytes, Receipt]:
         """Receipts by transaction hash; a hash without one is missing."""
@@ -186,6 +201,28 @@ class JsonRpcEvm:
                 raise CallReverted(_bytes(error.revert_data or "0x")) from error
             raise EvmUnavailable(f"eth_call: {error}") from error
 
+    async def ask(self, questions: Sequence[Question], *, at: Block) -> Sequence[Told | None]:
+        """What each call, by itself, would do at a block; None where the node cannot tell."""
+        place = {"blockHash": _hex(at.hash), "requireCanonical": True}
+        found = await self._rpc.batch([("eth_call", (_asked(each), place)) for each in questions]) if questions else []
+        return [_told(each) for each in found]
+
+    async def rehearse(self, questions: Sequence[Question], *, at: Block) -> Sequence[Told] | None:
+        """What the calls would do one after the other in a block on top of this one; None where the node cannot tell."""
+        block = {"calls": [_asked(each) for each in questions]}
+        try:
+            simulated = await self._rpc.call("eth_simulateV1", ({"blockStateCalls": [block], "validation": False}, _hex(at.hash)))
+            calls = simulated[0]["calls"]
+            if len(calls) != len(questions):
+                return None
+            return [
+                Told(_int(each["status"]) == 1, _bytes(each["returnData"]), tuple(_log_of(log) for log in each.get("logs", ())))
+                for each in calls
+            ]
+        except (RpcError, KeyError, IndexError, TypeError, ValueError):
+            # Many nodes do not have the method, or limit what it may do: it is a help, and never needed.
+            return None
+
     async def logs(self, address: str, topics: Sequence[bytes | None], first: int, last: int) -> Sequence[PlacedLog]:
         """Logs of a contract in canonical blocks `first` to `last`, both included; topics by position, None for any."""
         wanted = [None if topic is None else _hex(topic) for topic in topics]
@@ -202,60 +239,18 @@ class JsonRpcEvm:
         return _facts(await self._rpc.batch(calls)) if calls else ()
 
 
-class KeystoreSigner:
-    """`Signer` with a key from an encrypted keystore file; the key stays in this process's memory."""
-
-    def __init__(self, account: LocalAccount) -> None:
-        self._account = account
-        self._address = _address(account.address)
-
-    @classmethod
-    async def open(cls, keystore_file: Path, password_file: Path) -> Self:
-        """The key of a keystore (Web3 Secret Storage version 3), decrypted with the password that another file holds.
-
-        Raises:
-            FieldInvalid: a file can be read by others than its owner, or the password does not open the keystore.
-            OSError: a file cannot be read.
-        """
-        # Key derivation is slow on purpose: not in the event loop.
-        return cls(await asyncio.to_thread(_read_account, keystore_file, password_file))
-
-    @property
-    def address(self) -> str:
-        """EIP-55 address of the account."""
-        return self._address
-
-    async def sign(self, transactions: Sequence[Unsigned]) -> Sequence[Signed]:
-        """Sign, in order; the same transaction gives the same bytes (RFC 6979)."""
-        return await asyncio.to_thread(lambda: [self._sign(each) for each in transactions])
-
-    def _sign(self, transaction: Unsigned) -> Signed:
-        signed = self._account.sign_transaction(
-            {
-                "type": 2,
-                "chainId": transaction.chain_id,
-                "nonce": transaction.nonce,
-                "to": _address(transaction.to),
-                "value": transaction.value,
-                "data": transaction.data,
-                "gas": transaction.gas_limit,
-                "maxFeePerGas": transaction.fees.max_fee,
-                "maxPriorityFeePerGas": transaction.fees.tip,
-                "accessList": [],
-            }
-        )
-        return Signed(bytes(signed.hash), bytes(signed.raw_transaction))
+def _asked(question: Question) -> Mapping[str, str]:
+    # Both names: nodes have been seen to read the one or the other.
+    data = _hex(question.data)
+    return {"to": question.to, "data": data, "input": data, "from": question.sender, "gas": hex(question.gas_limit)}
 
 
-def _read_account(keystore_file: Path, password_file: Path) -> LocalAccount:
-    for field, path in (("keystore_file", keystore_file), ("password_file", password_file)):
-        require(path.stat().st_mode & 0o077 == 0, field, "must be readable by its owner only")
-    keystore = json.loads(keystore_file.read_text())
-    try:
-        account: LocalAccount = Account.from_key(Account.decrypt(keystore, password_file.read_text().strip()))
-    except (ValueError, KeyError, TypeError):
-        raise FieldInvalid("password_file", "must hold the password of the keystore") from None
-    return account
+def _told(found: Any | RpcError) -> Told | None:
+    if not isinstance(found, RpcError):
+        return Told(succeeded=True, output=_bytes(found))
+    if found.code == EXECUTION_REVERTED or "revert" in found.message.lower():
+        return Told(succeeded=False, output=_bytes(found.revert_data or "0x"))
+    return None
 
 
 def _facts(found: Sequence[Any | RpcError]) -> Sequence[Any]:

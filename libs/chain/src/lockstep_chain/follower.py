@@ -14,9 +14,9 @@ import structlog
 
 from lockstep_chain import store
 from lockstep_chain.dispatcher import Dispatcher
+from lockstep_chain.final import FinalBlocks
 from lockstep_chain.machine import (
     Action,
-    ByTag,
     Mine,
     Reconcile,
     Reorganised,
@@ -26,15 +26,15 @@ from lockstep_chain.machine import (
     Sighting,
     State,
     Wait,
-    final_number,
     first_fees,
     judge,
 )
-from lockstep_chain.ports import Block, CallReverted, Evm, EvmUnavailable, Fees, Receipt, SenderTransaction, Tag
+from lockstep_chain.ports import Block, CallReverted, Evm, EvmUnavailable, Fees, Receipt, SenderTransaction
 from lockstep_chain.records import Ending, InFlight
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.settling import Settler
 from lockstep_chain.store import Account
+from lockstep_chain.taking import Standstill, standstill
 from lockstep_kit.db import Database
 from lockstep_kit.failpoints import failpoint
 
@@ -55,6 +55,7 @@ class Follower:
         self,
         db: Database,
         evm: Evm,
+        chain: FinalBlocks,
         settings: ChainSettings,
         account: Account,
         dispatcher: Dispatcher,
@@ -63,6 +64,7 @@ class Follower:
     ) -> None:
         self._db = db
         self._evm = evm
+        self._chain = chain
         self._settings = settings
         self._account = account
         self._dispatcher = dispatcher
@@ -72,42 +74,28 @@ class Follower:
         self._round_due = 0.0
         #: A nonce that no transaction has, below others, and the height at which it was first noticed.
         self._gap: tuple[int, int] | None = None
+        self._standstill: Standstill | None = None
         #: Transactions whose nonce was used by nobody knows whom, and the height at which the search for that first failed.
         self._unfound: dict[int, int] = {}
 
-    async def head(self) -> Block:
-        """The latest block.
-
-        Raises:
-            EvmUnavailable: it cannot be read.
-        """
-        head = await self._evm.block(Tag.LATEST)
-        if head is None:
-            raise EvmUnavailable("the chain has no latest block")
-        return head
-
-    async def final_block(self, head: Block) -> Block | None:
-        """The highest final block, as seen from a head; None when nothing is final yet."""
-        rule = self._settings.finality
-        tagged = await self._evm.block(rule.tag) if isinstance(rule, ByTag) else None
-        number = final_number(rule, head.number, tagged.number if tagged is not None else None)
-        if number is None or (tagged is not None and tagged.number == number):
-            return tagged if number is not None else None
-        return head if number == head.number else await self._evm.block(number)
-
     async def follow(self) -> bool:
         """Make a round if there is a new head or one is due; whether a transaction left the state in which it counts as unmined."""
-        head, clock = await self.head(), asyncio.get_running_loop()
+        head, clock = await self._chain.head(), asyncio.get_running_loop()
         if head.hash == self._seen and clock.time() < self._round_due:
             return False
         async with self._db.connection() as connection:
             rows = await self._account.in_flight(connection)
-        moved = await self._round(head, rows) if rows else False
+        final = await self._chain.below(head)
+        if not rows:
+            self._stand(None)
+        moved = await self._round(head, final, rows) if rows else False
         self._seen, self._round_due = head.hash, clock.time() + ROUND_SECONDS_MAX
         return moved
 
-    async def _round(self, head: Block, rows: Sequence[InFlight]) -> bool:
-        seen = await self._look(head, rows)
+    async def _round(self, head: Block, final: Block | None, rows: Sequence[InFlight]) -> bool:
+        seen = await self._look(head, final, rows)
+        waiting = any(row.outbound.state is not State.MINED for row in rows)
+        self._stand(standstill(self._standstill, waiting=waiting, nonce=seen.latest_nonce, head=head.number), head.number)
         policy = self._settings.policy
         judged = [(row, judge(row.outbound, seen, policy)) for row in rows]
         mined = [(row.id, action.receipt) for row, action in judged if isinstance(action, Mine)]
@@ -126,10 +114,17 @@ class Follower:
         await self._mind_gap(rows, seen)
         return bool(mined or endings)
 
-    async def _look(self, head: Block, rows: Sequence[InFlight]) -> Sighting:
-        """Read the chain, in the order that the pure machine relies on."""
+    def _stand(self, where: Standstill | None, head: int = 0) -> None:
+        """Note where the account stands; the dispatcher takes no more for one that stands still."""
+        self._standstill = where
+        stands_still = where is not None and where.lasts(head, self._settings.resend_blocks)
+        if stands_still and where is not None and not self._dispatcher.stands_still:
+            _log.warning("account_stands_still", address=self._account.address, nonce=where.nonce)
+        self._dispatcher.stands_still = stands_still
+
+    async def _look(self, head: Block, final: Block | None, rows: Sequence[InFlight]) -> Sighting:
+        """Read the chain, in the order that the pure machine relies on: head and final block have been read."""
         address = self._account.address
-        final = await self.final_block(head)
         latest_nonce = await self._evm.nonce(address, head.number)
         final_nonce = await self._evm.nonce(address, final.number) if final is not None else 0
         # A nonce that was not used at the head has no receipt there, and need not be asked for.

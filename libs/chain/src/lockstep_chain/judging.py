@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
+from lockstep_chain.machine import State
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.participant.ports import Completion, LegWork
 from lockstep_kit.statements import ChainEvidence, Promise, PromiseKind, Refusal
@@ -20,6 +21,11 @@ from lockstep_kit.statements import ChainEvidence, Promise, PromiseKind, Refusal
 ATTEMPTS_MAX: Final = 5
 #: `Order.skip_code` of a transaction whose nonce was used by one that is not ours.
 MANUAL: Final = "MANUAL"
+#: Of one that could never be signed, and of one that reverts whenever it is tried: another one would fare no better.
+DEAD: Final = "DEAD"
+REVERTED: Final = "REVERTED"
+#: Of one that reverted for a reason that may be gone, such as the gas that a block left it.
+REVERTED_ONCE: Final = "REVERTED_ONCE"
 
 
 class Unmoved(StrEnum):
@@ -81,6 +87,14 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
+class Releases:
+    """Nothing is promised: end what is held, and say NO once it is ended."""
+
+    #: One sentence.
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Waits:
     """Nothing can be said yet."""
 
@@ -94,9 +108,9 @@ class Stuck:
 
 
 def judge(
-    work: LegWork, key: bytes, status: str, place: Place, order: Order | None, rules: Rules
-) -> Completion | Again | Waits | Stuck:
-    """What a status, read in a final block, says about a leg."""
+    work: LegWork, key: bytes, status: str, place: Place, order: Order | None, rules: Rules, unpayable: str = ""
+) -> Completion | Again | Releases | Waits | Stuck:
+    """What a status, read in a final block, says about a leg; `unpayable` says why what is held there could not be paid out."""
     told = rules.table.get((work.phase, status), Unmoved.STUCK)
     evidence = ChainEvidence(
         chain=place.chain,
@@ -108,6 +122,10 @@ def judge(
         block_number=place.block_number,
         block_hash=place.block_hash,
     )
+    if told is Finding.VOTED_YES and unpayable:
+        if order is not None and order.attempt >= ATTEMPTS_MAX:
+            return Stuck(f"{unpayable}, and {order.attempt} transactions left it held")
+        return Releases(unpayable)
     if isinstance(told, Finding):
         return _found(work, told, evidence, order, rules)
     if told is Unmoved.STUCK:
@@ -118,11 +136,26 @@ def judge(
         return Waits()
     if order.skip_code == MANUAL:
         return Stuck(f"the contract says {status}; the nonce of the leg's transaction was used by another one: {order.skip_detail}")
-    if told is Unmoved.REFUSES and order.skip_code and order.skip_code not in rules.passing:
+    if _refuses(work.phase, told, order.skip_code, rules):
         return Completion(work.plan_id, work.leg_id, _REFUSALS[work.phase], refusal=_refusal(work, order, rules))
     if order.attempt >= ATTEMPTS_MAX:
         return Stuck(f"{order.attempt} transactions left the contract at {status}: {order.skip_detail or 'no reason was given'}")
     return Again()
+
+
+def failure_code(state: State, evidence: Mapping[str, Any]) -> str:
+    """`Order.skip_code` of a transaction that came to its end without taking effect."""
+    if state is State.REVERTED and not evidence.get("revert_data"):
+        return REVERTED_ONCE
+    return state.value.upper()
+
+
+def _refuses(phase: Phase, told: Unmoved, code: str, rules: Rules) -> bool:
+    """Whether a leg that was not moved, for that reason, is refused at once."""
+    if told is Unmoved.REFUSES:
+        return bool(code) and code not in rules.passing
+    # Nothing is promised yet, or nothing is taken back: a dead letter is told, not tried again.
+    return phase in (Phase.PREPARING, Phase.REVERSING) and code in (DEAD, REVERTED)
 
 
 _REFUSALS: Final = {

@@ -1,12 +1,14 @@
 """Legs whose effect is an entry of a contract: carries them in transactions, and judges them at finality. Holds no rules.
 
-Beginning a phase queues, in the command's own database transaction, one chain transaction for the whole batch. When that is final, the entries are read
-in a final block and judged (`judging`); the answer is stored through the participant engine. A slow round over everything that is not answered is the
-safety net: whatever was lost, the contract is asked again.
+Beginning a phase queues, in the command's own database transaction, one chain transaction for the whole batch; a prepare whose preconditions can be asked
+about is left to the inspector (`inspecting`), which asks first. When a transaction is final, the entries are read in a final block and judged
+(`judging`); the answer is stored through the participant engine. A slow round over everything that is not answered is the safety net: whatever was lost,
+the contract is asked again.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -15,9 +17,9 @@ import structlog
 
 from lockstep_chain import leg_store
 from lockstep_chain.book import Call, ContractBook
-from lockstep_chain.judging import Again, Order, Place, Stuck, Waits, judge
+from lockstep_chain.judging import Again, Order, Place, Releases, Stuck, Waits, failure_code, judge
 from lockstep_chain.leg_store import Carried
-from lockstep_chain.ports import EvmUnavailable
+from lockstep_chain.ports import Block, Evm, EvmUnavailable
 from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.fence import Finding, Phase
@@ -39,6 +41,8 @@ class ContractOperations:
     def __init__(self, book: ContractBook, machine: TransactionMachine) -> None:
         self._book = book
         self._machine = machine
+        #: Set when legs were begun that the inspector takes up.
+        self.begun = asyncio.Event()
 
     def capabilities(self) -> Capabilities:
         """What the contract allows."""
@@ -55,12 +59,17 @@ class ContractOperations:
             elif each.phase is Phase.ABORTING and self._book.foreign(each):
                 # There is no entry to end, and its call could not even be written: it would take the batch with it.
                 completions.append(Completion(each.plan_id, each.leg_id, Finding.RELEASED))
-            else:
+            elif each.phase is not Phase.PREPARING or self._book.preconditions is None:
                 accepted.append(each)
         await self.carry(tx, [(each, 1) for each in accepted])
         return completions
 
     def wake(self) -> None:
+        """Inspect what was begun; sign and send what was queued."""
+        self.begun.set()
+        self.send()
+
+    def send(self) -> None:
         """Sign and send what was queued."""
         self._machine.wake()
 
@@ -69,15 +78,20 @@ class ContractOperations:
         for phase in WORKING:
             mine = [(work, attempt) for work, attempt in legs if work.phase is phase]
             for start in range(0, len(mine), self._book.batch_max):
-                await self._carry_batch(tx, phase, mine[start : start + self._book.batch_max])
+                await self._carry_batch(tx, phase, mine[start : start + self._book.batch_max], phase)
 
-    async def _carry_batch(self, tx: Connection, phase: Phase, batch: Sequence[tuple[LegWork, int]]) -> None:
-        call = self._book.call(phase, [work for work, _ in batch])
+    async def release(self, tx: Connection, legs: Sequence[tuple[LegWork, int]]) -> None:
+        """Queue transactions that end what is held for legs that are not promised yet; they count as attempts of the phase that the legs are in."""
+        for start in range(0, len(legs), self._book.batch_max):
+            await self._carry_batch(tx, Phase.PREPARING, legs[start : start + self._book.batch_max], Phase.ABORTING)
+
+    async def _carry_batch(self, tx: Connection, phase: Phase, batch: Sequence[tuple[LegWork, int]], deed: Phase) -> None:
+        call = self._book.call(deed, [work for work, _ in batch])
         if len(batch) > 1 and not self._machine.limits.fit(call.data, call.gas_limit):
             # Long signatures of a few payers must not keep the others' legs from the chain.
             half = len(batch) // 2
-            await self._carry_batch(tx, phase, batch[:half])
-            await self._carry_batch(tx, phase, batch[half:])
+            await self._carry_batch(tx, phase, batch[:half], deed)
+            await self._carry_batch(tx, phase, batch[half:], deed)
             return
         await self._enqueue(tx, phase, batch, call)
 
@@ -118,7 +132,7 @@ class SettledOrders:
         """Runs inside the database transaction that stores the ends."""
         for each in settled:
             skips = [(skip.key, skip.code, skip.detail) for skip in self._book.skips(each.logs)]
-            otherwise = ("", "") if each.succeeded else (each.state.value.upper(), each.detail)
+            otherwise = ("", "") if each.succeeded else (failure_code(each.state, each.evidence), each.detail)
             await leg_store.settle_orders(tx, each.idempotency_key, each.transaction_hash, skips, otherwise)
         # Told by the database when this transaction commits: a judge that was woken before would find nothing settled.
         await leg_store.tell(tx)
@@ -134,12 +148,14 @@ class LegJudge:
         book: ContractBook,
         operations: ContractOperations,
         machine: TransactionMachine,
+        evm: Evm,
     ) -> None:
         self._db = db
         self._engine = engine
         self._book = book
         self._operations = operations
         self._machine = machine
+        self._evm = evm
 
     async def round(self) -> None:
         """Judge every leg that owes an answer, a batch at a time."""
@@ -160,13 +176,14 @@ class LegJudge:
         async with self._db.connection() as connection:
             orders = await leg_store.last_orders(connection, work)
         # A leg whose transaction is under way cannot have an answer yet; asking the node about it would be work for nothing.
-        due = [each for each in work if _due(orders.get((each.plan_id, each.leg_id)))]
+        due = [each for each in work if self._due(each, orders.get((each.plan_id, each.leg_id)))]
         if not due:
             return
         keys = [self._book.entry_key(each) for each in due]
         result, block = await self._machine.call_at_final(self._book.contract, self._book.status_query(keys))
         place = Place(self._book.chain, self._book.contract, block.number, block.hash)
         found = dict(zip(((each.plan_id, each.leg_id) for each in due), self._book.statuses(result), strict=True))
+        unpayable = await self._unpayable(due, found, block)
         stood = {(each.plan_id, each.leg_id): (each.phase, each.order_no) for each in due}
         async with self._db.transaction() as tx:
             locked = await self._engine.load(tx, list(found), lock=True)
@@ -174,8 +191,30 @@ class LegJudge:
             same = [each for each in locked if (each.phase, each.order_no) == stood[each.plan_id, each.leg_id]]
             now = await leg_store.last_orders(tx, same)
             current = [each for each in same if now.get(key := (each.plan_id, each.leg_id)) == orders.get(key)]
-            await self._store(tx, current, found, now, place)
+            await self._store(tx, current, found, now, place, unpayable)
         self._machine.wake()
+
+    def _due(self, work: LegWork, order: Order | None) -> bool:
+        # What no transaction has carried yet is the inspector's, where there is one.
+        inspected = work.phase is Phase.PREPARING and self._book.preconditions is not None
+        return not inspected if order is None else order.settled
+
+    async def _unpayable(
+        self, due: Sequence[LegWork], found: dict[tuple[PlanId, LegId], str], block: Block
+    ) -> dict[tuple[PlanId, LegId], str]:
+        """Of what would be promised now, at the block in which it was found held: why it could not be paid out."""
+        asked, rules = self._book.preconditions, self._book.rules
+        if asked is None:
+            return {}
+        held = [each for each in due if rules.table.get((each.phase, found[each.plan_id, each.leg_id])) is Finding.VOTED_YES]
+        if not held:
+            return {}
+        try:
+            answers = await self._evm.ask([asked.payout(each) for each in held], at=block)
+        except EvmUnavailable:
+            # Its prepare was rehearsed; a node that falls silent now says nothing against it.
+            return {}
+        return {(each.plan_id, each.leg_id): asked.unpayable(each, told) for each, told in zip(held, answers, strict=True)}
 
     async def _store(
         self,
@@ -184,26 +223,30 @@ class LegJudge:
         found: dict[tuple[PlanId, LegId], str],
         orders: dict[tuple[PlanId, LegId], Order],
         place: Place,
+        unpayable: dict[tuple[PlanId, LegId], str],
     ) -> None:
         completions: list[Completion] = []
         again: list[tuple[LegWork, int]] = []
+        released: list[tuple[LegWork, int]] = []
         for each in work:
             name = (each.plan_id, each.leg_id)
             order = orders.get(name)
-            verdict = judge(each, self._book.entry_key(each), found[name], place, order, self._book.rules)
+            attempt = order.attempt + 1 if order is not None else 1
+            verdict = judge(each, self._book.entry_key(each), found[name], place, order, self._book.rules, unpayable.get(name, ""))
             match verdict:
                 case Completion():
                     completions.append(verdict)
                 case Again():
-                    again.append((each, order.attempt + 1 if order is not None else 1))
+                    again.append((each, attempt))
+                case Releases():
+                    _log.warning("hold_released", plan_id=each.plan_id, leg_id=each.leg_id, why=verdict.why)
+                    await self._engine.trouble(tx, each.plan_id, each.leg_id, verdict.why)
+                    released.append((each, attempt))
                 case Stuck():
                     _log.error("leg_stuck", plan_id=each.plan_id, leg_id=each.leg_id, why=verdict.why)
                     await self._engine.trouble(tx, each.plan_id, each.leg_id, verdict.why)
                 case Waits():
                     pass
         await self._operations.carry(tx, again)
+        await self._operations.release(tx, released)
         await self._engine.complete(tx, completions)
-
-
-def _due(order: Order | None) -> bool:
-    return order is None or order.settled

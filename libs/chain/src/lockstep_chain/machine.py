@@ -13,7 +13,7 @@ Rules, in the order in which `judge` asks them; the order is what makes recovery
 What is read of the chain must be read in this order: head, nonces at given blocks, receipts, canonical hashes. A receipt that is read after the nonce
 cannot be missing because the transaction was mined in between.
 
-What is lost at the edge: a chain that reorganises below its own finality is not noticed here.
+What is lost at the edge: what was settled stays settled, also when the chain reorganises below its own finality. `final` notices that, and everything stops.
 """
 
 from __future__ import annotations

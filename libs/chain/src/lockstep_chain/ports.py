@@ -12,6 +12,10 @@ class EvmUnavailable(Exception):
     """The chain gave no answer that anything may be concluded from; wait and ask again."""
 
 
+class SignerUnavailable(Exception):
+    """The account's key store gave no signature; nothing was stored, and nothing sent: wait and ask again."""
+
+
 class ChainMismatch(Exception):
     """The endpoint serves another chain than the one configured, or one that this machine cannot work with; nothing may be sent."""
 
@@ -108,6 +112,32 @@ class PlacedLog:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A call that is put to a node alone: it changes nothing."""
+
+    #: EIP-55 address of the contract.
+    to: str
+    #: Calldata.
+    data: bytes
+    #: Who is supposed to call.
+    sender: str
+    #: Gas that the call may use.
+    gas_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a node says that a call would do."""
+
+    #: Whether it would succeed.
+    succeeded: bool
+    #: What it would return, or revert with.
+    output: bytes
+    #: What it would log; none where a call is asked by itself.
+    logs: tuple[Log, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of a mined transaction, in the block that the receipt names."""
 
@@ -137,6 +167,8 @@ class Conditions:
     head: Block
     #: What the node suggests as tip, in wei.
     tip: int
+    #: What the account has at the head, in wei.
+    balance: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +260,14 @@ class Evm(Protocol):
         """
         ...
 
+    async def ask(self, questions: Sequence[Question], *, at: Block) -> Sequence[Told | None]:
+        """What each call, by itself, would do at a block (eth_call); None where the node cannot tell."""
+        ...
+
+    async def rehearse(self, questions: Sequence[Question], *, at: Block) -> Sequence[Told] | None:
+        """What the calls would do one after the other in a block on top of this one (eth_simulateV1); None where the node cannot tell."""
+        ...
+
     async def logs(self, address: str, topics: Sequence[bytes | None], first: int, last: int) -> Sequence[PlacedLog]:
         """Logs of a contract in canonical blocks `first` to `last`, both included; topics by position, None for any."""
         ...
@@ -242,5 +282,9 @@ class Signer(Protocol):
         ...
 
     async def sign(self, transactions: Sequence[Unsigned]) -> Sequence[Signed]:
-        """Sign, in order. The same transaction signed twice gives the same bytes (RFC 6979) where the key store allows."""
+        """Sign, in order. The same transaction signed twice may give other bytes: store what is signed before it is sent.
+
+        Raises:
+            SignerUnavailable: the key store gives no signature now.
+        """
         ...

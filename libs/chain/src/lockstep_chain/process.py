@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,11 +12,14 @@ import structlog
 
 from lockstep_chain import leg_store
 from lockstep_chain.book import ContractBook
-from lockstep_chain.evm import JsonRpcEvm, KeystoreSigner
+from lockstep_chain.endpoints import EvmEndpoints
+from lockstep_chain.inspecting import LegInspector, check_landmarks
 from lockstep_chain.legs import ContractOperations, LegJudge, SettledOrders
+from lockstep_chain.newheads import NewHeads
 from lockstep_chain.ports import Evm, EvmUnavailable, Signer
 from lockstep_chain.sender import TransactionMachine
 from lockstep_chain.settings import ChainSettings
+from lockstep_chain.signers.opening import opened
 from lockstep_kit.loops import Loop, back_off_seconds
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.process import ParticipantProcess
@@ -41,14 +44,17 @@ class ContractParticipant:
         """Connect to the chain and put everything together.
 
         Raises:
-            EvmUnavailable: the endpoint did not answer for `connect_seconds_max`.
-            ChainMismatch: it serves another chain.
-            FieldInvalid: the keystore or its password cannot be read.
+            EvmUnavailable: too few endpoints answered for `connect_seconds_max`.
+            ChainMismatch: one of them serves another chain.
+            FieldInvalid: a contract is not where the settings say; an account's key cannot be had, or is another than the settings expect.
+            SignerUnavailable: a token does not answer.
         """
         evm = await connected(settings)
         try:
-            signer = await KeystoreSigner.open(settings.keystore_file, settings.password_file)
-            yield cls.over(process, book, evm, signer, settings, judge_seconds)
+            if book.preconditions is not None:
+                await check_landmarks(evm, book.preconditions)
+            async with opened(settings.signers) as signers:
+                yield cls.over(process, book, evm, signers, settings, judge_seconds)
         finally:
             await evm.close()
 
@@ -58,30 +64,36 @@ class ContractParticipant:
         process: ParticipantProcess,
         book: ContractBook,
         evm: Evm,
-        signer: Signer,
+        signers: Sequence[Signer],
         settings: ChainSettings,
         judge_seconds: float,
     ) -> ContractParticipant:
-        """Put everything together over a chain and an account.
+        """Put everything together over a chain and accounts.
 
         Raises:
             ChainMismatch: the chain is another one than the settings'.
         """
         settled = SettledOrders(book)
-        machine = TransactionMachine(process.db, evm, signer, settings, settled.on_settled, service=process.name)
+        machine = TransactionMachine(process.db, evm, signers, settings, settled.on_settled, service=process.name)
         operations = ContractOperations(book, machine)
         engine = process.engine(operations)
-        judging = Loop("chain.judge", LegJudge(process.db, engine, book, operations, machine).round, poll_seconds=judge_seconds)
+        judge = LegJudge(process.db, engine, book, operations, machine, evm)
+        judging = Loop("chain.judge", judge.round, poll_seconds=judge_seconds)
         process.db.listen(leg_store.CHANNEL, judging.wake)
-        return cls(engine, (Loop("chain.machine", machine.run, poll_seconds=judge_seconds), judging))
+        loops = [Loop("chain.machine", machine.run, poll_seconds=judge_seconds), judging]
+        loops.extend(NewHeads(settings.ws_urls, machine.announced).loops())
+        if book.preconditions is not None:
+            inspector = LegInspector(process.db, engine, book.batch_max, book.preconditions, operations, evm, signers[0].address)
+            loops.append(Loop("chain.inspect", inspector.round, poll_seconds=judge_seconds, wake=operations.begun))
+        return cls(engine, tuple(loops))
 
 
-async def connected(settings: ChainSettings) -> JsonRpcEvm:
-    """The endpoint, once it answers: services and nodes start in any order.
+async def connected(settings: ChainSettings) -> EvmEndpoints:
+    """The endpoints, once enough of them answer: services and nodes start in any order.
 
     Raises:
-        EvmUnavailable: it did not answer for `connect_seconds_max`.
-        ChainMismatch: it serves another chain.
+        EvmUnavailable: too few answered for `connect_seconds_max`.
+        ChainMismatch: one of them serves another chain.
     """
     clock = asyncio.get_running_loop()
     give_up = clock.time() + settings.connect_seconds_max
@@ -89,7 +101,12 @@ async def connected(settings: ChainSettings) -> JsonRpcEvm:
     attempts = 0
     while True:
         try:
-            return await JsonRpcEvm.connect(settings.rpc_url, settings.chain_id, request_seconds_max=settings.request_seconds_max)
+            return await EvmEndpoints.connect(
+                settings.rpc_urls,
+                settings.chain_id,
+                rules=settings.endpoint_rules,
+                request_seconds_max=settings.request_seconds_max,
+            )
         except EvmUnavailable as error:
             if clock.time() >= give_up:
                 raise

@@ -1,8 +1,9 @@
-"""The transaction machine, as a service embeds it: in its own process, with its own database and its own signer.
+"""The transaction machine, as a service embeds it: in its own process, with its own database and its own accounts.
 
-What is guaranteed: an intent that was enqueued in a transaction that committed is on the chain at most once, under one nonce, whatever crashes; and the
-service is told exactly once how it ended, inside the database transaction that stores it, and never before the chain's finality. Any number of replicas
-may run one account: the holder of its lease signs and sends, the others wait to take over.
+What is guaranteed: an intent that was enqueued in a transaction that committed is on the chain at most once, under one nonce of one account, whatever
+crashes; and the service is told exactly once how it ended, inside the database transaction that stores it, and never before the chain's finality. Any
+number of replicas may run the same accounts: the holder of an account's lease signs and sends for it, and replicas share the leases evenly. The queue is
+every account's; which one takes an intent, and in which order they are mined, is not said.
 
 What is lost at the edge: two processes that use one account's key without sharing a database are foreign to one another; a nonce that the other used
 becomes a manual reconciliation.
@@ -11,24 +12,21 @@ becomes a manual reconciliation.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-import structlog
-
 from lockstep_chain import store
-from lockstep_chain.dispatcher import Dispatcher
+from lockstep_chain.account_sender import AccountSender
+from lockstep_chain.burying import Undertaker
 from lockstep_chain.failpoints import declare_failpoints
-from lockstep_chain.follower import Follower
+from lockstep_chain.final import FinalBlocks
 from lockstep_chain.machine import Intent, Limits, State, check_intent, payload_hash
 from lockstep_chain.ports import Block, ChainMismatch, Evm, EvmUnavailable, Signer
 from lockstep_chain.records import SettledTransaction
 from lockstep_chain.schema import CHANNEL
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.settling import GAP_PURPOSE, OnSettled, Settler
-from lockstep_chain.store import Account
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.fields import require
 from lockstep_kit.loops import Loop, TaskSupervisor
@@ -43,16 +41,10 @@ __all__ = [
     "declare_failpoints",
 ]
 
-_log = structlog.get_logger()
-
-#: The queue is looked at so often even if no notification came.
-QUEUE_POLL_SECONDS: Final = 1.0
-#: A lease is renewed in its first third, so that two renewals may fail.
-RENEWALS_IN_LEASE: Final = 3
-#: A lease that somebody else holds is asked for so often.
-LEASE_POLL_SECONDS: Final = 0.5
-#: A machine that stops gives its lease back, but does not wait long for it.
-RELEASE_SECONDS_MAX: Final = 2.0
+#: Dead letters are looked for so often even if no notification came.
+BURY_POLL_SECONDS: Final = 1.0
+#: Whether replicas share the accounts evenly is looked at so often.
+BALANCE_POLL_SECONDS: Final = 1.0
 
 
 class IdempotencyConflict(Exception):
@@ -64,17 +56,17 @@ class IdempotencyConflict(Exception):
 
 
 class TransactionMachine:
-    """Gets a service's transactions onto one chain from one account."""
+    """Gets a service's transactions onto one chain from its accounts."""
 
     def __init__(
-        self, db: Database, evm: Evm, signer: Signer, settings: ChainSettings, on_settled: OnSettled, *, service: str
+        self, db: Database, evm: Evm, signers: Sequence[Signer], settings: ChainSettings, on_settled: OnSettled, *, service: str
     ) -> None:
         """Put the machine together; nothing happens before `run`.
 
         Args:
             db: the service's database, which has `schema.V1_UPGRADE`.
             evm: the chain.
-            signer: the account.
+            signers: the accounts, at least one.
             settings: of the same chain as `evm`.
             on_settled: told of transactions that came to their end, inside the database transaction that stores it; if it raises, nothing is stored and
                 it is told again.
@@ -89,15 +81,16 @@ class TransactionMachine:
         self._db = db
         self._evm = evm
         self._settings = settings
-        self._account = Account(settings.chain_id, signer.address, f"{service}/{uuid.uuid4()}")
-        self._dispatcher = Dispatcher(db, evm, signer, settings, self._account, on_settled, service)
+        self._chain = FinalBlocks(evm, settings.finality)
+        self._undertaker = Undertaker(db, settings.chain_id, settings.limits, on_settled)
         settler = Settler(db, on_settled, service)
-        self._follower = Follower(db, evm, settings, self._account, self._dispatcher, settler, service)
-        self._queued = asyncio.Event()
+        holder = f"{service}/{uuid.uuid4()}"
+        self._senders = tuple(
+            AccountSender(db, evm, self._chain, signer, settings, self._undertaker, settler, service=service, holder=holder)
+            for signer in signers
+        )
+        self._withdrawn = asyncio.Event()
         self._listening = False
-        self._leased_until = 0.0
-        self._lease_due = 0.0
-        self._reachable = True
 
     @property
     def limits(self) -> Limits:
@@ -131,24 +124,42 @@ class TransactionMachine:
         return await store.request_cancel(tx, idempotency_key)
 
     def wake(self) -> None:
-        """Something was queued, and its transaction has committed: sign and send it now. Losing this call loses nothing."""
-        self._queued.set()
+        """Something was queued or withdrawn, and its transaction has committed: act on it now. Losing this call loses nothing."""
+        for event in self._events():
+            event.set()
+
+    def announced(self) -> None:
+        """Somebody says that there is a new block: look now instead of at the next poll. Losing this call loses nothing."""
+        for sender in self._senders:
+            sender.announced.set()
+
+    def _events(self) -> Iterator[asyncio.Event]:
+        yield self._withdrawn
+        yield from (sender.queued for sender in self._senders)
 
     async def run(self) -> None:
         """Sign, send and follow until cancelled."""
         if not self._listening:
-            self._db.listen(CHANNEL, self._queued)
+            for event in self._events():
+                self._db.listen(CHANNEL, event)
             self._listening = True
         supervisor = TaskSupervisor()
         supervisor.start(
-            Loop("chain.dispatch", self._dispatch, poll_seconds=QUEUE_POLL_SECONDS, wake=self._queued),
-            Loop("chain.follow", self._follow, poll_seconds=self._settings.poll_seconds),
+            Loop("chain.bury", self._undertaker.bury, poll_seconds=BURY_POLL_SECONDS, wake=self._withdrawn),
+            Loop("chain.balance", self._balance, poll_seconds=BALANCE_POLL_SECONDS),
+            *(loop for sender in self._senders for loop in sender.loops()),
         )
         try:
             await supervisor.wait()
         finally:
             await supervisor.stop()
-            await self._release_lease()
+            await asyncio.gather(*(sender.release_lease() for sender in self._senders))
+
+    async def _balance(self) -> None:
+        """Have as many accounts as other replicas, one more or less: one at a time, so that two that balance do not overtake each other for ever."""
+        for sender in self._senders:
+            if await sender.balance():
+                return
 
     async def final_head(self) -> Block:
         """The highest final block.
@@ -156,7 +167,7 @@ class TransactionMachine:
         Raises:
             EvmUnavailable: it cannot be read, or nothing is final yet.
         """
-        final = await self._follower.final_block(await self._follower.head())
+        final = await self._chain.below(await self._chain.head())
         if final is None:
             raise EvmUnavailable("nothing is final yet")
         return final
@@ -170,50 +181,3 @@ class TransactionMachine:
         """
         block = await self.final_head()
         return await self._evm.call(to, data, at=block), block
-
-    async def _dispatch(self) -> None:
-        if not await self._leads():
-            return
-        with self._while_reachable():
-            await self._dispatcher.dispatch()
-
-    async def _follow(self) -> None:
-        if not await self._leads():
-            return
-        with self._while_reachable():
-            # What was mined made room for what is queued.
-            if await self._follower.follow():
-                self._queued.set()
-
-    @contextlib.contextmanager
-    def _while_reachable(self) -> Iterator[None]:
-        """An endpoint that does not answer is no error of ours: say so once, and ask again at the next poll."""
-        try:
-            yield
-        except EvmUnavailable as error:
-            if self._reachable:
-                _log.warning("chain_unreachable", error=str(error))
-            self._reachable = False
-        else:
-            if not self._reachable:
-                _log.info("chain_reachable")
-            self._reachable = True
-
-    async def _leads(self) -> bool:
-        """Whether this machine is the account's sender; keeps it so."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._lease_due:
-            seconds = self._settings.lease_seconds
-            async with self._db.connection() as connection:
-                held = await self._account.acquire_lease(connection, seconds)
-            # Counted from before the statement, so that the database's lease never ends before ours.
-            self._leased_until = now + seconds if held else 0.0
-            self._lease_due = now + (seconds / RENEWALS_IN_LEASE if held else LEASE_POLL_SECONDS)
-        return now < self._leased_until
-
-    async def _release_lease(self) -> None:
-        try:
-            async with asyncio.timeout(RELEASE_SECONDS_MAX), self._db.connection() as connection:
-                await self._account.release_lease(connection)
-        except Exception as error:  # noqa: BLE001 - it ends by itself, and the machine is stopping for another reason
-            _log.warning("lease_not_released", error=type(error).__name__)

@@ -9,9 +9,10 @@ from typing import Final
 
 import asyncpg
 
-from lockstep_chain.machine import Attempt, AttemptKind, Intent, Outbound, State
+from lockstep_chain.machine import Attempt, AttemptKind, Intent, Limits, Outbound, State
 from lockstep_chain.ports import Answer, Fees, Receipt, Signed
 from lockstep_chain.records import Ending, InFlight, Queued, Reference
+from lockstep_chain.taking import Burden
 from lockstep_kit.db import Connection
 
 #: Takes, or keeps, the lease of an account, and makes its row the first time; nothing is returned when somebody else holds it.
@@ -29,6 +30,17 @@ returning lease_until
 #: Gives the lease of an account back.
 RELEASE_LEASE: Final = """
 update evm_signer set lease_holder = null, lease_until = null where chain_id = $1 and address = $2 and lease_holder = $3
+"""
+
+#: Takes the lease of an account from a holder that has at least two more than this one, so that replicas share the accounts.
+BALANCE_LEASE: Final = """
+update evm_signer as wanted set lease_holder = $3, lease_until = clock_timestamp() + $4::interval
+where chain_id = $1 and address = $2 and lease_holder <> $3 and lease_until >= clock_timestamp()
+  and (
+      select count(*) filter (where lease_holder = wanted.lease_holder) - count(*) filter (where lease_holder = $3)
+      from evm_signer where chain_id = $1 and lease_until >= clock_timestamp()
+  ) >= 2
+returning lease_until
 """
 
 #: Locks an account for its lease holder until the transaction ends; nothing is returned to anybody else.
@@ -62,15 +74,34 @@ where idempotency_key = $1 and state in ('queued', 'signed', 'sent') returning i
 #: Whether anything is queued.
 HAS_QUEUED: Final = "select exists (select from evm_transaction where chain_id = $1 and state = 'queued')"
 
-#: How many transactions of an account are signed and not mined.
-COUNT_UNMINED: Final = """
-select count(*) from evm_transaction where chain_id = $1 and signer = $2 and state in ('signed', 'sent')
+#: How many transactions of an account are signed and not mined, and what they cost at the most, by their dearest attempts.
+BURDEN: Final = """
+select count(*) as unmined, coalesce(sum(t.value + t.gas_limit * a.max_fee), 0) as wei_max
+from evm_transaction as t
+    cross join lateral (select max(max_fee) as max_fee from evm_attempt where transaction_id = t.id) as a
+where t.chain_id = $1 and t.signer = $2 and t.state in ('signed', 'sent')
 """
 
 #: Takes the oldest queued transactions that nobody else is taking.
 TAKE_QUEUED: Final = """
 select id, idempotency_key, to_address, data, value, gas_limit, purpose, plan_id, leg_id, traceparent, cancel_requested
 from evm_transaction where chain_id = $1 and state = 'queued' order by id limit $2 for update skip locked
+"""
+
+#: Whether anything is queued that was withdrawn, or is beyond the limits of gas and calldata.
+HAS_DEAD: Final = """
+select exists (
+    select from evm_transaction
+    where chain_id = $1 and state = 'queued' and (cancel_requested or gas_limit > $2 or octet_length(data) > $3)
+)
+"""
+
+#: Takes the oldest of those that nobody else is taking.
+TAKE_DEAD: Final = """
+select id, idempotency_key, to_address, data, value, gas_limit, purpose, plan_id, leg_id, traceparent, cancel_requested
+from evm_transaction
+where chain_id = $1 and state = 'queued' and (cancel_requested or gas_limit > $2 or octet_length(data) > $3)
+order by id limit $4 for update skip locked
 """
 
 #: Stores nonces, hashes and signed bytes together with the account's next nonce, before anything is sent.
@@ -176,6 +207,11 @@ class Account:
         held = await tx.fetchval(ACQUIRE_LEASE, self.chain_id, self.address, self._holder, timedelta(seconds=seconds))
         return held is not None
 
+    async def balance_lease(self, tx: Connection, seconds: float) -> bool:
+        """Whether the lease was taken from a holder of many."""
+        taken = await tx.fetchval(BALANCE_LEASE, self.chain_id, self.address, self._holder, timedelta(seconds=seconds))
+        return taken is not None
+
     async def release_lease(self, tx: Connection) -> None:
         """Let somebody else be the sender at once."""
         await tx.execute(RELEASE_LEASE, self.chain_id, self.address, self._holder)
@@ -189,16 +225,15 @@ class Account:
         """Whether anything is queued."""
         return bool(await tx.fetchval(HAS_QUEUED, self.chain_id))
 
-    async def count_unmined(self, tx: Connection) -> int:
-        """How many transactions are signed and not mined."""
-        count: int = await tx.fetchval(COUNT_UNMINED, self.chain_id, self.address)
-        return count
+    async def burden(self, tx: Connection) -> Burden:
+        """What is signed and not mined."""
+        row = await tx.fetchrow(BURDEN, self.chain_id, self.address)
+        assert row is not None  # noqa: S101 - an aggregate without groups gives one row
+        return Burden(row["unmined"], int(row["wei_max"]))
 
     async def take_queued(self, tx: Connection, limit: int) -> list[Queued]:
         """The oldest queued transactions, locked."""
-        return [
-            Queued(row["id"], _intent(row), row["cancel_requested"]) for row in await tx.fetch(TAKE_QUEUED, self.chain_id, limit)
-        ]
+        return [_queued(row) for row in await tx.fetch(TAKE_QUEUED, self.chain_id, limit)]
 
     async def store_signed(
         self, tx: Connection, ids: Sequence[int], nonces: Sequence[int], signed: Sequence[Signed], fees: Fees
@@ -251,6 +286,17 @@ async def by_key(tx: Connection, idempotency_key: str) -> tuple[int, bytes]:
 async def request_cancel(tx: Connection, idempotency_key: str) -> bool:
     """Ask for a cancellation; whether there was anything left to cancel."""
     return await tx.fetchval(REQUEST_CANCEL, idempotency_key) is not None
+
+
+async def has_dead(tx: Connection, chain_id: int, limits: Limits) -> bool:
+    """Whether anything is queued that was withdrawn or is beyond the limits."""
+    return bool(await tx.fetchval(HAS_DEAD, chain_id, limits.gas_limit_max, limits.data_bytes_max))
+
+
+async def take_dead(tx: Connection, chain_id: int, limits: Limits, limit: int) -> list[Queued]:
+    """The oldest queued transactions that were withdrawn or are beyond the limits, locked."""
+    rows = await tx.fetch(TAKE_DEAD, chain_id, limits.gas_limit_max, limits.data_bytes_max, limit)
+    return [_queued(row) for row in rows]
 
 
 async def lock_unmined(tx: Connection, transaction_id: int) -> tuple[str, int, bytes, int] | None:
@@ -318,6 +364,10 @@ async def settle(tx: Connection, endings: Sequence[Ending]) -> set[int]:
 
 def _reference(row: asyncpg.Record) -> Reference:
     return Reference(row["id"], row["idempotency_key"], row["purpose"], row["plan_id"], row["leg_id"], row["traceparent"])
+
+
+def _queued(row: asyncpg.Record) -> Queued:
+    return Queued(row["id"], _intent(row), row["cancel_requested"])
 
 
 def _intent(row: asyncpg.Record) -> Intent:

@@ -11,9 +11,11 @@ from eth_utils.address import to_checksum_address
 from lockstep_client.audit_check import RegistryRecord
 from lockstep_client.chain_evidence import ChainFacts, LoggedCommit
 from lockstep_client.reading import ReadingFailed
+from lockstep_contracts.calldata import WORD_BYTES
 from lockstep_contracts.escrow import LegStatus, decode_leg_of, encode_leg_of, leg_key
 from lockstep_contracts.events import Committed, Finalised, decode_log, event_topic
 from lockstep_contracts.notary import decode_plan_of, encode_plan_of
+from lockstep_contracts.token import encode_domain_separator, encode_nonces
 from lockstep_kit.plan import Leg, PlanHeader, TokenTransfer
 from lockstep_kit.statements import ChainEvidence
 
@@ -80,6 +82,20 @@ class ChainReader:
             transaction_hash=_octets(ends[-1][1].get("transactionHash")) if ends else b"",
             block_number=_integer(ends[-1][1].get("blockNumber")) if ends else 0,
         )
+
+    async def permit_facts(self, token: str, owner: str) -> tuple[bytes, int]:
+        """What an owner needs for its next permit (EIP-2612): the token's domain separator, and how many permits of the owner it has used.
+
+        Raises:
+            ReadingFailed: the node cannot be asked, or the token knows no permits.
+        """
+        found = []
+        for calldata in (encode_domain_separator(), encode_nonces(owner)):
+            result = _octets(await self._ask("eth_call", {"to": token, "data": "0x" + calldata.hex()}, "latest"))
+            if len(result) != WORD_BYTES:
+                raise ReadingFailed("chain", f"{token} knows no permits")
+            found.append(result)
+        return found[0], int.from_bytes(found[1])
 
     async def _leg_of(self, escrow: str, key: bytes) -> tuple[LegStatus, bytes]:
         call = {"to": escrow, "data": "0x" + encode_leg_of(key).hex()}

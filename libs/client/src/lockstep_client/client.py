@@ -15,8 +15,9 @@ from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServic
 from lockstep_client.calls import CallSettings, ServiceClient, pages, unary
 from lockstep_client.planfile import DraftPlan
 from lockstep_client.watching import PlanNews, watch_plan
-from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb
+from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb, permit_to_pb
 from lockstep_kit.ids import LegId
+from lockstep_kit.permits import Permit
 from lockstep_kit.rpc import TlsSettings
 from lockstep_kit.statements import GateSignature
 
@@ -48,17 +49,26 @@ class LockstepClient(ServiceClient):
         answer = await unary(lambda seconds: self._stub.CreatePlan(request, timeout=seconds), self._settings)
         return answer.plan
 
-    async def execute_plan(self, plan_id: str, payer_signatures: Mapping[LegId, bytes], *, request_id: str | None = None) -> Plan:
-        """The started plan; it returns at once.
+    async def execute_plan(
+        self,
+        plan_id: str,
+        payer_signatures: Mapping[LegId, bytes],
+        permits: Mapping[LegId, Permit] | None = None,
+        *,
+        request_id: str | None = None,
+    ) -> Plan:
+        """The started plan; it returns at once. A payer without a permit has allowed the escrow to take the tokens before.
 
         Raises:
-            LockstepError: the plan is in another state, or a payer's signature is missing.
+            LockstepError: the plan is in another state, a payer's signature is missing, or a permit cannot do what it is for.
         """
+        allowed = {leg_id: permit_to_pb(permit) for leg_id, permit in (permits or {}).items()}
         request = messages.ExecutePlanRequest(
             request_id=request_id or draw_request_id(),
             plan_id=plan_id,
             payer_signatures=[
-                messages.PayerSignature(leg_id=leg_id, signature=signature) for leg_id, signature in payer_signatures.items()
+                messages.PayerSignature(leg_id=leg_id, signature=signature, permit=allowed.get(leg_id))
+                for leg_id, signature in payer_signatures.items()
             ],
         )
         answer = await unary(lambda seconds: self._stub.ExecutePlan(request, timeout=seconds), self._settings)

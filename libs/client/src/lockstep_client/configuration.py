@@ -34,6 +34,10 @@ class PayerPart(_Part):
 
     keystore_file: Path = Field(description="encrypted key, Web3 Secret Storage")
     password_file: Path = Field(description="its password")
+    permit: bool = Field(
+        default=False,
+        description="sign an allowance with each plan (EIP-2612), which needs chain_rpc_url; else the escrow must have been allowed before",
+    )
 
 
 class BankReaderPart(_Part):
@@ -57,7 +61,7 @@ class ClientConfiguration(_Part):
     notary_registry: str = Field(description="EIP-55 address of the NotaryRegistry")
     maker_key_file: Path | None = Field(default=None, description="key that signs plans, PEM")
     payers: dict[str, PayerPart] = Field(default={}, description="EIP-55 address -> key of a token payer")
-    chain_rpc_url: str | None = Field(default=None, description="JSON-RPC of a node that the validator trusts")
+    chain_rpc_url: str | None = Field(default=None, description="JSON-RPC of a node that the validator, or a payer, trusts")
     bank_reader: BankReaderPart | None = Field(default=None, description="the bank's book, as the validator reads it")
     spans_url: str | None = Field(default=None, description="span store, for `lockstep trace`")
     telemetry: TelemetrySettings | None = Field(default=None, description="where the client's own spans go; none: nowhere")
@@ -88,7 +92,13 @@ def read_configuration(path: Path) -> ClientConfiguration:
             "registry_file": _beside(path, found.registry_file),
             "maker_key_file": _beside(path, found.maker_key_file) if found.maker_key_file else None,
             "payers": {
-                address: PayerPart(**{name: _beside(path, value) for name, value in part}) for address, part in found.payers.items()
+                address: part.model_copy(
+                    update={
+                        "keystore_file": _beside(path, part.keystore_file),
+                        "password_file": _beside(path, part.password_file),
+                    }
+                )
+                for address, part in found.payers.items()
             },
             "bank_reader": found.bank_reader.model_copy(update={"token_file": _beside(path, found.bank_reader.token_file)})
             if found.bank_reader

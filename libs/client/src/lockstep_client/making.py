@@ -13,15 +13,19 @@ from lockstep_client.client import LockstepClient
 from lockstep_client.configuration import PayerPart
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.planfile import DraftPlan, PlanFile, Venue, draft
-from lockstep_client.signing import gate_signature, payer_signature
+from lockstep_client.signing import gate_signature, payer_permit, payer_signature
+from lockstep_kit.amounts import erc20_asset
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.ids import NONCE_BYTES, SALT_BYTES, LegId
-from lockstep_kit.plan import TokenTransfer, legs_root
+from lockstep_kit.permits import Permit
+from lockstep_kit.plan import Leg, TokenTransfer, legs_root
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import Gate
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
+
+    from lockstep_client.chain_reader import ChainReader
 
 #: How long the maker's signature stays good after the plan's deadline: participants check it when they prepare, and clocks differ.
 MAKE_MARGIN: Final = timedelta(minutes=10)
@@ -116,3 +120,27 @@ def consent(view: PlanView, accounts: Mapping[str, LocalAccount]) -> dict[LegId,
         for each in view.legs
         if isinstance(each.leg.terms, TokenTransfer)
     }
+
+
+async def permits(view: PlanView, accounts: Mapping[str, LocalAccount], reader: ChainReader) -> dict[LegId, Permit]:
+    """Allowances by signature (EIP-2612) for the token transfers that these accounts pay: one of each account and token, over the sum of its legs.
+
+    A token counts the permits of an account: of several plans that are open at once only the first to be prepared can use its permit. Who settles side
+    by side allows the escrow once, before.
+
+    Raises:
+        ReadingFailed: the node cannot be asked, or the token knows no permits.
+    """
+    groups: dict[tuple[str, str, str], list[Leg]] = {}
+    for each in view.legs:
+        terms = each.leg.terms
+        if isinstance(terms, TokenTransfer) and terms.payer in accounts:
+            groups.setdefault((erc20_asset(terms.amount.asset).token, terms.escrow, terms.payer), []).append(each.leg)
+    found: dict[LegId, Permit] = {}
+    for (token, escrow, payer), legs in groups.items():
+        domain_separator, nonce = await reader.permit_facts(token, payer)
+        value = sum(leg.terms.amount.minor_units for leg in legs if isinstance(leg.terms, TokenTransfer))
+        deadline = view.header.deadline
+        permit = payer_permit(domain_separator, nonce, escrow=escrow, value=value, deadline=deadline, account=accounts[payer])
+        found |= {leg.leg_id: permit for leg in legs}
+    return found

@@ -1,4 +1,4 @@
-"""What people sign: gates with Ed25519, token transfers with EIP-712. Pure, but for `payer_signature`, which takes an unlocked account.
+"""What people sign: gates with Ed25519, token transfers and permits with EIP-712. Pure, but for what a payer signs, which takes an unlocked account.
 
 The libraries of the chain are imported where they are used: who signs a gate does not wait for them.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lockstep_kit.amounts import erc20_asset
 from lockstep_kit.ids import Digest
+from lockstep_kit.permits import Permit
 from lockstep_kit.plan import Leg, PlanHeader, TokenTransfer
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import Gate, GateSignature, GateStatement, Verdict, sign_gate
@@ -75,3 +76,17 @@ def payer_signature(header: PlanHeader, leg: Leg, lock: Digest, account: LocalAc
     chain = int(erc20_asset(leg.terms.amount.asset).chain.removeprefix("eip155:"))
     document = escrow.leg_typed_data(chain, leg.terms.escrow, terms)
     return bytes(account.sign_message(encode_typed_data(full_message=document)).signature)
+
+
+def payer_permit(
+    domain_separator: bytes, nonce: int, *, escrow: str, value: int, deadline: datetime, account: LocalAccount
+) -> Permit:
+    """The payer's allowance for the escrow (EIP-2612), under the domain and with the nonce that the token tells."""
+    from eth_typing import Hash32
+
+    from lockstep_contracts.token import PermitTerms, permit_signing_hash
+
+    deadline = deadline.replace(microsecond=0)
+    terms = PermitTerms(account.address, escrow, value, nonce, int(deadline.timestamp()))
+    digest = Hash32(permit_signing_hash(domain_separator, terms))
+    return Permit(value, deadline, bytes(account.unsafe_sign_hash(digest).signature))

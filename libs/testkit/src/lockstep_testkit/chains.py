@@ -5,19 +5,29 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from eth_account import Account
+from eth_typing import Hash32
 
 from lockstep_contracts.escrow import LegStatus, LegTerms, decode_status_of, encode_status_of, leg_key, leg_typed_data
 from lockstep_contracts.events import Event, decode_log
 from lockstep_contracts.notary import PlanStatus, decode_plan_status_of, encode_plan_status_of
-from lockstep_contracts.token import decode_count, encode_balance_of
+from lockstep_contracts.token import (
+    PermitTerms,
+    decode_count,
+    encode_balance_of,
+    encode_domain_separator,
+    encode_nonces,
+    permit_signing_hash,
+)
 from lockstep_kit.amounts import Amount, AssetId
+from lockstep_kit.permits import Permit
 from lockstep_kit.plan import TokenTransfer
 from lockstep_sandbox.chain import CHAIN_ID, Chain
-from lockstep_sandbox.deployment import TokenTerms, deploy_settlement
+from lockstep_sandbox.deployment import SIGNERS, TokenTerms, deploy_settlement
 from lockstep_sandbox.processes import Supervisor
 from lockstep_testkit.factories import BUYER, SELLER
 
@@ -63,15 +73,14 @@ class SettlementChain:
         """Address of the notary's registry."""
         return self.chain.contracts["NotaryRegistry"]
 
-    def settings(self, signer: str) -> dict[str, Any]:
+    def settings(self, service: str) -> dict[str, Any]:
         """The `chain` block of a participant's settings: a block is final when it is there."""
-        files = self.chain.write_keystore(signer)
         return {
-            "rpc_url": self.chain.node.url,
+            "rpc_urls": [self.chain.node.url],
+            "single_endpoint": True,
             "chain_id": CHAIN_ID,
             "finality_depth": 0,
-            "keystore_file": str(files.keystore_file),
-            "password_file": str(files.password_file),
+            "signers": [self.chain.signer_settings(name) for name in SIGNERS[service]],
             "poll_seconds": 0.05,
             "lease_seconds": 1.0,
         }
@@ -92,6 +101,16 @@ class SettlementChain:
         """A payer's EIP-712 signature, made as wallets make it."""
         document = leg_typed_data(CHAIN_ID, self.escrow, terms)
         return bytes(self.chain.accounts[signer].sign_typed_data(full_message=document).signature)
+
+    async def permit(self, value: int, deadline: datetime, signer: str = HOLDER) -> Permit:
+        """A holder's allowance for the escrow, with the nonce that the token expects next."""
+        owner = self.chain.accounts[signer]
+        nonce = decode_count(await self.chain.node.read(self.token, encode_nonces(owner.address)))
+        separator = await self.chain.node.read(self.token, encode_domain_separator())
+        deadline = deadline.replace(microsecond=0)
+        terms = PermitTerms(owner.address, self.escrow, value, nonce, int(deadline.timestamp()))
+        digest = Hash32(permit_signing_hash(separator, terms))
+        return Permit(value, deadline, bytes(owner.unsafe_sign_hash(digest).signature))
 
     async def balance(self, owner: str) -> int:
         """Minor units of the token that an address holds."""

@@ -16,12 +16,14 @@ from lockstep_kit.convert import (
     certificate_to_pb,
     epoch_to_pb,
     gate_to_pb,
+    permit_to_pb,
     reverse_authority_to_pb,
     time_to_pb,
 )
 from lockstep_kit.fence import Epoch
 from lockstep_kit.participant.convert import closing_to_pb
 from lockstep_kit.participant.ports import Closing, PlanOutcome
+from lockstep_kit.permits import Permit
 from lockstep_kit.plan import LegKind
 from lockstep_kit.reversals import ReverseAuthority
 from lockstep_kit.statements import Gate
@@ -39,6 +41,7 @@ def prepare(
     epoch: Epoch = FIRST_EPOCH,
     prepare_by: datetime | None = None,
     payer_signature: bytes = PAYER_SIGNATURE,
+    permit: Permit | None = None,
 ) -> leg_pb2.PrepareCommand:
     """Asks for a leg's promise; it comes too late at the plan's deadline unless told otherwise."""
     return leg_pb2.PrepareCommand(
@@ -48,6 +51,7 @@ def prepare(
         prepare_by=time_to_pb(prepare_by or plan.header.deadline),
         hold_until=time_to_pb(plan.header.deadline + timedelta(minutes=10)),
         payer_signature=payer_signature if plan.leg(leg_id).kind is LegKind.TOKEN_TRANSFER else b"",
+        permit=None if permit is None else permit_to_pb(permit),
     )
 
 

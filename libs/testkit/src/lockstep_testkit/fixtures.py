@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lockstep_testkit.databases import Databases, TestDatabase
     from lockstep_testkit.participants import ParticipantProcess
     from lockstep_testkit.serving import Served
+    from lockstep_testkit.softhsm import SoftHsm
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +51,17 @@ async def database_for(databases: Databases) -> AsyncIterator[Callable[..., Awai
             return database
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def softhsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
+    """The run's hardware security module; the test is skipped, and says why, where set-up could not have it."""
+    from lockstep_testkit.softhsm import SoftHsm, SoftHsmAbsent
+
+    try:
+        return SoftHsm.found(tmp_path_factory.mktemp("softhsm"))
+    except SoftHsmAbsent as absent:
+        pytest.skip(f"SoftHSM: {absent}")
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,15 @@ class ParticipantProcess:
         with contextlib.suppress(*((ProgramFailed,) if failpoints else ())):
             await self.supervisor.start(replace(program, environ={ENVIRONMENT: failpoints, **(environ or {})}))
 
+    async def replica(self, number: int) -> ParticipantProcess:
+        """Start another process of it, over the same database, which has a port and a program of its own; the supervisor stops it too."""
+        (port,) = free_ports(1)
+        first, name = self.supervisor.program(self.name), f"{self.name}-{number}"
+        config = _listening_at(port, Path(first.command[-1]), f"{name}.yaml")
+        ready = serving(f"localhost:{port}", self.tls_for(CLIENT))
+        await self.supervisor.start(replace(first, name=name, command=(*first.command[:-1], str(config)), ready=ready))
+        return replace(self, name=name, port=port)
+
     async def kill(self) -> None:
         """End it as a power failure would."""
         await self.supervisor.kill9(self.name)
@@ -114,6 +123,15 @@ async def start_participant(
     stack.push_async_callback(started.channels.aclose)
     await supervisor.start(Program(name, command, {ENVIRONMENT: ""}, ready=ready, ready_seconds_max=READY_SECONDS_MAX))
     return started
+
+
+def _listening_at(port: int, config: Path, name: str) -> Path:
+    """The same settings in a file beside them, but for the port."""
+    document = yaml.safe_load(config.read_text())
+    document["listen"]["port"] = port
+    beside = config.with_name(name)
+    beside.write_text(yaml.safe_dump(document))
+    return beside
 
 
 def registry_document() -> dict[str, Any]:

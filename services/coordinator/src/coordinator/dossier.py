@@ -9,6 +9,7 @@ from datetime import datetime
 from coordinator.model import LegState, Plan, State, Ticket
 from lockstep_kit.certificate import Binding
 from lockstep_kit.ids import ActorId, Digest, LegId, PlanId
+from lockstep_kit.permits import Permit
 from lockstep_kit.plan import Leg, PlanHeader, inclusion_path
 from lockstep_kit.statements import Gate
 
@@ -25,6 +26,18 @@ class LegFile:
     lock: Digest
     #: Token transfers, once executed: the payer's signature; b"" elsewhere and before.
     payer_signature: bytes = field(default=b"", repr=False)
+    #: The payer's allowance by signature, where it brought one.
+    permit: Permit | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What a token payer brings to a plan's execution."""
+
+    #: Its signature over terms and lock.
+    signature: bytes = field(repr=False)
+    #: Its allowance by signature; None: it allowed the escrow to take the tokens before.
+    permit: Permit | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import grpc
 from coordinator import gates
 from coordinator.certificates import check_release
 from coordinator.checks import CapabilityCache, Rules
-from coordinator.dossier import Dossier, LegFile, new_plan
+from coordinator.dossier import Consent, Dossier, LegFile, new_plan
 from coordinator.engine import Engine, Work
 from coordinator.lint import check_capabilities, check_plan
 from coordinator.model import ChecksBegun, ExecuteAsked, GateRecord, GateSigned, State
@@ -24,10 +24,11 @@ from coordinator.store import plans, reading, requests, restores
 from lockstep_kit.certificate import NotAuthorised, check_gate
 from lockstep_kit.errors import LockstepError, aborted, not_found, permission_denied, precondition, unavailable
 from lockstep_kit.fence import Epoch
-from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.fields import FieldInvalid, require, within
 from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.keys import leg_key, lock_of
-from lockstep_kit.plan import Leg, LegKind, PlanHeader
+from lockstep_kit.permits import check_permit
+from lockstep_kit.plan import Leg, LegKind, PlanHeader, TokenTransfer
 from lockstep_kit.statements import Gate, GateSignature, Verdict
 from lockstep_kit.telemetry import PLAN_IDS, current_traceparent, span
 
@@ -102,11 +103,11 @@ class Settlement:
         except (grpc.aio.AioRpcError, FieldInvalid) as error:
             raise unavailable("JOURNAL_UNAVAILABLE", "the journal cannot be asked whether the plan's id was used") from error
 
-    async def execute(self, request: Request, plan_id: PlanId, payers: Mapping[LegId, bytes], respond: Respond) -> bytes:
-        """Start a plan, with exactly its token payers' signatures.
+    async def execute(self, request: Request, plan_id: PlanId, payers: Mapping[LegId, Consent], respond: Respond) -> bytes:
+        """Start a plan, with exactly its token payers' consents.
 
         Raises:
-            FieldInvalid: a signature is missing, or is of no token transfer of the plan.
+            FieldInvalid: a signature is missing or is of no token transfer of the plan, or a permit cannot do what it is for.
             LockstepError: no such plan, not a draft any more, or held by another replica.
         """
         async with self._request("execute", request, plan_id) as (work, told):
@@ -119,9 +120,14 @@ class Settlement:
             for leg_id in sorted(needed ^ payers.keys()):
                 rule = f"must hold the payer's signature of {leg_id}" if leg_id in needed else f"must not name {leg_id}"
                 require(condition=False, field="payer_signatures", rule=f"{rule}: one of each token transfer, and no others")
+            for leg in dossier.legs:
+                permit = payers[leg.leg_id].permit if leg.leg_id in payers else None
+                if permit is not None and isinstance(leg.terms, TokenTransfer):
+                    with within(f"payer_signatures[{list(payers).index(leg.leg_id)}].permit"):
+                        check_permit(permit, leg.terms, dossier.header)
             if payers:
-                await plans.save_payers(work.tx, plan_id, dict(payers))
-                work.replace(plans.with_payers(dossier, dict(payers)))
+                await plans.save_payers(work.tx, plan_id, payers)
+                work.replace(plans.with_payers(dossier, payers))
             work.step(plan_id, ExecuteAsked())
             work.step(plan_id, ChecksBegun())
             return await self._answer(work, request, plan_id, respond)

@@ -85,7 +85,7 @@ PLAN_LEG: Final = sa.Table(
     _bytes("leg"),
     _text("participant"),
     _bytes("lock"),
-    _bytes("payer_signature", nullable=True),
+    *(_bytes(name, nullable=True) for name in ("payer_signature", "permit")),
     _text("last_order"),
     _time("ordered_at", nullable=True),
     _text("phase", nullable=True),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from dlt_gateway.preconditions import EscrowPreconditions
 from lockstep_chain.book import Call, Skip, skipped
 from lockstep_chain.judging import Rules, Unmoved
 from lockstep_chain.ports import Log
@@ -84,6 +85,20 @@ class EscrowBook:
     #: How entries are judged.
     rules: Rules = RULES
 
+    @property
+    def preconditions(self) -> EscrowPreconditions:
+        """What is proven before a leg is sent and promised."""
+        return EscrowPreconditions(self)
+
+    def terms(self, work: LegWork) -> escrow.LegTerms:
+        """What the payer signed."""
+        return leg_terms(work.binding)
+
+    def permit(self, work: LegWork) -> escrow.Permit | None:
+        """The payer's allowance as the contract takes it."""
+        permit = work.permit
+        return None if permit is None else escrow.Permit(permit.value, int(permit.deadline.timestamp()), permit.signature)
+
     def capabilities(self) -> Capabilities:
         """Guaranteed promises that do not lapse: a prepared hold never expires."""
         return Capabilities(
@@ -119,13 +134,13 @@ class EscrowBook:
 
     def call(self, phase: Phase, batch: Sequence[LegWork]) -> Call:
         """One call for a batch; each of its legs stands or falls by itself."""
-        terms = [leg_terms(work.binding) for work in batch]
+        terms = [self.terms(work) for work in batch]
         match phase:
             case Phase.PREPARING:
-                signatures = [work.payer_signature for work in batch]
+                signatures, permits = [work.payer_signature for work in batch], [self.permit(work) for work in batch]
                 beyond = sum(max(0, len(signature) - _SIGNATURE_BYTES) for signature in signatures)
-                gas_limit = gas.prepare_gas(len(batch)) + beyond * _CALLDATA_BYTE_GAS
-                return Call(escrow.encode_try_prepare_many(terms, signatures), gas_limit)
+                gas_limit = gas.prepare_gas(len(batch), sum(permit is not None for permit in permits))
+                return Call(escrow.encode_try_prepare_many(terms, signatures, permits), gas_limit + beyond * _CALLDATA_BYTE_GAS)
             case Phase.COMMITTING:
                 return Call(escrow.encode_try_commit_many(terms, [work.key for work in batch]), gas.pay_out_gas(len(batch)))
             case Phase.ABORTING:

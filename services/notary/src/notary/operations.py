@@ -67,6 +67,11 @@ class RegistryBook:
     #: How entries are judged.
     rules: Rules = RULES
 
+    @property
+    def preconditions(self) -> None:
+        """A registration needs nothing but the registry."""
+        return
+
     def capabilities(self) -> Capabilities:
         """An entry never goes away."""
         return Capabilities(

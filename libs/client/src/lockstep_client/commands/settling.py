@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.live import Live
 
@@ -15,16 +16,21 @@ from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep_client.client import LockstepClient
 from lockstep_client.commands.context import Refused, console, emit
 from lockstep_client.configuration import ClientConfiguration
-from lockstep_client.convert import plan_from_pb, state_name
+from lockstep_client.convert import PlanView, plan_from_pb, state_name
 from lockstep_client.documents import event_document, outcome_name, plan_document
-from lockstep_client.making import consent, create, draw_plan, token_payers, unlock
+from lockstep_client.making import consent, create, draw_plan, permits, token_payers, unlock
 from lockstep_client.planfile import DraftPlan, PlanFile
 from lockstep_client.rendering import event_text, plan_renderable, waiting_text
 from lockstep_client.watching import PlanNews, Snapshot
-from lockstep_kit.fields import require
+from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.ids import LegId
 from lockstep_kit.key_files import read_signing_key
+from lockstep_kit.permits import Permit
 from lockstep_kit.strict_yaml import read
 from lockstep_kit.telemetry import configure, span
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 #: States in which nothing moves until people decide.
 _STUCK: Final = frozenset({"PARTIALLY_EXECUTED"})
@@ -61,7 +67,24 @@ async def executed(
     view = plan_from_pb(plan)
     payers = set(token_payers(view).values())
     accounts = await asyncio.to_thread(unlock, configuration.payers, payers)
-    return await client.execute_plan(view.header.plan_id, consent(view, accounts), request_id=request_id)
+    permitting = {address: account for address, account in accounts.items() if configuration.payers[address].permit}
+    return await client.execute_plan(
+        view.header.plan_id, consent(view, accounts), await _permits(configuration, view, permitting), request_id=request_id
+    )
+
+
+async def _permits(
+    configuration: ClientConfiguration, view: PlanView, accounts: Mapping[str, LocalAccount]
+) -> Mapping[LegId, Permit]:
+    if not accounts:
+        return {}
+    url = configuration.chain_rpc_url
+    if url is None:
+        raise FieldInvalid("chain_rpc_url", "must name a node where a payer gives permits")
+    from lockstep_client.chain_reader import ChainReader
+
+    async with ChainReader(url) as reader:
+        return await permits(view, accounts, reader)
 
 
 async def settled(configuration: ClientConfiguration, file: Path, *, json_wanted: bool) -> settlement.Plan:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from lockstep.type.v1 import outcome_pb2, signature_pb2
-from lockstep_kit import ids, statements
+from lockstep_kit import ids, permits, statements
 from lockstep_kit.convert.values import (
     count_from_pb,
     enum_from_pb,
@@ -18,6 +19,7 @@ from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.signing import Signature
 from lockstep_kit.statements import Gate, OutcomeKind, PromiseKind, Verdict
 
+_PERMIT_VALUE: Final = re.compile(r"[1-9][0-9]{0,77}")
 GATES: Final = {
     signature_pb2.GATE_MAKE: Gate.MAKE,
     signature_pb2.GATE_APPROVE: Gate.APPROVE,
@@ -260,3 +262,24 @@ def outcome_to_pb(signed: statements.SignedOutcome) -> outcome_pb2.SignedOutcome
     if outcome.refusal is not None:
         message.refusal.CopyFrom(refusal_to_pb(outcome.refusal))
     return message
+
+
+def permit_from_pb(message: signature_pb2.Permit) -> permits.Permit:
+    """A payer's allowance by signature.
+
+    Raises:
+        FieldInvalid: a form rule is broken.
+    """
+    require(_PERMIT_VALUE.fullmatch(message.value) is not None, "value", "must be a decimal number above 0 without leading zeros")
+    require(int(message.value) <= permits.PERMIT_VALUE_MAX, "value", "must be below 2^256")
+    require(message.HasField("deadline"), "deadline", "must be present")
+    deadline = time_from_pb(message.deadline, "deadline")
+    require(deadline.microsecond == 0 and deadline.timestamp() > 0, "deadline", "must be a time in whole seconds")
+    length = permits.PERMIT_SIGNATURE_BYTES
+    require(len(message.signature) == length, "signature", f"must be {length} bytes: r, s and v")
+    return permits.Permit(int(message.value), deadline, message.signature)
+
+
+def permit_to_pb(permit: permits.Permit) -> signature_pb2.Permit:
+    """A payer's allowance by signature as a message."""
+    return signature_pb2.Permit(value=str(permit.value), deadline=time_to_pb(permit.deadline), signature=permit.signature)

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from google.protobuf.duration_pb2 import Duration
 
 from lockstep.participant.v1 import leg_pb2, participant_service_pb2
-from lockstep.type.v1 import certificate_pb2, outcome_pb2
+from lockstep.type.v1 import certificate_pb2, outcome_pb2, signature_pb2
 from lockstep_kit import ids
 from lockstep_kit.certificate import Binding, Certificate, Decision
 from lockstep_kit.convert import (
@@ -27,6 +27,7 @@ from lockstep_kit.convert import (
     epoch_to_pb,
     gate_from_pb,
     outcome_to_pb,
+    permit_from_pb,
     reverse_authority_from_pb,
     time_from_pb,
     time_to_pb,
@@ -48,7 +49,8 @@ from lockstep_kit.participant.records import (
     ReverseOrder,
     Verdict,
 )
-from lockstep_kit.plan import LegKind
+from lockstep_kit.permits import check_permit
+from lockstep_kit.plan import LegKind, TokenTransfer
 from lockstep_kit.statements import SignedOutcome, SignedVote
 
 PHASES: Final = {
@@ -101,7 +103,19 @@ def read_prepare(command: leg_pb2.PrepareCommand) -> Item:
         require(1 <= signed <= PAYER_SIGNATURE_BYTES_MAX, "payer_signature", f"must be 1 to {PAYER_SIGNATURE_BYTES_MAX} bytes")
     else:
         require(signed == 0, "payer_signature", "must be absent but for token transfers")
-    return _item(command, binding, PrepareOrder(make, prepare_by, hold_until, command.payer_signature))
+    permit = _permit_of(command, binding)
+    return _item(command, binding, PrepareOrder(make, prepare_by, hold_until, command.payer_signature, permit))
+
+
+def _permit_of(command: leg_pb2.PrepareCommand, binding: Binding) -> bytes | None:
+    if not command.HasField("permit"):
+        return None
+    terms = binding.leg.terms
+    if not isinstance(terms, TokenTransfer):
+        raise FieldInvalid("permit", "must be absent but for token transfers")
+    with within("permit"):
+        check_permit(permit_from_pb(command.permit), terms, binding.header)
+    return command.permit.SerializeToString(deterministic=True)
 
 
 def read_commit(command: leg_pb2.CommitCommand, certificate: Certificate, message: certificate_pb2.DecisionCertificate) -> Item:
@@ -269,6 +283,7 @@ def work_of(record: LegRecord, binding: Binding | None = None) -> LegWork:
         vote=stored_vote(record),
         traceparent=record.traceparent,
         since=record.since,
+        permit=permit_from_pb(signature_pb2.Permit.FromString(record.permit)) if record.permit else None,
         order_no=len(record.fence.reversals) if record.fence.phase is Phase.REVERSING else 1,
     )
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from lockstep_kit.certificate import Binding, Decision
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.ids import Digest, LegId, PlanId
+from lockstep_kit.permits import Permit
 from lockstep_kit.statements import Evidence, Promise, PromiseKind, Refusal, SignedVote
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class LegWork:
     since: datetime
     #: REVERSING: which order to reverse the leg this is, from 1; 1 in every other phase, which a leg enters once for good.
     order_no: int = 1
+    #: Prepare, token transfers: the token payer's allowance by signature; None: the allowance must stand already.
+    permit: Permit | None = field(repr=False, default=None)
 
     @property
     def plan_id(self) -> PlanId:

@@ -74,6 +74,8 @@ class LegRecord:
     hold_until: datetime | None = None
     #: Prepare: the token payer's signature.
     payer_signature: bytes | None = field(repr=False, default=None)
+    #: Prepare: the token payer's Permit.
+    permit: bytes | None = field(repr=False, default=None)
     #: Commit: the leg's decision key.
     key: bytes | None = field(repr=False, default=None)
     #: Commit, delegated: never begun later.
@@ -117,6 +119,8 @@ class PrepareOrder:
     hold_until: datetime
     #: The token payer's signature; b"" elsewhere.
     payer_signature: bytes = field(repr=False)
+    #: The token payer's Permit; None where there is none.
+    permit: bytes | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True, slots=True)

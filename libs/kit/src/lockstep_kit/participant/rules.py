@@ -166,6 +166,7 @@ def begun(record: LegRecord | None, item: Item, fence: FenceRow, now: datetime, 
                 prepare_by=prepare.prepare_by,
                 hold_until=prepare.hold_until,
                 payer_signature=prepare.payer_signature or None,
+                permit=prepare.permit,
             )
         case CommitOrder() as commit:
             restored = commit.own_vote[1] if record.vote is None and commit.own_vote is not None else record.vote

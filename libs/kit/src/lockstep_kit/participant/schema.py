@@ -282,6 +282,9 @@ V2_UPGRADE: Final[tuple[str, ...]] = (
     """,
 )
 
+#: A payer's allowance comes with the leg (EIP-2612).
+V3_UPGRADE: Final[tuple[str, ...]] = ("alter table participant_leg add column permit bytea",)
+
 _ROLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -321,7 +324,7 @@ def participant_tables(metadata: sa.MetaData) -> None:
             sa.Column(name, sa.LargeBinary)
             for name in ("payer_signature", "key", "closing", "authority", "certificate", "vote", "outcome")
         ),
-        *(sa.Column(name, sa.LargeBinary) for name in ("reverse_authority", "reversal")),
+        *(sa.Column(name, sa.LargeBinary) for name in ("reverse_authority", "reversal", "permit")),
         sa.Column("reversals", postgresql.ARRAY(sa.LargeBinary), nullable=False, server_default="{}"),
         sa.Column("trouble", sa.Text, nullable=False, server_default=""),
         sa.Column("traceparent", sa.Text),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COLUMNS: Final = """
     leg.plan_id, leg.leg_id, leg.seq, leg.epoch_generation, leg.epoch_counter, leg.revision, leg.phase, leg.left_phase, leg.digest,
     leg.plan_digest, leg.binding, leg.decision, leg.prepare_by, leg.hold_until, leg.payer_signature, leg.key, leg.not_after, leg.closing,
-    leg.authority, leg.certificate, leg.vote, leg.outcome, leg.reverse_authority, leg.reversals, leg.reversal, leg.trouble,
+    leg.authority, leg.certificate, leg.vote, leg.outcome, leg.reverse_authority, leg.reversals, leg.reversal, leg.permit, leg.trouble,
     leg.traceparent, leg.phase_since
 """
 
@@ -47,18 +47,18 @@ READ_LEGS: Final = f"""
 INSERT_BEGUN: Final = """
     insert into participant_leg (
         plan_id, leg_id, epoch_generation, epoch_counter, revision, phase, digest, plan_digest, binding, decision, prepare_by, hold_until,
-        payer_signature, key, not_after, closing, authority, certificate, vote, traceparent, phase_since)
+        payer_signature, key, not_after, closing, authority, certificate, vote, permit, traceparent, phase_since)
     select * from unnest(
         $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[],
         $11::timestamptz[], $12::timestamptz[], $13::bytea[], $14::bytea[], $15::timestamptz[], $16::bytea[], $17::bytea[], $18::bytea[],
-        $19::bytea[], $20::text[], $21::timestamptz[])
+        $19::bytea[], $20::bytea[], $21::text[], $22::timestamptz[])
     on conflict (plan_id, leg_id) do update set
         epoch_generation = excluded.epoch_generation, epoch_counter = excluded.epoch_counter, revision = excluded.revision,
         phase = excluded.phase, digest = excluded.digest, plan_digest = excluded.plan_digest, binding = excluded.binding,
         decision = excluded.decision, prepare_by = excluded.prepare_by, hold_until = excluded.hold_until,
         payer_signature = excluded.payer_signature, key = excluded.key, not_after = excluded.not_after, closing = excluded.closing,
-        authority = excluded.authority, certificate = excluded.certificate, vote = excluded.vote, traceparent = excluded.traceparent,
-        phase_since = excluded.phase_since
+        authority = excluded.authority, certificate = excluded.certificate, vote = excluded.vote, permit = excluded.permit,
+        traceparent = excluded.traceparent, phase_since = excluded.phase_since
     where participant_leg.phase is null
         and (participant_leg.epoch_generation, participant_leg.epoch_counter) <= (excluded.epoch_generation, excluded.epoch_counter)
         and participant_leg.revision < excluded.revision
@@ -185,6 +185,7 @@ async def insert_begun(tx: Connection, records: Sequence[LegRecord]) -> int:
         [each.authority for each in ordered],
         [each.certificate for each in ordered],
         [each.vote for each in ordered],
+        [each.permit for each in ordered],
         [each.traceparent for each in ordered],
         [each.since for each in ordered],
     )
@@ -307,6 +308,7 @@ def record_of(row: asyncpg.Record) -> LegRecord:
         outcome=row["outcome"],
         reverse_authority=row["reverse_authority"],
         reversal=row["reversal"],
+        permit=row["permit"],
         trouble=row["trouble"],
         traceparent=row["traceparent"],
         since=row["phase_since"],

@@ -12,7 +12,7 @@ from typing import Final
 from lockstep.participant.v1 import leg_pb2
 from lockstep.participant.v1 import participant_service_pb2 as messages
 from lockstep.participant.v1.participant_service_pb2_grpc import ParticipantServiceStub
-from lockstep.type.v1 import certificate_pb2
+from lockstep.type.v1 import certificate_pb2, signature_pb2
 from lockstep_kit.certificate import DeadlinePassed
 from lockstep_kit.convert import authority_to_pb, epoch_to_pb, gate_to_pb, time_to_pb
 from lockstep_kit.fence import Command, Epoch
@@ -81,6 +81,7 @@ async def _send(
                 prepare_by=deadline,
                 hold_until=deadline if row.hold_until is None else time_to_pb(row.hold_until),
                 payer_signature=row.payer_signature or b"",
+                permit=None if row.permit is None else signature_pb2.Permit.FromString(row.permit),
             )
             return (await stub.Prepare(messages.PrepareRequest(commands=[prepare]), timeout=CALL_SECONDS_MAX)).answers
         case Command.COMMIT:

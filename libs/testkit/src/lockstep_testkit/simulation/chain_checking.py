@@ -6,7 +6,7 @@ signed, stands in a final block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,6 @@ from lockstep_chain.machine import IN_FLIGHT, State
 from lockstep_chain.ports import Receipt
 from lockstep_contracts.escrow import LegStatus, leg_key
 from lockstep_contracts.notary import PlanStatus
-from lockstep_testkit.factories import address_of
 from lockstep_testkit.simulation.chain_parties import ACCOUNTS, DLT_GATEWAY
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def findings(world: World) -> Iterator[str]:
             yield from _hangs(world, name, row)
         if not world.restored:
             known = {each for hashes in attempts.values() for each in hashes}
-            yield from _stored_first(node, name, known)
+            yield from _stored_first(node, name, world.chain.signers[name], known)
         yield from _sent_anew(name, list(tables["chain_order"].values()))
 
 
@@ -117,12 +116,11 @@ def _hangs(world: World, name: str, row: Mapping[str, Any]) -> Iterator[str]:
         yield f"I5: transaction {row['id']} of {name} is {row['state']} since {age}"
 
 
-def _stored_first(node: Node, name: str, known: set[bytes]) -> Iterator[str]:
-    """Nothing of an account is on the chain that its database does not know."""
-    account = address_of(name)
+def _stored_first(node: Node, name: str, accounts: Collection[str], known: set[bytes]) -> Iterator[str]:
+    """Nothing of a gateway's accounts is on the chain that its database does not know."""
     for mined in node.final_blocks():
         for sent in mined.transactions:
-            if sent.sender == account and sent.hash not in known and sent.hash not in node.foreign:
+            if sent.sender in accounts and sent.hash not in known and sent.hash not in node.foreign:
                 yield f"I3: block {mined.header.number} has a transaction of {name} that it never stored"
 
 

@@ -1,22 +1,23 @@
 """What the contracts do, as pure state machines: SettlementEscrow with a token that it holds, and NotaryRegistry (contracts/src).
 
 They take and give the same bytes as the real ones: calldata, results, logs and errors, by the ABI that the compiler gave. Of gas there is only what the
-circumstances of a block say. What is lost at the edge: roles other than the operator's, the arbiter, tokens that call back.
+circumstances of a block say. What is lost at the edge: permits, roles other than the operator's, the arbiter, tokens that call back.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import Any, Final
 
 from eth_abi.abi import decode, encode
 from eth_utils.address import to_canonical_address as raw
+from eth_utils.address import to_checksum_address
 
-from lockstep_chain.ports import CallReverted, Log
-from lockstep_contracts import escrow, notary
+from lockstep_chain.ports import CallReverted, Log, Question, Told
+from lockstep_contracts import escrow, notary, token
 from lockstep_contracts.artifacts import Artifact
 from lockstep_contracts.calldata import SELECTOR_BYTES, Function, abi_type, input_types, selector_of, signature_hash
 from lockstep_contracts.escrow import LegStatus, LegTerms
@@ -175,10 +176,10 @@ def _leg(fields: tuple[Any, ...]) -> tuple[LegTerms, bytes]:
 class Escrow:
     """SettlementEscrow over one token."""
 
-    def __init__(self, address: str, token: str, operator: str, chain_id: int, *, controlled: bool = False) -> None:
+    def __init__(self, address: str, token: str, operators: Collection[str], chain_id: int, *, controlled: bool = False) -> None:
         self.address: Final = address
         self.token: Final = token
-        self.operator: Final = operator
+        self.operators: Final = frozenset(operators)
         self._chain_id = chain_id
         #: Whether the token's owner made the escrow one of its controllers.
         self._controlled = controlled
@@ -188,8 +189,10 @@ class Escrow:
         run = _Run(state, self.address, escrow.ESCROW, now)
         selector = data[:SELECTOR_BYTES]
         if selector == escrow.TRY_PREPARE_MANY.selector:
-            legs, signatures = _arguments(escrow.TRY_PREPARE_MANY, data)
+            legs, signatures, _ = _arguments(escrow.TRY_PREPARE_MANY, data)
             run.each(list(zip(legs, signatures, strict=True)), _key_of_first, lambda item: self._prepare(run, *item))
+        elif selector == escrow.PREPARE.selector:
+            self._prepare(run, *_arguments(escrow.PREPARE, data)[:2])
         elif selector == escrow.TRY_COMMIT_MANY.selector:
             legs, keys = _arguments(escrow.TRY_COMMIT_MANY, data)
             run.each(list(zip(legs, keys, strict=True)), _key_of_first, lambda item: self._commit(run, *item))
@@ -205,6 +208,27 @@ class Escrow:
         """Result of statusOfMany."""
         (keys,) = _arguments(escrow.STATUS_OF_MANY, data)
         return encode(escrow.STATUS_OF_MANY.outputs, [[state.leg(key) for key in keys]])
+
+    def ask_token(self, state: State, question: Question, now: Circumstances) -> Told:
+        """What the token answers: balances, allowances for the escrow, and whether it would pay somebody."""
+        selector, data = question.data[:SELECTOR_BYTES], question.data
+        if selector == token.TRANSFER.selector:
+            to, amount = _arguments(token.TRANSFER, data)
+            payee = to_checksum_address(to)
+            if payee in now.unpaid:
+                return Told(succeeded=False, output=_error(TOKEN, "ERC20InvalidReceiver", payee).reason)
+            try:
+                self._move(state, question.sender, payee, amount)
+            except _Reverted as found:
+                return Told(succeeded=False, output=found.reason)
+            return Told(succeeded=True, output=encode(["bool"], [True]))
+        if selector == token.BALANCE_OF.selector:
+            (owner,) = _arguments(token.BALANCE_OF, data)
+            return Told(succeeded=True, output=encode(["uint256"], [state.balances.get(to_checksum_address(owner), 0)]))
+        if selector == token.ALLOWANCE.selector:
+            owner, _ = _arguments(token.ALLOWANCE, data)
+            return Told(succeeded=True, output=encode(["uint256"], [state.allowances.get(to_checksum_address(owner), 0)]))
+        raise AssertionError(f"the token's {selector.hex()} has no twin")
 
     def _prepare(self, run: _Run, fields: tuple[Any, ...], signature: bytes) -> None:
         terms, kept = _leg(fields)
@@ -319,9 +343,9 @@ def _key_of_first(item: tuple[tuple[Any, ...], bytes]) -> bytes:
 class NotaryRegistry:
     """NotaryRegistry."""
 
-    def __init__(self, address: str, operator: str) -> None:
+    def __init__(self, address: str, operators: Collection[str]) -> None:
         self.address: Final = address
-        self.operator: Final = operator
+        self.operators: Final = frozenset(operators)
 
     def run(self, state: State, data: bytes, now: Circumstances) -> _Run:
         """Run a transaction of the operator on a state."""
@@ -376,11 +400,30 @@ class Contracts:
         contract = self._by_address.get(to)
         if contract is None:
             return Executed(None)
-        if sender != contract.operator:
+        if sender not in contract.operators:
             artifact = escrow.ESCROW if isinstance(contract, Escrow) else notary.REGISTRY
             return Executed(_error(artifact, "AccessControlUnauthorizedAccount", sender, escrow.OPERATOR_ROLE).reason)
         run = contract.run(state, data, now)
         return Executed(None, tuple(run.logs), tuple(run.effects))
+
+    def rehearse(self, state: State, question: Question, now: Circumstances) -> Told:
+        """What a call would do on a state, which it changes."""
+        selector, data = question.data[:SELECTOR_BYTES], question.data
+        held = next((each for each in self._by_address.values() if isinstance(each, Escrow) and each.token == question.to), None)
+        if held is not None:
+            return held.ask_token(state, question, now)
+        contract = self._by_address.get(question.to)
+        if not isinstance(contract, Escrow):
+            return Told(succeeded=True, output=b"")
+        if selector == escrow.PAUSED.selector:
+            return Told(succeeded=True, output=encode(escrow.PAUSED.outputs, [now.paused]))
+        if selector == escrow.STATUS_OF_MANY.selector:
+            return Told(succeeded=True, output=contract.read(state, data))
+        try:
+            run = contract.run(state, data, now)
+        except _Reverted as found:
+            return Told(succeeded=False, output=found.reason)
+        return Told(succeeded=True, output=b"", logs=tuple(run.logs))
 
     def read(self, state: State, to: str, data: bytes) -> bytes:
         """Result of a call that changes nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ from dlt_gateway.operations import EscrowBook
 from dlt_gateway.settings import DltGatewaySettings
 from lockstep_chain.process import ContractParticipant
 from lockstep_chain.settings import ChainSettings
+from lockstep_chain.signers.settings import KeystoreSettings
 from lockstep_kit.db import DatabaseSettings
 from lockstep_kit.participant.process import ParticipantProcess
 from lockstep_kit.participant.settings import ParticipantSettings
@@ -35,8 +37,15 @@ CHAIN_ID: Final = int(CHAIN.removeprefix("eip155:"))
 ESCROW, TOKEN, REGISTRY, SELLER = (address_of(name) for name in ("escrow", "token", "registry", "seller"))
 ACCOUNTS: Final = (DLT_GATEWAY, NOTARY)
 JUDGE_SECONDS: Final = 2.0
+#: A gateway signs with so many accounts at the most.
+SIGNERS_MAX: Final = 3
 
 _NO_FILE: Final = Path("none")
+
+
+def signers_of(name: str, count: int) -> tuple[str, ...]:
+    """Addresses of a gateway's accounts."""
+    return tuple(address_of(f"{name}/{number}") for number in range(count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +68,12 @@ def _manner(chance: random.Random) -> Manner:
 def chain_settings(manner: Manner) -> ChainSettings:
     """Settings of both machines; short times, as everywhere in a simulation."""
     return ChainSettings(
-        rpc_url="http://none",
+        rpc_urls=["http://none"],
+        single_endpoint=True,
         chain_id=CHAIN_ID,
         finality_tag="finalized" if manner.by_tag else None,
         finality_depth=None if manner.by_tag else FINAL_DEPTH,
-        keystore_file=_NO_FILE,
-        password_file=_NO_FILE,
+        signers=(KeystoreSettings(kind="keystore", keystore_file=_NO_FILE, password_file=_NO_FILE),),
         poll_seconds=0.5,
         lease_seconds=1.5,
         unmined_max=manner.unmined_max,
@@ -90,8 +99,11 @@ class ChainParty:
     """The chain with its contracts, and what their gateways are made of."""
 
     def __init__(self, seeded: Seeded, outside: Process, counts: dict[str, int], tokens: int) -> None:
-        escrow = Escrow(ESCROW, TOKEN, address_of(DLT_GATEWAY), CHAIN_ID)
-        contracts = Contracts(escrow, NotaryRegistry(REGISTRY, address_of(NOTARY)))
+        count = seeded.stream("accounts").randint(1, SIGNERS_MAX)
+        #: Addresses of each gateway's accounts.
+        self.signers: Final = {name: signers_of(name, count) for name in ACCOUNTS}
+        escrow = Escrow(ESCROW, TOKEN, self.signers[DLT_GATEWAY], CHAIN_ID)
+        contracts = Contracts(escrow, NotaryRegistry(REGISTRY, self.signers[NOTARY]))
         chance = seeded.stream("chain")
         # All tokens are the seller's, who lets the escrow spend them, or not quite all of them.
         allowed = chance.choice((UNLIMITED, UNLIMITED, tokens, tokens // 2))
@@ -99,16 +111,17 @@ class ChainParty:
         self.node: Final = Node(outside.loop, chance, contracts, state, counts)
         self._settings = settings_of(_manner(chance))
         self._outside = outside
+        self._drawn = itertools.count()
         #: One way to the node per gateway; what goes wrong on it is the seed's to say, whatever is started again.
         self._evms = {name: SimulatedEvm(self.node, CHAIN_ID, seeded.stream(f"evm/{name}"), outside.loop) for name in ACCOUNTS}
 
     def gateway(self, name: str, db: Database, registry: Registry) -> ContractParticipant:
-        """The dlt-gateway or the notary, with its account."""
+        """The dlt-gateway or the notary, with its accounts."""
         settings = self._settings
         process = ParticipantProcess(name, settings, settings.participant, db, key_of(name), registry)
         book: ContractBook = EscrowBook(CHAIN, ESCROW, settings.tokens) if name == DLT_GATEWAY else RegistryBook(CHAIN, REGISTRY)
-        signer = PlainSigner(address_of(name))
-        return ContractParticipant.over(process, book, self._evms[name], signer, settings.chain, settings.judge_seconds)
+        signers = [PlainSigner(address, self._drawn) for address in self.signers[name]]
+        return ContractParticipant.over(process, book, self._evms[name], signers, settings.chain, settings.judge_seconds)
 
     def mine(self) -> None:
         """Make blocks from now on."""

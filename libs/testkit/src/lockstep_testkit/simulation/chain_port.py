@@ -18,15 +18,20 @@ from lockstep_chain.ports import (
     Conditions,
     EvmUnavailable,
     PlacedLog,
+    Question,
     Receipt,
     SenderTransaction,
     Tag,
+    Told,
 )
+from lockstep_testkit.simulation.chain_contracts import Circumstances
 from lockstep_testkit.simulation.loop import VirtualLoop
 from lockstep_testkit.simulation.node import FINAL_DEPTH, GWEI, STATES_KEPT, Mined, Node
 
 _T = TypeVar("_T")
 
+#: Share of rehearsals that the node can carry out.
+REHEARSES: Final = 0.7
 #: Longest wait for an answer that does not come.
 REQUEST_SECONDS_MAX: Final = 2.0
 
@@ -101,7 +106,7 @@ class SimulatedEvm:
     def _conditions(self, address: str) -> Conditions:
         height = self._height()
         tip = self._chance.choice((GWEI, GWEI, 2 * GWEI))
-        return Conditions(self._node.pending_nonce(address, height), self._node.blocks[height].header, tip)
+        return Conditions(self._node.pending_nonce(address, height), self._node.blocks[height].header, tip, self._node.balance())
 
     async def receipts(self, hashes: Sequence[bytes]) -> Mapping[bytes, Receipt]:
         """As `Evm.receipts`."""
@@ -156,6 +161,22 @@ class SimulatedEvm:
         if isinstance(at, Block) and mined.header.hash != at.hash:
             raise EvmUnavailable("eth_call: hash is not currently canonical")
         return self._node.contracts.read(mined.state, to, data)
+
+    async def ask(self, questions: Sequence[Question], *, at: Block) -> Sequence[Told | None]:
+        """As `Evm.ask`."""
+        return await self._asked(lambda: [self._told([each], at)[0] for each in questions])
+
+    async def rehearse(self, questions: Sequence[Question], *, at: Block) -> Sequence[Told] | None:
+        """As `Evm.rehearse`; now and then by a node that cannot."""
+        return await self._asked(lambda: self._told(questions, at) if self._chance.random() < REHEARSES else None)
+
+    def _told(self, questions: Sequence[Question], at: Block) -> list[Told]:
+        mined = self._at(at.number)
+        if mined.header.hash != at.hash:
+            raise EvmUnavailable("the block is not canonical any more")
+        state, trouble = mined.state.copy(), self._node.trouble
+        now = Circumstances(at.timestamp + 1, trouble.paused, trouble.unpaid)
+        return [self._node.contracts.rehearse(state, each, now) for each in questions]
 
     async def logs(self, address: str, topics: Sequence[bytes | None], first: int, last: int) -> Sequence[PlacedLog]:
         """As `Evm.logs`; nothing that is simulated asks for them."""

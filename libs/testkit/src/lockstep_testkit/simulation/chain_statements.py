@@ -88,6 +88,25 @@ async def acquire_lease(s: Statement, chain_id: int, address: str, holder: str, 
     return [{"lease_until": until}]
 
 
+@STATEMENTS.on(store.BALANCE_LEASE)
+async def balance_lease(s: Statement, chain_id: int, address: str, holder: str, seconds: timedelta) -> Rows:
+    def held(row: Row | None) -> bool:
+        return row is not None and row["lease_holder"] is not None and row["lease_until"] >= s.now
+
+    seen = s.get(_SIGNER, chain_id, address)
+    if seen is None or not held(seen) or seen["lease_holder"] == holder:
+        return []
+    holders = [row["lease_holder"] for row in s.all(_SIGNER) if row["chain_id"] == chain_id and held(row)]
+    if holders.count(seen["lease_holder"]) - holders.count(holder) < 2:
+        return []
+    row = await s.lock(_SIGNER, chain_id, address)
+    if row is None or not held(row) or row["lease_holder"] == holder:
+        return []
+    until = s.now + seconds
+    s.update(_SIGNER, row, lease_holder=holder, lease_until=until)
+    return [{"lease_until": until}]
+
+
 @STATEMENTS.on(store.RELEASE_LEASE)
 async def release_lease(s: Statement, chain_id: int, address: str, holder: str) -> Rows:
     row = await s.lock(_SIGNER, chain_id, address)
@@ -145,9 +164,11 @@ def has_queued(s: Statement, chain_id: int) -> Rows:
     return [{"exists": any(row["state"] == "queued" and row["chain_id"] == chain_id for row in s.all(_TRANSACTION))}]
 
 
-@STATEMENTS.on(store.COUNT_UNMINED)
-def count_unmined(s: Statement, chain_id: int, signer: str) -> Rows:
-    return [{"count": len(_of_account(s, chain_id, signer, ("signed", "sent")))}]
+@STATEMENTS.on(store.BURDEN)
+def burden(s: Statement, chain_id: int, signer: str) -> Rows:
+    rows = _of_account(s, chain_id, signer, ("signed", "sent"))
+    costs = (row["value"] + row["gas_limit"] * max(each["max_fee"] for each in _attempts(s, row["id"])) for row in rows)
+    return [{"unmined": len(rows), "wei_max": sum(costs)}]
 
 
 @STATEMENTS.on(store.TAKE_QUEUED)
@@ -157,6 +178,27 @@ async def take_queued(s: Statement, chain_id: int, limit: int) -> Rows:
 
     rows = sorted((row for row in s.all(_TRANSACTION) if waits(row)), key=lambda row: row["id"])
     return await s.locking(_TRANSACTION, rows[:limit], waits)
+
+
+def _dead(row: Row, chain_id: int, gas_limit_max: int, data_bytes_max: int) -> bool:
+    beyond = row["gas_limit"] > gas_limit_max or len(row["data"]) > data_bytes_max
+    return bool(row["state"] == "queued" and row["chain_id"] == chain_id and (row["cancel_requested"] or beyond))
+
+
+@STATEMENTS.on(store.HAS_DEAD)
+def has_dead(s: Statement, *limits: int) -> Rows:
+    return [{"exists": any(_dead(row, *limits) for row in s.all(_TRANSACTION))}]
+
+
+@STATEMENTS.on(store.TAKE_DEAD)
+async def take_dead(s: Statement, *values: int) -> Rows:
+    *limits, most = values
+
+    def waits(row: Row) -> bool:
+        return _dead(row, *limits) and not s.server.locked(s.tx, (_TRANSACTION, (row["id"],)))
+
+    rows = sorted((row for row in s.all(_TRANSACTION) if waits(row)), key=lambda row: row["id"])
+    return await s.locking(_TRANSACTION, rows[:most], waits)
 
 
 @STATEMENTS.on(store.STORE_SIGNED)

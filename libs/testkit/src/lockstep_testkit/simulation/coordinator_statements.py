@@ -93,11 +93,13 @@ def read_keys(s: Statement, plan_ids: Sequence[str]) -> Rows:
 
 
 @STATEMENTS.on(plans.SAVE_PAYERS)
-async def save_payers(s: Statement, plan_id: str, legs: Sequence[str], signatures: Sequence[bytes]) -> Rows:
-    for leg_id, signature in zip(legs, signatures, strict=True):
+async def save_payers(
+    s: Statement, plan_id: str, legs: Sequence[str], signatures: Sequence[bytes], permits: Sequence[bytes | None]
+) -> Rows:
+    for leg_id, signature, permit in zip(legs, signatures, permits, strict=True):
         row = await s.lock("plan_leg", plan_id, leg_id)
         if row is not None:
-            s.update("plan_leg", row, payer_signature=signature)
+            s.update("plan_leg", row, payer_signature=signature, permit=permit)
     return []
 
 

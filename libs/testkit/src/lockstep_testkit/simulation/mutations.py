@@ -102,11 +102,19 @@ MUTATIONS: Final = (
         800,
     ),
     Mutation(
+        "a NO is said while the tokens are held",
+        "lockstep_chain.judging",
+        "judge",
+        "return Releases(unpayable)",
+        "told = Finding.VOTED_NO",
+        400,
+    ),
+    Mutation(
         "what the chain did is believed before it is final",
         "lockstep_chain.legs",
         "LegJudge._judge_batch",
         """\
-    due = [each for each in work if _due(orders.get((each.plan_id, each.leg_id)))]
+    due = [each for each in work if self._due(each, orders.get((each.plan_id, each.leg_id)))]
     if not due:
         return
     keys = [self._book.entry_key(each) for each in due]
@@ -115,7 +123,7 @@ MUTATIONS: Final = (
         """\
     due = list(work)
     keys = [self._book.entry_key(each) for each in due]
-    block = await self._machine._follower.head()
+    block = await self._machine._chain.head()
     result = await self._machine._evm.call(self._book.contract, self._book.status_query(keys), at=block)
 """,
         25,

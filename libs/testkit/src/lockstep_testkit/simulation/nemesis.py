@@ -219,10 +219,10 @@ class Nemesis:
         self._world.chain.node.forget()
 
     def _intrude(self) -> None:
-        """Somebody else uses the key of a gateway's account."""
+        """Somebody else uses the key of one of a gateway's accounts."""
         name = self._chance.choice(ACCOUNTS)
         self._tell("nonce_used_elsewhere", target=name)
-        self._world.chain.node.use_nonce(address_of(name))
+        self._world.chain.node.use_nonce(self._chance.choice(self._world.chain.signers[name]))
 
     def _disk(self) -> None:
         self._tell("audit_store_full")

@@ -26,6 +26,8 @@ BLOCK_SECONDS: Final = 0.25
 #: States of older blocks are forgotten.
 STATES_KEPT: Final = 64
 GWEI: Final = 10**9
+#: An account that has funds has so much, in wei.
+PLENTY: Final = 10**30
 #: A base fee rises or falls by an eighth from block to block at the most (EIP-1559).
 _FEE_STEP: Final = 8
 _HEADER: Final = struct.Struct(">Q42sQ42s32sQ16s16s")
@@ -59,10 +61,12 @@ def read(raw: bytes) -> Sent:
 
 
 class PlainSigner:
-    """A `Signer` whose signatures cost next to nothing; the same transaction gives the same bytes."""
+    """A `Signer` whose signatures cost next to nothing; as with a hardware module, the same transaction never gives the same bytes again."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, drawn: Iterator[int]) -> None:
         self._address = address
+        #: What nonces of signatures are drawn from; one for all the incarnations of a process.
+        self._drawn = drawn
 
     @property
     def address(self) -> str:
@@ -78,7 +82,7 @@ class PlainSigner:
         max_fee, tip = fees.max_fee.to_bytes(16, "big"), fees.tip.to_bytes(16, "big")
         names = self._address.encode(), each.to.encode()
         unsigned = _HEADER.pack(each.chain_id, names[0], each.nonce, names[1], value, each.gas_limit, max_fee, tip) + each.data
-        raw = unsigned + hashlib.sha256(b"signed" + unsigned).digest()
+        raw = unsigned + hashlib.sha256(b"signed %d" % next(self._drawn) + unsigned).digest()
         return Signed(hashlib.sha256(raw).digest(), raw)
 
 
@@ -198,6 +202,10 @@ class Node:
         while (account, nonce) in self._pool:
             nonce += 1
         return nonce
+
+    def balance(self) -> int:
+        """What an account is said to have: enough, or nothing while funds are wanting."""
+        return 0 if self._chance.random() < self.trouble.unfunded else PLENTY
 
     # -- the pool --------------------------------------------------------------------------------------------------------
 

@@ -156,19 +156,25 @@ class PayerSignature(_message.Message):
 
     LEG_ID_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    PERMIT_FIELD_NUMBER: _builtins.int
     leg_id: _builtins.str
     """Required. The token transfer."""
     signature: _builtins.bytes
     """Required. EIP-712 signature of the payer (or bytes for its ERC-1271 contract) over terms and lock."""
+    @_builtins.property
+    def permit(self) -> _signature_pb2.Permit:
+        """Optional. The payer's allowance for the escrow. Without one the payer must have allowed the escrow to take the tokens before."""
+
     def __init__(
         self,
         *,
         leg_id: _builtins.str = ...,
         signature: _builtins.bytes = ...,
+        permit: _signature_pb2.Permit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["permit", b"permit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leg_id", b"leg_id", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leg_id", b"leg_id", "permit", b"permit", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,35 +30,35 @@ from lockstep.type.v1 import resolution_pb2 as lockstep_dot_type_dot_v1_dot_reso
 from lockstep.type.v1 import signature_pb2 as lockstep_dot_type_dot_v1_dot_signature__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lockstep/participant/v1/leg.proto\x12\x17lockstep.participant.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"lockstep/type/v1/certificate.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a\x1blockstep/type/v1/plan.proto\x1a!lockstep/type/v1/resolution.proto\x1a lockstep/type/v1/signature.proto\"\x95\x01\n\nLegBinding\x12*\n\x04plan\x18\x01 \x01(\x0b\x32\x1c.lockstep.type.v1.PlanHeader\x12\"\n\x03leg\x18\x02 \x01(\x0b\x32\x15.lockstep.type.v1.Leg\x12\x11\n\tleg_index\x18\x03 \x01(\x05\x12\x16\n\x0einclusion_path\x18\x04 \x03(\x0c\x12\x0c\n\x04lock\x18\x05 \x01(\x0c\"\x96\x02\n\x0ePrepareCommand\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12\x34\n\x07\x62inding\x18\x02 \x01(\x0b\x32#.lockstep.participant.v1.LegBinding\x12-\n\x04make\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12.\n\nprepare_by\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nhold_until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fpayer_signature\x18\x06 \x01(\x0c\"\xdc\x01\n\rCommitCommand\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12\x34\n\x07\x62inding\x18\x02 \x01(\x0b\x32#.lockstep.participant.v1.LegBinding\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12-\n\tnot_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x07\x63losing\x18\x05 \x01(\x0b\x32 .lockstep.participant.v1.Closing\"\xd4\x01\n\x0c\x41\x62ortCommand\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12\x34\n\x07\x62inding\x18\x02 \x01(\x0b\x32#.lockstep.participant.v1.LegBinding\x12\x33\n\tauthority\x18\x03 \x01(\x0b\x32 .lockstep.type.v1.AbortAuthority\x12\x31\n\x07\x63losing\x18\x04 \x01(\x0b\x32 .lockstep.participant.v1.Closing\"\xa5\x01\n\x0eReverseCommand\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12\x34\n\x07\x62inding\x18\x02 \x01(\x0b\x32#.lockstep.participant.v1.LegBinding\x12\x35\n\tauthority\x18\x03 \x01(\x0b\x32\".lockstep.type.v1.ReverseAuthority\"\x9e\x01\n\x07\x43losing\x12\x35\n\x07outcome\x18\x01 \x01(\x0e\x32$.lockstep.participant.v1.PlanOutcome\x12\x17\n\x0f\x65vidence_digest\x18\x02 \x01(\x0c\x12\x18\n\x10journal_sequence\x18\x03 \x01(\x03\x12\x15\n\rtransition_no\x18\x04 \x01(\x05\x12\x12\n\nfrom_state\x18\x05 \x01(\t\"\xcf\x02\n\tLegReport\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06leg_id\x18\x02 \x01(\t\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x30\n\x05phase\x18\x04 \x01(\x0e\x32!.lockstep.participant.v1.LegPhase\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12&\n\x05\x65poch\x18\x06 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12*\n\x04vote\x18\x07 \x01(\x0b\x32\x1c.lockstep.type.v1.SignedVote\x12\x30\n\x07outcome\x18\x08 \x01(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome\x12\x0f\n\x07trouble\x18\t \x01(\t\x12\x31\n\x08reversal\x18\n \x01(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome\"\xd5\x01\n\rCommandAnswer\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06leg_id\x18\x02 \x01(\t\x12\x38\n\x07verdict\x18\x03 \x01(\x0e\x32\'.lockstep.participant.v1.CommandVerdict\x12\x32\n\x06report\x18\x04 \x01(\x0b\x32\".lockstep.participant.v1.LegReport\x12\x35\n\trejection\x18\x05 \x01(\x0b\x32\".lockstep.participant.v1.Rejection\";\n\tRejection\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t*\x94\x01\n\x0bPlanOutcome\x12\x1c\n\x18PLAN_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16PLAN_OUTCOME_COMMITTED\x10\x01\x12\x18\n\x14PLAN_OUTCOME_ABORTED\x10\x02\x12\x19\n\x15PLAN_OUTCOME_REVERSED\x10\x03\x12\x16\n\x12PLAN_OUTCOME_MIXED\x10\x04*\x81\x02\n\x08LegPhase\x12\x19\n\x15LEG_PHASE_UNSPECIFIED\x10\x00\x12\x17\n\x13LEG_PHASE_PREPARING\x10\x01\x12\x16\n\x12LEG_PHASE_PREPARED\x10\x02\x12\x15\n\x11LEG_PHASE_REFUSED\x10\x03\x12\x18\n\x14LEG_PHASE_COMMITTING\x10\x04\x12\x17\n\x13LEG_PHASE_COMMITTED\x10\x05\x12\x16\n\x12LEG_PHASE_ABORTING\x10\x06\x12\x16\n\x12LEG_PHASE_RELEASED\x10\x07\x12\x17\n\x13LEG_PHASE_REVERSING\x10\x08\x12\x16\n\x12LEG_PHASE_REVERSED\x10\t*\xa3\x01\n\x0e\x43ommandVerdict\x12\x1f\n\x1b\x43OMMAND_VERDICT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43OMMAND_VERDICT_DONE\x10\x01\x12\x1b\n\x17\x43OMMAND_VERDICT_REFUSED\x10\x02\x12\x1c\n\x18\x43OMMAND_VERDICT_REJECTED\x10\x03\x12\x1b\n\x17\x43OMMAND_VERDICT_PENDING\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lockstep/participant/v1/leg.proto\x12\x17lockstep.participant.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"lockstep/type/v1/certificate.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a\x1blockstep/type/v1/plan.proto\x1a!lockstep/type/v1/resolution.proto\x1a lockstep/type/v1/signature.proto\"\x95\x01\n\nLegBinding\x12*\n\x04plan\x18\x01 \x01(\x0b\x32\x1c.lockstep.type.v1.PlanHeader\x12\"\n\x03leg\x18\x02 \x01(\x0b\x32\x15.lockstep.type.v1.Leg\x12\x11\n\tleg_index\x18\x03 \x01(\x05\x12\x16\n\x0einclusion_path\x18\x04 \x03(\x0c\x12\x0c\n\x04lock\x18\x05 \x01(\x0c\"\xc0\x02\n\x0ePrepareCommand\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12\x34\n\x07\x62inding\x18\x02 \x01(\x0b\x32#.lockstep.participant.v1.LegBinding\x12-\n\x04make\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12.\n\nprepare_by\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nhold_until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fpayer_signature\x18\x06 \x01(\x0c\x12(\n\x06permit\x18\x07 \x01(\x0b\x32\x18.lockstep.type.v1.Permit\"\xdc\x01\n\rCommitCommand\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12\x34\n\x07\x62inding\x18\x02 \x01(\x0b\x32#.lockstep.participant.v1.LegBinding\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12-\n\tnot_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x07\x63losing\x18\x05 \x01(\x0b\x32 .lockstep.participant.v1.Closing\"\xd4\x01\n\x0c\x41\x62ortCommand\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12\x34\n\x07\x62inding\x18\x02 \x01(\x0b\x32#.lockstep.participant.v1.LegBinding\x12\x33\n\tauthority\x18\x03 \x01(\x0b\x32 .lockstep.type.v1.AbortAuthority\x12\x31\n\x07\x63losing\x18\x04 \x01(\x0b\x32 .lockstep.participant.v1.Closing\"\xa5\x01\n\x0eReverseCommand\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12\x34\n\x07\x62inding\x18\x02 \x01(\x0b\x32#.lockstep.participant.v1.LegBinding\x12\x35\n\tauthority\x18\x03 \x01(\x0b\x32\".lockstep.type.v1.ReverseAuthority\"\x9e\x01\n\x07\x43losing\x12\x35\n\x07outcome\x18\x01 \x01(\x0e\x32$.lockstep.participant.v1.PlanOutcome\x12\x17\n\x0f\x65vidence_digest\x18\x02 \x01(\x0c\x12\x18\n\x10journal_sequence\x18\x03 \x01(\x03\x12\x15\n\rtransition_no\x18\x04 \x01(\x05\x12\x12\n\nfrom_state\x18\x05 \x01(\t\"\xcf\x02\n\tLegReport\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06leg_id\x18\x02 \x01(\t\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x30\n\x05phase\x18\x04 \x01(\x0e\x32!.lockstep.participant.v1.LegPhase\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12&\n\x05\x65poch\x18\x06 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12*\n\x04vote\x18\x07 \x01(\x0b\x32\x1c.lockstep.type.v1.SignedVote\x12\x30\n\x07outcome\x18\x08 \x01(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome\x12\x0f\n\x07trouble\x18\t \x01(\t\x12\x31\n\x08reversal\x18\n \x01(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome\"\xd5\x01\n\rCommandAnswer\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06leg_id\x18\x02 \x01(\t\x12\x38\n\x07verdict\x18\x03 \x01(\x0e\x32\'.lockstep.participant.v1.CommandVerdict\x12\x32\n\x06report\x18\x04 \x01(\x0b\x32\".lockstep.participant.v1.LegReport\x12\x35\n\trejection\x18\x05 \x01(\x0b\x32\".lockstep.participant.v1.Rejection\";\n\tRejection\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t*\x94\x01\n\x0bPlanOutcome\x12\x1c\n\x18PLAN_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16PLAN_OUTCOME_COMMITTED\x10\x01\x12\x18\n\x14PLAN_OUTCOME_ABORTED\x10\x02\x12\x19\n\x15PLAN_OUTCOME_REVERSED\x10\x03\x12\x16\n\x12PLAN_OUTCOME_MIXED\x10\x04*\x81\x02\n\x08LegPhase\x12\x19\n\x15LEG_PHASE_UNSPECIFIED\x10\x00\x12\x17\n\x13LEG_PHASE_PREPARING\x10\x01\x12\x16\n\x12LEG_PHASE_PREPARED\x10\x02\x12\x15\n\x11LEG_PHASE_REFUSED\x10\x03\x12\x18\n\x14LEG_PHASE_COMMITTING\x10\x04\x12\x17\n\x13LEG_PHASE_COMMITTED\x10\x05\x12\x16\n\x12LEG_PHASE_ABORTING\x10\x06\x12\x16\n\x12LEG_PHASE_RELEASED\x10\x07\x12\x17\n\x13LEG_PHASE_REVERSING\x10\x08\x12\x16\n\x12LEG_PHASE_REVERSED\x10\t*\xa3\x01\n\x0e\x43ommandVerdict\x12\x1f\n\x1b\x43OMMAND_VERDICT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43OMMAND_VERDICT_DONE\x10\x01\x12\x1b\n\x17\x43OMMAND_VERDICT_REFUSED\x10\x02\x12\x1c\n\x18\x43OMMAND_VERDICT_REJECTED\x10\x03\x12\x1b\n\x17\x43OMMAND_VERDICT_PENDING\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.participant.v1.leg_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PLANOUTCOME']._serialized_start=2077
-  _globals['_PLANOUTCOME']._serialized_end=2225
-  _globals['_LEGPHASE']._serialized_start=2228
-  _globals['_LEGPHASE']._serialized_end=2485
-  _globals['_COMMANDVERDICT']._serialized_start=2488
-  _globals['_COMMANDVERDICT']._serialized_end=2651
+  _globals['_PLANOUTCOME']._serialized_start=2119
+  _globals['_PLANOUTCOME']._serialized_end=2267
+  _globals['_LEGPHASE']._serialized_start=2270
+  _globals['_LEGPHASE']._serialized_end=2527
+  _globals['_COMMANDVERDICT']._serialized_start=2530
+  _globals['_COMMANDVERDICT']._serialized_end=2693
   _globals['_LEGBINDING']._serialized_start=262
   _globals['_LEGBINDING']._serialized_end=411
   _globals['_PREPARECOMMAND']._serialized_start=414
-  _globals['_PREPARECOMMAND']._serialized_end=692
-  _globals['_COMMITCOMMAND']._serialized_start=695
-  _globals['_COMMITCOMMAND']._serialized_end=915
-  _globals['_ABORTCOMMAND']._serialized_start=918
-  _globals['_ABORTCOMMAND']._serialized_end=1130
-  _globals['_REVERSECOMMAND']._serialized_start=1133
-  _globals['_REVERSECOMMAND']._serialized_end=1298
-  _globals['_CLOSING']._serialized_start=1301
-  _globals['_CLOSING']._serialized_end=1459
-  _globals['_LEGREPORT']._serialized_start=1462
-  _globals['_LEGREPORT']._serialized_end=1797
-  _globals['_COMMANDANSWER']._serialized_start=1800
-  _globals['_COMMANDANSWER']._serialized_end=2013
-  _globals['_REJECTION']._serialized_start=2015
-  _globals['_REJECTION']._serialized_end=2074
+  _globals['_PREPARECOMMAND']._serialized_end=734
+  _globals['_COMMITCOMMAND']._serialized_start=737
+  _globals['_COMMITCOMMAND']._serialized_end=957
+  _globals['_ABORTCOMMAND']._serialized_start=960
+  _globals['_ABORTCOMMAND']._serialized_end=1172
+  _globals['_REVERSECOMMAND']._serialized_start=1175
+  _globals['_REVERSECOMMAND']._serialized_end=1340
+  _globals['_CLOSING']._serialized_start=1343
+  _globals['_CLOSING']._serialized_end=1501
+  _globals['_LEGREPORT']._serialized_start=1504
+  _globals['_LEGREPORT']._serialized_end=1839
+  _globals['_COMMANDANSWER']._serialized_start=1842
+  _globals['_COMMANDANSWER']._serialized_end=2055
+  _globals['_REJECTION']._serialized_start=2057
+  _globals['_REJECTION']._serialized_end=2116
 # @@protoc_insertion_point(module_scope)

@@ -197,6 +197,7 @@ class PrepareCommand(_message.Message):
     PREPARE_BY_FIELD_NUMBER: _builtins.int
     HOLD_UNTIL_FIELD_NUMBER: _builtins.int
     PAYER_SIGNATURE_FIELD_NUMBER: _builtins.int
+    PERMIT_FIELD_NUMBER: _builtins.int
     payer_signature: _builtins.bytes
     """Required for token transfers, absent elsewhere: the token payer's EIP-712 (or ERC-1271) signature over terms and lock."""
     @_builtins.property
@@ -219,6 +220,10 @@ class PrepareCommand(_message.Message):
     def hold_until(self) -> _timestamp_pb2.Timestamp:
         """Required. Until when the promise must stand at the least: deadline plus delivery margin."""
 
+    @_builtins.property
+    def permit(self) -> _signature_pb2.Permit:
+        """Optional, for token transfers alone: the token payer's allowance for the escrow. Without one the allowance must stand already."""
+
     def __init__(
         self,
         *,
@@ -228,10 +233,11 @@ class PrepareCommand(_message.Message):
         prepare_by: _timestamp_pb2.Timestamp | None = ...,
         hold_until: _timestamp_pb2.Timestamp | None = ...,
         payer_signature: _builtins.bytes = ...,
+        permit: _signature_pb2.Permit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "epoch", b"epoch", "hold_until", b"hold_until", "make", b"make", "prepare_by", b"prepare_by"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "epoch", b"epoch", "hold_until", b"hold_until", "make", b"make", "permit", b"permit", "prepare_by", b"prepare_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "epoch", b"epoch", "hold_until", b"hold_until", "make", b"make", "payer_signature", b"payer_signature", "prepare_by", b"prepare_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "epoch", b"epoch", "hold_until", b"hold_until", "make", b"make", "payer_signature", b"payer_signature", "permit", b"permit", "prepare_by", b"prepare_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,19 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lockstep/type/v1/signature.proto\x12\x10lockstep.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x95\x02\n\rGateSignature\x12$\n\x04gate\x18\x01 \x01(\x0e\x32\x16.lockstep.type.v1.Gate\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.lockstep.type.v1.Verdict\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\r\n\x05nonce\x18\x04 \x01(\x0c\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cvotes_digest\x18\x06 \x01(\x0c\x12\x17\n\x0f\x65vidence_digest\x18\x07 \x01(\x0c\x12.\n\tsignature\x18\x08 \x01(\x0b\x32\x1b.lockstep.type.v1.Signature*s\n\x04Gate\x12\x14\n\x10GATE_UNSPECIFIED\x10\x00\x12\r\n\tGATE_MAKE\x10\x01\x12\x10\n\x0cGATE_APPROVE\x10\x02\x12\x10\n\x0cGATE_RELEASE\x10\x03\x12\x11\n\rGATE_VALIDATE\x10\x04\x12\x0f\n\x0bGATE_CANCEL\x10\x05*K\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_APPROVE\x10\x01\x12\x12\n\x0eVERDICT_REJECT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lockstep/type/v1/signature.proto\x12\x10lockstep.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"X\n\x06Permit\x12\r\n\x05value\x18\x01 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\x95\x02\n\rGateSignature\x12$\n\x04gate\x18\x01 \x01(\x0e\x32\x16.lockstep.type.v1.Gate\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.lockstep.type.v1.Verdict\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\r\n\x05nonce\x18\x04 \x01(\x0c\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cvotes_digest\x18\x06 \x01(\x0c\x12\x17\n\x0f\x65vidence_digest\x18\x07 \x01(\x0c\x12.\n\tsignature\x18\x08 \x01(\x0b\x32\x1b.lockstep.type.v1.Signature*s\n\x04Gate\x12\x14\n\x10GATE_UNSPECIFIED\x10\x00\x12\r\n\tGATE_MAKE\x10\x01\x12\x10\n\x0cGATE_APPROVE\x10\x02\x12\x10\n\x0cGATE_RELEASE\x10\x03\x12\x11\n\rGATE_VALIDATE\x10\x04\x12\x0f\n\x0bGATE_CANCEL\x10\x05*K\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_APPROVE\x10\x01\x12\x12\n\x0eVERDICT_REJECT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.type.v1.signature_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GATE']._serialized_start=415
-  _globals['_GATE']._serialized_end=530
-  _globals['_VERDICT']._serialized_start=532
-  _globals['_VERDICT']._serialized_end=607
+  _globals['_GATE']._serialized_start=505
+  _globals['_GATE']._serialized_end=620
+  _globals['_VERDICT']._serialized_start=622
+  _globals['_VERDICT']._serialized_end=697
   _globals['_SIGNATURE']._serialized_start=87
   _globals['_SIGNATURE']._serialized_end=133
-  _globals['_GATESIGNATURE']._serialized_start=136
-  _globals['_GATESIGNATURE']._serialized_end=413
+  _globals['_PERMIT']._serialized_start=135
+  _globals['_PERMIT']._serialized_end=223
+  _globals['_GATESIGNATURE']._serialized_start=226
+  _globals['_GATESIGNATURE']._serialized_end=503
 # @@protoc_insertion_point(module_scope)

@@ -105,6 +105,40 @@ class Signature(_message.Message):
 Global___Signature: _TypeAlias = Signature  # noqa: Y015
 
 @_typing.final
+class Permit(_message.Message):
+    """An allowance for the escrow that a token's payer signed (EIP-2612): used if the allowance that there is does not suffice. An authority beside the
+    payer's signature, no term of the plan.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """Required. Allowance in minor units of the token, as signed; not below the leg's amount. Decimal: ^[1-9][0-9]{0,77}$"""
+    signature: _builtins.bytes
+    """Required. The payer's EIP-712 signature with the escrow as spender: r, s and v (65 bytes)."""
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """Required. Whole seconds: the token refuses the permit in a later block. Not before the plan's deadline."""
+
+    def __init__(
+        self,
+        *,
+        value: _builtins.str = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "signature", b"signature", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Permit: _TypeAlias = Permit  # noqa: Y015
+
+@_typing.final
 class GateSignature(_message.Message):
     """What a person signs about a plan. The signed bytes are "lockstep/gate/v1", a line feed, and the RFC 8785 bytes of the statement."""
 

@@ -27,6 +27,7 @@ from lockstep_kit.convert import (
     epoch_to_pb,
     gate_to_pb,
     outcome_from_pb,
+    permit_to_pb,
     reverse_authority_to_pb,
     time_to_pb,
     vote_from_pb,
@@ -98,6 +99,7 @@ def _prepare(each: Outgoing, margin: timedelta) -> leg_pb2.PrepareCommand:
         prepare_by=time_to_pb(dossier.header.deadline),
         hold_until=time_to_pb(dossier.header.deadline + margin),
         payer_signature=file.payer_signature,
+        permit=None if file.permit is None else permit_to_pb(file.permit),
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, TypeAlias
 
 from coordinator import facts
-from coordinator.dossier import Dossier, FiledTicket, LegFile
+from coordinator.dossier import Consent, Dossier, FiledTicket, LegFile
 from coordinator.model import GateRecord, LegState, Mandate, Moved, State
 from coordinator.notices import Notice, NoticeKind
 from coordinator.waiting import Waiting, WaitingKind
@@ -29,6 +29,7 @@ from lockstep_kit.convert import (
     leg_from_pb,
     leg_to_pb,
     outcome_to_pb,
+    permit_from_pb,
     resolution_to_pb,
     time_to_pb,
     vote_to_pb,
@@ -109,13 +110,13 @@ def signed_from_pb(message: signature_pb2.GateSignature, field: str) -> GateSign
         return gate_from_pb(message)
 
 
-def payers_from_pb(message: settlement_service_pb2.ExecutePlanRequest) -> dict[LegId, bytes]:
-    """Token payers' signatures by leg.
+def payers_from_pb(message: settlement_service_pb2.ExecutePlanRequest) -> dict[LegId, Consent]:
+    """Token payers' consents by leg.
 
     Raises:
-        FieldInvalid: a leg twice, or a signature of no acceptable length.
+        FieldInvalid: a leg twice, a signature of no acceptable length, or a permit of another form.
     """
-    found: dict[LegId, bytes] = {}
+    found: dict[LegId, Consent] = {}
     require(len(message.payer_signatures) <= LEGS_MAX, "payer_signatures", f"must be at most {LEGS_MAX}")
     for index, each in enumerate(message.payer_signatures):
         field = f"payer_signatures[{index}]"
@@ -123,7 +124,11 @@ def payers_from_pb(message: settlement_service_pb2.ExecutePlanRequest) -> dict[L
         require(leg_id not in found, f"{field}.leg_id", "must name no leg twice")
         size = len(each.signature)
         require(1 <= size <= PAYER_SIGNATURE_BYTES_MAX, f"{field}.signature", f"must be 1 to {PAYER_SIGNATURE_BYTES_MAX} bytes")
-        found[leg_id] = each.signature
+        permit = None
+        if each.HasField("permit"):
+            with within(f"{field}.permit"):
+                permit = permit_from_pb(each.permit)
+        found[leg_id] = Consent(each.signature, permit)
     return found
 
 

@@ -16,6 +16,7 @@ from lockstep_kit.certificate import AbortAuthority
 from lockstep_kit.ids import ActorId
 from lockstep_kit.participant.convert import closing_from_pb, closing_to_pb
 from lockstep_kit.participant.ports import Closing
+from lockstep_kit.permits import Permit
 from lockstep_kit.plan import Leg, PlanHeader
 from lockstep_kit.resolutions import ResolutionSignature
 from lockstep_kit.reversals import OperatorsResolution, PolicyUnwind, ReverseAuthority
@@ -77,6 +78,16 @@ def outcome_octets(signed: SignedOutcome | None) -> bytes | None:
 def outcome_of(octets: bytes | None) -> SignedOutcome | None:
     """A kept outcome."""
     return None if octets is None else convert.outcome_from_pb(outcome_pb2.SignedOutcome.FromString(octets))
+
+
+def permit_octets(permit: Permit | None) -> bytes | None:
+    """A payer's allowance as it is kept."""
+    return None if permit is None else convert.permit_to_pb(permit).SerializeToString(deterministic=True)
+
+
+def permit_of(octets: bytes | None) -> Permit | None:
+    """A kept allowance of a payer."""
+    return None if octets is None else convert.permit_from_pb(signature_pb2.Permit.FromString(octets))
 
 
 def operators_octets(answer: OperatorsEvidence | None) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -11,7 +11,7 @@ from typing import Any, Final
 import asyncpg
 
 from coordinator.convert import stored
-from coordinator.dossier import Dossier, FiledTicket, LegFile
+from coordinator.dossier import Consent, Dossier, FiledTicket, LegFile
 from coordinator.model import Cause, GateRecord, LegState, Mandate, Moved, Order, Plan, State, Ticket
 from coordinator.store import operators
 from lockstep_kit.certificate import Decision
@@ -65,10 +65,11 @@ INSERT_KEY: Final = "insert into decision_key values ($1, $2, $3, $4, $5)"
 #: The plans' keys, sealed to the service.
 READ_KEYS: Final = "select plan_id, service_key_id, service_sealed from decision_key where plan_id = any($1)"
 
-#: Keeps the token payers' signatures.
+#: Keeps the token payers' signatures and permits.
 SAVE_PAYERS: Final = """
-update plan_leg set payer_signature = new.signature
-from unnest($2::text[], $3::bytea[]) as new (leg_id, signature) where plan_leg.plan_id = $1 and plan_leg.leg_id = new.leg_id
+update plan_leg set payer_signature = new.signature, permit = new.permit
+from unnest($2::text[], $3::bytea[], $4::bytea[]) as new (leg_id, signature, permit)
+where plan_leg.plan_id = $1 and plan_leg.leg_id = new.leg_id
 """
 
 #: Saves plans that are still at the version that was read.
@@ -186,7 +187,11 @@ def _dossier(
     header = stored.header_of(row["header"])
     files = tuple(
         LegFile(
-            stored.leg_of(each["leg"], row["header"]), each["participant"], Digest(each["lock"]), each["payer_signature"] or b""
+            stored.leg_of(each["leg"], row["header"]),
+            each["participant"],
+            Digest(each["lock"]),
+            each["payer_signature"] or b"",
+            stored.permit_of(each["permit"]),
         )
         for each in legs
     )
@@ -291,9 +296,10 @@ async def sealed_keys(connection: Connection, plans: Iterable[PlanId]) -> dict[P
     return {PlanId(row["plan_id"]): (row["service_key_id"], row["service_sealed"]) for row in rows}
 
 
-async def save_payers(tx: Connection, plan_id: PlanId, signatures: dict[LegId, bytes]) -> None:
-    """Keep the token payers' signatures."""
-    await tx.execute(SAVE_PAYERS, plan_id, list(signatures), list(signatures.values()))
+async def save_payers(tx: Connection, plan_id: PlanId, consents: Mapping[LegId, Consent]) -> None:
+    """Keep what the token payers brought."""
+    permits = [stored.permit_octets(each.permit) for each in consents.values()]
+    await tx.execute(SAVE_PAYERS, plan_id, list(consents), [each.signature for each in consents.values()], permits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +434,12 @@ def nonce_reused(error: asyncpg.UniqueViolationError) -> LockstepError:
     return permission_denied("GATE_NONCE_REUSED", "the key has signed with this nonce before")
 
 
-def with_payers(dossier: Dossier, signatures: dict[LegId, bytes]) -> Dossier:
-    """The dossier with the token payers' signatures."""
-    files = tuple(replace(each, payer_signature=signatures.get(each.leg.leg_id, each.payer_signature)) for each in dossier.files)
-    return replace(dossier, files=files)
+def with_payers(dossier: Dossier, consents: Mapping[LegId, Consent]) -> Dossier:
+    """The dossier with what the token payers brought."""
+    files = (
+        replace(each, payer_signature=told.signature, permit=told.permit)
+        if (told := consents.get(each.leg.leg_id)) is not None
+        else each
+        for each in dossier.files
+    )
+    return replace(dossier, files=tuple(files))
