@@ -39,8 +39,11 @@ from lockstep_testkit.miner import Miner
 LOOK_SECONDS: Final = 0.1
 #: Longest that nothing is mined, so that transactions lie in the pool when the price goes up.
 STUCK_SECONDS_MAX: Final = 20.0
-#: How long a plan that lost its coordinator is left alone; longer than the campaign's leases.
-UNTOUCHED_SECONDS: Final = 3.0
+#: How long the lease of a coordinator that was killed holds, so that the next one has started by then, also on a busy machine.
+HELD_SECONDS: Final = 6.0
+HOLD: Final = "update lease set expires_at = clock_timestamp() + $2::interval where resource_id = $1"
+#: How long a plan that lost its coordinator is left alone at the most; longer than the campaign's leases, also on a busy machine.
+UNTOUCHED_SECONDS_MAX: Final = 20.0
 LAPSE_SECONDS: Final = 4
 #: Kinds of legs that need a block before they vote.
 ON_CHAIN: Final = ("token_transfer", "notarisation")
@@ -111,17 +114,26 @@ def course(crew: Crew, miner: Miner, path: Path, plan: Journey) -> Callable[[], 
 
 async def _taken_over(crew: Crew, miner: Miner, plan: Journey) -> settlement.Plan:
     """Nothing is mined meanwhile, so that some legs owe an answer and no news of them arrives: news alone would have the plan taken up."""
-    supervisor = crew.sandbox.supervisor
+    supervisor, owner = crew.sandbox.supervisor, "select owner from lease where resource_id = $1"
     miner.mines = False
     try:
         await plan.begin()
         await plan.drive(until=_heard_of_all_but_the_chain)
         await supervisor.kill9("coordinator")
+        async with crew.database("coordinator") as database:
+            # A process that starts reads again what was reported, and has a plan that nobody holds by then taken up by that.
+            await database.execute(HOLD, plan.plan_id, timedelta(seconds=HELD_SECONDS))
+            former = await database.fetchval(owner, plan.plan_id)
         # One that dies before it was seen to be ready did what it was told.
         with contextlib.suppress(ProgramFailed):
             await supervisor.start(supervisor.program("coordinator"))
         # Whoever asks about a plan that nobody holds has it taken up at once: nobody asks until recovery had its time.
-        await asyncio.sleep(UNTOUCHED_SECONDS)
+        give_up = time.monotonic() + UNTOUCHED_SECONDS_MAX
+        async with crew.database("coordinator") as database:
+            while supervisor.is_running("coordinator") and time.monotonic() < give_up:
+                if await database.fetchval(owner, plan.plan_id) != former:
+                    break
+                await asyncio.sleep(LOOK_SECONDS)
     finally:
         miner.mines = True
     return await plan.go_on()
