@@ -20,6 +20,7 @@ from lockstep_chain.judging import (
     Waits,
     failure_code,
     judge,
+    promised,
 )
 from lockstep_chain.machine import State
 from lockstep_kit.fence import Finding, Phase
@@ -98,6 +99,15 @@ def test_what_could_not_be_paid_out_is_not_promised() -> None:
     assert ended.finding is Finding.VOTED_NO
     # What was decided is not judged by the payee any more.
     assert judge(work(Phase.COMMITTING), KEY, "Prepared", PLACE, order(), RULES, "the payee is blocked") == Again()
+
+
+def test_what_is_executed_is_not_asked_for_again() -> None:
+    """A participant that forgot its promise, and finds the leg executed, promises it again: nothing is held there that could be paid out."""
+    rules = replace(RULES, table={**RULES.table, (Phase.PREPARING, "Committed"): Finding.VOTED_YES})
+    assert promised(Phase.PREPARING, "Prepared", rules)
+    assert not promised(Phase.PREPARING, "Committed", rules)
+    assert not promised(Phase.PREPARING, "Aborted", rules)
+    assert not promised(Phase.COMMITTING, "Prepared", rules)
 
 
 @pytest.mark.parametrize("key", UNMOVED)

@@ -12,15 +12,18 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from gateway_world import GatewayWorld, terms_of
+from gateway_world import LEG, GatewayWorld, terms_of
 
+from dlt_gateway.operations import leg_terms
+from lockstep.participant.v1 import leg_pb2
 from lockstep_contracts.artifacts import parse_artifact
 from lockstep_contracts.calldata import function
-from lockstep_contracts.escrow import PAUSE, UNPAUSE, LegStatus
+from lockstep_contracts.escrow import PAUSE, UNPAUSE, LegStatus, encode_abort, encode_commit, encode_prepare
+from lockstep_contracts.roles import encode_grant_operator
 from lockstep_contracts.token import PERMIT, encode_allowance, encode_approve, encode_mint
 from lockstep_kit.amounts import Amount, AssetId
 from lockstep_kit.permits import Permit
-from lockstep_kit.statements import Refusal
+from lockstep_kit.statements import Promise, Refusal
 from lockstep_sandbox.chain import CHAIN_ID
 from lockstep_sandbox.deployment import PAUSER
 from lockstep_sandbox.processes import ProgramFailed
@@ -115,6 +118,30 @@ def manner(request: pytest.FixtureRequest, node: StrictNode) -> str:
     """Whether the node can simulate."""
     node.faults = Faults(lie=None if request.param == "rehearsed" else cannot_rehearse)
     return str(request.param)
+
+
+@pytest.mark.usefixtures("manner")
+async def test_a_gateway_that_forgot_its_leg_judges_it_as_it_stands(world: GatewayWorld) -> None:
+    """A leg that stands on the chain, and that this gateway does not know any more: executed, it is promised and found executed; ended, it is refused."""
+    chain = world.chain.chain
+    await chain.fund("operator")
+    await chain.transact(world.chain.escrow, encode_grant_operator(chain.address("operator")))
+    done, ended = world.plan(), world.plan()
+    for plan in (done, ended):
+        terms = leg_terms(plan.binding(LEG))
+        await chain.transact(world.chain.escrow, encode_prepare(terms, world.chain.signature(terms, HOLDER)), by="operator")
+    await chain.transact(world.chain.escrow, encode_commit(leg_terms(done.binding(LEG)), done.key(LEG)), by="operator")
+    await chain.transact(world.chain.escrow, encode_abort(leg_terms(ended.binding(LEG))), by="operator")
+    held = await world.held(done)
+    again = await world.harness.prepare(done)
+    assert isinstance(world.answer(again), Promise)
+    committed = await world.harness.commit(done, again.report)
+    assert committed.report.phase == leg_pb2.LEG_PHASE_COMMITTED
+    assert isinstance(world.answer(await world.harness.prepare(ended)), Refusal)
+    # Nothing is said of what stands in a block that is not final: a transaction finds out.
+    assert await sent(world, ended) == 1
+    assert await world.held(done) == held
+    assert (await world.events(done)).count("Committed") == 1
 
 
 @pytest.mark.usefixtures("manner")

@@ -143,6 +143,12 @@ def judge(
     return Again()
 
 
+def promised(phase: Phase, status: str, rules: Rules) -> bool:
+    """Whether a leg would be promised for what is held now. What is executed already was promised and paid out: it is not asked for again."""
+    executed = rules.table.get((Phase.COMMITTING, status)) is Finding.EXECUTED
+    return rules.table.get((phase, status)) is Finding.VOTED_YES and not executed
+
+
 def failure_code(state: State, evidence: Mapping[str, Any]) -> str:
     """`Order.skip_code` of a transaction that came to its end without taking effect."""
     if state is State.REVERTED and not evidence.get("revert_data"):

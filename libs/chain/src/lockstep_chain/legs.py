@@ -17,7 +17,7 @@ import structlog
 
 from lockstep_chain import leg_store
 from lockstep_chain.book import Call, ContractBook
-from lockstep_chain.judging import Again, Order, Place, Releases, Stuck, Waits, failure_code, judge
+from lockstep_chain.judging import Again, Order, Place, Releases, Stuck, Waits, failure_code, judge, promised
 from lockstep_chain.leg_store import Carried
 from lockstep_chain.ports import Block, Evm, EvmUnavailable
 from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine
@@ -206,7 +206,7 @@ class LegJudge:
         asked, rules = self._book.preconditions, self._book.rules
         if asked is None:
             return {}
-        held = [each for each in due if rules.table.get((each.phase, found[each.plan_id, each.leg_id])) is Finding.VOTED_YES]
+        held = [each for each in due if promised(each.phase, found[each.plan_id, each.leg_id], rules)]
         if not held:
             return {}
         try:

@@ -33,11 +33,12 @@ READ_GAS: Final = 200_000
 _ENTRY_GAS: Final = 3_000
 #: What the escrow lets a token use in a payout (TRANSFER_GAS_MAX), and what a transaction costs beside it.
 _PAYOUT_GAS: Final = 450_000
-#: Errors that say nothing about the leg itself.
-_PASSING: Final = frozenset({"GasTooLow"})
+#: Errors that are not held against a leg: of a batch that ran short of gas, and of an entry that stands already, which is judged as it stands once that is
+#: final; this gateway's database may have been put back to before it was made.
+_PASSING: Final = frozenset({"GasTooLow", "BadState"})
 #: The escrow's own errors: they come before any token is moved.
 _BEFORE_THE_TOKEN: Final = frozenset({
-    "AccessControlUnauthorizedAccount", "BadState", "PrepareTooLate", "SignatureInvalid", "TermsConflict", "TermsInvalid",
+    "AccessControlUnauthorizedAccount", "PrepareTooLate", "SignatureInvalid", "TermsConflict", "TermsInvalid",
 })  # fmt: skip
 
 
