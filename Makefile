@@ -10,7 +10,7 @@ PYTHON := .venv/bin/python
 
 # A suite that runs longer than this is stopped as by Ctrl-C, so that its tests still clean up; then killed.
 BOUNDED = timeout --foreground --signal=INT --kill-after=60
-UNIT_SECONDS_MAX := 1800
+UNIT_SECONDS_MAX := 2400
 E2E_SECONDS_MAX := 1500
 RESTORES_SECONDS_MAX := 3600
 # A test that takes longer prints where every thread stands.
