@@ -22,7 +22,7 @@ async def test_a_plan_settles_by_permit(sandbox: Sandbox, crew: Crew) -> None:
     chain, bond = sandbox.chain, sandbox.chain.tokens[scene.BOND.symbol]
     await chain.fund("permitting")
     payer, payee = chain.accounts["permitting"], draw_address()
-    await chain.transact(bond, token.encode_mint(payer.address, 1_000))
+    await chain.transact(bond, token.encode_transfer(payer.address, 1_000), by="seller")
     plan = await create(crew.client, crew.draft(crew.payments(payer="permitting", payee=payee)), crew.key("maker"))
     view, accounts = plan_from_pb(plan), {str(payer.address): payer}
     async with ChainReader(chain.node.url) as reader:

@@ -10,6 +10,7 @@ from typing import Final
 
 import asyncpg
 import grpc
+import structlog
 
 from coordinator import gates
 from coordinator.certificates import check_release
@@ -31,6 +32,8 @@ from lockstep_kit.permits import check_permit
 from lockstep_kit.plan import Leg, LegKind, PlanHeader, TokenTransfer
 from lockstep_kit.statements import Gate, GateSignature, Verdict
 from lockstep_kit.telemetry import PLAN_IDS, current_traceparent, span
+
+_log = structlog.get_logger()
 
 #: No database was ever put back.
 FIRST_GENERATION: Final = 1
@@ -94,14 +97,18 @@ class Settlement:
             return await self._answer(work, request, header.plan_id, respond)
 
     async def _was_lost(self, plan_id: PlanId) -> bool:
-        """Whether the journal has a chain of a plan that is about to be created: its first writer was lost with a database that was put back."""
+        """Whether the journal has a chain of a plan that is about to be created: its first writer was lost with a database that was put back.
+
+        A journal that does not answer keeps nobody from creating plans; it finds another chain's entries itself, and a person is called.
+        """
         generation = self._engine.owner.generation
         if generation == FIRST_GENERATION:
             return False
         try:
             return bool(await self._journal.chain(plan_id, Epoch(generation, 1)))
         except (grpc.aio.AioRpcError, FieldInvalid) as error:
-            raise unavailable("JOURNAL_UNAVAILABLE", "the journal cannot be asked whether the plan's id was used") from error
+            _log.warning("chain_not_asked", plan_id=plan_id, error=type(error).__name__)
+            return False
 
     async def execute(self, request: Request, plan_id: PlanId, payers: Mapping[LegId, Consent], respond: Respond) -> bytes:
         """Start a plan, with exactly its token payers' consents.

@@ -158,7 +158,7 @@ MUTATIONS: Final = (
         "judge",
         "Reconcile() if seen.final_nonce > tx.nonce else Wait()",
         "Reconcile()",
-        25,
+        400,
     ),
     Mutation(
         "another attempt is signed under another nonce",
