@@ -10,8 +10,8 @@ PYTHON := .venv/bin/python
 
 # A suite that runs longer than this is stopped as by Ctrl-C, so that its tests still clean up; then killed.
 BOUNDED = timeout --foreground --signal=INT --kill-after=60
-UNIT_SECONDS_MAX := 2400
-E2E_SECONDS_MAX := 1500
+UNIT_SECONDS_MAX := 2700
+E2E_SECONDS_MAX := 1800
 RESTORES_SECONDS_MAX := 3600
 # A test that takes longer prints where every thread stands.
 PYTEST := $(PYTHON) -m pytest -o faulthandler_timeout=180
@@ -48,20 +48,31 @@ bench: setup ## Measure settlements per second, latency, commits, calls and memo
 bench-dlt: setup ## Measure the way onto the chain: queue, sign, send, confirm; and gas per leg
 	@$(PYTHON) -m lockstep_bench.dlt
 
+.PHONY: bench-bank
+bench-bank: setup ## Measure the bank-gateway's ledger and messages: postings, singly and in batches; written, read
+	@$(PYTHON) -m lockstep_bench.bank
+
+.PHONY: bench-journal
+bench-journal: setup ## Measure the journal: signed entries per second by batch, and what an append costs as the log grows
+	@$(PYTHON) -m lockstep_bench.journal
+
+.PHONY: bench-flood
+bench-flood: setup ## Measure what others notice while one client floods the coordinator, and what the guard costs
+	@$(PYTHON) -m lockstep_bench.flood
+
 # -- Tests -------------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: setup check ## All checks, then all tests
-	@$(MAKE) test-integration
-	@$(MAKE) test-e2e
+test: setup check ## All checks, then all tests; what fails in the packages does not hide what fails together
+	@failed=0; $(MAKE) test-integration || failed=1; $(MAKE) test-e2e || failed=1; exit $$failed
 
 .PHONY: test-unit
 test-unit: setup ## The packages' tests that need no database, chain or process
 	@$(BOUNDED) $(UNIT_SECONDS_MAX) $(PYTEST) -m "not integration" $(UNIT_TESTS)
 
 .PHONY: test-integration
-test-integration: setup ## All of the packages' own tests, with a real Postgres and a real chain
-	@$(BOUNDED) $(UNIT_SECONDS_MAX) $(PYTEST) $(UNIT_TESTS)
+test-integration: setup ## All of the packages' own tests, with a real Postgres and a real chain; two packages at a time
+	@$(BOUNDED) $(UNIT_SECONDS_MAX) $(PYTHON) tools/lanes.py $(UNIT_TESTS)
 
 .PHONY: test-contracts
 test-contracts: setup ## The contracts' tests against the real node
@@ -71,16 +82,27 @@ test-contracts: setup ## The contracts' tests against the real node
 test-e2e: setup ## Everything real and together: all services, databases, the chain, the bank
 	@$(BOUNDED) $(E2E_SECONDS_MAX) $(PYTEST) tests
 
+# How payments are made in `make test-crash` and `make soak`, as in BANKING="--profile reservation --files".
+BANKING ?=
+
 .PHONY: test-crash
 test-crash: setup ## Kill every process at every failpoint, and Postgres, and judge what is left
-	@PYTHONPATH=tests $(PYTHON) -m crash
+	@PYTHONPATH=tests $(PYTHON) -m crash $(BANKING)
 
 # How long `make soak` does harm.
 MINUTES ?= 5
 
 .PHONY: soak
 soak: setup ## All faults mixed over many plans for MINUTES=5, then heal, read and judge
-	@PYTHONPATH=tests $(PYTHON) -m soak --minutes $(MINUTES)
+	@PYTHONPATH=tests $(PYTHON) -m soak --minutes $(MINUTES) $(BANKING)
+
+# How many calls `make test-fuzz` makes, and from which seed; none draws one.
+CALLS ?= 100000
+FUZZ_SEED ?=
+
+.PHONY: test-fuzz
+test-fuzz: setup ## CALLS=100000 forged calls of every method as every caller, FUZZ_SEED=n; nothing may come of them
+	@PYTHONPATH=tests $(PYTHON) -m fuzz --calls $(CALLS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 
 .PHONY: test-restores
 test-restores: setup ## Each of the five databases set back at every phase of a plan, then healed
@@ -114,7 +136,7 @@ test-sim-mutations: setup ## The simulation notices each bug that is put into th
 check: setup ## Every check below, two at a time
 	@$(PYTHON) tools/check.py
 
-.PHONY: lint types imports proto-lint proto-check contracts-check docs-check tree-check
+.PHONY: lint types imports proto-lint proto-check contracts-check docs-check vectors-check tree-check licences
 lint: setup ## Rules and format of the Python code (ruff)
 types: setup ## Types of all packages and their tests (mypy --strict)
 imports: setup ## Who may import whom (import-linter)
@@ -122,8 +144,10 @@ proto-lint: setup ## Rules of the protocol's definitions, and their compatibilit
 proto-check: setup ## The generated protocol code is what the definitions generate
 contracts-check: setup ## The contract artifacts are what the sources compile to
 docs-check: setup ## The generated pages are what would be generated
+vectors-check: setup ## The verifiers' vectors are what would be generated
 tree-check: setup ## Nothing in the tree that does not belong there
-lint types imports proto-lint proto-check contracts-check docs-check tree-check:
+licences: setup ## Everything that is locked has a licence that is allowed
+lint types imports proto-lint proto-check contracts-check docs-check vectors-check tree-check licences:
 	@$(PYTHON) tools/check.py $@
 
 # -- Generated files ---------------------------------------------------------------------------------------------------
@@ -148,12 +172,20 @@ contracts: setup ## Compile the contracts
 docs: setup ## Write the generated pages
 	@$(PYTHON) tools/docs.py
 
+.PHONY: vectors
+vectors: setup ## Write the verifiers' vectors
+	@$(PYTHON) -m lockstep_testkit.bundles libs/verify/vectors
+
 .PHONY: lock
 lock: setup ## Resolve requirements.in and bootstrap.in anew, with hashes
 	@for name in requirements bootstrap; do \
 	  .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links $$name.in -o $$name.lock; \
 	done
+
+.PHONY: sbom
+sbom: setup ## Write the bill of materials (CycloneDX 1.6) of everything that is locked: build/lockstep.cdx.json
+	@$(PYTHON) tools/sbom.py build/lockstep.cdx.json
 
 .PHONY: clean
 clean: ## Remove everything that tools made; `make setup` makes it again

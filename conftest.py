@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something of the machine, and nothing of the code: no test fails because the machine has other things to do.
+settings.register_profile("lockstep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lockstep")
 
 #: Fixtures of these packages start real things: databases, a chain, processes.
 REAL = ("lockstep_testkit", "lockstep_sandbox")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +11,8 @@ from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep_contracts.events import Finalised, decode_log, event_topic
 from lockstep_contracts.notary import PlanStatus, decode_plan_of, encode_plan_of
 from lockstep_sandbox.stack import Sandbox
+from lockstep_testkit.command_line import lockstep
 from lockstep_testkit.crew import Crew
-
-
-async def command(sandbox: Sandbox, *arguments: str) -> tuple[int, str, str]:
-    """The `lockstep` command, as a person would run it."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from lockstep_client.cli import main; main()",
-        *arguments,
-        "--config",
-        str(sandbox.client_configuration),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        out, errors = await process.communicate()
-    return process.returncode or 0, out.decode(), errors.decode()
 
 
 async def cancelled(crew: Crew) -> settlement.Plan:
@@ -43,8 +25,7 @@ async def cancelled(crew: Crew) -> settlement.Plan:
 async def on_chain(sandbox: Sandbox, plan_digest: bytes) -> tuple[PlanStatus, bytes, list[bytes]]:
     """What the registry itself has about a plan: status, the first 31 bytes of the hash, and the hashes of its events."""
     registry, node = sandbox.chain.contracts["NotaryRegistry"], sandbox.chain.node
-    result = await node.call("eth_call", {"to": registry, "data": "0x" + encode_plan_of(plan_digest).hex()}, "latest")
-    status, kept = decode_plan_of(bytes.fromhex(str(result).removeprefix("0x")))
+    status, kept = decode_plan_of(await node.read(registry, encode_plan_of(plan_digest)))
     topics = ["0x" + event_topic(Finalised).hex(), "0x" + plan_digest.hex()]
     logs = await node.call("eth_getLogs", {"address": registry, "fromBlock": "0x0", "toBlock": "latest", "topics": topics})
     events = [decode_log([bytes.fromhex(topic[2:]) for topic in log["topics"]], bytes.fromhex(log["data"][2:])) for log in logs]
@@ -56,7 +37,7 @@ async def test_a_cancelled_plan_is_audited(crew: Crew, sandbox: Sandbox, tmp_pat
     plan = await cancelled(crew)
     plan_id = plan.header.plan_id
     file = tmp_path / "log.json"
-    code, out, errors = await command(sandbox, "audit", plan_id, "--json", "--out", str(file))
+    code, out, errors = await lockstep("audit", plan_id, "--json", "--out", str(file), sandbox=sandbox)
     assert (code, errors) == (0, "")
     shown: dict[str, Any] = json.loads(out)
     digest = hashlib.sha256(file.read_bytes()).digest()
@@ -70,7 +51,7 @@ async def test_a_cancelled_plan_is_audited(crew: Crew, sandbox: Sandbox, tmp_pat
     seal = json.loads((await crew.entries(plan_id))[-1].payload)
     assert seal["evidence_digest"] == digest.hex()
 
-    code, out, errors = await command(sandbox, "audit", plan_id)
+    code, out, errors = await lockstep("audit", plan_id, sandbox=sandbox)
     assert (code, errors) == (0, "")
     assert "everything holds" in out
 
@@ -78,7 +59,7 @@ async def test_a_cancelled_plan_is_audited(crew: Crew, sandbox: Sandbox, tmp_pat
     assert copy.read_bytes() == file.read_bytes()
     copy.chmod(0o600)
     copy.write_bytes(copy.read_bytes().replace(b"CANCELLED", b"COMPLETED"))
-    code, out, errors = await command(sandbox, "audit", plan_id, "--json")
+    code, out, errors = await lockstep("audit", plan_id, "--json", sandbox=sandbox)
     assert code == 1
     assert "AUDIT_COPY_CORRUPT" in errors
     assert not json.loads(out)["valid"]
@@ -98,13 +79,13 @@ async def test_a_changed_log_is_found_out(crew: Crew, sandbox: Sandbox) -> None:
             plan_id,
             forged,
         )
-    code, _, errors = await command(sandbox, "audit", plan_id, "--json")
+    code, _, errors = await lockstep("audit", plan_id, "--json", sandbox=sandbox)
     assert code == 1
     named = json.loads(errors)["error"]
     assert named["reason"] == "AUDIT_INVALID"
     assert "AUDIT_CHAIN_DIFFERS" in named["message"]
     assert "AUDIT_SEAL_DIFFERS" in named["message"]
-    code, out, errors = await command(sandbox, "audit", plan_id, "--json", "--sha256", hashlib.sha256(octets).hexdigest())
+    code, out, errors = await lockstep("audit", plan_id, "--json", "--sha256", hashlib.sha256(octets).hexdigest(), sandbox=sandbox)
     assert (code, errors) == (0, "")
     assert json.loads(out)["valid"]
 
@@ -112,7 +93,7 @@ async def test_a_changed_log_is_found_out(crew: Crew, sandbox: Sandbox) -> None:
 async def test_a_settled_plan_has_no_log(crew: Crew, sandbox: Sandbox) -> None:
     """What is not there is said to be not there."""
     plan = await crew.started(crew.payments())
-    code, _, errors = await command(sandbox, "audit", plan.header.plan_id, "--json")
+    code, _, errors = await lockstep("audit", plan.header.plan_id, "--json", sandbox=sandbox)
     assert code == 1
     assert json.loads(errors)["error"]["reason"] == "AUDIT_LOG_NOT_FOUND"
     await crew.client.cancel_plan(plan.header.plan_id, crew.signature(plan, "cancel", person="maker"))

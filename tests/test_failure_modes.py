@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,9 +27,10 @@ from lockstep_kit.resolutions import Resolution, ResolutionStatement, Verb, sign
 from lockstep_kit.statements import Verdict
 from lockstep_sandbox import outside, scene
 from lockstep_sandbox.stack import CLIENT, Sandbox
+from lockstep_testkit.command_line import lockstep
 from lockstep_testkit.crew import Crew, draw_address
 
-SECONDS_MAX = 45.0
+SECONDS_MAX = 180.0
 LOOK_SECONDS = 0.1
 
 
@@ -158,13 +158,13 @@ async def test_the_bank_breaks_one_of_two_promises(sandbox: Sandbox, crew: Crew,
     assert scene.CURRENCY in {each.amount.asset for each in totals}
 
     # By the command, as operators do it.
-    document = await lockstep(sandbox, "escalations", "show", file.escalation.escalation_id)
+    document = await printed(sandbox, "escalations", "show", file.escalation.escalation_id)
     assert {each["verb"] for each in document["options"]} == verbs(file)
     told = []
     for person in ("operator-one", "operator-two"):
         key = sandbox.keys[person].private_file
         options = ("--verb", "reverse", "--detail", "the seller does not want half of its price", "--key", str(key))
-        told.append((await lockstep(sandbox, "escalations", "sign", file.escalation.escalation_id, *options))["took_effect"])
+        told.append((await printed(sandbox, "escalations", "sign", file.escalation.escalation_id, *options))["took_effect"])
     assert told == [False, True]
     stays = await ticket(desk, plan_id, "REVERSAL_REFUSED")
     assert stays.escalation.leg_id == "cash"
@@ -205,12 +205,15 @@ async def test_the_bank_takes_back_its_word(sandbox: Sandbox, crew: Crew, desk: 
     before = await outside.token_balance(sandbox, scene.BOND.symbol, seller)
     plan_id = (await crew.started(crew.payments(payee=payee))).header.plan_id
     waiting = await crew.awaiting(plan_id, "release")
-    script = {"kind": "contradict", "stage": "release", "reason": "AC06", "delay_ms": 5000, "uetr": uetr_of(plan_id, "cash")}
+    uetr = uetr_of(plan_id, "cash")
+    script = {"kind": "contradict", "stage": "release", "reason": "AC06", "delay_ms": 3_600_000, "uetr": uetr}
     await outside.bank_command(sandbox, "/misbehaviours", script)
     async with crew.paused_validator():
         await crew.client.sign_gate(plan_id, crew.signature(waiting, "release"))
         await crew.awaiting(plan_id, "validate")
         assert await outside.token_balance(sandbox, scene.BOND.symbol, payee) == 10_00
+        # What the bank would say an hour later it says now.
+        assert await outside.bank_command(sandbox, f"/payments/{uetr}/deliver", {}) == {"delivered": 1}
         await until(lambda: crew.client.get_plan(plan_id), lambda plan: plan.state == settlement.PLAN_STATE_PARTIALLY_EXECUTED)
     file = await ticket(desk, plan_id, "EVIDENCE_CONTRADICTED")
     assert file.escalation.leg_id == "cash"
@@ -233,15 +236,10 @@ def uetr_of(plan_id: str, leg_id: str) -> str:
     return str(ids.uetr(ids.plan_id(plan_id), ids.leg_id(leg_id)))
 
 
-async def lockstep(sandbox: Sandbox, *arguments: str) -> Any:
+async def printed(sandbox: Sandbox, *arguments: str) -> Any:
     """What the `lockstep` command prints for programs."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from lockstep_client.cli import main; main()", *arguments,
-        "--config", str(sandbox.client_configuration), "--json",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, error = await asyncio.wait_for(process.communicate(), SECONDS_MAX)
-    assert process.returncode == 0, error.decode()
+    code, out, errors = await lockstep(*arguments, "--json", sandbox=sandbox, seconds_max=SECONDS_MAX)
+    assert code == 0, errors
     return json.loads(out)
 
 

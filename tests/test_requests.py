@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -14,41 +12,28 @@ from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep_client.client import draw_request_id
 from lockstep_client.convert import plan_from_pb
 from lockstep_client.making import consent
-from lockstep_client.signing import gate_signature
-from lockstep_kit.convert import gate_to_pb, header_from_pb, header_to_pb, leg_from_pb, leg_to_pb
+from lockstep_kit.convert import header_from_pb, leg_from_pb
 from lockstep_kit.errors import LockstepError, from_rpc
-from lockstep_kit.ids import NONCE_BYTES
 from lockstep_kit.plan import legs_root
-from lockstep_kit.statements import Gate
 from lockstep_testkit.crew import Crew
 
-SECONDS = 10.0
+SECONDS = 60.0
 CREATE = "/lockstep.coordinator.v1.SettlementService/CreatePlan"
 
 
 def create_request(crew: Crew) -> messages.CreatePlanRequest:
     """A request that would be accepted."""
-    draft = crew.draft(crew.payments())
-    make = gate_signature(
-        crew.key("maker"),
-        Gate.MAKE,
-        draft.header.digest,
-        nonce=secrets.token_bytes(NONCE_BYTES),
-        expires_at=draft.header.deadline + timedelta(minutes=10),
-    )
-    return messages.CreatePlanRequest(
-        request_id=draw_request_id(),
-        header=header_to_pb(draft.header),
-        legs=[leg_to_pb(leg) for leg in draft.legs],
-        make=gate_to_pb(make),
-    )
+    return crew.create_request(crew.payments())
 
 
-async def rows(crew: Crew) -> tuple[int, ...]:
-    """What the coordinator has stored and means to send."""
+async def rows(crew: Crew, plan_id: str = "", request_id: str = "") -> tuple[int, ...]:
+    """How many plans the coordinator has, and what it has stored and means to send of this one; what it still does about others is theirs."""
+    tables = ("plan_leg", "journal_event", "leg_command", "gate_signature")
     async with crew.database("coordinator") as database:
-        tables = ("plan", "plan_leg", "request", "journal_event", "leg_command", "gate_signature")
-        return tuple([await database.fetchval(f"select count(*) from {table}") for table in tables])
+        plans = [await database.fetchval(f"select count(*) from {table}") for table in ("plan", "plan_leg")]
+        of_plan = [await database.fetchval(f"select count(*) from {table} where plan_id = $1", plan_id) for table in tables]
+        asked = await database.fetchval("select count(*) from request where request_id::text = $1", request_id)
+    return (*plans, *of_plan, asked)
 
 
 async def test_the_same_request_has_the_same_answer(crew: Crew) -> None:
@@ -139,7 +124,8 @@ async def test_a_broken_plan_is_refused_and_leaves_nothing(crew: Crew, name: str
     spoil, field = BROKEN[name]
     request = create_request(crew)
     spoil(request)
-    before = await rows(crew)
+    of = request.header.plan_id, request.request_id
+    before = await rows(crew, *of)
     bare, stub = crew.stub()
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await stub.CreatePlan(request, timeout=SECONDS)
@@ -149,7 +135,7 @@ async def test_a_broken_plan_is_refused_and_leaves_nothing(crew: Crew, name: str
     assert error.fields
     assert field in error.fields[0].field
     assert error.fields[0].rule
-    assert await rows(crew) == before
+    assert await rows(crew, *of) == before
 
 
 async def test_malformed_bytes_are_refused(crew: Crew) -> None:

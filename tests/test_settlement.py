@@ -19,7 +19,7 @@ from lockstep_sandbox import outside, scene
 from lockstep_sandbox.stack import SERVICES, Sandbox
 from lockstep_testkit.crew import Crew, draw_address
 
-SPANS_SECONDS_MAX = 15.0
+SPANS_SECONDS_MAX = 180.0
 
 
 async def ended(crew: Crew, plan: settlement.Plan) -> settlement.Plan:
@@ -77,16 +77,22 @@ async def test_one_trace_spans_all_services(sandbox: Sandbox, crew: Crew) -> Non
     while True:
         traces = await outside.spans_of(sandbox, plan.header.plan_id)
         widest = max(traces, key=lambda trace: len(trace["services"]), default=None)
+        orphans, roots = [], []
         if widest is not None and set(SERVICES) <= set(widest["services"]):
-            break
-        assert time.monotonic() < give_up, traces
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"{sandbox.spans_url}/traces/{widest['trace_id']}") as answer,
+            ):
+                spans = (await answer.json())["spans"]
+            known = {span["span_id"] for span in spans}
+            orphans = [span["name"] for span in spans if span["parent_span_id"] and span["parent_span_id"] not in known]
+            roots = [span["name"] for span in spans if not span["parent_span_id"]]
+            if roots and not orphans:
+                break
+        # Each process sends its spans in batches of its own.
+        assert time.monotonic() < give_up, (traces, orphans, roots)
         await asyncio.sleep(0.5)
-    await asyncio.sleep(2)
-    async with aiohttp.ClientSession() as session, session.get(f"{sandbox.spans_url}/traces/{widest['trace_id']}") as answer:
-        spans = (await answer.json())["spans"]
-    known = {span["span_id"] for span in spans}
-    assert [span["name"] for span in spans if span["parent_span_id"] and span["parent_span_id"] not in known] == []
-    assert [span["name"] for span in spans if not span["parent_span_id"]] == ["settle"]
+    assert roots == ["settle"]
 
 
 async def test_refusals_move_nothing(sandbox: Sandbox, crew: Crew) -> None:
@@ -121,8 +127,7 @@ async def test_several_plans_at_once_conserve_tokens_and_money(sandbox: Sandbox,
     assert [units for _, units in await crew.transfers_to(payees[3])] == [10_00]
     after = await outside.token_balance(sandbox, scene.BOND.symbol, chain.address("seller"))
     assert before - after == 4 * 10_00
-    call = {"to": chain.tokens[scene.BOND.symbol], "data": "0x" + token.TOTAL_SUPPLY.encode().hex()}
-    supply = token.decode_count(bytes.fromhex(str(await chain.node.call("eth_call", call, "latest")).removeprefix("0x")))
+    supply = token.decode_count(await chain.node.read(chain.tokens[scene.BOND.symbol], token.TOTAL_SUPPLY.encode()))
     assert supply == sum(scene.BOND.minted.values())
     audit = await outside.bank(sandbox, "/audit")
     assert audit["violations"] == []

@@ -109,6 +109,16 @@ def docs_check() -> Iterator[Command]:
     yield [python(), "tools/docs.py", "--check"]
 
 
+def vectors_check() -> Iterator[Command]:
+    """The committed vectors of the verifiers are what would be generated."""
+    yield [python(), "-m", "lockstep_testkit.bundles", "libs/verify/vectors", "--check"]
+
+
+def licences() -> Iterator[Command]:
+    """The licence of everything that is locked is one that is allowed."""
+    yield [python(), "tools/licences.py"]
+
+
 def tree_check() -> Iterator[Command]:
     """What no file of the tree may hold."""
     yield [python(), "tools/tree_check.py"]
@@ -123,7 +133,9 @@ CHECKS: dict[str, Callable[[], Iterator[Command]]] = {
     "proto-check": proto_check,
     "proto-lint": proto_lint,
     "docs-check": docs_check,
+    "vectors-check": vectors_check,
     "tree-check": tree_check,
+    "licences": licences,
 }
 
 

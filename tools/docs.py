@@ -3,6 +3,8 @@
     tools/docs.py              writes them
     tools/docs.py --check      prints one line for each page that differs from what would be written; exits 1 if one does
 
+Both print one line for each test that a page names and that is not there, and exit 1 if there is one.
+
 A generator is a function without arguments that returns the page's text; it is registered in `PAGES` by the page's path.
 """
 
@@ -14,14 +16,19 @@ from collections.abc import Callable, Mapping
 
 import api_reference
 import bank_page
+import databases_page
 import exceptions_page
+import journal_page
+import named_tests
 import protocol_page
 from workspace import ROOT
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/api.md": api_reference.page,
     "docs/bank.md": bank_page.page,
+    "docs/databases.md": databases_page.page,
     "docs/exceptions.md": exceptions_page.page,
+    "docs/journal.md": journal_page.page,
     "docs/protocol.md": protocol_page.page,
 }
 
@@ -41,6 +48,9 @@ def main() -> int:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(fresh)
+    for sentence in named_tests.missing():
+        stale += 1
+        print(sentence)
     return 1 if stale else 0
 
 

@@ -19,16 +19,63 @@ from workspace import ROOT, Package, packages, python
 
 #: Modules that hold rules: no I/O, no clock, no randomness, no logging; time and ids are arguments.
 PURE: dict[str, tuple[str, ...]] = {
-    "values": ("lockstep_kit.fields", "lockstep_kit.amounts", "lockstep_kit.ids", "lockstep_kit.plan"),
+    "values": (
+        "lockstep_kit.fields",
+        "lockstep_kit.amounts",
+        "lockstep_kit.ids",
+        "lockstep_kit.plan",
+        "lockstep_kit.instruments",
+        "lockstep_kit.calendars",
+        "lockstep_kit.standing",
+        "lockstep_kit.opaque_tokens",
+    ),
     "bytes": ("lockstep_kit.canonical", "lockstep_kit.merkle", "lockstep_kit.forms", "lockstep_kit.statements"),
     "signatures": (
         "lockstep_kit.signing",
         "lockstep_kit.keys",
         "lockstep_kit.registry",
+        "lockstep_kit.sod",
         "lockstep_kit.certificate",
         "lockstep_kit.resolutions",
+        "lockstep_kit.decisions",
     ),
     "protocol": ("lockstep_kit.fence",),
+    "telling": ("lockstep_kit.scrubbing",),
+    "journal": (
+        "lockstep_kit.document_forms",
+        "lockstep_kit.escalations",
+        "lockstep_kit.foreign_json",
+        "lockstep_kit.journal_payloads",
+        "lockstep_kit.key_history",
+    ),
+    "ledger": ("bank_gateway.ledger.chain",),
+    "access": ("coordinator.access",),
+    "verifier": tuple(
+        f"lockstep_verify.{name}"
+        for name in (
+            "strict_json",
+            "forms",
+            "registry",
+            "documents",
+            "keccak",
+            "merkle",
+            "signatures",
+            "secp256k1",
+            "notes",
+            "transactions",
+            "transitions",
+            "case",
+            "chain_checks",
+            "log_checks",
+            "people_checks",
+            "duties_checks",
+            "resolution_checks",
+            "checks",
+            "verifying",
+        )
+    ),
+    "monitor": tuple(f"lockstep_monitor.{name}" for name in ("findings", "entries", "signed", "plans", "log", "watch")),
+    "log": tuple(f"event_journal.log.{name}" for name in ("tiles", "publishing", "records", "auditing")),
     "participant": tuple(f"lockstep_kit.participant.{name}" for name in ("ports", "records", "rules", "verifying")),
     "chain": tuple(
         f"lockstep_chain.{name}"
@@ -36,7 +83,7 @@ PURE: dict[str, tuple[str, ...]] = {
     ),
 }
 #: A module of any service that has one of these names is pure too.
-PURE_NAMES = frozenset({"protocol", "operations", "lint", "rules", "routes"})
+PURE_NAMES = frozenset({"protocol", "operations", "meanings", "lint", "rules", "routes", "profiles", "judging", "reconciliation"})
 
 #: What a pure module does not import, directly or through others. Generated messages are among it: `convert` knows them.
 IMPURE: dict[str, tuple[str, ...]] = {
@@ -55,6 +102,7 @@ IMPURE_CALLS = {
 #: Libraries that exactly one place knows, so that it can be replaced, or hardened, in one place.
 ONLY = {
     "web3": ("lockstep_chain.evm",),
+    "nats": ("event_journal.bridge",),
     "lxml": ("bank_gateway.iso20022", "bank_simulator.iso20022"),
     "signxml": ("bank_gateway.iso20022", "bank_simulator.iso20022"),
 }
@@ -101,7 +149,9 @@ def contracts(found: Sequence[Package]) -> Iterator[dict[str, str | bool | list[
     everything = all_modules(found)
     services = [name for package in found if package.is_service for name in package.modules]
     outside = present(everything, "lockstep_sandbox", "lockstep_testkit", "bank_simulator")
-    libraries = present(everything, "lockstep_kit", "lockstep_chain", "lockstep_client", "lockstep_contracts", "lockstep")
+    libraries = present(
+        everything, "lockstep_kit", "lockstep_chain", "lockstep_client", "lockstep_contracts", "lockstep_monitor", "lockstep"
+    )
     if len(services) > 1:
         yield {"name": "services do not import one another", "type": "independence", "modules": services}
     yield from forbid(
@@ -113,7 +163,22 @@ def contracts(found: Sequence[Package]) -> Iterator[dict[str, str | bool | list[
     yield from forbid(
         "the kit stands below the other libraries",
         present(everything, "lockstep_kit"),
-        present(everything, "lockstep_chain", "lockstep_client", "lockstep_contracts"),
+        present(everything, "lockstep_chain", "lockstep_client", "lockstep_contracts", "lockstep_monitor"),
+    )
+    yield from forbid(
+        "services and clients do not know who watches them",
+        [*services, *present(everything, "lockstep_client")],
+        present(everything, "lockstep_monitor"),
+    )
+    yield from forbid(
+        "the monitor is no client",
+        present(everything, "lockstep_monitor"),
+        present(everything, "lockstep_client", "lockstep_chain"),
+    )
+    yield from forbid(
+        "the verifier is nobody's relative",
+        present(everything, "lockstep_verify"),
+        [name for name in everything if name != "lockstep_verify"],
     )
     yield from forbid("the sandbox starts services as programs", present(everything, "lockstep_sandbox"), services)
     yield from forbid(

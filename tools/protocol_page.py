@@ -8,7 +8,8 @@ from coordinator.model import EventType, State
 from coordinator.operators import ENDS, Ends, Standing, moves
 from coordinator.protocol import TABLE
 from lockstep_kit import fence
-from lockstep_kit.registry import GATE_ROLES
+from lockstep_kit.sod import OPENING, PLURAL, SIGNATURES_MAX
+from lockstep_kit.statements import Gate
 
 INTRODUCTION = """\
 # The protocol
@@ -20,6 +21,27 @@ This page is generated from the tables that the services run (`make docs`). The 
 A plan is prepared by all its participants, decided once, executed, validated by a person, notarised and sealed. Before the
 decision everything can be given up; after COMMIT everything goes forward. A time-out, a lost connection and any gRPC error
 say nothing: only a participant's signed report is an outcome.
+"""
+
+GATES = """\
+## Gates
+
+A gate is opened or refused by an Ed25519 signature of a registered actor. Which roles open which gate, who must differ from whom, from
+which amount on a gate takes several persons, and whether and up to which amount agents sign, is the *matrix of duties*: data, in
+versions, one of which every plan names in its head (`sod_version`). The coordinator and every participant have matrices, actors, roles
+and limits in a registry of their own; a version that a registry does not have is refused by name, at CreatePlan and at Prepare.
+
+Whatever a matrix says, maker, approver, releaser and validator are different persons, an auditor opens nothing, and agents stay below
+the amount from which a gate takes several persons: a matrix that says less is not loaded.
+
+Amounts are minor units by asset: the coordinator judges by the sums over all legs, a participant by its own leg. Limits and thresholds
+are monotone, so that with equal registries no participant refuses a decision that the coordinator let through. A role that signs for
+amounts has limits or says `unlimited`; an asset that is not among its limits is not allowed. To refuse a gate or to cancel takes the
+role alone.
+
+A gate that takes several signatures is open while so many different persons' unexpired approvals stand; `Plan.waiting` says how many
+are missing and who can give them, and the certificate carries all of them.
+
 """
 
 KEYS = """\
@@ -36,8 +58,11 @@ authenticate the caller.
 Every Commit carries the maker's, approver's and releaser's signatures, every leg's signed YES, the decision and when it was
 written. A participant checks all of it against its own registry before any effect: who signed, in which role, that they are
 different persons, that the releaser signed over exactly these votes, that its own vote is among them, that no promise had lapsed,
-that the key opens its lock, and that the leg's Merkle path leads to the plan's `legs_root`. While the decision is delegated, only the delegated leg
-may execute; every other leg needs that leg's signed Done. Releasing a prepared leg needs a signed NO, a signed refusal, release or reversal, a
+that the key opens its lock, and that the leg's Merkle path leads to the plan's `legs_root`. While the decision is delegated, only
+the delegated leg may execute; every other leg needs that leg's signed Done. The votes say which leg that is: the first whose
+promise can lapse. A Done names the digest of the decision that its participant was told, so that the journal shows whether all
+were told the same ([monitor.md](monitor.md)).
+Releasing a prepared leg needs a signed NO, a signed refusal, release or reversal, a
 signed REJECT or CANCEL, or the plan's deadline passed by the participant's own clock.
 """
 
@@ -150,11 +175,16 @@ def transitions() -> str:
 
 def gates() -> str:
     """Who may open which gate."""
-    rows = [(gate.value, ", ".join(sorted(role.value for role in roles))) for gate, roles in GATE_ROLES.items()]
-    return (
-        "## Gates\n\nA gate is opened or refused by an Ed25519 signature of a registered person with one of these roles. Maker, approver,\n"
-        "releaser and validator are four different persons.\n\n" + table(("gate", "roles"), rows)
-    )
+    rows = [
+        (
+            gate.value,
+            "yes" if gate in OPENING else "",
+            f"1 to {SIGNATURES_MAX}" if gate in PLURAL else "1",
+            "yes" if gate in OPENING else "",
+        )
+        for gate in Gate
+    ]
+    return GATES + table(("gate", "by different persons", "signatures", "limits apply"), rows)
 
 
 def resolutions() -> str:

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 from workspace import ROOT, packages
 
-#: A module fits in one's head. Tests are lists of cases, and may be longer.
 #: A module fits in one's head: 50 to 400 lines is the aim, and this is where it is said aloud.
 MODULE_LINES_MAX = 450
+#: Tests are lists of cases, and may be longer.
 TEST_LINES_MAX = 700
 FILE_BYTES_MAX = 1_500_000
 

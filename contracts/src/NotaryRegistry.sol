@@ -11,6 +11,12 @@ import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
 /// The first outcome is the only one: repeating a call that took effect changes nothing, emits nothing and succeeds, and a call
 /// that contradicts one reverts. A plan occupies one slot: 31 bytes of the evidence's hash and its status. The `Finalised` event
 /// holds the whole hash.
+///
+/// Says also since when a Merkle root is known, of a log or of a batch of plans: its kind and its number of leaves, in one slot,
+/// which never change. What lies under a root is proven elsewhere (RFC 6962).
+///
+/// And says of each call for a person, an escalation, that it was opened and that it was resolved, each once: the plan that it is
+/// about, and the hashes of two documents that others hold. An escalation that was never opened cannot be resolved.
 contract NotaryRegistry is AccessControl {
     enum Status {
         None,
@@ -30,22 +36,90 @@ contract NotaryRegistry is AccessControl {
         bytes32 evidenceHash;
     }
 
+    /// What a root is the root of.
+    enum AnchorKind {
+        None,
+        Checkpoint,
+        Registrations,
+        Outcomes
+    }
+
+    /// A Merkle root (RFC 6962).
+    struct Root {
+        /// Checkpoint, Registrations or Outcomes.
+        AnchorKind kind;
+        /// The root.
+        bytes32 root;
+        /// Number of leaves under it; at least one.
+        uint64 size;
+    }
+
+    /// What is known of a root; None and zero while nothing is.
+    struct Anchor {
+        /// What it is the root of.
+        AnchorKind kind;
+        /// Number of leaves under it.
+        uint64 size;
+    }
+
+    /// What is said of an escalation.
+    enum EscalationKind {
+        None,
+        Opened,
+        Resolved
+    }
+
+    /// One thing that is said of an escalation.
+    struct EscalationRecord {
+        /// SHA-256 of the canonical bytes of the plan that it is about.
+        bytes32 planDigest;
+        /// SHA-256 of the escalation's id.
+        bytes32 escalation;
+        /// Opened or Resolved.
+        EscalationKind kind;
+        /// SHA-256 of the canonical document; never zero.
+        bytes32 documentHash;
+    }
+
+    /// What is known of an escalation; zero while nothing is.
+    struct Escalation {
+        /// The plan that it is about.
+        bytes32 planDigest;
+        /// What was said when it was opened.
+        bytes32 opened;
+        /// What was said when it was resolved.
+        bytes32 resolved;
+    }
+
     bytes32 public constant OPERATOR_ROLE = keccak256("OPERATOR_ROLE");
 
     uint256 private constant STATUS_MASK = 0xff;
 
     mapping(bytes32 planDigest => bytes32) private _plans;
+    mapping(bytes32 root => Anchor) private _anchors;
+    mapping(bytes32 escalation => Escalation) private _escalations;
 
     /// The plan is known from this block on.
     event Registered(bytes32 indexed planDigest);
     /// The plan ended so.
     event Finalised(bytes32 indexed planDigest, Status indexed outcome, bytes32 evidenceHash);
-    /// One item of a batch took no effect; `reason` is the error with its arguments.
-    event Skipped(bytes32 indexed planDigest, bytes reason);
+    /// The root is known from this block on.
+    event Anchored(AnchorKind indexed kind, bytes32 indexed root, uint64 size);
+    /// This is said of the escalation from this block on.
+    event EscalationRecorded(
+        bytes32 indexed planDigest, bytes32 indexed escalation, EscalationKind indexed kind, bytes32 documentHash
+    );
+    /// One item of a batch, a plan, a root or an escalation, took no effect; `reason` is the error with its arguments.
+    event Skipped(bytes32 indexed key, bytes reason);
 
     error BadState(bytes32 planDigest, Status status);
     error OutcomeConflict(bytes32 planDigest, Status outcome);
     error OutcomeInvalid(bytes32 planDigest);
+    error AnchorConflict(bytes32 root, AnchorKind kind, uint64 size);
+    error AnchorInvalid(bytes32 root);
+    error EscalationConflict(bytes32 escalation, EscalationKind kind, bytes32 planDigest, bytes32 documentHash);
+    error EscalationUnopened(bytes32 escalation);
+    error EscalationInvalid(bytes32 escalation, EscalationKind kind);
 
     /// The admin gives and takes roles, and has no other power.
     constructor(address admin, address operator) {
@@ -77,6 +151,21 @@ contract NotaryRegistry is AccessControl {
         }
     }
 
+    /// Anchors each root that can be; emits `Skipped` for the others.
+    function anchorMany(Root[] calldata roots) external onlyRole(OPERATOR_ROLE) {
+        for (uint256 i = 0; i < roots.length; ++i) {
+            _skipIf(roots[i].root, _anchor(roots[i]));
+        }
+    }
+
+    /// Records of each escalation what can be; emits `Skipped` for the others, with a key of the escalation and the kind.
+    function recordEscalations(EscalationRecord[] calldata records) external onlyRole(OPERATOR_ROLE) {
+        for (uint256 i = 0; i < records.length; ++i) {
+            bytes memory reason = _recordEscalation(records[i]);
+            if (reason.length != 0) emit Skipped(escalationKey(records[i].escalation, records[i].kind), reason);
+        }
+    }
+
     /// Where a plan stands.
     function statusOf(bytes32 planDigest) public view returns (Status) {
         return Status(uint256(_plans[planDigest]) & STATUS_MASK);
@@ -93,6 +182,27 @@ contract NotaryRegistry is AccessControl {
     /// Where a plan stands, and the first 31 bytes of the hash of its evidence; zero before it ended.
     function planOf(bytes32 planDigest) external view returns (Status status, bytes31 evidenceDigest) {
         return (statusOf(planDigest), bytes31(_plans[planDigest]));
+    }
+
+    /// What is known of each root, in the order asked.
+    function anchorOfMany(bytes32[] calldata roots) external view returns (Anchor[] memory anchors) {
+        anchors = new Anchor[](roots.length);
+        for (uint256 i = 0; i < roots.length; ++i) {
+            anchors[i] = _anchors[roots[i]];
+        }
+    }
+
+    /// What is known of each escalation, in the order asked.
+    function escalationOfMany(bytes32[] calldata escalations) external view returns (Escalation[] memory known) {
+        known = new Escalation[](escalations.length);
+        for (uint256 i = 0; i < escalations.length; ++i) {
+            known[i] = _escalations[escalations[i]];
+        }
+    }
+
+    /// What `Skipped` names one thing that is said of an escalation by.
+    function escalationKey(bytes32 escalation, EscalationKind kind) public pure returns (bytes32) {
+        return keccak256(abi.encode(escalation, kind));
     }
 
     // -- the rules: they return the error, encoded, or nothing if the call holds ---------------------------------------------
@@ -122,8 +232,42 @@ contract NotaryRegistry is AccessControl {
         emit Finalised(planDigest, outcome, finalisation.evidenceHash);
     }
 
-    function _skipIf(bytes32 planDigest, bytes memory reason) private {
-        if (reason.length != 0) emit Skipped(planDigest, reason);
+    function _anchor(Root calldata root) private returns (bytes memory reason) {
+        if (root.kind == AnchorKind.None || root.size == 0) return abi.encodeWithSelector(AnchorInvalid.selector, root.root);
+        Anchor memory before = _anchors[root.root];
+        if (before.kind == root.kind && before.size == root.size) return reason;
+        if (before.kind != AnchorKind.None) {
+            return abi.encodeWithSelector(AnchorConflict.selector, root.root, before.kind, before.size);
+        }
+        _anchors[root.root] = Anchor(root.kind, root.size);
+        emit Anchored(root.kind, root.root, root.size);
+    }
+
+    function _recordEscalation(EscalationRecord calldata told) private returns (bytes memory reason) {
+        if (told.kind == EscalationKind.None || told.documentHash == 0) {
+            return abi.encodeWithSelector(EscalationInvalid.selector, told.escalation, told.kind);
+        }
+        Escalation storage known = _escalations[told.escalation];
+        bool opens = told.kind == EscalationKind.Opened;
+        bytes32 before = opens ? known.opened : known.resolved;
+        bool another = known.opened != 0 && known.planDigest != told.planDigest;
+        if (another || (before != 0 && before != told.documentHash)) {
+            return abi.encodeWithSelector(EscalationConflict.selector, told.escalation, told.kind, known.planDigest, before);
+        }
+        if (before != 0) return reason;
+        if (opens) {
+            known.planDigest = told.planDigest;
+            known.opened = told.documentHash;
+        } else {
+            // What was resolved was opened before, and everybody can see since when it was open.
+            if (known.opened == 0) return abi.encodeWithSelector(EscalationUnopened.selector, told.escalation);
+            known.resolved = told.documentHash;
+        }
+        emit EscalationRecorded(told.planDigest, told.escalation, told.kind, told.documentHash);
+    }
+
+    function _skipIf(bytes32 key, bytes memory reason) private {
+        if (reason.length != 0) emit Skipped(key, reason);
     }
 
     function _revertWith(bytes memory reason) private pure {

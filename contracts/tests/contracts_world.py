@@ -65,7 +65,7 @@ def running_anvil() -> Iterator[int]:
 
 
 def _port_told_in(output: IO[str]) -> int:
-    for _ in range(500):
+    for _ in range(6_000):
         output.seek(0)
         if match := re.search(r"Listening on 127\.0\.0\.1:(\d+)", output.read()):
             return int(match.group(1))
@@ -132,7 +132,7 @@ class Chain:
     def _mined(self, sender: str, to: str | None, calldata: bytes, gas: int) -> dict[str, Any]:
         request = {"from": sender, "data": "0x" + calldata.hex(), "gas": hex(gas)} | ({"to": to} if to else {})
         tx_hash = self.rpc("eth_sendTransaction", request)
-        for _ in range(2000):
+        for _ in range(60_000):
             receipt: dict[str, Any] | None = self.rpc("eth_getTransactionReceipt", tx_hash)
             if receipt is not None:
                 return receipt

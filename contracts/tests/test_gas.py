@@ -13,11 +13,39 @@ from lockstep_contracts import escrow as calls
 from lockstep_contracts import notary as registry
 from lockstep_contracts.events import Skipped
 
-#: Most gas per item at batch size 1, 10, 100: the escrow's prepare, commit, abort and reverse, the registry's register and finalise.
+#: Most gas per item at batch size 1, 10, 100: the escrow's prepare, commit, abort and reverse, the registry's register, finalise, anchor and escalation
+#: (its opening).
 BARS = {
-    1: {"prepare": 131_000, "commit": 71_000, "abort": 52_000, "reverse": 62_000, "register": 50_000, "finalise": 34_000},
-    10: {"prepare": 55_000, "commit": 24_000, "abort": 21_000, "reverse": 27_000, "register": 28_000, "finalise": 12_000},
-    100: {"prepare": 47_000, "commit": 19_000, "abort": 17_500, "reverse": 23_500, "register": 25_500, "finalise": 9_500},
+    1: {
+        "prepare": 131_000,
+        "commit": 71_000,
+        "abort": 52_000,
+        "reverse": 62_000,
+        "register": 50_000,
+        "finalise": 34_000,
+        "anchor": 52_000,
+        "escalation": 73_000,
+    },
+    10: {
+        "prepare": 55_000,
+        "commit": 24_000,
+        "abort": 21_000,
+        "reverse": 27_000,
+        "register": 28_000,
+        "finalise": 12_000,
+        "anchor": 30_000,
+        "escalation": 52_000,
+    },
+    100: {
+        "prepare": 47_000,
+        "commit": 19_000,
+        "abort": 17_500,
+        "reverse": 23_500,
+        "register": 25_500,
+        "finalise": 9_500,
+        "anchor": 27_500,
+        "escalation": 50_000,
+    },
 }
 
 
@@ -41,6 +69,10 @@ def test_gas_per_item(world: World, size: int, record_property: Callable[[str, o
     used["abort"] = world.operate(calls.encode_try_abort_many([terms for terms, _ in aborted])).gas_used
     used["register"] = world.notarise(registry.encode_register_many(digests)).gas_used
     used["finalise"] = world.notarise(registry.encode_finalise_many(endings)).gas_used
+    roots = [registry.Root(registry.AnchorKind.CHECKPOINT, digest, 2**64 - 1) for digest in digests]
+    used["anchor"] = world.notarise(registry.encode_anchor_many(roots)).gas_used
+    records = [registry.EscalationRecord(digest, digest, registry.EscalationKind.OPENED, digest) for digest in digests]
+    used["escalation"] = world.notarise(registry.encode_record_escalations(records)).gas_used
     each = {name: total // size for name, total in used.items()}
     record_property(f"gas_per_item_at_{size}", each)
     assert world.statuses([terms for terms, _ in committed + aborted]) == [LegStatus.REVERSED] * size + [LegStatus.ABORTED] * size
@@ -70,9 +102,14 @@ def test_the_limits_suffice_in_the_dearest_case(world: World, size: int, blocked
     assert set(world.statuses(legs)) == {LegStatus.COMMITTED}
 
 
+def most(gas_of: Callable[[int], int]) -> int:
+    """How many items of a kind use the gas that a transaction may have."""
+    return (gas.TRANSACTION_GAS_MAX - gas_of(0)) // (gas_of(1) - gas_of(0))
+
+
 def test_the_largest_batches_fit(world: World) -> None:
     """As many items as the package says fit under the gas of one transaction and 64 KiB, and none is skipped."""
-    legs = [world.leg()[0] for _ in range(gas.TOMBSTONE_LEGS_MAX)]
+    legs = [world.leg()[0] for _ in range(most(gas.tombstone_gas))]
     digests = [terms.plan_digest for terms in legs]
     endings = [Finalisation(digest, PlanStatus.COMMITTED, digest) for digest in digests]
     held = [world.leg() for _ in range(gas.PREPARE_LEGS_MAX)]
@@ -103,7 +140,7 @@ def test_the_largest_batches_fit(world: World) -> None:
         assert not [event for event in receipt.events if isinstance(event, Skipped)]
     assert world.statuses(held_legs) == [LegStatus.COMMITTED] * len(held)
     world.control()
-    paid = held_legs[: gas.REVERSE_LEGS_MAX]
+    paid = held_legs[: most(gas.reverse_gas)]
     assert gas.reverse_gas(len(paid)) <= gas.TRANSACTION_GAS_MAX
     receipt = world.operate(calls.encode_try_reverse_many(paid), gas=gas.reverse_gas(len(paid)))
     assert world.statuses(paid) == [LegStatus.REVERSED] * len(paid)

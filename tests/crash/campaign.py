@@ -40,9 +40,9 @@ from lockstep_testkit.miner import Miner
 #: From the restart of what was killed until the plan is at its end.
 TERMINAL_SECONDS_MAX: Final = 10.0
 #: Longest until a plan comes to the place where its process is to die.
-DEATH_SECONDS_MAX: Final = 20.0
+DEATH_SECONDS_MAX: Final = 120.0
 #: Longest that a plan may take after the restart before the run is given up; far above the bound, so that what is late is told from what is stuck.
-STUCK_SECONDS_MAX: Final = 60.0
+STUCK_SECONDS_MAX: Final = 240.0
 LOOK_SECONDS: Final = 0.02
 #: Plans that are sent down a path until one comes by a place.
 PLANS_MAX: Final = 4
@@ -55,6 +55,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "dlt-gateway": {"LOCKSTEP_CHAIN__FINALITY_DEPTH": "1", "LOCKSTEP_CHAIN__LEASE_SECONDS": "1"},
     "notary": {"LOCKSTEP_CHAIN__FINALITY_DEPTH": "1", "LOCKSTEP_CHAIN__LEASE_SECONDS": "1"},
+    "event-journal": {"LOCKSTEP_CHECKPOINT_SECONDS": "0.2"},
 }
 
 
@@ -165,7 +166,7 @@ class Campaign:
         restarted = time.monotonic()
         if hit:
             await self._revive(point, again)
-            if again and await self._dies(again, going, seconds_max=TERMINAL_SECONDS_MAX / 2):
+            if again and await self._dies(again, going):
                 restarted = time.monotonic()
                 await self._revive(again, "")
         if path is Path.LAPSE:
@@ -184,20 +185,22 @@ class Campaign:
         server.kill9()
         restarted = time.monotonic()
         server.start()
-        for service in list(self.sandbox.supervisor.ended()):
-            # Whoever gives up without its database is started again, as any operator's machinery would.
-            await self.sandbox.supervisor.restart(service)
-        terminal = await self._arrives(going, plan, restarted)
+        reviving = asyncio.create_task(self._reviving(), name="reviving")
+        try:
+            terminal = await self._arrives(going, plan, restarted)
+        finally:
+            reviving.cancel()
+            await asyncio.gather(reviving, return_exceptions=True)
         run = Run(
             f"postgres after {after_seconds:.2f} s", path, hit=True, terminal_seconds=terminal, violations=await self._judged(plan)
         )
         self.runs.append(run)
         return run
 
-    async def _dies(self, point: str, going: asyncio.Task[None], seconds_max: float = DEATH_SECONDS_MAX) -> bool:
+    async def _dies(self, point: str, going: asyncio.Task[None]) -> bool:
         """Wait for a service to die at a place; False when the plan ends without it."""
         service, supervisor = _service(point), self.sandbox.supervisor
-        give_up = time.monotonic() + seconds_max
+        give_up = time.monotonic() + DEATH_SECONDS_MAX
         while time.monotonic() < give_up:
             if not supervisor.is_running(service) and point in self.passed(service):
                 return True
@@ -215,6 +218,15 @@ class Campaign:
             self.arm(again)
         with contextlib.suppress(ProgramFailed, ValueError):
             await supervisor.start(supervisor.program(service))
+
+    async def _reviving(self) -> None:
+        """Whoever gives up without its database, at once or after a while, is started again, as any operator's machinery would."""
+        supervisor = self.sandbox.supervisor
+        while True:
+            for service in supervisor.ended():
+                with contextlib.suppress(ProgramFailed):
+                    await supervisor.restart(service)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _arrives(self, going: asyncio.Task[None], plan: Journey, restarted: float) -> float | None:
         """Seconds from a restart to the plan's end; None: it does not come."""
@@ -290,8 +302,8 @@ def pairs(campaign: Campaign, seed: int, count: int) -> list[tuple[str, str, Pat
 
 
 @asynccontextmanager
-async def campaign_over(base: File) -> AsyncIterator[Campaign]:
-    """A campaign over a sandbox of its own."""
+async def campaign_over(base: File, profile: str = "conditional", *, by_files: bool = False) -> AsyncIterator[Campaign]:
+    """A campaign over a sandbox of its own, whose payments are made in a profile of the bank leg's, over HTTPS or by files."""
     run = RuntimeDirectory.create(base)
     environ = {
         service: {**SETTINGS.get(service, {}), FILE_ENVIRONMENT: str(run.path / "state" / f"{service}.failpoints")}
@@ -302,7 +314,10 @@ async def campaign_over(base: File) -> AsyncIterator[Campaign]:
     webhook = {"name": "receiver", "url": f"http://{LOOPBACK}:{port}/", "secret_files": [str(secret)]}
     environ["coordinator"] |= {"LOCKSTEP_WEBHOOKS": json.dumps([webhook]), "LOCKSTEP_NOTICES__ALLOW_LOOPBACK": "true"}
     async with AsyncExitStack() as stack:
-        sandbox = await stack.enter_async_context(Sandbox(run, environ=environ, sampled_ratio=0.0))
+        changes = {"bank-gateway": {"profile": profile}}
+        sandbox = await stack.enter_async_context(
+            Sandbox(run, environ=environ, sampled_ratio=0.0, changes=changes, by_files=by_files)
+        )
         await stack.enter_async_context(_receiving(port))
         miner = Miner(sandbox)
         await stack.enter_async_context(miner.running())

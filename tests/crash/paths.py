@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from lockstep_kit.resolutions import Resolution, ResolutionStatement, Verb, sign
 from lockstep_kit.reversals import OperatorsResolution
 from lockstep_kit.rpc import channel
 from lockstep_kit.statements import Verdict
-from lockstep_sandbox import scene
+from lockstep_sandbox import outside, scene
 from lockstep_sandbox.processes import ProgramFailed
 from lockstep_sandbox.stack import CLIENT
 from lockstep_testkit.checker.collecting import leg_rows
@@ -38,13 +38,15 @@ from lockstep_testkit.miner import Miner
 
 LOOK_SECONDS: Final = 0.1
 #: Longest that nothing is mined, so that transactions lie in the pool when the price goes up.
-STUCK_SECONDS_MAX: Final = 20.0
+STUCK_SECONDS_MAX: Final = 120.0
 #: How long the lease of a coordinator that was killed holds, so that the next one has started by then, also on a busy machine.
 HELD_SECONDS: Final = 6.0
 HOLD: Final = "update lease set expires_at = clock_timestamp() + $2::interval where resource_id = $1"
 #: How long a plan that lost its coordinator is left alone at the most; longer than the campaign's leases, also on a busy machine.
 UNTOUCHED_SECONDS_MAX: Final = 20.0
 LAPSE_SECONDS: Final = 4
+#: Longest until a day's statements are reconciled, a gateway that is started again included.
+STATED_SECONDS_MAX: Final = 180.0
 #: Kinds of legs that need a block before they vote.
 ON_CHAIN: Final = ("token_transfer", "notarisation")
 CALL_SECONDS: Final = 3.0
@@ -71,6 +73,10 @@ class Path(StrEnum):
     REVERSE = "REVERSE"
     #: It settles, and then its evidence legs are told to reverse, which they refuse.
     STRAY = "STRAY"
+    #: It settles, and goes on chain in batches.
+    BATCHED = "BATCHED"
+    #: It settles, the bank's day ends, and its statements are reconciled.
+    STATED = "STATED"
 
 
 def document(crew: Crew, path: Path) -> dict[str, Any]:
@@ -88,6 +94,8 @@ def document(crew: Crew, path: Path) -> dict[str, Any]:
     if path is Path.REVERSE:
         # Money that is booked stays booked: only tokens can be taken back.
         del plan["legs"][1]
+    if path is Path.BATCHED:
+        plan["anchoring"] = "batched"
     return plan
 
 
@@ -108,6 +116,8 @@ def course(crew: Crew, miner: Miner, path: Path, plan: Journey) -> Callable[[], 
             return lambda: _reversed(crew, plan)
         case Path.STRAY:
             return lambda: _stray(crew, plan)
+        case Path.STATED:
+            return lambda: _stated(crew, plan)
         case _:
             return plan.travel
 
@@ -137,6 +147,20 @@ async def _taken_over(crew: Crew, miner: Miner, plan: Journey) -> settlement.Pla
     finally:
         miner.mines = True
     return await plan.go_on()
+
+
+async def _stated(crew: Crew, plan: Journey) -> settlement.Plan:
+    """The bank states a day account by account; all of it is reconciled, whatever dies meanwhile."""
+    seen = await plan.travel()
+    ended = await outside.bank_command(crew.sandbox, "/end-of-day", {})
+    stated = "select count(*) from bank_reconciliation where booking_date = $1"
+    async with crew.database("bank-gateway") as database:
+        give_up = time.monotonic() + STATED_SECONDS_MAX
+        while time.monotonic() < give_up:
+            if await database.fetchval(stated, date.fromisoformat(ended["day"])) == len(scene.HOLDERS):
+                return seen
+            await asyncio.sleep(LOOK_SECONDS)
+    raise TimeoutError(f"the bank's statements of {ended['day']} are not reconciled")
 
 
 def _heard_of_all_but_the_chain(plan: settlement.Plan) -> bool:

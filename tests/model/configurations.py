@@ -36,6 +36,7 @@ SOFT_CASH: Final = leg(CASH, SOFT)
 SLOW_NOTARY: Final = leg(NOTARY)
 SLOW_JOURNAL: Final = leg(JOURNAL)
 FEES: Final = Shape("fees", LegKind.CREDIT_TRANSFER, (FIRM,))
+GUARANTEE: Final = Shape("guarantee", LegKind.ISSUE_INSTRUMENT, (FIRM,))
 PREPARED: Final = State.PREPARED
 
 CONFIGS: Final = (
@@ -85,6 +86,13 @@ CONFIGS: Final = (
         {Fault.CRASH: 1, Fault.BREAK: 1},
         start=PREPARED,
         skew=True,
+    ),
+    Config(
+        "irrevocable",
+        (GUARANTEE, SURE_TOKENS, JOURNAL),
+        GO | CANCEL,
+        {Fault.CRASH: 1, Fault.BREAK: 1},
+        start=PREPARED,
     ),
     Config(
         "risky",

@@ -250,6 +250,9 @@ def _commit(plan: Plan, effect: Commit) -> None:
     soft = [each for each in plan.legs if each.kind.settling and each.promise is not None and each.promise.soft]
     if len(soft) == 1 and leg is not soft[0]:
         need(_done(soft[0]), "a soft leg goes alone and first", leg.leg_id)
+    if leg.kind is LegKind.ISSUE_INSTRUMENT:
+        others = [each for each in plan.legs if each.kind.settling and each is not leg]
+        need(all(_done(each) for each in others), "an irrevocable leg goes last", leg.leg_id)
     if len(soft) > 1:
         need(plan.policy.accept_expiry_risk, "at most one soft leg unless the plan accepts the risk", leg.leg_id)
     if plan.decision is Decision.DELEGATED:

@@ -226,6 +226,12 @@ def _dependencies_ignored() -> list[Patch]:
     return [patch.object(orders, "_executable", all_at_once)]
 
 
+def _irrevocable_in_a_row() -> list[Patch]:
+    return [
+        patch.object(orders, "_executable", lambda plan: [each for each in facts.settling(plan) if each.order is Order.PREPARE])
+    ]
+
+
 def _soft_leg_in_a_row() -> list[Patch]:
     return [
         patch.object(facts, "_release", lambda _: Cause.RELEASED),
@@ -323,7 +329,7 @@ def _reversed_twice() -> list[Patch]:
 
 def _nobody_asked() -> list[Patch]:
     def forget(dossier: Dossier, *_: object) -> restoring.Adopted:
-        return restoring.Adopted(dossier.plan, (), (), (), (), ())
+        return restoring.Adopted(dossier.plan, (), (), (), (), (), ())
 
     return [patch.object(restoring, "adopt", forget)]
 
@@ -381,6 +387,7 @@ MUTATIONS: Final = (
         lambda: _table({(Phase.PREPARED, Command.PREPARE): Phase.PREPARING}),
     ),
     Mutation("dependencies-ignored", "three", "a leg waits for its predecessors", _dependencies_ignored),
+    Mutation("irrevocable-leg-not-last", "irrevocable", "an irrevocable leg goes last", _irrevocable_in_a_row),
     Mutation("silent-trouble", "executing", "what is stuck calls a person", _silent_trouble),
     Mutation("found-executed-ignored", "contradicted", "I1 never half-settled without an escalation", _found_executed_ignored),
     Mutation("event-forgotten", "executing", "I4 one event for each transition", _event_forgotten),

@@ -81,6 +81,8 @@ def _terms(kind: LegKind) -> Terms:
             return factories.token_terms()
         case LegKind.CREDIT_TRANSFER:
             return factories.credit_terms()
+        case LegKind.ISSUE_INSTRUMENT:
+            return factories.instrument_terms()
         case LegKind.NOTARISATION:
             return Notarisation(factories.CHAIN, factories.address_of("registry"))
         case LegKind.JOURNAL:

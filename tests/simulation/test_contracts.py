@@ -14,13 +14,14 @@ from eth_typing import Hash32
 from lockstep_chain.ports import Log
 from lockstep_contracts import escrow, gas, notary
 from lockstep_contracts.escrow import LegTerms
-from lockstep_contracts.notary import Finalisation, PlanStatus
+from lockstep_contracts.notary import AnchorKind, Finalisation, PlanStatus, Root
 from lockstep_sandbox.chain import CHAIN_ID
 from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER
 from lockstep_testkit.chains import HOLDER, MINTED, UNWILLING, SettlementChain
 from lockstep_testkit.factories import address_of
 from lockstep_testkit.simulation import chain_contracts
-from lockstep_testkit.simulation.chain_contracts import UNLIMITED, Circumstances, Contracts, Escrow, NotaryRegistry, State
+from lockstep_testkit.simulation.chain_contracts import UNLIMITED, Circumstances, Contracts, Escrow, State
+from lockstep_testkit.simulation.registry_contract import NotaryRegistry
 
 pytestmark = pytest.mark.integration
 
@@ -157,3 +158,15 @@ async def test_registry(settlement_chain: SettlementChain) -> None:
             data, limit = notary.encode_finalise_many(ends), gas.finalise_gas(len(batch))
         await pair.run(NOTARY_SIGNER if chance.random() < 0.95 else DLT_SIGNER, real.registry, data, limit)
         await pair.read(real.registry, notary.encode_plan_status_of_many(digests))
+
+
+async def test_anchors(settlement_chain: SettlementChain) -> None:
+    """Roots anchored again and again, with kinds and sizes that contradict one another."""
+    chance, pair, real = random.Random(1), await Pair.of(settlement_chain), settlement_chain
+    roots = [chance.randbytes(32) for _ in range(8)]
+    for _ in range(CALLS // 4):
+        batch = chance.sample(roots, chance.randint(1, 3))
+        kinds = (AnchorKind.CHECKPOINT, AnchorKind.REGISTRATIONS)
+        data = notary.encode_anchor_many([Root(chance.choice(kinds), each, chance.choice((1, 2**64 - 1))) for each in batch])
+        await pair.run(NOTARY_SIGNER if chance.random() < 0.9 else DLT_SIGNER, real.registry, data, gas.anchor_gas(len(batch)))
+        await pair.read(real.registry, notary.encode_anchor_of_many(roots))

@@ -22,7 +22,11 @@ import pytest
 import coordinator.store
 from bank_gateway import matters
 from bank_gateway import store as bank_store
+from bank_gateway.ledger import store as ledger_store
+from coordinator.store import reading
+from event_journal import payload_store as journal_payload_store
 from event_journal import store as journal_store
+from event_journal.log import store as journal_log_store
 from lockstep_chain import leg_store
 from lockstep_chain import store as chain_store
 from lockstep_kit import leases
@@ -32,6 +36,7 @@ from lockstep_testkit.simulation import running, schemas
 from lockstep_testkit.simulation.chain_parties import ACCOUNTS, CHAIN_ID
 from lockstep_testkit.simulation.database import MemoryDatabase
 from lockstep_testkit.simulation.memory import Asked, Ended, Recorder, Schema, Transaction
+from lockstep_testkit.simulation.specs import copied
 from lockstep_testkit.simulation.world import COORDINATOR, World
 from notary import store as notary_store
 
@@ -67,8 +72,8 @@ def modules_of(schema: str) -> list[ModuleType]:
 
 #: Stores of each participant beside the one that all have.
 _OWN_STORES: Final[Mapping[str, Sequence[ModuleType]]] = {
-    "journal": (journal_store,),
-    "bank": (bank_store,),
+    "journal": (journal_store, journal_log_store, journal_payload_store),
+    "bank": (bank_store, ledger_store),
     "dlt_gateway": (chain_store, leg_store),
     "notary": (chain_store, leg_store, notary_store),
 }
@@ -139,15 +144,22 @@ class Replayed:
         finally:
             await (transaction.commit() if isinstance(end, Ended) and end.committed else transaction.rollback())
 
+    async def _rows(self, asked: Asked) -> Sequence[asyncpg.Record]:
+        if asked.text == copied(journal_store.COPY_ENTRIES):
+            await journal_store.COPY_ENTRIES.copy(self._connection, asked.args)
+            return []
+        return await self._connection.fetch(asked.text, *asked.args)
+
     async def _ask(self, asked: Asked | Ended) -> bool:
         """Ask a statement and compare; whether the transaction can go on."""
         assert isinstance(asked, Asked)
         if isinstance(asked.answer, asyncpg.PostgresConnectionError):
             return False
         self.asked += 1
-        await self._connection.execute("select set_config('twin.now', $1, false)", asked.now.isoformat())
+        if asked.text != reading.ONE_MOMENT:  # which must come first in its transaction
+            await self._connection.execute("select set_config('twin.now', $1, false)", asked.now.isoformat())
         try:
-            rows = [dict(row) for row in await self._connection.fetch(asked.text, *asked.args)]
+            rows = [dict(row) for row in await self._rows(asked)]
         except asyncpg.PostgresError as error:
             if type(asked.answer) is not type(error):
                 self.differences.append(f"{asked.text}\n{asked.args}\nraised {error!r}, its twin answered {asked.answer!r}")
@@ -192,7 +204,7 @@ def value(found: Any) -> str:
 #: What a service's own package calls its database, and rows that draw something at random when they are made.
 DATABASES: Final = {
     COORDINATOR: ("coordinator", ("plan_event_counter",)),
-    "event-journal": ("event_journal", ("journal_counter", "participant_outcome_counter")),
+    "event-journal": ("event_journal", ("journal_counter", "journal_tree", "participant_outcome_counter")),
     "bank-gateway": ("bank_gateway", ("participant_outcome_counter",)),
     "dlt-gateway": ("dlt_gateway", ("participant_outcome_counter",)),
     "notary": ("notary", ("participant_outcome_counter",)),
@@ -221,7 +233,7 @@ def with_a_bad_bank(world: World) -> None:
 
 
 async def closing(world: World) -> None:
-    """A person closes the bank-gateway's open matters, as they come."""
+    """A person closes the bank-gateway's open matters, as they come, and looks whether the keys of its legs may be shown again."""
     name = "bank-gateway"
     db = MemoryDatabase(world.servers[name], world.outside, random.Random(1), world.troubles[name]).typed
     while True:
@@ -229,6 +241,9 @@ async def closing(world: World) -> None:
         with contextlib.suppress(OSError, asyncpg.PostgresError):
             for line in await matters.show(db):
                 await matters.close(db, json.loads(line)["id"], "looked into")
+            async with db.connection() as connection:
+                for row in list(world.servers[name].tables["bank_payment"].values()):
+                    await bank_store.key_of_executing(connection, row["plan_id"], row["leg_id"])
 
 
 def with_a_bad_chain(world: World) -> None:
@@ -253,7 +268,7 @@ async def prying(world: World, name: str) -> None:
                 if turn % 3:
                     await account.release_lease(connection)
                 for row in list(world.servers[name].tables["evm_transaction"].values()):
-                    await chain_store.by_key(connection, row["idempotency_key"])
+                    await chain_store.by_keys(connection, [row["idempotency_key"]])
                     await chain_store.payload(connection, row["id"])
                     # Few are still queued when somebody looks, and these are the ones that can be withdrawn for good.
                     if row["state"] == "queued" or (row["state"] in ("signed", "sent") and turn % 20 == 0):
@@ -276,7 +291,7 @@ MORE_SEEDS: Final[Mapping[str, Sequence[int]]] = {
 FURTHER: Final = range(50, 90)
 #: Stores whose every statement the seeds must have asked.
 WHOLE: Final[Mapping[str, Sequence[ModuleType]]] = {
-    "bank-gateway": (bank_store,),
+    "bank-gateway": (bank_store, ledger_store),
     "dlt-gateway": (chain_store, leg_store),
     "notary": (chain_store, leg_store, notary_store),
 }
@@ -299,7 +314,8 @@ async def test_a_real_database_answers_as_its_twin(name: str, database_for: Call
                 await owner.execute(statement)
             for table in counters:
                 drawn = next(iter(_incarnation(recorder)), "x")
-                await owner.execute(f"update {table} set incarnation = '{drawn}'")
+                column = "log_incarnation" if table == "journal_tree" else "incarnation"
+                await owner.execute(f"update {table} set {column} = '{drawn}'")
             await owner.execute("set search_path = twin, pg_catalog, public")
             replayed = Replayed(owner)
             for group in serial(recorder):

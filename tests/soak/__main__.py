@@ -1,6 +1,6 @@
 """`make soak MINUTES=m`: plans of mixed shapes under all faults mixed; then everything is healed, read for the last time and judged.
 
-PYTHONPATH=tests python -m soak [--minutes MINUTES] [--seed NUMBER]
+PYTHONPATH=tests python -m soak [--minutes MINUTES] [--seed NUMBER] [--profile PROFILE] [--files]
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import structlog
 
+from bank_gateway.profiles import ProfileName
 from lockstep_client.calls import CallSettings
 from lockstep_sandbox.processes import cancel_on_signals
 from lockstep_sandbox.runtime import RuntimeDirectory
@@ -52,7 +53,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
-async def run(minutes: float, seed: int) -> int:
+async def run(minutes: float, seed: int, profile: str, *, by_files: bool) -> int:
     """The soak; 1 when something does not hold."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     began = time.monotonic()
@@ -60,7 +61,10 @@ async def run(minutes: float, seed: int) -> int:
     with cancel_on_signals(), tempfile.TemporaryDirectory(prefix="soak-") as folder:
         async with AsyncExitStack() as stack:
             files = RuntimeDirectory.create(File(folder))
-            sandbox = await stack.enter_async_context(Sandbox(files, environ=SETTINGS, sampled_ratio=0.0, replicas=REPLICAS))
+            changes = {"bank-gateway": {"profile": profile}}
+            sandbox = await stack.enter_async_context(
+                Sandbox(files, environ=SETTINGS, sampled_ratio=0.0, replicas=REPLICAS, changes=changes, by_files=by_files)
+            )
             miner = Miner(sandbox)
             await stack.enter_async_context(miner.running())
             crew = await stack.enter_async_context(Crew(sandbox, CallSettings(deadline_seconds=4.0, pause_seconds_max=0.3)))
@@ -128,8 +132,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="how long faults and plans go on")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31), help="decides every fault and every plan")
+    parser.add_argument(
+        "--profile", type=ProfileName, choices=ProfileName, default=ProfileName.CONDITIONAL, help="how payments are made"
+    )
+    parser.add_argument("--files", action="store_true", help="exchange files with the bank, and not over HTTPS")
     told = parser.parse_args()
-    return asyncio.run(run(told.minutes, told.seed))
+    return asyncio.run(run(told.minutes, told.seed, told.profile.value, by_files=told.files))
 
 
 if __name__ == "__main__":

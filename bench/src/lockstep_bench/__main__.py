@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from lockstep_bench.costs import costs, per_settlement, resident_bytes
 from lockstep_bench.people import People, Settled
-from lockstep_sandbox.processes import cancel_on_signals
+from lockstep_bench.stopping import STOPPED, unless_stopped
 from lockstep_sandbox.runtime import RuntimeDirectory
 from lockstep_sandbox.stack import Sandbox
 from lockstep_sandbox.up import BASE
@@ -132,12 +132,9 @@ def broken(result: dict[str, Any]) -> list[str]:
 
 async def bench(options: argparse.Namespace) -> int:
     """The exit code."""
-    with cancel_on_signals():
-        try:
-            result = await measure(options)
-        except asyncio.CancelledError:
-            print("stopped; everything that was started is gone", file=sys.stderr)
-            return 130
+    result = await unless_stopped(measure(options))
+    if result is None:
+        return STOPPED
     print(f"\n  RPCs per settlement                  {result['rpcs_per_settlement']}")
     result["limits_broken"] = broken(result)
     print(f"BENCH_RESULT {json.dumps(result)}", flush=True)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-
 from lockstep_sandbox.deployment import SIGNERS
-from lockstep_sandbox.stack import BANK, Sandbox, package_of
+from lockstep_sandbox.stack import BANK, Sandbox
+from lockstep_testkit.ownership import as_owner
 
 POSTGRES: Final = "postgres"
 #: A session of Postgres hands in its statistics at most once a second (PostgreSQL, "The Cumulative Statistics System").
@@ -36,7 +35,7 @@ class Costs:
 async def costs(sandbox: Sandbox) -> Costs:
     """Everything used up to now; takes as long as Postgres' statistics lag."""
     used = {name: _processor_seconds(_tree(sandbox.supervisor.pid(name))) for name in sandbox.supervisor.names()}
-    used[POSTGRES] = _processor_seconds(_postgres())
+    used[POSTGRES] = postgres_processor_seconds()
     transactions = {service: sum([await _nonce(sandbox, name) for name in names]) for service, names in SIGNERS.items()}
     await asyncio.sleep(STATISTICS_SECONDS)
     return Costs(used, await _commits(sandbox), transactions)
@@ -56,19 +55,20 @@ def resident_bytes(sandbox: Sandbox) -> dict[str, int]:
     return {**sandbox.supervisor.resident_bytes(), POSTGRES: sum(_proportional_bytes(pid) for pid in _postgres())}
 
 
+def postgres_processor_seconds() -> float:
+    """Processor seconds of the server that this process started, user and system."""
+    return _processor_seconds(_postgres())
+
+
 def _shares(before: dict[str, float] | dict[str, int], after: dict[str, float] | dict[str, int], count: int) -> dict[str, float]:
     shares = {name: round((after[name] - before[name]) / count, 3) for name in after if name in before}
     return {**shares, "total": round(sum(shares.values()), 3)}
 
 
 async def _commits(sandbox: Sandbox) -> dict[str, int]:
-    login = sandbox.databases.logins[package_of(BANK)]
     names = {each.url.rsplit("/", 1)[1]: package for package, each in sandbox.databases.logins.items()}
-    connection = await asyncpg.connect(login.owner_url, password=login.owner_password_file.read_text().strip())
-    try:
+    async with as_owner(sandbox, BANK) as connection:
         return {names[row["datname"]]: int(row["xact_commit"]) for row in await connection.fetch(COMMITS, list(names))}
-    finally:
-        await connection.close()
 
 
 async def _nonce(sandbox: Sandbox, name: str) -> int:

@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from lockstep_bench.gas import measure_gas
+from lockstep_bench.stopping import STOPPED, unless_stopped
 from lockstep_chain.endpoints import EvmEndpoints
 from lockstep_chain.ports import Answer
 from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine
@@ -28,7 +29,7 @@ from lockstep_kit.db import Connection, Database, DatabaseSettings
 from lockstep_sandbox.chain import CHAIN_ID, Chain
 from lockstep_sandbox.databases import SandboxDatabases, migrate
 from lockstep_sandbox.deployment import DLT_SIGNER, TokenTerms, deploy_settlement
-from lockstep_sandbox.processes import Supervisor, cancel_on_signals
+from lockstep_sandbox.processes import Supervisor
 from lockstep_sandbox.runtime import RuntimeDirectory
 from lockstep_sandbox.up import BASE
 
@@ -141,8 +142,8 @@ async def measure_rates(db: Database, chain: Chain, count: int) -> dict[str, flo
             began = time.monotonic()
             for start in range(0, count, ENQUEUED_TOGETHER):
                 async with db.transaction() as tx:
-                    for number in range(start, min(start + ENQUEUED_TOGETHER, count)):
-                        await machine.enqueue(tx, intent(number, chain.address("payer")))
+                    numbers = range(start, min(start + ENQUEUED_TOGETHER, count))
+                    await machine.enqueue(tx, [intent(number, chain.address("payer")) for number in numbers])
             queued = time.monotonic()
             running = asyncio.create_task(machine.run())
             try:
@@ -198,12 +199,9 @@ def show(result: dict[str, Any]) -> None:
 
 async def bench(options: argparse.Namespace) -> int:
     """The exit code."""
-    with cancel_on_signals():
-        try:
-            result = await measure(options)
-        except asyncio.CancelledError:
-            print("stopped; everything that was started is gone", file=sys.stderr)
-            return 130
+    result = await unless_stopped(measure(options))
+    if result is None:
+        return STOPPED
     show(result)
     print(f"BENCH_DLT_RESULT {json.dumps(result)}", flush=True)
     return 0

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from lockstep.coordinator.v1.settlement_pb2 import PLAN_STATE_ABORTED, PLAN_STATE_CLOSED, PLAN_STATE_COMMITTED, Plan
 from lockstep.type.v1 import signature_pb2
-from lockstep_client.agent import ValidatorAgent
+from lockstep_client.agent import GateAgent
 from lockstep_client.client import LockstepClient
 from lockstep_client.commands.signatures import statement
 from lockstep_client.configuration import read_configuration
@@ -61,7 +61,7 @@ class People:
             LockstepClient(self._configuration.coordinator, self._configuration.tls)
         )
         inspector = await self._stack.enter_async_context(Inspector.configured(self._configuration))
-        agent = ValidatorAgent(self._client, inspector, self._keys["validator"], self._configuration.state_directory)
+        agent = GateAgent(self._client, inspector, self._keys["validator"], self._configuration.state_directory)
         self._agent = asyncio.create_task(agent.run(), name="validator-agent")
         return self
 

@@ -6,16 +6,20 @@
 from lockstep_contracts.artifacts import Artifact, artifact
 from lockstep_contracts.escrow import LegStatus, LegTerms, Side, leg_id_hash, leg_key, leg_signing_hash, leg_typed_data
 from lockstep_contracts.events import ContractError, Event, decode_error, decode_log, event_topic
-from lockstep_contracts.notary import Finalisation, PlanStatus
+from lockstep_contracts.notary import AnchorKind, EscalationKind, EscalationRecord, Finalisation, PlanStatus, Root
 
 __all__ = [
+    "AnchorKind",
     "Artifact",
     "ContractError",
+    "EscalationKind",
+    "EscalationRecord",
     "Event",
     "Finalisation",
     "LegStatus",
     "LegTerms",
     "PlanStatus",
+    "Root",
     "Side",
     "artifact",
     "decode_error",

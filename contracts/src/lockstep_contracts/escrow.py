@@ -68,7 +68,6 @@ HAS_ROLE: Final = function(ESCROW, "hasRole")
 GRANT_ROLE: Final = function(ESCROW, "grantRole")
 REVOKE_ROLE: Final = function(ESCROW, "revokeRole")
 
-ADMIN_ROLE: Final = bytes(32)
 OPERATOR_ROLE: Final = keccak(text="OPERATOR_ROLE")
 ARBITER_ROLE: Final = keccak(text="ARBITER_ROLE")
 PAUSER_ROLE: Final = keccak(text="PAUSER_ROLE")

@@ -16,7 +16,7 @@ from eth_utils.address import to_checksum_address
 from lockstep_contracts.artifacts import AbiEntry
 from lockstep_contracts.calldata import abi_type, input_types, selector_of, signature_hash, split_reason
 from lockstep_contracts.escrow import ESCROW, LegTerms, Side
-from lockstep_contracts.notary import REGISTRY, PlanStatus
+from lockstep_contracts.notary import REGISTRY, AnchorKind, EscalationKind, PlanStatus
 from lockstep_contracts.token import TOKEN
 
 _a: Final = to_checksum_address
@@ -127,10 +127,29 @@ class Finalised:
 
 
 @dataclass(frozen=True, slots=True)
+class Anchored:
+    """A Merkle root was anchored at the notary's contract."""
+
+    kind: AnchorKind
+    root: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EscalationRecorded:
+    """Something was said of an escalation at the notary's contract."""
+
+    plan_digest: bytes
+    escalation: bytes
+    kind: EscalationKind
+    document_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """One item of a batch took no effect, in the escrow or the registry."""
 
-    #: Leg key, or plan digest.
+    #: Leg key, plan digest, root, or key of an escalation's record.
     key: bytes
     #: An error with its arguments; see `decode_error`.
     reason: bytes
@@ -157,6 +176,8 @@ Event: TypeAlias = (
     | Claimed
     | Registered
     | Finalised
+    | Anchored
+    | EscalationRecorded
     | Skipped
     | Transferred
 )
@@ -256,6 +277,11 @@ _BUILDERS: Final[dict[str, tuple[type[Event], Callable[..., Event]]]] = {
     "Claimed": (Claimed, lambda token, owner, amount: Claimed(_a(token), _a(owner), amount)),
     "Registered": (Registered, Registered),
     "Finalised": (Finalised, lambda plan, outcome, evidence: Finalised(plan, PlanStatus(outcome), evidence)),
+    "Anchored": (Anchored, lambda kind, root, size: Anchored(AnchorKind(kind), root, size)),
+    "EscalationRecorded": (
+        EscalationRecorded,
+        lambda plan, escalation, kind, document: EscalationRecorded(plan, escalation, EscalationKind(kind), document),
+    ),
     "Skipped": (Skipped, Skipped),
     "Transfer": (Transferred, lambda sender, recipient, amount: Transferred(_a(sender), _a(recipient), amount)),
 }

@@ -21,6 +21,8 @@ _REVERSE_GAS: Final = 160_000
 _TOMBSTONE_GAS: Final = 32_000
 _REGISTER_GAS: Final = 32_000
 _FINALISE_GAS: Final = 32_000
+_ANCHOR_GAS: Final = 32_000
+_ESCALATION_GAS: Final = 58_000
 #: What the escrow wants to see left before a batch's prepare, its reversal, and before a payout or refund (PREPARE_GAS_LEFT_MIN,
 #: REVERSE_GAS_LEFT_MIN, TRANSFER_GAS_LEFT_MIN): part of the limit, hardly ever of the bill.
 _PREPARE_GAS_LEFT: Final = 1_061_250
@@ -58,10 +60,20 @@ def finalise_gas(plans: int) -> int:
     return _TRANSACTION_GAS + plans * _FINALISE_GAS
 
 
+def anchor_gas(roots: int) -> int:
+    """Gas limit of anchorMany."""
+    return _TRANSACTION_GAS + roots * _ANCHOR_GAS
+
+
+def escalation_gas(records: int) -> int:
+    """Gas limit of recordEscalations."""
+    return _TRANSACTION_GAS + records * _ESCALATION_GAS
+
+
 #: Most items that fit into one transaction of TRANSACTION_GAS_MAX; their calldata stays below 64 KiB.
 PREPARE_LEGS_MAX: Final = (TRANSACTION_GAS_MAX - prepare_gas(0)) // _PREPARE_GAS
 PAY_OUT_LEGS_MAX: Final = (TRANSACTION_GAS_MAX - pay_out_gas(0)) // _PAY_OUT_GAS
-REVERSE_LEGS_MAX: Final = (TRANSACTION_GAS_MAX - reverse_gas(0)) // _REVERSE_GAS
-TOMBSTONE_LEGS_MAX: Final = (TRANSACTION_GAS_MAX - tombstone_gas(0)) // _TOMBSTONE_GAS
 REGISTER_PLANS_MAX: Final = (TRANSACTION_GAS_MAX - register_gas(0)) // _REGISTER_GAS
 FINALISE_PLANS_MAX: Final = (TRANSACTION_GAS_MAX - finalise_gas(0)) // _FINALISE_GAS
+ANCHOR_ROOTS_MAX: Final = (TRANSACTION_GAS_MAX - anchor_gas(0)) // _ANCHOR_GAS
+ESCALATIONS_MAX: Final = (TRANSACTION_GAS_MAX - escalation_gas(0)) // _ESCALATION_GAS

@@ -27,10 +27,16 @@ from lockstep_kit.failpoints import FailpointRaised, arm
 from lockstep_sandbox.chain import anvil
 from lockstep_sandbox.evm import Node
 from lockstep_testkit.databases import TestDatabase
-from lockstep_testkit.strict_node import StrictNode
+from lockstep_testkit.strict_node import BLOCK, StrictNode
 
 CHAIN_ID = 138
-SECONDS_MAX = 20.0
+SECONDS_MAX = 180.0
+#: How long an endpoint that answers nothing is waited for, where a test has one: every such question costs so much.
+SILENCE_SECONDS = 2.0
+#: Questions about blocks in which a machine that follows the chain has surely made a whole round since the first of them.
+ROUND_QUESTIONS = 12
+#: Longest that a machine that may have nothing to look for is waited for.
+LOOKED_SECONDS_MAX = 5.0
 
 #: Runtime code of a contract: counts and logs every call's calldata under topic 1; reverts with it if it begins with 0xff; without calldata returns the count.
 RUNTIME = bytes.fromhex(
@@ -41,7 +47,7 @@ CREATION = bytes.fromhex("6038600c60003960386000f3") + RUNTIME
 MIGRATION = """
 from alembic import context, op
 
-from lockstep_chain import schema
+from lockstep_chain import final_store, schema
 
 revision = "0001"
 down_revision = None
@@ -49,9 +55,7 @@ down_revision = None
 
 def upgrade() -> None:
     role = context.config.attributes["role"]
-    for statement in schema.V1_UPGRADE:
-        op.execute(statement)
-    for statement in schema.grants(role):
+    for statement in (*schema.V1_UPGRADE, *final_store.V1_UPGRADE, *schema.grants(role), *final_store.grants(role)):
         op.execute(statement)
     op.execute("create table told (id bigint generated always as identity primary key, key text, state text, detail text, hash bytea)")
     op.execute(f"grant select, insert on told to {role}")
@@ -108,7 +112,7 @@ class World:
             {
                 "rpc_urls": urls,
                 "single_endpoint": len(urls) == 1,
-                "request_seconds_max": 1.0,
+                "request_seconds_max": 30.0,
                 "chain_id": CHAIN_ID,
                 "finality_tag": "finalized",
                 "signers": [{"kind": "keystore", "keystore_file": "unused", "password_file": "unused"}],
@@ -144,8 +148,7 @@ class World:
 
     async def enqueue(self, machine: TransactionMachine, *keys: str, **more: Any) -> None:
         async with self.db.transaction() as tx:
-            for key in keys:
-                await machine.enqueue(tx, self.intent(key, **more))
+            await machine.enqueue(tx, [self.intent(key, **more) for key in keys])
         machine.wake()
 
     async def told(self) -> dict[str, str]:
@@ -195,13 +198,19 @@ class World:
             await self.node.call("eth_sendRawTransaction", "0x" + raw.hex())
         return raw, "0x" + bytes(signed.hash).hex()
 
-    async def until(self, what: Callable[[], Awaitable[bool]], *, mining: bool = False) -> None:
+    async def until(self, what: Callable[[], Awaitable[bool]], *, mining: bool = False, pause: float = 0.03) -> None:
         deadline = time.monotonic() + SECONDS_MAX
         while not await what():
             assert time.monotonic() < deadline, "took too long"
             if mining:
                 await self.mine()
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(pause)
+
+    async def looked(self, seconds_max: float = SECONDS_MAX) -> None:
+        """Wait until a machine has looked at the chain as it is now, at the newest block and at what became of its transactions; or has had its time."""
+        before, give_up = self.strict.asked[BLOCK], time.monotonic() + seconds_max
+        while self.strict.asked[BLOCK] < before + ROUND_QUESTIONS and time.monotonic() < give_up:  # noqa: ASYNC110 - it counts, and tells nobody
+            await asyncio.sleep(0.01)
 
     async def until_state(self, key: str, state: str, *, mining: bool = False) -> None:
         async def reached() -> bool:
@@ -221,11 +230,14 @@ class World:
         arm(f"test.{place}=raise")
         task = asyncio.create_task(machine.run())
 
-        async def dead() -> bool:
+        async def dead_or_slow() -> bool:
+            # So slowly that a transaction is seen mined before it is final, however slow the machine is that looks.
+            if mining and not task.done():
+                await self.looked(LOOKED_SECONDS_MAX)
             return task.done()
 
         try:
-            await self.until(dead, mining=mining)
+            await self.until(dead_or_slow, mining=mining)
             assert isinstance(task.exception(), FailpointRaised)
         finally:
             arm("")
@@ -258,4 +270,4 @@ def started(port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)

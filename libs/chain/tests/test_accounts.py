@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from chain_world import CHAIN_ID, DrawingSigner, World, running
+from chain_world import CHAIN_ID, SILENCE_SECONDS, DrawingSigner, World, running
 from eth_account.signers.local import LocalAccount
 
 from lockstep_chain.ports import Answer, Signed, SignerUnavailable, Unsigned
@@ -127,6 +127,7 @@ async def test_an_account_that_stands_still_takes_no_more(world: World, monkeypa
     async with running(machine):
         first = await until_carries(world, machine, stuck)
         await world.mine(6, pause=0.1)
+        await world.looked()
         before = (await carried(world))[stuck.address]
         await world.enqueue(machine, *KEYS)
         others = first - len(before) + len(KEYS)
@@ -172,11 +173,11 @@ async def test_a_lease_of_the_dead(world: World) -> None:
     async with world.database.as_owner() as connection:
         await connection.execute(
             "insert into evm_signer (chain_id, address, next_nonce, lease_holder, lease_until)"
-            " values ($1, $2, 0, 'the dead', clock_timestamp() + interval '15 seconds')",
+            " values ($1, $2, 0, 'the dead', clock_timestamp() + interval '100 seconds')",
             CHAIN_ID, world.account.address,
         )  # fmt: skip
     await world.add_account()
-    machine = await world.machine(lease_seconds=10.0)
+    machine = await world.machine(lease_seconds=60.0)
     async with running(machine):
         await world.enqueue(machine, *KEYS)
         assert await world.until_told(60) == dict.fromkeys(KEYS, "final")
@@ -253,7 +254,7 @@ async def test_replicas_share_the_accounts(world: World) -> None:
 async def test_the_dead_are_told_without_a_chain(world: World) -> None:
     """What was withdrawn is told at once, though no node answers, no account has funds, and another replica holds the lease."""
     await world.node.call("anvil_setBalance", world.account.address, "0x0")
-    machine = await world.machine()
+    machine = await world.machine(request_seconds_max=SILENCE_SECONDS)
     async with world.database.as_owner() as connection:
         await connection.execute(
             "insert into evm_signer (chain_id, address, next_nonce, lease_holder, lease_until)"

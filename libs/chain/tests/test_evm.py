@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from chain_world import CHAIN_ID, World
-from eth_account import Account
+from coincurve import PrivateKey
 
 from lockstep_chain.endpoints import EvmEndpoints
 from lockstep_chain.evm import read_answer
@@ -77,10 +77,10 @@ async def test_a_chain_without_fees_of_today_is_refused(serve: Serve) -> None:
 
 async def test_bytes_without_an_answer_are_unclear(world: World) -> None:
     """Bytes that got no answer may have arrived: that is told, not raised."""
-    evm = await EvmEndpoints.connect([world.node.url], CHAIN_ID, request_seconds_max=1.0)
+    evm = await EvmEndpoints.connect([world.node.url], CHAIN_ID, request_seconds_max=30.0)
     try:
         world.process.kill()
-        world.process.wait(10)
+        world.process.wait(60)
         assert await evm.broadcast([b"\x02\x01", b"\x02\x02"]) == [Answer.UNCLEAR, Answer.UNCLEAR]
         with pytest.raises(EvmUnavailable):
             await evm.block(Tag.LATEST)
@@ -115,8 +115,8 @@ def test_words_of_nodes(said: str, answer: Answer) -> None:
 async def test_words_of_the_node(world: World) -> None:
     """What the real node says of bytes is understood."""
     evm = await EvmEndpoints.connect([world.node.url], CHAIN_ID)
-    signer = KeystoreSigner(world.account)
-    poor = KeystoreSigner(Account.create())
+    signer = KeystoreSigner(PrivateKey(bytes(world.account.key)))
+    poor = KeystoreSigner(PrivateKey())
     fees = Fees(50 * 10**9, 10**9)
 
     def empty(nonce: int, fees: Fees = fees) -> Unsigned:

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Mapping, Sequence
 
 import pytest
-from chain_world import CHAIN_ID, World, running
+from chain_world import CHAIN_ID, SILENCE_SECONDS, World, running
 
 from lockstep_chain import follower
 from lockstep_chain.failpoints import PLACES
@@ -349,14 +349,16 @@ async def test_take_over(world: World) -> None:
     async with world.database.as_owner() as connection:
         await connection.execute(
             "insert into evm_signer (chain_id, address, next_nonce, lease_holder, lease_until)"
-            " values ($1, $2, 0, 'the dead', clock_timestamp() + interval '1 second')",
+            " values ($1, $2, 0, 'the dead', clock_timestamp() + interval '100 seconds')",
             CHAIN_ID, world.account.address,
         )  # fmt: skip
-    machine = await world.machine()
+    machine = await world.machine(lease_seconds=60.0)
     async with running(machine):
         await world.enqueue(machine, "one")
         await asyncio.sleep(0.5)
         assert await world.state("one") == "queued"
+        async with world.database.as_owner() as connection:
+            await connection.execute("update evm_signer set lease_until = clock_timestamp()")
         assert await world.until_told(1) == {"one": "final"}
 
 
@@ -367,7 +369,7 @@ async def test_no_block_can_hold_it(world: World) -> None:
     async with running(machine):
         await world.enqueue(machine, "large")
         async with world.db.transaction() as tx:
-            await machine.enqueue(tx, Intent("small", world.contract, b"small", 100_000))
+            await machine.enqueue(tx, [Intent("small", world.contract, b"small", 100_000)])
         assert await world.until_told(2) == {"large": "cancelled", "small": "final"}
     assert await world.effects() == [b"small"]
 
@@ -390,7 +392,7 @@ async def test_without_money_it_waits(world: World) -> None:
 
 async def test_lost_answer(world: World) -> None:
     """Bytes that the node took without an answer are the transaction: it is found, and nothing is sent under another nonce."""
-    machine = await world.machine()
+    machine = await world.machine(request_seconds_max=SILENCE_SECONDS)
     async with running(machine):
         world.strict.faults.unanswered = frozenset({strict_node.SEND})
         await world.enqueue(machine, "one", "two")

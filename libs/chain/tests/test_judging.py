@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
@@ -26,7 +25,7 @@ from lockstep_chain.machine import State
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.participant.ports import Completion, LegWork
 from lockstep_kit.statements import ChainEvidence, Refusal
-from lockstep_testkit.factories import delivery_versus_payment
+from lockstep_testkit.factories import delivery_versus_payment, leg_work
 
 PLAN = delivery_versus_payment()
 PLACE = Place("eip155:138", "0x" + "11" * 20, 17, b"b" * 32)
@@ -50,21 +49,7 @@ RULES = Rules(
 
 
 def work(phase: Phase) -> LegWork:
-    return LegWork(
-        binding=PLAN.binding("tokens"),
-        phase=phase,
-        left=None,
-        revision=1,
-        hold_until=None,
-        payer_signature=b"",
-        key=b"",
-        not_after=None,
-        decision=None,
-        closing=None,
-        vote=None,
-        traceparent=None,
-        since=datetime(2026, 11, 21, tzinfo=UTC),
-    )
+    return leg_work(PLAN.binding("tokens"), phase)
 
 
 def order(attempt: int = 1, *, settled: bool = True, code: str = "", detail: str = "") -> Order:
@@ -184,8 +169,11 @@ def test_an_error_that_is_not_the_legs_own_is_no_refusal() -> None:
 @pytest.mark.parametrize("code", ["BadState", "KeyWrong", "REVERTED", "DEAD"])
 def test_a_promise_is_not_broken_by_a_skip(code: str) -> None:
     """A commit or an abort that was skipped is sent again: only the contract's own status ends it."""
-    assert judged(Phase.COMMITTING, "Prepared", order(code=code)) == Again()
-    assert judged(Phase.ABORTING, "None", order(code=code)) == Again()
+    for phase, status in ((Phase.COMMITTING, "Prepared"), (Phase.ABORTING, "None")):
+        found = judged(phase, status, order(code=code))
+        assert isinstance(found, Again)
+        # Of a dead letter a person is told at once, and not only when it was tried for the last time.
+        assert ("dead letter" in found.why) == (code in ("REVERTED", "DEAD"))
 
 
 def test_what_no_table_foresees_calls_a_person() -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 
 import pytest
 from chain_world import World, running
 
-from lockstep_chain.ports import CallReverted
+from lockstep_chain.ports import CallReverted, Conditions
 from lockstep_chain.sender import IdempotencyConflict, Intent
 from lockstep_kit.fields import FieldInvalid
 
@@ -71,7 +73,7 @@ async def test_rolled_back(world: World) -> None:
     machine = await world.machine()
     with contextlib.suppress(ZeroDivisionError):
         async with world.db.transaction() as tx:
-            await machine.enqueue(tx, world.intent("one"))
+            await machine.enqueue(tx, [world.intent("one")])
             raise ZeroDivisionError
     assert await world.row("one") is None
 
@@ -80,9 +82,9 @@ async def test_idempotency(world: World) -> None:
     """The same key with the same payload is the same transaction; with another payload it is refused and changes nothing."""
     machine = await world.machine()
     async with world.db.transaction() as tx:
-        first = await machine.enqueue(tx, world.intent("one"))
+        first = await machine.enqueue(tx, [world.intent("one")])
     async with world.db.transaction() as tx:
-        assert await machine.enqueue(tx, world.intent("one")) == first
+        assert await machine.enqueue(tx, [world.intent("one")]) == first
     for other in (
         world.intent("one", b"other"),
         world.intent("one", value=1),
@@ -90,13 +92,25 @@ async def test_idempotency(world: World) -> None:
     ):
         with pytest.raises(IdempotencyConflict):
             async with world.db.transaction() as tx:
-                await machine.enqueue(tx, other)
-    async with running(machine):
-        await world.until_told(1)
+                await machine.enqueue(tx, [other])
+    # A key beside others, and twice in one call.
+    with pytest.raises(IdempotencyConflict):
         async with world.db.transaction() as tx:
-            assert await machine.enqueue(tx, world.intent("one")) == first
+            await machine.enqueue(tx, [world.intent("two"), world.intent("one", b"other")])
+    with pytest.raises(IdempotencyConflict):
+        async with world.db.transaction() as tx:
+            await machine.enqueue(tx, [world.intent("two"), world.intent("two", b"other")])
+    assert await world.row("two") is None
+    async with world.db.transaction() as tx:
+        two, one, again = await machine.enqueue(tx, [world.intent("two"), world.intent("one"), world.intent("two")])
+    assert [one] == first
+    assert again == two
+    async with running(machine):
+        await world.until_told(2)
+        async with world.db.transaction() as tx:
+            assert await machine.enqueue(tx, [world.intent("one")]) == first
         await world.mine(4, pause=0.05)
-    assert await world.effects() == [b"one"]
+    assert await world.effects() == [b"one", b"two"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +131,7 @@ async def test_malformed(world: World, change: dict[str, object], field: str) ->
     given: dict[str, object] = {"idempotency_key": "one", "to": world.contract, "data": b"x", "gas_limit": 200_000} | change
     with pytest.raises(FieldInvalid) as refused:
         async with world.db.transaction() as tx:
-            await machine.enqueue(tx, Intent(**given))  # type: ignore[arg-type]
+            await machine.enqueue(tx, [Intent(**given)])  # type: ignore[arg-type]
     assert refused.value.field == field
 
 
@@ -131,7 +145,7 @@ async def test_dead(world: World) -> None:
     async with running(strict):
         assert await world.until_told(2, mining=False) == {"too much": "dead", "withdrawn": "dead"}
         async with world.db.transaction() as tx:
-            await strict.enqueue(tx, Intent("fits", world.contract, b"fits", 100_000))
+            await strict.enqueue(tx, [Intent("fits", world.contract, b"fits", 100_000)])
         assert (await world.until_told(3))["fits"] == "final"
     assert (await world.row("fits"))["nonce"] == 0
     assert (await world.row("too much"))["nonce"] is None
@@ -142,8 +156,8 @@ async def test_reverted(world: World) -> None:
     machine = await world.machine()
     async with running(machine):
         async with world.db.transaction() as tx:
-            await machine.enqueue(tx, world.intent("bad", b"\xff\x01\x02"))
-            await machine.enqueue(tx, Intent("starved", world.contract, b"starved", 22_000))
+            await machine.enqueue(tx, [world.intent("bad", b"\xff\x01\x02")])
+            await machine.enqueue(tx, [Intent("starved", world.contract, b"starved", 22_000)])
         await world.enqueue(machine, "good")
         assert await world.until_told(3) == {"bad": "reverted", "starved": "reverted", "good": "final"}
     assert "ff0102" in (await world.row("bad"))["detail"]
@@ -157,6 +171,10 @@ async def test_one_ending_holds_up_no_other(world: World) -> None:
     world.refused.add("poison")
     async with running(machine):
         await world.enqueue(machine, "before", "poison", "after")
+        await world.until_state("after", "sent")
+        await world.mine()
+        # Seen in a block before that is final.
+        await world.until_state("poison", "mined")
         assert await world.until_told(2) == {"before": "final", "after": "final"}
         assert await world.state("poison") == "mined"
         world.refused.clear()
@@ -175,6 +193,33 @@ async def test_a_dead_one_holds_up_no_other(world: World) -> None:
         assert await world.state("withdrawn") == "queued"
         world.refused.clear()
         assert (await world.until_told(2))["withdrawn"] == "dead"
+
+
+async def test_a_whole_batch_of_dead_ones_holds_up_no_other(world: World) -> None:
+    """As many dead letters as are taken at once, which the service cannot take, stand before others: these are sent, and nothing spins."""
+    machine = await world.machine(assign_batch_max=2)
+    withdrawn = [f"withdrawn {number}" for number in range(5)]
+    await world.enqueue(machine, *withdrawn, "one")
+    async with world.db.transaction() as tx:
+        for key in withdrawn:
+            assert await machine.request_cancel(tx, key)
+    world.refused.update(withdrawn)
+    asked = 0
+    conditions = world.evms[-1].conditions
+
+    async def counted(address: str) -> Conditions:
+        nonlocal asked
+        asked += 1
+        return await conditions(address)
+
+    world.evms[-1].conditions = counted  # type: ignore[method-assign]
+    async with running(machine):
+        assert await world.until_told(1) == {"one": "final"}
+        before, began = asked, time.monotonic()
+        await asyncio.sleep(1.5)
+        assert asked - before < 13 * (time.monotonic() - began)
+        world.refused.clear()
+        assert await world.until_told(6) == {"one": "final"} | dict.fromkeys(withdrawn, "dead")
 
 
 async def test_reads_at_finality(world: World) -> None:

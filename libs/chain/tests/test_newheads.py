@@ -71,9 +71,12 @@ async def test_lost_and_found(world: World) -> None:
     machine = await world.machine(poll_seconds=60.0)
     try:
         async with running(machine), announcing(machine, f"ws://127.0.0.1:{port}"):
-            await asyncio.sleep(0.6)
+
+            async def opened_again() -> bool:
+                return connections > 1
+
+            await world.until(opened_again)
             await world.enqueue(machine, "one")
             assert await world.until_told(1) == {"one": "final"}
-        assert connections > 1
     finally:
         server.close()

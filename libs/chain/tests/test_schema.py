@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 
-from lockstep_chain import schema
+from lockstep_chain import final_store, schema
 from lockstep_chain.machine import TRANSITIONS, State
 from lockstep_kit.migrate import differences
 from lockstep_testkit.databases import TestDatabase
@@ -42,6 +42,7 @@ async def test_declared_is_migrated(database: TestDatabase) -> None:
     """What the code declares is what the migration made."""
     metadata = sa.MetaData()
     schema.transaction_tables(metadata)
+    final_store.final_tables(metadata)
     sa.Table("told", metadata, *(sa.Column(name, sa.Text) for name in ("key", "state", "detail")),
              sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True), sa.Column("hash", sa.LargeBinary))  # fmt: skip
     sa.Table("alembic_version", metadata, sa.Column("version_num", sa.String(32), primary_key=True))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from chain_world import CHAIN_ID, World, running
+from chain_world import CHAIN_ID, SECONDS_MAX, World, running
 from eth_account import Account
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_typing import Hash32
@@ -283,8 +283,9 @@ async def test_a_signature_of_another_key_is_never_handed_out(hsm: SoftHsm, monk
 
 async def test_the_event_loop_goes_on(hsm: SoftHsm, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token that does not answer holds up nobody else, and is given up after a while."""
-    async with opened(settings_of(pkcs11_settings(hsm, request_seconds_max=0.3))) as (signer,):
-        monkeypatch.setattr(signer, "_sign", lambda _: time.sleep(1.0))
+    answered = threading.Event()
+    async with opened(settings_of(pkcs11_settings(hsm, request_seconds_max=2.0))) as (signer,):
+        monkeypatch.setattr(signer, "_sign", lambda _: answered.wait(SECONDS_MAX))
         asked = asyncio.create_task(signer.sign([ONE]))
         turns = 0
         while not asked.done():
@@ -293,7 +294,7 @@ async def test_the_event_loop_goes_on(hsm: SoftHsm, monkeypatch: pytest.MonkeyPa
         with pytest.raises(SignerUnavailable, match="no answer"):
             await asked
         monkeypatch.undo()
-        await asyncio.sleep(1.0)
+        answered.set()
         assert Account.recover_transaction((await signer.sign([ONE]))[0].raw) == signer.address
     assert turns > 5
 

@@ -22,6 +22,7 @@ from grpc_status import rpc_status
 
 from lockstep.coordinator.v1 import operator_service_pb2_grpc, settlement_pb2, settlement_service_pb2, settlement_service_pb2_grpc
 from lockstep.journal.v1 import journal_reader_service_pb2_grpc
+from lockstep.notary.v1 import notary_service_pb2_grpc
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.planfile import Asset, DraftPlan, PlanFile, Venue, draft
 from lockstep_contracts.escrow import leg_key
@@ -30,7 +31,7 @@ from lockstep_kit import ids
 from lockstep_kit.errors import LockstepError, to_status
 from lockstep_kit.ids import ActorId, Digest, leg_id, sha256
 from lockstep_kit.plan import LegKind
-from lockstep_kit.registry import Actor, Participant, RegisteredKey, Registry, Role
+from lockstep_kit.registry import Actor, Participant, RegisteredKey, Registry, Role, RoleLimits
 from lockstep_kit.rpc import TlsSettings
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import (
@@ -55,6 +56,7 @@ from lockstep_kit.statements import (
     votes_digest,
 )
 from lockstep_kit.strict_yaml import read
+from lockstep_testkit.factories import MATRIX
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "dvp.yaml"
 NOW = datetime(2026, 6, 1, 12, 0, 0, tzinfo=UTC)
@@ -87,8 +89,11 @@ def registered(name: str) -> RegisteredKey:
 
 
 REGISTRY = Registry(
-    actors=[Actor(ActorId(name), frozenset({role}), (registered(name),)) for name, role in PEOPLE.items()],
+    actors=[
+        Actor(ActorId(name), frozenset({role}), (registered(name),), (RoleLimits(role, None),)) for name, role in PEOPLE.items()
+    ],
     participants=[Participant(name, (registered(name),)) for name in SERVICES.values()],
+    matrices=[MATRIX],
 )
 
 
@@ -212,6 +217,7 @@ class Scripted(
     settlement_service_pb2_grpc.SettlementServiceServicer,
     operator_service_pb2_grpc.OperatorServiceServicer,
     journal_reader_service_pb2_grpc.JournalReaderServiceServicer,
+    notary_service_pb2_grpc.NotaryServiceServicer,
 ):
     """Answers each call with the next of the answers that were put down for its method; an error is raised."""
 
@@ -282,6 +288,36 @@ class Scripted(
     async def VerifyPlan(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await self._answer("VerifyPlan", request, context)
 
+    async def GetCheckpoint(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("GetCheckpoint", request, context)
+
+    async def GetInclusionProof(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("GetInclusionProof", request, context)
+
+    async def GetConsistencyProof(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("GetConsistencyProof", request, context)
+
+    async def ExportBundle(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("ExportBundle", request, context)
+
+    async def GetKeyHistory(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("GetKeyHistory", request, context)
+
+    async def GetNotarisation(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("GetNotarisation", request, context)
+
+    async def GetEscalationRecords(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("GetEscalationRecords", request, context)
+
+    async def RecordEscalations(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("RecordEscalations", request, context)
+
+    async def GetWitnessedCheckpoint(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("GetWitnessedCheckpoint", request, context)
+
+    async def GetWitnessStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("GetWitnessStatus", request, context)
+
     async def WatchEntries(self, request: Any, context: Any) -> Any:  # noqa: N802
         for message in await self._answer("WatchEntries", request, context):
             if isinstance(message, LockstepError):
@@ -350,6 +386,7 @@ class Coordinator:
         settlement_service_pb2_grpc.add_SettlementServiceServicer_to_server(self.script, self.server)
         operator_service_pb2_grpc.add_OperatorServiceServicer_to_server(self.script, self.server)
         journal_reader_service_pb2_grpc.add_JournalReaderServiceServicer_to_server(self.script, self.server)
+        notary_service_pb2_grpc.add_NotaryServiceServicer_to_server(self.script, self.server)
         self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
         await self.server.start()
 

@@ -123,5 +123,6 @@ def test_the_journals_seal(world: Any) -> None:
     }
     assert rules(check_seal(view, replace(sound, sealed=False), seal)) == {"AUDIT_NOT_SEALED"}
     assert rules(check_seal(view, sound, None)) == {"AUDIT_NOT_SEALED"}
+    assert rules(check_seal(view, sound, replace(seal, payload=b"", erased=True))) == {"AUDIT_SEAL_ERASED"}
     broken = replace(sound, findings=(ChainFinding(3, "JOURNAL_LINK", "the link is broken"),))
     assert "JOURNAL_LINK" in rules(check_seal(view, broken, seal))

@@ -100,6 +100,35 @@ def test_tampering_is_named(world: Any, tamper: Callable[[list[Entry]], list[Ent
     assert found(tamper(chain()), world) == rules
 
 
+def erased(entries: list[Entry]) -> list[Entry]:
+    """The chain as the journal delivers it once its payloads were erased."""
+    return [replace(each, payload=b"", erased=True) for each in entries]
+
+
+def test_an_erased_chain_holds(world: Any) -> None:
+    """Without its payloads a chain verifies as before, and says that they were erased; its plan is not to be seen, which is told and not guessed."""
+    whole, verdict = verify_chain(chain(), PLAN, world.registry), verify_chain(erased(chain()), PLAN, world.registry)
+    assert (verdict.valid, verdict.payloads_erased, verdict.plan_digest) == (True, True, "")
+    assert (verdict.head_hash, verdict.entry_count, verdict.sealed) == (whole.head_hash, whole.entry_count, whole.sealed)
+    assert not whole.payloads_erased
+    assert [each.rule for each in check_journal(verdict, world.view(), complete_to=4)] == ["JOURNAL_PAYLOADS_ERASED"]
+
+
+@pytest.mark.parametrize(
+    ("tamper", "rules"),
+    [
+        (lambda c: [c[0], replace(c[1], payload_hash=sha256(b"{}")), *c[2:]], {"ENTRY_CHANGED"}),
+        (lambda c: [c[0], replace(c[1], payload=b"{}"), *c[2:]], {"PAYLOAD_CHANGED"}),
+        (lambda c: [c[0], replace(c[1], erased=False), *c[2:]], {"ENTRY_CHANGED", "PAYLOAD_CHANGED"}),
+        (lambda c: [c[0], replace(c[1], actor="mallory"), *c[2:]], {"ENTRY_CHANGED"}),
+        (lambda c: c[:1] + c[2:], {"SEQUENCE_GAP", "LINK_BROKEN"}),
+    ],
+)
+def test_tampering_with_an_erased_chain_is_named(world: Any, tamper: Callable[[list[Entry]], list[Entry]], rules: set[str]) -> None:
+    """That payloads were erased hides nothing else: what is left is held against what was signed."""
+    assert found(tamper(erased(chain())), world) == rules
+
+
 def test_the_chain_is_about_the_plan(world: Any) -> None:
     """A chain that was opened for another plan, or that stops short, is found; only what is not there yet may pass."""
     view = world.view()

@@ -28,7 +28,7 @@ from lockstep_kit.signing import SigningKey
 
 PLAN = PlanId("0b0f3c70-6d1e-4c9a-9a30-5a5f4a1f0c11")
 KEY = SigningKey(sha256(b"event-journal"))
-FAST = CallSettings(deadline_seconds=2.0, attempts_max=2, pause_seconds_max=0.05)
+FAST = CallSettings(deadline_seconds=60.0, attempts_max=2, pause_seconds_max=0.05)
 
 
 def chain() -> list[entry_pb2.Entry]:
@@ -90,7 +90,7 @@ async def verify(coordinator: Any, tls: Any, folder: Path) -> tuple[int, dict[st
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    out, _ = await asyncio.wait_for(process.communicate(), 300)
     assert process.returncode is not None
     return process.returncode, json.loads(out)
 

@@ -17,13 +17,15 @@ import yaml
 from lockstep.coordinator.v1 import operator_service_pb2 as operators
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep.type.v1 import amount_pb2, resolution_pb2
+from lockstep_client.commands.resolutions import read_evidence
 from lockstep_kit.convert import resolution_from_pb
 from lockstep_kit.errors import not_found, permission_denied
+from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import sha256
 from lockstep_kit.key_files import write_signing_key
 from lockstep_kit.resolutions import Verb
 from lockstep_kit.signing import SigningKey
-from lockstep_kit.statements import BankEvidence
+from lockstep_kit.statements import BankEvidence, InstrumentEvidence
 
 KEYS = {name: SigningKey(sha256(name.encode())) for name in ("olga", "omar")}
 TICKET = "7ae9c51c-5af9-539f-ab17-945127ffa0be"
@@ -37,7 +39,7 @@ async def lockstep(*arguments: str | Path) -> tuple[int, list[dict[str, Any]], s
         sys.executable, "-c", "from lockstep_client.cli import main; main()", *map(str, arguments),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=os.environ | {"COLUMNS": "220"},
     )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), 300)
     assert process.returncode is not None
     lines = [json.loads(line) for line in out.splitlines() if line.startswith(b"{")]
     return process.returncode, lines, out.decode(), err.decode()
@@ -126,10 +128,12 @@ async def test_listing_and_showing(coordinator: Any, world: Any, config: Path) -
         word in out
         for word in ("OPEN for 1d 2h", "retry, resolve --leg payment", "two of olga, omar", "EXECUTION_UNKNOWN", "1m 15s")
     )
+    assert "nothing is recorded of it" in out
     code, (document,), _, _ = await lockstep("escalations", "show", TICKET, "--config", config, "--json")
     assert document["options"] == [{"verb": "RETRY"}, {"verb": "RESOLVE", "leg_id": "payment"}]
     assert document["legs"][0]["doubt"] == "EXECUTION_UNKNOWN"
     assert document["plan"]["plan_id"] == plan.header.plan_id
+    assert (document["records"], document["record_findings"]) == ([], [])
 
 
 async def test_signing(coordinator: Any, world: Any, config: Path, tmp_path: Path) -> None:
@@ -155,6 +159,17 @@ async def test_signing(coordinator: Any, world: Any, config: Path, tmp_path: Pat
     assert KEYS["olga"].public.verifies(first.statement.signed_bytes(), first.signature.octets)
     assert first.statement.nonce != second.statement.nonce
     assert told.digest == second.statement.resolution.digest
+
+
+def test_evidence_of_an_undertaking(tmp_path: Path) -> None:
+    """Evidence of an undertaking is read from a file, and there is evidence of one kind in it."""
+    issued = {"bank": "BANKDEFF", "reference": "0" * 32, "undertaking_number": "U1", "status": "ISSU"}
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump({"instrument": issued}))
+    assert read_evidence(tmp_path / "one.yaml") == InstrumentEvidence("BANKDEFF", "0" * 32, "U1", "ISSU", "", b"")
+    for several in ({"instrument": issued, **PAID}, {}):
+        (tmp_path / "several.yaml").write_text(yaml.safe_dump(several))
+        with pytest.raises(FieldInvalid, match="exactly one of bank, chain and instrument"):
+            read_evidence(tmp_path / "several.yaml")
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lockstep_client.planfile import Asset, PlanFile, Venue, deadline, draft
+from lockstep_client.planfile import Asset, DraftPlan, PlanFile, Venue, deadline, draft
 from lockstep_kit.amounts import Amount, AssetId
 from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.plan import CreditTransfer, LegKind, TokenTransfer, legs_root
+from lockstep_kit.instruments import IssueInstrument
+from lockstep_kit.plan import Anchoring, CreditTransfer, LegKind, Notarisation, TokenTransfer, legs_root
 from lockstep_kit.strict_yaml import FILE_BYTES_MAX, parse, read
 
 EXAMPLE = (Path(__file__).parents[1] / "examples" / "dvp.yaml").read_text()
@@ -28,7 +29,7 @@ VENUE = Venue(
 TOKENS, MONEY = ("legs", 0, "token_transfer"), ("legs", 1, "credit_transfer")
 
 
-def made(text: str) -> object:
+def made(text: str) -> DraftPlan:
     return draft(parse(text, PlanFile), VENUE, plan_id=str(uuid.uuid4()), now=NOW, draw_salt=lambda: bytes(16))
 
 
@@ -43,6 +44,47 @@ def changed(*path: str | int, to: object) -> str:
     else:
         holder[path[-1]] = to
     return yaml.safe_dump(document, sort_keys=False)
+
+
+SECURED = (Path(__file__).parents[1] / "examples" / "secured.yaml").read_text()
+
+
+def test_the_secured_example_is_a_plan() -> None:
+    """The documented sample with an undertaking makes a leg of exactly its terms."""
+    plan = draft(parse(SECURED, PlanFile), VENUE, plan_id=str(uuid.uuid4()), now=NOW, draw_salt=lambda: bytes(16))
+    terms = plan.legs[2].terms
+    assert isinstance(terms, IssueInstrument)
+    assert (terms.amount, terms.form, terms.governing_rules) == (Amount(AssetId("EUR"), 2_500_000, 2), "STBY", "ISPR")
+    assert (terms.issuing_bic, terms.advising_bic, str(terms.expiry_date)) == ("COBADEFFXXX", "BNPAFRPP", "2031-12-31")
+    assert (terms.applicant.party_id, terms.applicant_account) == ("buyer", "DE89370400440532013000")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        (("amount",), "0", "amount"),
+        (("asset",), "XXX", "asset"),
+        (("applicant", "iban"), "DE89370400440532013001", "applicant.iban"),
+        (("applicant", "party"), "nobody", "applicant.party"),
+        (("beneficiary", "party"), "buyer", "beneficiary.party"),
+        (("beneficiary", "country"), "XX", "beneficiary.country"),
+        (("issuer",), "COBA", "issuer"),
+        (("advised_by",), "COBA", "advised_by"),
+        (("expiry", "date"), "2031-13-01", "expiry.date"),
+        (("expiry", "place"), "", "expiry.place"),
+        (("terms", "sha256"), "abc", "terms.sha256"),
+    ],
+)
+def test_undertakings_that_are_refused(path: tuple[str, ...], value: str, field: str) -> None:
+    """What is wrong with an undertaking is named as the file names it."""
+    document = yaml.safe_load(SECURED)
+    holder = document["legs"][2]["issue_instrument"]
+    for each in path[:-1]:
+        holder = holder[each]
+    holder[path[-1]] = value
+    with pytest.raises(FieldInvalid) as caught:
+        made(yaml.safe_dump(document, sort_keys=False))
+    assert caught.value.field == f"legs[2].issue_instrument.{field}"
 
 
 def test_the_example_is_a_plan() -> None:
@@ -61,6 +103,19 @@ def test_the_example_is_a_plan() -> None:
     assert money.amount == Amount(AssetId("EUR"), 9_845_000, 2)
     assert plan.header.legs_root == legs_root(plan.legs)
     assert plan.header.deadline == NOW + timedelta(minutes=15)
+
+
+@pytest.mark.parametrize("anchoring", [None, *Anchoring])
+def test_how_a_plan_is_anchored(anchoring: Anchoring | None) -> None:
+    """The file says how the notarisation that is added goes on chain; a word that nobody knows is refused by its field."""
+    document = yaml.safe_load(EXAMPLE)
+    if anchoring is not None:
+        document["anchoring"] = anchoring.lower()
+    (terms,) = [leg.terms for leg in made(yaml.safe_dump(document)).legs if leg.kind is LegKind.NOTARISATION]
+    assert terms == Notarisation(VENUE.chain, VENUE.registry, anchoring)
+    with pytest.raises(FieldInvalid) as caught:
+        made(yaml.safe_dump(document | {"anchoring": "later"}))
+    assert caught.value.field == "anchoring"
 
 
 def test_json_is_the_same() -> None:
@@ -99,6 +154,16 @@ def test_json_is_the_same() -> None:
         (changed(*MONEY, "creditor", "iban", to="DE89370400440532013000"), "legs[1].credit_transfer.creditor.iban", "must differ"),
         (changed(*MONEY, "creditor", "bic", to="BNPAFRP"), "legs[1].credit_transfer.creditor.bic", "must be a BIC of 8 or 11"),
         (changed(*MONEY, "creditor", "bic", to="BNPAZZPP"), "legs[1].credit_transfer.creditor.bic", "ISO 3166 country"),
+        (
+            changed(*MONEY, "debtor", "institution_bic", to="MARKDEF"),
+            "legs[1].credit_transfer.debtor.institution_bic",
+            "must be a BIC",
+        ),
+        (
+            changed(*MONEY, "debtor", "institution_bic", to="MARKDEFF"),
+            "legs[1].credit_transfer.creditor.institution_bic",
+            "both sides",
+        ),
         (changed(*MONEY, "charges", to="CRED"), "legs[1].credit_transfer.charges", "DEBT"),
         (
             changed(*TOKENS, "to", "address", to="0xfb6916095ca1df60bb79ce92ce3ea74c37c5d359"),
@@ -114,7 +179,7 @@ def test_json_is_the_same() -> None:
         (changed("legs", 1, "id", to="delivery"), "legs[1].id", "must be unique in the plan"),
         (changed("legs", 1, "id", to="Delivery!"), "legs[1].id", "must match"),
         (changed("legs", 1, "id", to="journal"), "legs", "belongs to a leg that is added"),
-        (changed("legs", 1, "credit_transfer", to=...), "legs[1]", "must have exactly one of token_transfer and credit_transfer"),
+        (changed("legs", 1, "credit_transfer", to=...), "legs[1]", "must have exactly one of token_transfer, credit_transfer and"),
         (changed("parties", 1, "id", to="seller"), "parties[1].id", "must be unique in the plan"),
         (changed("parties", to=...), "parties", "must be present"),
         (changed("deadline", to="2026-06-01T11:59:59Z"), "deadline", "must lie in the future"),

@@ -22,12 +22,8 @@ from lockstep_kit.participant.records import LegRecord
 from lockstep_kit.signing import Signature
 from lockstep_kit.statements import Gate, GateSignature
 from lockstep_testkit.checker import Evidence, Probe, Told, judge
+from lockstep_testkit.checker.bank import BankAccount, BankBook, BankLine, BankPayment, BankPosting
 from lockstep_testkit.checker.evidence import (
-    BankAccount,
-    BankBook,
-    BankLine,
-    BankPayment,
-    BankPosting,
     ChainBook,
     EscrowEvent,
     PlanRow,
@@ -332,6 +328,12 @@ def a_hole_in_the_log(evidence: Evidence) -> Evidence:
     return replace(evidence, positions=(*evidence.positions[:-1], evidence.positions[-1] + 1))
 
 
+def a_log_that_was_changed(evidence: Evidence) -> Evidence:
+    return replace(
+        evidence, log_findings=("position 7 of the log: LEAF_DIFFERS: the entry at 7 is not the one that the tree is over",)
+    )
+
+
 def stuck(evidence: Evidence) -> Evidence:
     return with_plan(evidence, state="EXECUTING", outcome="")
 
@@ -401,6 +403,10 @@ def sealed_otherwise(evidence: Evidence) -> Evidence:
     return with_entries(evidence, (*entries[:-1], last))
 
 
+def an_entry_not_linked(evidence: Evidence) -> Evidence:
+    return replace(evidence, ledger_findings=("entry 2 of COBADEFF/EUR is not linked to the one before",))
+
+
 def test_a_settled_plan_is_found_in_order() -> None:
     """Nothing is wrong with a plan that settled as agreed, and old epochs that are refused are as they should be."""
     evidence = settled()
@@ -421,6 +427,7 @@ def test_a_settled_plan_is_found_in_order() -> None:
         ("I2", tokens_held_for_nobody),
         ("I2", a_cent_lost),
         ("I2", a_posting_out_of_balance),
+        ("I2", an_entry_not_linked),
         ("I3", tokens_moved_twice),
         ("I3", tokens_to_somebody_else),
         ("I3", booked_twice),
@@ -430,6 +437,7 @@ def test_a_settled_plan_is_found_in_order() -> None:
         ("I4", a_transition_without_event),
         ("I4", an_event_without_transition),
         ("I4", a_hole_in_the_log),
+        ("I4", a_log_that_was_changed),
         ("I5", stuck),
         ("I5", held_after_the_end),
         ("I5", a_hold_of_nobody),

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+import asyncpg
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -40,7 +41,7 @@ FOREIGN = "FR1420041010050500013M02606"
 SCHEMAS = Path(__file__).resolve().parents[3] / ".schemas" / "xsd"
 TOKEN = "control-token-of-the-tests"
 NS = {"r": "urn:lockstep:rail:v1", "h": "urn:iso:std:iso:20022:tech:xsd:head.001.001.02"}
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 60.0
 
 SEED = {
     "bic": BANK,
@@ -283,6 +284,16 @@ class Gateway:
         async with self._session.request(method, f"{self.rail}{path}", **options) as response:
             return response.status, await response.json()
 
+    async def raw(self, *, after: int, wait: float, least: int = 1) -> list[bytes]:
+        """Messages as they came, however broken; waits for so many."""
+        give_up = time.monotonic() + WAIT_SECONDS
+        while True:
+            query = {"wait": str(wait), "limit": "100", "after": str(after)}
+            async with self._session.get(f"{self.rail}/mailbox", params=query) as response:
+                messages = (await response.json())["messages"]
+            if len(messages) >= least or time.monotonic() > give_up:
+                return [base64.b64decode(item["body_base64"]) for item in messages]
+
     async def mailbox(self, *, after: int | None = None, wait: float = 0, limit: int = 100) -> list[Answer]:
         query = {"wait": str(wait), "limit": str(limit)} | ({} if after is None else {"after": str(after)})
         async with self._session.get(f"{self.rail}/mailbox", params=query) as response:
@@ -407,6 +418,15 @@ class World:
             Gateway(listening, self.other_tls, STRANGER) as other,
         ):
             yield gateway, other
+
+    @asynccontextmanager
+    async def inside(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """A connection with the bank's own rights, past all of its code."""
+        connection = await asyncpg.connect(self.owner_url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
 
 def read(path: Path) -> Settings:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,23 +23,13 @@ insert into entries (posting_id, account_id, currency, amount) select posting_id
 """
 
 
-@asynccontextmanager
-async def inside(world: World) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """A connection with the bank's own rights, past all of its code."""
-    connection = await asyncpg.connect(world.owner_url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
 async def test_database_refuses(world: World) -> None:
     """Overdrafts, balances without entries, unbalanced postings, changes and removals are refused by the database itself."""
     async with world.open() as gateway:
         order = await gateway.hold()
         await gateway.release(order)
         await gateway.next("pacs.002")
-        async with inside(world) as books:
+        async with world.inside() as books:
             for statement in (
                 f"update accounts set balance = balance + 1 where account_id = '{ALICE}'",
                 f"update accounts set currency = 'USD' where account_id = '{ALICE}'",
@@ -69,7 +57,7 @@ async def test_database_refuses(world: World) -> None:
 
 async def test_post(world: World) -> None:
     """A batch is posted whole or not at all; the same reference is posted once, and with other content refused."""
-    async with world.open() as gateway, inside(world) as books:
+    async with world.open() as gateway, world.inside() as books:
         item = (["a"], ["OPENING"], [None], [ALICE], [BOB], [100])
         first = await books.fetch(POST, *item)
         assert await books.fetch(POST, *item) == first
@@ -105,7 +93,7 @@ async def test_post(world: World) -> None:
 )
 async def test_audit_finds_tampering(world: World, tampering: str) -> None:
     """Who gets past the database's rules is found by the audit."""
-    async with world.open() as gateway, inside(world) as books:
+    async with world.open() as gateway, world.inside() as books:
         await gateway.hold()
         await gateway.conserved()
         tables = ("entries", "accounts", "payments", "postings")

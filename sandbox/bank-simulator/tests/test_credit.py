@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -219,7 +217,7 @@ async def test_provider_is_guarded(gateway: Gateway) -> None:
 )
 async def test_audit_finds_lost_credit(world: World, tampering: str) -> None:
     """Money that is lent, kept or forgotten past the rules is found by the audit."""
-    async with world.open() as gateway, inside(world) as books:
+    async with world.open() as gateway, world.inside() as books:
         await gateway.hold(borrowing())
         await gateway.conserved()
         for table in ("entries", "accounts", "payments", "postings"):
@@ -230,7 +228,7 @@ async def test_audit_finds_lost_credit(world: World, tampering: str) -> None:
 
 async def test_audit_finds_debt_that_is_not_repaid(world: World) -> None:
     """A booking that leaves free money beside a debt that is due is found: the seeded fault is the one of a bank that forgets to sweep."""
-    async with world.open() as gateway, inside(world) as books:
+    async with world.open() as gateway, world.inside() as books:
         order = await gateway.hold(borrowing())
         await gateway.release(order)
         await gateway.conserved()
@@ -274,7 +272,7 @@ async def broken_rules(gateway: Gateway) -> list[str]:
 
 async def test_database_refuses_lines_out_of_bounds(world: World) -> None:
     """Nothing is lent beyond the limit, nothing repaid that was not drawn, and nothing drawn or repaid twice for one payment."""
-    async with world.open() as gateway, inside(world) as books:
+    async with world.open() as gateway, world.inside() as books:
         order = await gateway.hold(borrowing())
         for reference, kind, debited, credited, amount in (
             ("more", "DRAW", LINE, THIN, 50_01),
@@ -355,13 +353,3 @@ async def provider(gateway: Gateway, state: str) -> int:
     """What the liquidity provider says; returns how many holds ended by it."""
     told = await gateway.control("POST", f"/accounts/{THIN}/credit", json={"state": state})
     return int(told["holds_ended"])
-
-
-@asynccontextmanager
-async def inside(world: World) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """A connection with the bank's own rights, past all of its code."""
-    connection = await asyncpg.connect(world.owner_url)
-    try:
-        yield connection
-    finally:
-        await connection.close()

@@ -113,7 +113,7 @@ async def test_cut_off(world: World, tmp_path: Any) -> None:
         order = Order(amount="1.00")
         await gateway.pay(order)
         assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("RJCT", "TM01")}
-        for days, reason in ((-3, "DT01"), (3, "DT01")):
+        for days, reason in ((-7, "DT01"), (7, "DT01")):
             order, message_id = Order(amount="1.00"), draw("P")
             day = (datetime.now(UTC) + timedelta(days=days)).date().isoformat()
             body = pacs_008([order], message_id).replace(

@@ -71,7 +71,7 @@ class Chain:
     async def __aenter__(self) -> Self:
         await self.node.__aenter__()
         try:
-            await self.supervisor.start(Program(NAME, self._command(), ready=self.node.answers, ready_seconds_max=15))
+            await self.supervisor.start(Program(NAME, self._command(), ready=self.node.answers))
             await self.fund(DEPLOYER)
         except BaseException:
             await self.node.__aexit__(None, None, None)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,13 +16,15 @@ from urllib.parse import urlsplit
 from lockstep_sandbox.postgres import (
     PostgresServer,
     ServiceDatabase,
+    close_server,
     create_service_database,
     plan_service_database,
     postgres_server,
 )
 from lockstep_sandbox.runtime import write_secret
 
-MIGRATION_SECONDS_MAX: Final = 60
+#: Several programs at a time, on a machine that has other things to do.
+MIGRATION_SECONDS_MAX: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,11 @@ class SandboxDatabases:
 
     async def __aenter__(self) -> Self:
         self._server = self._stack.enter_context(postgres_server(self._password, max_connections="300"))
+        try:
+            await close_server(self.server.url)
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -102,11 +110,28 @@ async def migrate(logins: Sequence[tuple[str, ServiceLogin]]) -> None:
     await asyncio.gather(*(_migrate(package, login) for package, login in logins))
 
 
-async def _migrate(package: str, login: ServiceLogin) -> None:
-    command = (
-        sys.executable, "-m", f"{package}.migrate", "--owner-url", login.owner_url,
-        "--owner-password-file", str(login.owner_password_file), "--role", login.role,
+async def begin_key_history(login: ServiceLogin, key_file: Path, not_before: datetime, not_after: datetime) -> None:
+    """Begin the history of the event journal's keys, as its operator would.
+
+    Raises:
+        RuntimeError: it failed; the message is what it printed.
+    """
+    await _run(
+        "the history of the journal's keys", "event_journal.keys", "init", *_owner(login), "--key-file", str(key_file),
+        "--not-before", not_before.isoformat(), "--not-after", not_after.isoformat(),
     )  # fmt: skip
+
+
+async def _migrate(package: str, login: ServiceLogin) -> None:
+    await _run(f"the migrations of {package}", f"{package}.migrate", *_owner(login), "--role", login.role)
+
+
+def _owner(login: ServiceLogin) -> tuple[str, ...]:
+    return "--owner-url", login.owner_url, "--owner-password-file", str(login.owner_password_file)
+
+
+async def _run(what: str, module: str, *arguments: str) -> None:
+    command = (sys.executable, "-m", module, *arguments)
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -116,4 +141,4 @@ async def _migrate(package: str, login: ServiceLogin) -> None:
         process.kill()
         raise
     if process.returncode != 0:
-        raise RuntimeError(f"the migrations of {package} failed:\n{output.decode(errors='replace')}")
+        raise RuntimeError(f"{what} failed:\n{output.decode(errors='replace')}")

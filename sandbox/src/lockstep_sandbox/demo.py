@@ -1,7 +1,8 @@
 """`make demo`: starts everything, settles a plan while its status streams, shows the evidence, aborts two more, has a third taken back, stops.
 
-Everything is done with the `lockstep` command, as a person would; balances are read from the chain and the bank's book. The last line is
-`DEMO_RESULT ` and one JSON object. Exits non-zero when what is promised does not hold.
+At the end the first plan's bundle of evidence is exported and verified offline. Everything is done with the `lockstep` command, as a person
+would; balances are read from the chain and the bank's book. The last line is `DEMO_RESULT ` and one JSON object. Exits non-zero when what is
+promised does not hold.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lockstep_sandbox import outside, scene
+from lockstep_sandbox.monitoring import MONITOR, alarms
 from lockstep_sandbox.processes import cancel_on_signals
 from lockstep_sandbox.runtime import RuntimeDirectory
 from lockstep_sandbox.stack import SERVICES, Sandbox
@@ -51,7 +53,10 @@ class Demo:
         await self.cancel()
         await self.take_back()
         await self.show_nothing_held()
-        return {"plans": self.plans, "trace_services": services}
+        await self.show_reconciled()
+        await self.show_bundle(str(settled["plan_id"]))
+        await self.show_monitored()
+        return {"plans": self.plans, "trace_services": services, "bundle": "PROVED"}
 
     # -- the four plans ----------------------------------------------------------------------------------------------
 
@@ -210,6 +215,38 @@ class Demo:
         print(f"  in escrow: {escrowed} {scene.BOND.symbol}; at the bank: {held}; the bank's own audit: {json.dumps(audit)[:200]}")
         require(escrowed == 0, "no token is left in escrow")
         require(all(float(amount) == 0 for amount in held.values()), "no money is left on hold")
+
+    async def show_reconciled(self) -> None:
+        """The bank's day ends and is stated: bank, coordinator and chain agree about it."""
+        heading("The bank's day, reconciled three ways")
+        day = (await outside.bank_command(self.sandbox, "/end-of-day", {}))["day"]
+        give_up = time.monotonic() + STEP_SECONDS_MAX
+        while len((found := await self.lockstep("reconcile", "--date", day))["accounts"]) < len(scene.HOLDERS):
+            require(time.monotonic() < give_up, "the bank's statements are reconciled")
+            await asyncio.sleep(LOOK_SECONDS)
+        print(f"  {day}: {len(found['accounts'])} statements, {found['matched']} legs matched, {found['open']} breaks open")
+
+    async def show_monitored(self) -> None:
+        """A second reader of the journal, with nothing but keys, has found nothing to raise."""
+        heading("The journal's monitor")
+        raised = alarms(self.sandbox.supervisor.log_path(MONITOR))
+        print(f"  monitor: {len(raised)} alarms {json.dumps(raised)[:400] if raised else ''}")
+        require(not raised, "the monitor has raised no alarm")
+        require(self.sandbox.supervisor.is_running(MONITOR), "the monitor still reads")
+
+    async def show_bundle(self, plan_id: str) -> None:
+        """All evidence of a plan in one file, once the log that holds it is witnessed and anchored, verified by who asks no service."""
+        heading("Its bundle of evidence, verified offline")
+        folder = self.sandbox.run.path / "state"
+        bundle, trust = folder / "bundle.json", folder / "trust.json"
+        await self.lockstep("journal", "trust", "-o", str(trust))
+        give_up = time.monotonic() + STEP_SECONDS_MAX
+        while absent := (await self.lockstep("journal", "export", plan_id, "-o", str(bundle)))["missing"]:
+            require(time.monotonic() < give_up, f"nothing is missing in the bundle, not: {absent}")
+            bundle.unlink()
+            await asyncio.sleep(LOOK_SECONDS)
+        verifying = (sys.executable, "-m", "lockstep_verify", str(bundle), "--trust", str(trust))
+        await finished(await asyncio.create_subprocess_exec(*verifying, stdin=asyncio.subprocess.DEVNULL))
 
     # -- the lockstep command ----------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Final
 from lockstep_sandbox.runtime import RuntimeDirectory
 from lockstep_sandbox.up import BASE
 
-STOP_SECONDS_MAX: Final = 60.0
+STOP_SECONDS_MAX: Final = 180.0
 
 
 def stop(base: Path) -> bool:

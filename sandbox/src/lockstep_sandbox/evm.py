@@ -12,9 +12,9 @@ import aiohttp
 from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
 
-RECEIPT_SECONDS_MAX = 30.0
+RECEIPT_SECONDS_MAX = 120.0
 RECEIPT_POLL_SECONDS = 0.02
-CALL_SECONDS_MAX = 10.0
+CALL_SECONDS_MAX = 60.0
 #: Well above what the base fee of an idle chain reaches; what is not used is not paid.
 MAX_FEE_WEI = 20 * 10**9
 TIP_WEI = 10**9

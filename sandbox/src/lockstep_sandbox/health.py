@@ -9,7 +9,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lockstep_kit.rpc import TlsSettings, channel
 
-CHECK_SECONDS: Final = 1.0
+#: Long enough for a handshake on a machine that starts everything else at the same time; whoever does not listen yet says so at once.
+CHECK_SECONDS: Final = 15.0
 
 
 def serving(address: str, tls: TlsSettings) -> Callable[[], Awaitable[bool]]:

@@ -67,6 +67,11 @@ class Door:
             self._server.close()
         await self._end_all()
 
+    @property
+    def connections(self) -> int:
+        """How many connections the door has taken and not ended. One that a caller has opened is taken a moment later."""
+        return len(self._open)
+
     async def turn(self, weather: Weather, delay_seconds: float = 0.0) -> None:
         """Change the weather. Connections that something was held back from are ended when it clears up: their callers have long given them up."""
         held = self._weather in _HELD

@@ -12,24 +12,19 @@ from lockstep_sandbox.stack import Sandbox
 
 async def token_balance(sandbox: Sandbox, symbol: str, owner: str) -> int:
     """Minor units of a token that an address holds."""
-    return token.decode_count(await _call(sandbox, sandbox.chain.tokens[symbol], token.encode_balance_of(owner)))
+    return token.decode_count(await sandbox.chain.node.read(sandbox.chain.tokens[symbol], token.encode_balance_of(owner)))
 
 
 async def escrowed(sandbox: Sandbox, symbol: str) -> int:
     """Minor units of a token that the escrow holds for plans."""
     data = escrow.LOCKED_TOTAL.encode(sandbox.chain.tokens[symbol])
-    return token.decode_count(await _call(sandbox, sandbox.chain.contracts["SettlementEscrow"], data))
+    return token.decode_count(await sandbox.chain.node.read(sandbox.chain.contracts["SettlementEscrow"], data))
 
 
 async def leg_status(sandbox: Sandbox, plan_digest: bytes, leg_id: str) -> escrow.LegStatus:
     """Where a leg stands on the escrow."""
     data = escrow.encode_status_of(escrow.leg_key(plan_digest, leg_id))
-    return escrow.decode_status_of(await _call(sandbox, sandbox.chain.contracts["SettlementEscrow"], data))
-
-
-async def _call(sandbox: Sandbox, to: str, data: bytes) -> bytes:
-    result = await sandbox.chain.node.call("eth_call", {"to": to, "data": "0x" + data.hex()}, "latest")
-    return bytes.fromhex(str(result).removeprefix("0x"))
+    return escrow.decode_status_of(await sandbox.chain.node.read(sandbox.chain.contracts["SettlementEscrow"], data))
 
 
 async def bank(sandbox: Sandbox, path: str, **query: str) -> Any:

@@ -6,7 +6,8 @@ Private keys are Ed25519 in PKCS #8 PEM, mode 0600, one file each: `keys/<name>.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,8 @@ class Person:
     actor_id: str
     #: What he or she may do, as the registry calls it.
     roles: tuple[str, ...]
+    #: Whether it is a process that signs by itself.
+    agent: bool = False
 
 
 #: One person for each gate, since no two gates may be opened by the same; two operators, since every resolution needs two; and a deputy
@@ -40,7 +43,14 @@ PEOPLE = (
     Person("operator-one", ("operator",)),
     Person("operator-two", ("operator",)),
     Person("deputy", ("maker", "approver", "releaser")),
+    Person("second-approver", ("approver",)),
+    Person("second-releaser", ("releaser",)),
+    Person("approver-agent", ("approver",), agent=True),
+    Person("releaser-agent", ("releaser",), agent=True),
 )
+#: By the second version of the matrix of duties agents approve and release below so many euro cents, and from so many on two persons do.
+FOUR_EYES_FROM = 50_000_00
+AGENTS_MAX = 1_000_00
 #: Services that sign what they vote, report or append.
 SIGNING_SERVICES = ("dlt-gateway", "bank-gateway", "notary", "event-journal")
 
@@ -74,6 +84,11 @@ def draw_sealing_keys(directory: Path) -> tuple[Path, Path]:
     return private, write_secret(directory / "offline-recovery-public.pem", public)
 
 
+def draw_payload_key(directory: Path) -> Path:
+    """The key that the journal wraps plans' payload keys by."""
+    return write_secret(directory / "event-journal-payload.key", base64.b64encode(secrets.token_bytes(32)) + b"\n")
+
+
 def _private_pem(key: X25519PrivateKey | Ed25519PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -84,8 +99,31 @@ def draw_keys(directory: Path) -> dict[str, KeyFile]:
     return {name: draw_key(name, directory) for name in names}
 
 
-def write_registry(path: Path, keys: Mapping[str, KeyFile], not_before: datetime, not_after: datetime) -> Path:
-    """Writes the registry that every service is given: persons with their roles, participants, and their public keys in base64.
+def matrix(version: int, rule: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A version of the matrix of duties; what is added to the rules of approving and releasing."""
+    return {
+        "version": version,
+        "gates": {
+            "MAKE": {"roles": ["maker"]},
+            "APPROVE": {"roles": ["approver"], **(rule or {})},
+            "RELEASE": {"roles": ["releaser"], **(rule or {})},
+            "VALIDATE": {"roles": ["validator"]},
+            "CANCEL": {"roles": ["maker", "approver", "releaser", "operator"]},
+        },
+        "different_persons": [["MAKE", "APPROVE", "RELEASE", "VALIDATE"]],
+    }
+
+
+def four_eyes(tokens: Sequence[str]) -> dict[str, Any]:
+    """Two persons from an amount on, and agents up to a smaller one; of tokens as much as there is."""
+    limits = [{"asset": "EUR", "minor_units_max": AGENTS_MAX}, *({"asset": each, "minor_units_max": 2**96 - 1} for each in tokens)]
+    return {"thresholds": [{"asset": "EUR", "from_minor_units": FOUR_EYES_FROM, "signatures": 2}], "agents": limits}
+
+
+def write_registry(
+    path: Path, keys: Mapping[str, KeyFile], not_before: datetime, not_after: datetime, *, tokens: Sequence[str] = ()
+) -> Path:
+    """Writes the registry that every service is given: persons and agents with their roles, participants, their public keys, and the matrices of duties.
 
     Every key counts from `not_before`, inclusive, until `not_after`, exclusive; both in UTC.
     """
@@ -96,9 +134,17 @@ def write_registry(path: Path, keys: Mapping[str, KeyFile], not_before: datetime
 
     document = {
         "actors": [
-            {"actor_id": person.actor_id, "roles": list(person.roles), "keys": keys_of(person.actor_id)} for person in PEOPLE
+            {
+                "actor_id": person.actor_id,
+                "roles": list(person.roles),
+                "keys": keys_of(person.actor_id),
+                "agent": person.agent,
+                "limits": dict.fromkeys((role for role in person.roles if role != "operator"), "unlimited"),
+            }
+            for person in PEOPLE
         ],
         "participants": [{"name": name, "keys": keys_of(name)} for name in SIGNING_SERVICES],
+        "matrices": [matrix(1), matrix(2, four_eyes(tokens))],
     }
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path

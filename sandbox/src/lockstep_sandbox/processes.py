@@ -27,6 +27,8 @@ from typing import Self
 #: How often a process is asked whether it is ready or gone.
 POLL_SECONDS = 0.02
 LOG_LINES_SHOWN = 30
+#: Longest until the kernel has taken away what was killed.
+GONE_SECONDS_MAX = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,11 @@ class Program:
     #: Asked until it answers True; an exception counts as no, and is told if it stays so. None: ready once started.
     ready: Callable[[], Awaitable[bool]] | None = None
     #: How long it may take until it is ready.
-    ready_seconds_max: float = 30.0
+    ready_seconds_max: float = 300.0
     #: How it is asked to stop.
     stop_signal: signal.Signals = signal.SIGTERM
     #: How long it may take to stop before it is killed.
-    grace_seconds: float = 10.0
+    grace_seconds: float = 30.0
 
 
 class ProgramFailed(Exception):
@@ -117,7 +119,7 @@ class Supervisor:
             self._signal(process, program.stop_signal)
             if not await self._ended(process, program.grace_seconds):
                 self._signal(process, signal.SIGKILL)
-                await self._ended(process, program.grace_seconds)
+                await self._ended(process, GONE_SECONDS_MAX)
         self._sweep(process)
         self._running.pop(name, None)
 
@@ -130,7 +132,7 @@ class Supervisor:
         """Kills a program and its group with SIGKILL and waits until it is gone; `restart` brings it back."""
         process = self._running[name]
         self._signal(process, signal.SIGKILL)
-        await self._ended(process, self._programs[name].grace_seconds)
+        await self._ended(process, GONE_SECONDS_MAX)
 
     async def wait_until_ended(self, name: str, seconds_max: float) -> int:
         """Waits for a program to end by itself, as at a failpoint; returns its exit code, -9 when it was killed.

@@ -1,6 +1,6 @@
 """The folder of one run, and the file that describes what runs.
 
-.sandbox/current -> run-20260101T120000-4f2a        the run that `make up` left, if one runs
+.sandbox/current -> run-20260101T120000-4f2a91c7    the run that `make up` left, if one runs
 .sandbox/run-…/sandbox.json                          endpoints, certificates, keys: see `Description`; mode 0600
 .sandbox/run-…/{logs,keys,certs,chain,config,state}  what its programs write and read; mode 0700
 """
@@ -85,7 +85,7 @@ class RuntimeDirectory:
         """Makes a new folder below `base` (usually .sandbox)."""
         base.mkdir(parents=True, exist_ok=True)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        path = base.absolute() / f"run-{stamp}-{secrets.token_hex(2)}"
+        path = base.absolute() / f"run-{stamp}-{secrets.token_hex(4)}"
         path.mkdir(mode=0o700)
         for name in SUBFOLDERS:
             (path / name).mkdir(mode=0o700)

@@ -74,7 +74,13 @@ def resolution(confirmation: str, individual: str = "", why: str = "", *, detail
 
 
 def booking(
-    amount: str = "100.00", currency: str = "EUR", *, side: str = "DBIT", account: str = DEBTOR, reversal: str = ""
+    amount: str = "100.00",
+    currency: str = "EUR",
+    *,
+    side: str = "DBIT",
+    account: str = DEBTOR,
+    reversal: str = "",
+    charges: str = "",
 ) -> bytes:
     money = f'<Amt Ccy="{currency}">{amount}</Amt>'
     return message(
@@ -82,6 +88,6 @@ def booking(
         f"<BkToCstmrDbtCdtNtfctn><GrpHdr><MsgId>ANSWER1</MsgId><CreDtTm>{AT}</CreDtTm></GrpHdr><Ntfctn><Id>N1</Id>"
         f"<Acct><Id><IBAN>{account}</IBAN></Id></Acct><Ntry>{money}<CdtDbtInd>{side}</CdtDbtInd>{reversal}<Sts><Cd>BOOK</Cd></Sts>"
         f"<AcctSvcrRef>B1</AcctSvcrRef><BkTxCd><Prtry><Cd>X</Cd></Prtry></BkTxCd><NtryDtls><TxDtls><Refs>"
-        f"<EndToEndId>{NAMES.end_to_end_id}</EndToEndId><UETR>{NAMES.uetr}</UETR></Refs>{money}<CdtDbtInd>{side}</CdtDbtInd></TxDtls>"
+        f"<EndToEndId>{NAMES.end_to_end_id}</EndToEndId><UETR>{NAMES.uetr}</UETR></Refs>{money}<CdtDbtInd>{side}</CdtDbtInd>{charges}</TxDtls>"
         f"</NtryDtls></Ntry></Ntfctn></BkToCstmrDbtCdtNtfctn>",
     )

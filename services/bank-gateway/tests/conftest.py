@@ -19,15 +19,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 if TYPE_CHECKING:
     from real_bank import Bank, Gateway
 
-GATEWAY = "spiffe://lockstep.local/bank-gateway"
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def bank(
     databases: Databases, tls_for: Callable[[str], TlsSettings], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Bank]:
     """The bank's process, over a database of its own."""
-    from real_bank import start_bank
+    from real_bank import GATEWAY, start_bank
 
     folder = tmp_path_factory.mktemp("bank")
     database = await databases.create("bank_simulator")
@@ -41,11 +39,12 @@ async def bank(
 async def gateway(
     bank: Bank, database_for: Callable[..., Awaitable[TestDatabase]], tls_for: Callable[[str], TlsSettings]
 ) -> AsyncIterator[Gateway]:
-    """A gateway that runs, over a new database; the bank behaves, and whatever it says to others is passed over."""
-    from real_bank import Gateway
+    """A gateway that runs, over a new database; the bank behaves, and whatever it says to others is passed over. Its ledger is right at the end."""
+    from real_bank import GATEWAY, Gateway
 
     await bank.behave()
     opened = Gateway(await database_for("bank_gateway"), bank, tls_for(GATEWAY))
-    await opened.open()
+    await opened.begin()
     yield opened
+    assert await opened.wrong_on_the_books() == []
     await opened.close()

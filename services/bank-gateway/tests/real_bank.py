@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import aiohttp
 import yaml
 
 from bank_gateway.courier import Courier
 from bank_gateway.gateway import BankOperations
-from bank_gateway.http_rail import HttpRail
+from bank_gateway.iso20022.agreement import Agreement
 from bank_gateway.iso20022.schemas import Schemas
+from bank_gateway.ledger import __main__ as ledger
+from bank_gateway.ledger.lines import CreditLines
+from bank_gateway.main import rail_of
+from bank_gateway.readmission import Readmission
+from bank_gateway.reconciler import Reconciler
 from bank_gateway.references import references
-from bank_gateway.settings import BankGatewaySettings
+from bank_gateway.settings import BankGatewaySettings, FileRailSettings, HttpRailSettings, RailSettings
 from lockstep_kit.certificate import Decision
 from lockstep_kit.convert import certificate_to_pb, outcome_from_pb, vote_from_pb
 from lockstep_kit.db import Database
@@ -41,17 +48,36 @@ from lockstep_testkit.factories import BUYER, CHAIN, SELLER, PlanCase, address_o
 
 T = TypeVar("T")
 LEG: Final = "cash"
+#: The gateway's own identity.
+GATEWAY: Final = "spiffe://lockstep.local/bank-gateway"
 BANK_BIC, OUR_BIC = "COBADEFF", "LCKSDEFFXXX"
 RICH, PAYEE, POOR, NOBODY = (
     "DE89370400440532013000", "DE75512108001245126199", "DE12500105170648489890", "DE02120300000000202051",
 )  # fmt: skip
 #: Has 25.00 of its own and may borrow 1000.00 within the day.
 THIN: Final = "DE62370400440532013001"
+#: Up to what the bank issues undertakings for RICH's owner.
+FACILITY: Final = "100000000.00"
+#: Accounts of financial institutions at the bank.
+NOSTRO_A, NOSTRO_B = "DE91100000000123456789", "DE17500105170648489800"
+INSTITUTION_A, INSTITUTION_B = "MARKDEFFXXX", "BNPAFRPPXXX"
 #: Longest that anything here may take.
-SECONDS_MAX: Final = 30.0
+SECONDS_MAX: Final = 240.0
 SCHEMA_FOLDER: Final = next(
     parent / ".schemas" / "xsd" for parent in Path(__file__).parents if (parent / ".schemas" / "xsd").is_dir()
 )
+
+
+def between_institutions(minor_units: int = 100_00, institution: str = INSTITUTION_A, **changes: Any) -> PlanCase:
+    """A plan that pays from one financial institution to another, by their accounts at the bank."""
+    terms = CreditTransfer(
+        amount=factories.credit_terms(minor_units).amount,
+        debtor=BankAccount(BUYER.party_id, BUYER.name, NOSTRO_A, BANK_BIC, institution),
+        creditor=BankAccount(SELLER.party_id, SELLER.name, NOSTRO_B, BANK_BIC, INSTITUTION_B),
+        charge_bearer=ChargeBearer.SERVICE_LEVEL,
+        remittance="COVER 1",
+    )
+    return plan_of([leg_of("tokens", factories.token_terms()), leg_of("cash", terms)], **changes)
 
 
 def transfer(minor_units: int = 100_00, *, debtor: str = RICH, creditor: str = PAYEE, **changes: Any) -> PlanCase:
@@ -79,6 +105,8 @@ class Bank:
     rail_port: int
     control_port: int
     token: str
+    #: The bank's own database, for what it shows to nobody.
+    database: TestDatabase
     name: str = "bank-simulator"
 
     @property
@@ -93,6 +121,11 @@ class Bank:
     async def misbehave(self, kind: str, **script: Any) -> None:
         async with self._session() as session, session.post(self._url("/misbehaviours"), json={"kind": kind, **script}) as answer:
             assert answer.status == 201, await answer.text()
+
+    async def command(self, path: str, **query: str) -> Any:
+        async with self._session() as session, session.post(self._url(path), params=query) as answer:
+            answer.raise_for_status()
+            return await answer.json()
 
     async def behave(self) -> None:
         async with self._session() as session, session.delete(self._url("/misbehaviours")) as answer:
@@ -129,9 +162,32 @@ class Bank:
         found: list[dict[str, Any]] = (await self.get("/messages", uetr=uetr(plan.plan_id, LegId(LEG))))["sent"]
         return found[::-1]
 
+    async def end_day(self) -> date:
+        """End the bank's booking day, which is stated then; returns it."""
+        async with self._session() as session, session.post(self._url("/end-of-day")) as answer:
+            answer.raise_for_status()
+            return date.fromisoformat((await answer.json())["day"])
+
+    async def state_again(self, account: str, day: date) -> None:
+        """Have an account's statement of a day made anew."""
+        body = {"account": account, "day": day.isoformat()}
+        async with self._session() as session, session.post(self._url("/statements"), json=body) as answer:
+            assert (answer.status, (await answer.json())["messages"] > 0) == (200, True)
+
     async def sound(self) -> None:
         """Money was conserved."""
         assert (await self.get("/audit"))["violations"] == []
+
+    async def reservation(self, plan: PlanCase) -> str | None:
+        """Where the reservation for a payment stands."""
+        found = (await self.get("/reservations", uetr=uetr(plan.plan_id, LegId(LEG))))["reservations"]
+        return found[0]["state"] if found else None
+
+    async def give_back(self, plan: PlanCase, **terms: str) -> None:
+        """Money of a settled payment comes back."""
+        url = self._url(f"/payments/{uetr(plan.plan_id, LegId(LEG))}/return")
+        async with self._session() as session, session.post(url, json=terms) as answer:
+            assert answer.status == 201, await answer.text()
 
     async def set_status(self, account: str, status: str) -> None:
         url = self._url(f"/accounts/{account}/status")
@@ -152,6 +208,11 @@ class Bank:
         (line,) = book["credit_lines"]
         return int(line["drawn_minor"])
 
+    async def said(self) -> int:
+        """The last place in the mailbox."""
+        async with self.database.as_owner() as owner:
+            return int(await owner.fetchval("select last_cursor from mailboxes"))
+
     async def stop(self) -> None:
         await self.supervisor.kill9(self.name)
 
@@ -165,8 +226,18 @@ class Bank:
         return f"http://127.0.0.1:{self.control_port}{path}"
 
 
-async def start_bank(supervisor: Supervisor, folder: Path, database: TestDatabase, tls: TlsSettings, gateway_identity: str) -> Bank:
-    """The bank, open: RICH has money, POOR hardly any."""
+async def start_bank(
+    supervisor: Supervisor,
+    folder: Path,
+    database: TestDatabase,
+    tls: TlsSettings,
+    gateway_identity: str,
+    *,
+    certificates: Sequence[str] | None = None,
+    terms: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Bank:
+    """The bank, open: RICH has money, POOR hardly any. With `certificates` messages are signed; `terms` are the bank's, `more` settings of its process."""
     rail_port, control_port = free_ports(2)
     token = secrets.token_urlsafe(16)
     settings = {
@@ -175,11 +246,17 @@ async def start_bank(supervisor: Supervisor, folder: Path, database: TestDatabas
         "control": {"port": control_port, "token_file": "control.token"},
         "seed_file": "seed.yaml",
         "schemas": str(SCHEMA_FOLDER),
+        **more,
     }
+    seeded = seed(gateway_identity)
+    if certificates is not None:
+        seeded["counterparties"][0]["certificates"] = list(certificates)
+    if terms is not None:
+        seeded["terms"] = dict(terms)
     configuration = write_files(
-        folder, {"bank.yaml": yaml.safe_dump(settings), "seed.yaml": yaml.safe_dump(seed(gateway_identity)), "control.token": token}
+        folder, {"bank.yaml": yaml.safe_dump(settings), "seed.yaml": yaml.safe_dump(seeded), "control.token": token}
     )
-    bank = Bank(supervisor, rail_port, control_port, token)
+    bank = Bank(supervisor, rail_port, control_port, token, database)
     command = (sys.executable, "-m", "bank_simulator", "--config", str(configuration / "bank.yaml"))
     await supervisor.start(Program(bank.name, command, ready=lambda: listens(control_port), ready_seconds_max=SECONDS_MAX))
     return bank
@@ -192,8 +269,12 @@ def seed(gateway_identity: str) -> dict[str, Any]:
         {"account": account, "owner": owner, "currency": "EUR", "opening_balance": opening}
         for account, (owner, opening) in owners.items()
     ]
+    accounts[0]["facility"] = FACILITY
     line = {"provider": "Liquidity Bank", "provider_bic": "MARKDEFF", "limit": "1000.00"}
     accounts.append({"account": THIN, "owner": BUYER.name, "currency": "EUR", "opening_balance": "25.00", "credit_line": line})
+    for account, institution in ((NOSTRO_A, INSTITUTION_A), (NOSTRO_B, INSTITUTION_B)):
+        names = {"account": account, "owner": institution, "correspondent_bic": institution}
+        accounts.append({**names, "currency": "EUR", "opening_balance": "500000.00"})
     counterparty = {"name": "Lockstep", "bic": OUR_BIC, "identities": [gateway_identity]}
     return {"bic": BANK_BIC, "name": "Bank of the tests", "accounts": accounts, "counterparties": [counterparty]}
 
@@ -206,14 +287,25 @@ def write_files(folder: Path, contents: dict[str, str]) -> Path:
     return folder
 
 
+@functools.cache
+def schemas() -> Schemas:
+    """The schemas, compiled once for all gateways."""
+    return Schemas(SCHEMA_FOLDER)
+
+
 @dataclass
 class Gateway:
     """A gateway in this process, over its database, before the bank; what the process of the service is made of."""
 
+    #: The leg that it serves.
+    leg_id: ClassVar[str] = LEG
     database: TestDatabase
     bank: Bank
     tls: TlsSettings
     changes: dict[str, Any] = field(default_factory=dict)
+    #: What is agreed with the bank about messages, and the way to it where that is not HTTPS.
+    agreement: Agreement = field(default_factory=Agreement)
+    files: Path | None = None
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _loops: TaskSupervisor = field(default_factory=TaskSupervisor)
     _engine: ParticipantEngine | None = None
@@ -223,6 +315,13 @@ class Gateway:
         assert self._engine is not None, "not open"
         return self._engine
 
+    async def begin(self) -> None:
+        """Start it over a new database: what the bank said to others before is passed over, or each test would read the mailbox of all before it."""
+        place = await self.bank.said()
+        async with self.database.as_owner() as owner:
+            await owner.execute("insert into bank_mailbox (counterparty, cursor) values ($1, $2)", BANK_BIC, place)
+        await self.open()
+
     async def open(self) -> None:
         """Start it, with all that its process runs."""
         self._stack, self._loops = contextlib.AsyncExitStack(), TaskSupervisor()
@@ -231,18 +330,27 @@ class Gateway:
         settings = BankGatewaySettings.model_construct(
             **{
                 "own_bic": OUR_BIC, "bank_bic": BANK_BIC, "currencies": ("EUR",), "hold_max_hours": 144.0, "mailbox_wait_seconds": 5.0,
-                "inquiry_seconds": 0.4, "inquiry_seconds_max": 5.0, "poll_seconds": 0.05, **self.changes,
+                "inquiry_seconds": 0.4, "inquiry_seconds_max": 5.0, "poll_seconds": 0.05, "time_zone": "Europe/Berlin",
+                "statement_due_hours": 12.0, "reconcile_seconds": 0.5, **self.changes,
             }
         )  # fmt: skip
-        operations = BankOperations(settings, Schemas(SCHEMA_FOLDER))
+        operations = BankOperations(settings, schemas(), self.agreement)
         participant = ParticipantSettings(signing_key_file=Path("unused"), registry_file=Path("unused"))
         key, registry = factories.key_of("bank-gateway"), factories.registry_of()
         self._engine = ParticipantEngine(
             db=db, name="bank-gateway", signing_key=key, registry=registry, operations=operations, settings=participant
         )
-        rail = HttpRail(self.bank.rail_url, self.tls)
+        http, files = HttpRailSettings(url=self.bank.rail_url, tls=self.tls), self.files
+        way = RailSettings(http=http) if files is None else RailSettings(files=FileRailSettings(folder=files, look_seconds=0.02))
+        rail = rail_of(settings.model_copy(update={"rail": way}), self.agreement, db)
         self._stack.push_async_callback(rail.close)
-        self._loops.start(*self._engine.loops(), *Courier(db, self._engine, operations, rail).loops())
+        lines = CreditLines(db, settings)
+        await lines.limit()
+        courier = Courier(db, self._engine, operations, rail)
+        reconciler = Reconciler(db, self._engine, courier, settings, operations.schemas)
+        self._loops.start(
+            *self._engine.loops(), *courier.loops(), Readmission(db, courier, BANK_BIC).loop(), *lines.loops(), *reconciler.loops()
+        )
         self._stack.push_async_callback(self._loops.stop)
 
     async def close(self) -> None:
@@ -253,33 +361,38 @@ class Gateway:
         """Wait until a failpoint ended a loop."""
         await self._loops.wait()
 
+    async def ended_within(self, seconds: float) -> None:
+        """Wait for that a while."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.ended(), seconds)
+
     # -- Commands, as the servicer gives them --------------------------------------------------------------------------
 
     async def prepare(self, plan: PlanCase, **terms: Any) -> Answer:
-        item = convert.read_prepare(commands.prepare(plan, LEG, **terms))
+        item = convert.read_prepare(commands.prepare(plan, self.leg_id, **terms))
         return (await self.engine.execute(item.command, [item], 0))[0]
 
     async def commit(self, plan: PlanCase, **terms: Any) -> Answer:
         signed = convert.stored_vote(await self.record(plan))
         assert signed is not None
-        # The bank's hold ends, so the leg is soft, and the decision is delegated to it.
-        certificate = plan.certificate(signed, decision=Decision.DELEGATED, delegated=LEG)
-        command = commands.commit(plan, LEG, certificate, **terms)
+        # What is promised can lapse, so the leg is soft, and the decision is delegated to it.
+        certificate = plan.certificate(signed, decision=Decision.DELEGATED, delegated=self.leg_id)
+        command = commands.commit(plan, self.leg_id, certificate, **terms)
         item = convert.read_commit(command, certificate, certificate_to_pb(certificate))
         return (await self.engine.execute(item.command, [item], 0))[0]
 
     async def abort(self, plan: PlanCase) -> Answer:
-        item = convert.read_abort(commands.abort(plan, LEG))
+        item = convert.read_abort(commands.abort(plan, self.leg_id))
         return (await self.engine.execute(item.command, [item], 0))[0]
 
     async def reverse(self, plan: PlanCase) -> Answer:
-        item = convert.read_reverse(commands.reverse(plan, LEG))
+        item = convert.read_reverse(commands.reverse(plan, self.leg_id))
         return (await self.engine.execute(item.command, [item], 0))[0]
 
     # -- What is known -------------------------------------------------------------------------------------------------
 
     async def record(self, plan: PlanCase) -> LegRecord:
-        record = await self.engine.get((plan.plan_id, LegId(LEG)), None)
+        record = await self.engine.get((plan.plan_id, LegId(self.leg_id)), None)
         assert record is not None
         return record
 
@@ -309,6 +422,19 @@ class Gateway:
     async def matters(self) -> list[Any]:
         """Open matters, oldest first."""
         return await self.rows("select * from bank_matter where closed_at is null order by id")
+
+    async def wrong_on_the_books(self) -> list[str]:
+        """What is wrong with the ledger, its chain, and where the money of each leg stands."""
+        db = await Database.connect(self.database.settings, application_name="test")
+        try:
+            return (await ledger.audit(db))[1]
+        finally:
+            await db.close()
+
+    async def on_the_books(self, account: str) -> dict[str, int]:
+        """What stands on the accounts of a debtor, kind by kind."""
+        query = "select kind, balance from ledger_account where account like $1 || '/%' and balance <> 0"
+        return {row["kind"]: row["balance"] for row in await self.rows(query, account)}
 
     async def rows(self, query: str, *arguments: Any) -> list[Any]:
         async with self.database.as_owner() as owner:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -15,6 +18,7 @@ from bank_samples import BANK, NAMES, OURS, SCHEMAS, booking, group_status, one_
 from bank_gateway import courier, matters
 from bank_gateway.courier import Courier
 from bank_gateway.gateway import BankOperations
+from bank_gateway.ledger import __main__ as ledger
 from bank_gateway.messages import References
 from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, TurnedDown
 from bank_gateway.references import references
@@ -31,6 +35,7 @@ from lockstep_kit.participant.records import LegRecord
 from lockstep_kit.participant.settings import ParticipantSettings
 from lockstep_kit.statements import BankEvidence
 from lockstep_testkit import commands, factories
+from lockstep_testkit.clocks import JumpingClock
 from lockstep_testkit.databases import TestDatabase
 from lockstep_testkit.factories import PlanCase
 
@@ -51,12 +56,13 @@ class Mailbox:
     acknowledged: int = 0
     away: bool = False
     reads: int = 0
-    #: How long a message waits for its answer.
-    hangs: float = 0.0
+    #: Where a message waits for its answer until so many do.
+    hangs: asyncio.Barrier | None = None
 
     async def send(self, octets: bytes, idempotency_key: str) -> Handover:
         self.sent.append((idempotency_key, octets))
-        await asyncio.sleep(self.hangs)
+        if self.hangs is not None:
+            await self.hangs.wait()
         return self.handovers.pop(0) if self.handovers else Accepted()
 
     async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
@@ -136,13 +142,15 @@ class Bench:
         return [octets.split(b"<MsgDefIdr>")[1][:8].decode() for _, octets in self.bank.sent]
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def bench(database_for: Callable[..., Awaitable[TestDatabase]]) -> AsyncIterator[Bench]:
-    database = await database_for("bank_gateway", Path(__file__).parents[1] / "migrations")
+@contextlib.asynccontextmanager
+async def bench_over(database: TestDatabase, **changes: Any) -> AsyncIterator[Bench]:
+    """A gateway over a database; its ledger is right when the test is over."""
     db = await Database.connect(database.settings, application_name="test")
     settings = BankGatewaySettings.model_construct(
-        own_bic=OURS, bank_bic=THEIR_BIC, currencies=("EUR",), hold_max_hours=144.0, mailbox_wait_seconds=1.0,
-        inquiry_seconds=0.001, inquiry_seconds_max=0.02, poll_seconds=0.1,
+        **{
+            "own_bic": OURS, "bank_bic": THEIR_BIC, "currencies": ("EUR",), "hold_max_hours": 144.0, "mailbox_wait_seconds": 1.0,
+            "inquiry_seconds": 0.001, "inquiry_seconds_max": 0.02, "poll_seconds": 0.1, **changes,
+        }
     )  # fmt: skip
     operations = BankOperations(settings, SCHEMAS)
     participant = ParticipantSettings(signing_key_file=Path("unused"), registry_file=Path("unused"))
@@ -156,8 +164,16 @@ async def bench(database_for: Callable[..., Awaitable[TestDatabase]]) -> AsyncIt
     )
     bank = Mailbox()
     yield Bench(db, engine, Courier(db, engine, operations, bank), bank, factories.delivery_versus_payment(), settings)
+    assert (await ledger.audit(db))[1] == []
     await engine.drain()
     await db.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def bench(database_for: Callable[..., Awaitable[TestDatabase]]) -> AsyncIterator[Bench]:
+    database = await database_for("bank_gateway", Path(__file__).parents[1] / "migrations")
+    async with bench_over(database) as opened:
+        yield opened
 
 
 def phase_of(record: LegRecord) -> Phase | None:
@@ -199,7 +215,7 @@ async def test_lost_answer_to_a_cancellation_is_asked_for(bench: Bench) -> None:
     await bench.prepare()
     await bench.abort()
     for _ in range(3):
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
         await bench.courier.inquire()
         await bench.courier.send_due()
     assert bench.sent() == ["pacs.008", "camt.056", "camt.056", "pacs.028", "camt.056"]
@@ -243,7 +259,7 @@ async def test_payment_whose_name_the_bank_knows_is_no_no(bench: Bench) -> None:
     await bench.prepare()
     doubtful = await bench.record()
     assert (phase_of(doubtful), "SAME_CONTENT" in doubtful.trouble) == (Phase.PREPARING, True)
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
     await bench.courier.inquire()
     await bench.courier.send_due()
     assert bench.sent() == ["pacs.008", "pacs.028"]
@@ -255,7 +271,7 @@ async def test_question_that_is_turned_down_is_no_no(bench: Bench) -> None:
     """The bank took the payment and turns down a question about it: that says nothing of the payment."""
     bench.bank.handovers = [Accepted(), TurnedDown("400", "Document", "XSD")]
     await bench.prepare()
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
     await bench.courier.inquire()
     await bench.courier.send_due()
     assert bench.sent() == ["pacs.008", "pacs.028"]
@@ -376,10 +392,10 @@ async def test_key_is_shown_again_while_the_leg_is_executed(bench: Bench) -> Non
 async def test_asking_waits_for_nobody(bench: Bench) -> None:
     """A payment that somebody is working on is left to the next time: two who ask, or one who asks and one who listens, never wait in a circle."""
     await bench.prepare()
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
     async with bench.db.transaction() as tx:
         await tx.fetch("select from bank_payment for update")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await bench.courier.inquire()
     assert await queued(bench) == 0
     await bench.courier.inquire()
@@ -391,28 +407,32 @@ async def test_mailbox_that_never_waits_is_not_hammered(bench: Bench) -> None:
     for away in (False, True):
         bench.bank.away, bench.bank.reads = away, 0
         supervisor = TaskSupervisor()
+        began = asyncio.get_running_loop().time()
         supervisor.start(*bench.courier.loops())
+        for _ in range(1200):
+            if bench.bank.reads:
+                break
+            await asyncio.sleep(0.05)
         await asyncio.sleep(1.0)
         await supervisor.stop()
-        assert 1 <= bench.bank.reads <= 15
+        assert 1 <= bench.bank.reads <= 15 * (asyncio.get_running_loop().time() - began)
 
 
 async def test_one_that_hangs_does_not_hold_up_the_others(bench: Bench) -> None:
     """What is due is sent at the same time: a request that gets no answer costs the other payments nothing."""
     plans = [bench.plan] + [factories.delivery_versus_payment() for _ in range(7)]
-    bench.bank.hangs = 1.0
+    bench.bank.hangs = asyncio.Barrier(len(plans))
     for plan in plans:
         item = convert.read_prepare(commands.prepare(plan, LEG))
         await bench.engine.execute(item.command, [item], 0)
-    began = asyncio.get_running_loop().time()
-    await bench.courier.send_due()
+    async with asyncio.timeout(60):
+        await bench.courier.send_due()
     assert len(bench.bank.sent) == len(plans)
-    assert asyncio.get_running_loop().time() - began < 3.0
 
 
 async def sends(bench: Bench, count: int) -> None:
     """Send what becomes due, until so much was sent."""
-    for _ in range(100):
+    for _ in range(1200):
         if len(bench.bank.sent) >= count:
             return
         await asyncio.sleep(0.05)
@@ -558,17 +578,26 @@ async def test_contradictions_after_the_end_are_told_and_change_nothing(bench: B
     assert await open_matters(bench) == ["BOOKING_DIFFERS"] * 4
 
 
-async def test_questions_are_bounded_in_each_round(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_questions_are_bounded_in_each_round(
+    database_for: Callable[..., Awaitable[TestDatabase]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many legs owe an answer, a round asks about so many; the others have their turn in the next, longest waiting first."""
     monkeypatch.setattr(courier, "INQUIRED_MAX", 2)
-    bench.settings.inquiry_seconds_max = 600.0
+    database = await database_for("bank_gateway")
+    clock = JumpingClock(database.owner_url)
+    await clock.prepare()
+    async with bench_over(database, inquiry_seconds=300.0, inquiry_seconds_max=3_600.0) as bench:
+        await assert_questions_are_bounded(bench, clock)
+
+
+async def assert_questions_are_bounded(bench: Bench, clock: JumpingClock) -> None:
+    """Five legs, which are all overdue once the clock has gone on; nothing is overdue again before the last was asked about."""
     plans = [factories.delivery_versus_payment() for _ in range(5)]
     for plan in plans:
         item = convert.read_prepare(commands.prepare(plan, LEG))
         await bench.engine.execute(item.command, [item], 0)
     await bench.courier.send_due()
-    bench.settings.inquiry_seconds = 1.5
-    await asyncio.sleep(1.6)
+    await clock.set(timedelta(seconds=301))
     asked: list[int] = []
     for _ in range(3):
         await bench.courier.inquire()

@@ -90,7 +90,7 @@ async def test_late_answers(gateway: Gateway) -> None:
     """The booking comes before its status: nothing is settled until both are there."""
     plan = transfer()
     await gateway.held(plan)
-    await gateway.bank.misbehave("delay", message="pacs.002", uetr=uetr_of(plan), delay_ms=1200)
+    await gateway.bank.misbehave("delay", message="pacs.002", uetr=uetr_of(plan), delay_ms=8_000)
     await gateway.commit(plan)
 
     async def booking() -> bool:
@@ -322,12 +322,12 @@ async def test_answers_lost_for_long(gateway: Gateway) -> None:
 
 async def test_acknowledgement_that_never_comes(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bank carries out and keeps us waiting: what timed out is sent again as a possible duplicate, and money is held and moved once."""
-    monkeypatch.setattr(http_rail, "REQUEST_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(http_rail, "REQUEST_SECONDS_MAX", 3.0)
     await gateway.close()
     await gateway.open()
     plan = transfer()
     for stage in ("payment", "release"):
-        await gateway.bank.misbehave("pause", stage=stage, uetr=uetr_of(plan), delay_ms=1500)
+        await gateway.bank.misbehave("pause", stage=stage, uetr=uetr_of(plan), delay_ms=6_000)
     await gateway.held(plan)
     await gateway.commit(plan)
     await gateway.reaches(plan, Phase.COMMITTED)

@@ -25,7 +25,7 @@ values ('SNDBDEFF', 'M1', $1, 0, 'UNKNOWN_PAYMENT', '', 'E1', 'the bank debited 
 async def run(configuration: Path, *arguments: str) -> tuple[int, str]:
     command = (sys.executable, "-m", "bank_gateway.matters", "--config", str(configuration), *arguments)
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-    shown, _ = await asyncio.wait_for(process.communicate(), 30)
+    shown, _ = await asyncio.wait_for(process.communicate(), 240)
     return process.returncode or 0, shown.decode()
 
 
@@ -34,7 +34,7 @@ def configured(folder: Path, database: TestDatabase) -> Path:
         "database": json.loads(database.settings.model_dump_json()),
         "tls": dict.fromkeys(("certificate_file", "key_file", "ca_file"), "unused"),
         "participant": {"signing_key_file": "unused", "registry_file": "unused"},
-        "own_bic": "LCKSDEFFXXX", "bank_bic": "SNDBDEFF", "currencies": ["EUR"], "rail_url": "https://bank.example", "schemas": "unused",
+        "own_bic": "LCKSDEFFXXX", "bank_bic": "SNDBDEFF", "currencies": ["EUR"], "rail": {"http": {"url": "https://bank.example"}}, "schemas": "unused",
     }  # fmt: skip
     path = folder / "bank-gateway.yaml"
     path.write_text(yaml.safe_dump(settings))

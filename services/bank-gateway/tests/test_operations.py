@@ -7,25 +7,15 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from fence_samples import FINDING_OF
 
+from bank_gateway.judging import stray
+from bank_gateway.meanings import Answer, Ground, Meaning, Word
 from bank_gateway.messages import Booking, Envelope, Payment, PaymentStatus, Resolution, Side, Statement
-from bank_gateway.operations import (
-    BOOKINGS,
-    REASONS,
-    RESOLUTIONS,
-    STATUSES,
-    Answer,
-    Ground,
-    Heard,
-    Known,
-    Meaning,
-    Word,
-    hear,
-    stray,
-)
+from bank_gateway.operations import BOOKINGS, REASONS, RESOLUTIONS, STATUSES, Heard, Known, hear
 from bank_gateway.references import references
 from lockstep_kit.amounts import amount_from_text
-from lockstep_kit.fence import FINDINGS, Finding, Phase
+from lockstep_kit.fence import FINDINGS, Phase
 from lockstep_kit.ids import LegId, PlanId
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -121,18 +111,10 @@ def test_every_word_has_a_meaning_in_every_phase() -> None:
 
 def test_meanings_lead_to_findings_that_the_fence_knows() -> None:
     """A meaning that becomes a finding stands in a phase in which the fence takes that finding."""
-    findings = {
-        Meaning.VOTES_YES: Finding.VOTED_YES,
-        Meaning.VOTES_NO: Finding.VOTED_NO,
-        Meaning.LAPSED: Finding.LAPSED,
-        Meaning.SETTLES: Finding.EXECUTED,
-        Meaning.REFUSED: Finding.REFUSED,
-        Meaning.RELEASED: Finding.RELEASED,
-    }
     rows = [(phase, meaning) for (phase, _), meaning in [*STATUSES.items(), *RESOLUTIONS.items()]] + list(BOOKINGS.items())
     for phase, meaning in rows:
-        if meaning in findings:
-            assert (phase, findings[meaning]) in FINDINGS
+        if meaning in FINDING_OF:
+            assert (phase, FINDING_OF[meaning]) in FINDINGS
 
 
 @pytest.mark.parametrize("statements", [(status("ACSC"), BOOKED), (BOOKED, status("ACSC")), (BOOKED, status("ACCC"))])

@@ -7,13 +7,15 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from bank_samples import BANK, CREDITOR, DEBTOR, NAMES, OURS
+from fence_samples import FINDING_OF
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bank_gateway.meanings import Meaning, Word
 from bank_gateway.messages import Booking, Envelope, Payment, PaymentStatus, Resolution, Side, Statement
-from bank_gateway.operations import WORDS, Known, Meaning, Word, hear
+from bank_gateway.operations import WORDS, Known, hear
 from lockstep_kit.amounts import amount_from_text
-from lockstep_kit.fence import FINDINGS, Finding, Phase
+from lockstep_kit.fence import FINDINGS, Phase
 from lockstep_kit.ids import sha256
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -29,14 +31,6 @@ PAYMENT = Payment(
     lock=sha256(KEY),
     expires_at=NOW + timedelta(hours=1),
 )
-FINDING_OF = {
-    Meaning.VOTES_YES: Finding.VOTED_YES,
-    Meaning.VOTES_NO: Finding.VOTED_NO,
-    Meaning.LAPSED: Finding.LAPSED,
-    Meaning.SETTLES: Finding.EXECUTED,
-    Meaning.REFUSED: Finding.REFUSED,
-    Meaning.RELEASED: Finding.RELEASED,
-}
 
 
 def status(code: str, reason: str = "", key: bytes = b"") -> PaymentStatus:
@@ -99,6 +93,14 @@ def test_commit_settles_by_both_halves(words: tuple[Statement, ...]) -> None:
 def test_late_hold_takes_no_settlement_back() -> None:
     """A repeat of ACFW between ACSC and the booking does not make the settlement forgotten."""
     assert leg(Phase.COMMITTING, HELD).told(SETTLED, HELD, BOOKED).phase is Phase.COMMITTED
+
+
+def test_hold_for_another_message() -> None:
+    """A hold under our UETR that was placed for a message of another name is no YES, since its amount may be another; our own after it is."""
+    other = leg(Phase.PREPARING, replace(HELD, message_id="POTHER"))
+    assert (other.phase, len(other.trouble)) == (Phase.PREPARING, 1)
+    assert not other.known.held
+    assert other.told(HELD).phase is Phase.PREPARED
 
 
 def test_commit_against_expiry() -> None:

@@ -16,6 +16,14 @@ Making = Callable[..., Awaitable[TestDatabase]]
 
 MESSAGE = "insert into bank_message (direction, message_id, kind, octets, sha256) values ('OUT', 'P1', 'pacs.008.001.13', $1, $2)"
 QUARANTINED = "insert into bank_quarantine (counterparty, cursor, octets, field, rule) values ('B', 1, 'x', 'message', 'must')"
+STATED = """
+insert into bank_statement (counterparty, account, booking_date, number, statement_id) values ('B', 'A', '2026-11-21', 1, 'S1') returning id
+"""
+PAGE = "insert into bank_statement_page (statement, page, last, message_id, message_sha256) values ($1, 1, true, 'M1', $2)"
+BROKEN = """
+insert into bank_break (matter, kind, account, booking_date, subject, asset, minor_units, scale)
+values (1, 'MISSING_HERE', 'A', '2026-11-21', 'B1', 'EUR', 100, 2)
+"""
 QUEUED = """
 insert into bank_outbox (plan_id, leg_id, uetr, action, idempotency_key, octets) values ('p', 'l', 'u', 'SEND', 'P1', 'x')
 """
@@ -41,6 +49,30 @@ async def test_messages_and_quarantine_stay(database_for: Making) -> None:
                     await owner.execute(statement)
         with pytest.raises(asyncpg.CheckViolationError, match="bank_message_hash"):
             await role.execute(MESSAGE, b"<b/>", sha256(b"<a/>"))
+
+
+async def test_statements_and_breaks_stay(database_for: Making) -> None:
+    """What the bank stated and what was found by it is not removed, nor is a page changed: not by the service's role, not by the owner."""
+    database = await database_for("bank_gateway")
+    async with database.as_role() as role, database.as_owner() as owner:
+        statement = await role.fetchval(STATED)
+        await role.execute(PAGE, statement, sha256(b"page"))
+        await role.execute(BROKEN)
+        for table in ("bank_statement", "bank_statement_page", "bank_break"):
+            for order in (f"delete from {table}", f"truncate {table} cascade"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await role.execute(order)
+                with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="is kept as it was"):
+                    await owner.execute(order)
+        for order in (
+            "update bank_break set minor_units = 0",
+            "update bank_statement set number = 9",
+            "update bank_statement_page set page = 2",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await role.execute(order)
+        with pytest.raises(asyncpg.CheckViolationError, match="bank_statement_reconciled"):
+            await role.execute("update bank_statement set reconciled_at = clock_timestamp()")
 
 
 async def test_outbox_goes_one_way(database_for: Making) -> None:

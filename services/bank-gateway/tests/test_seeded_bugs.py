@@ -8,13 +8,15 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from fence_samples import FINDING_OF
 from test_races import BOOKED, NOW, PAYMENT, answer, status
 
 from bank_gateway import operations
+from bank_gateway.meanings import Answer, Ground, Meaning, Word
 from bank_gateway.messages import Booking, Envelope, PaymentStatus, Resolution, Statement
-from bank_gateway.operations import CREDIT_DENIED, REPEATS, Answer, Heard, Known, Meaning, Word
+from bank_gateway.operations import CREDIT_DENIED, REPEATS, Heard, Known
 from lockstep_kit.amounts import amount_from_text
-from lockstep_kit.fence import FINDINGS, Finding, Phase
+from lockstep_kit.fence import FINDINGS, Phase
 from lockstep_kit.ids import sha256
 
 #: As the bank agreed on them, whatever the table under test says.
@@ -27,14 +29,6 @@ SAID: tuple[Statement, ...] = (
 #: Where a leg may stand when the bank's last word is that it holds the money.
 FROM_HELD = (Phase.PREPARED, Phase.COMMITTING, Phase.ABORTING)
 ENVELOPE = Envelope("COBADEFF", "LCKSDEFFXXX", "M0", NOW)
-FINDING_OF = {
-    Meaning.VOTES_YES: Finding.VOTED_YES,
-    Meaning.VOTES_NO: Finding.VOTED_NO,
-    Meaning.LAPSED: Finding.LAPSED,
-    Meaning.SETTLES: Finding.EXECUTED,
-    Meaning.REFUSED: Finding.REFUSED,
-    Meaning.RELEASED: Finding.RELEASED,
-}
 
 
 def violations() -> Iterator[str]:
@@ -144,8 +138,8 @@ def _not_kept(known: Known, detail: str) -> Heard:
     return Heard(known, Meaning.TROUBLE, detail)
 
 
-def _any_amount(known: Known, phase: Phase, payment: object, said: Booking, digest: bytes) -> Heard:
-    del payment
+def _any_amount(known: Known, phase: Phase, payment: object, said: Booking, envelope: Envelope, digest: bytes) -> Heard:
+    del payment, envelope
     heard = replace(known, booking_reference=said.reference, booking_sha256=digest.hex())
     return Heard(heard, operations.BOOKINGS[phase])
 
@@ -172,9 +166,9 @@ def _forgets_that_money_moved(monkeypatch: pytest.MonkeyPatch) -> None:
         (name("_booking", _any_amount), "a wrong booking is no matter"),
         (name("CREDIT_DENIED", frozenset()), "a refusal by the wrong name"),
         (name("CREDIT_DENIED", frozenset({"AM04", "AM23"})), "a refusal by the wrong name"),
-        (row("REASONS", (Meaning.REFUSED, operations.Ground.OTHER), "BANK_EXECUTE_FAILED"), "a refusal by the wrong name"),
-        (row("REASONS", (Meaning.LAPSED, operations.Ground.NO_CREDIT), "BANK_COMMIT_FAILED"), "a refusal by the wrong name"),
-        (name("ground_of", lambda *_: operations.Ground.RAN_OUT), "a refusal by the wrong name"),
+        (row("REASONS", (Meaning.REFUSED, Ground.OTHER), "BANK_EXECUTE_FAILED"), "a refusal by the wrong name"),
+        (row("REASONS", (Meaning.LAPSED, Ground.NO_CREDIT), "BANK_COMMIT_FAILED"), "a refusal by the wrong name"),
+        (name("ground_of", lambda *_: Ground.RAN_OUT), "a refusal by the wrong name"),
         (_forgets_that_money_moved, "given up after money moved"),
     ],
 )

@@ -12,7 +12,7 @@ from lxml import etree
 from bank_gateway.iso20022 import writer
 from bank_gateway.iso20022.parser import parse
 from bank_gateway.iso20022.schemas import NAMESPACE, Schemas
-from bank_gateway.messages import Envelope, Kind, Payment, Side
+from bank_gateway.messages import Envelope, Footing, Kind, Payment, Side
 from bank_gateway.references import message_id, references
 from lockstep_kit.amounts import amount_from_text
 from lockstep_kit.fields import FieldInvalid
@@ -109,3 +109,50 @@ def test_references_are_stable_and_fit() -> None:
     assert len({names.message_id, names.instruction_id, names.end_to_end_id, names.transaction_id}) == 4
     assert all(len(name) == 16 for name in (names.message_id, names.instruction_id, names.end_to_end_id, names.transaction_id))
     assert references(PLAN, LegId("other")).uetr != names.uetr
+
+
+@pytest.mark.parametrize("footing", list(Footing))
+def test_payment_says_on_what_it_is_made(schemas: Schemas, footing: Footing) -> None:
+    """Only a conditional payment carries lock and expiry; one out of a reservation says so, and an ordinary one says nothing."""
+    octets = writer.payment(envelope(Kind.PAYMENT), replace(payment(), footing=footing), schemas)
+    transaction = "FIToFICstmrCdtTrf/CdtTrfTxInf"
+    assert (text(octets, f"{transaction}/PmtTpInf/LclInstrm/Prtry") or "") == footing.value
+    conditional = footing is Footing.CONDITIONAL
+    assert (text(octets, f"{transaction}/PmtSgntr/Sgntr") is not None) == conditional
+    assert (text(octets, f"{transaction}/AddtlDtTm/XpryDtTm") is not None) == conditional
+
+
+@pytest.mark.parametrize("footing", list(Footing))
+def test_payment_between_institutions(schemas: Schemas, footing: Footing) -> None:
+    """A pacs.009 names debtor and creditor by their BICs and no names, and what is asked about it names it as what it is."""
+    between = replace(
+        payment(),
+        footing=footing,
+        debtor=replace(payment().debtor, institution_bic="MARKDEFFXXX"),
+        creditor=replace(payment().creditor, institution_bic="BNPAFRPPXXX"),
+    )
+    octets = writer.payment(envelope(Kind.INSTITUTION_PAYMENT), between, schemas)
+    transaction = "FICdtTrf/CdtTrfTxInf"
+    assert text(octets, f"{transaction}/Dbtr/FinInstnId/BICFI") == "MARKDEFFXXX"
+    assert text(octets, f"{transaction}/Cdtr/FinInstnId/BICFI") == "BNPAFRPPXXX"
+    assert (text(octets, f"{transaction}/PmtSgntr/Sgntr") is not None) == (footing is Footing.CONDITIONAL)
+    assert b"Buyer Bank NV" not in octets
+    names = references(PLAN, LEG)
+    cancelled = writer.cancellation(envelope(Kind.CANCELLATION), names, "CUST", schemas, between.kind)
+    assert text(cancelled, "FIToFIPmtCxlReq/Undrlyg/TxInf/OrgnlGrpInf/OrgnlMsgNmId") == "pacs.009.001.12"
+    asked = writer.inquiry(envelope(Kind.INQUIRY), names, schemas, between.kind)
+    assert text(asked, "FIToFIPmtStsReq/OrgnlGrpInf/OrgnlMsgNmId") == "pacs.009.001.12"
+
+
+def test_reservation_is_named_after_its_payment(schemas: Schemas) -> None:
+    """camt.103, camt.049 and camt.046 name the reservation by the UETR without hyphens; the first says account, amount and start."""
+    name, told = uetr(PLAN, LEG).replace("-", ""), replace(payment(), footing=Footing.RESERVED)
+    created = writer.reservation(envelope(Kind.RESERVATION), told, schemas)
+    assert text(created, "CretRsvatn/RsvatnId/RsvatnId") == name
+    assert text(created, "CretRsvatn/RsvatnId/AcctId/IBAN") == told.debtor.iban
+    assert text(created, "CretRsvatn/ValSet/Amt/AmtWthCcy") == "98750.00"
+    assert text(created, "CretRsvatn/ValSet/StartDtTm/DtTm") == "2026-11-21T12:30:15.123+00:00"
+    deleted = writer.reservation_deletion(envelope(Kind.RESERVATION_DELETION), told, schemas)
+    assert text(deleted, "DelRsvatn/CurRsvatn/RsvatnId") == name
+    asked = writer.reservation_query(envelope(Kind.RESERVATION_QUERY), told, schemas)
+    assert text(asked, "GetRsvatn/RsvatnQryDef/RsvatnCrit/QryNm") == name

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,16 @@ from lockstep.journal.v1 import (
     journal_service_pb2,
     journal_service_pb2_grpc,
 )
+from lockstep.notary.v1 import notary_service_pb2_grpc
 from lockstep.participant.v1 import participant_service_pb2_grpc
 from lockstep_kit import failpoints
 from lockstep_kit.canonical import Document, canonical
 from lockstep_kit.convert import epoch_from_pb, gate_to_pb, header_to_pb, leg_to_pb, outcome_from_pb, vote_from_pb
 from lockstep_kit.db import Database
 from lockstep_kit.fence import Epoch
+from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import sha256
+from lockstep_kit.journal_payloads import VERSION, check_payload
 from lockstep_kit.logs import configure_logs
 from lockstep_kit.loops import TaskSupervisor
 from lockstep_kit.participant.engine import ParticipantEngine
@@ -46,12 +49,19 @@ from lockstep_kit.participant.ports import Capabilities, Closing, Completion, Le
 from lockstep_kit.participant.servicer import ParticipantServicer
 from lockstep_kit.participant.settings import ParticipantSettings
 from lockstep_kit.plan import LegKind
-from lockstep_kit.rpc import Access, ListenSettings, Server, TlsSettings, channel
+from lockstep_kit.rpc import ListenSettings, Server, TlsSettings, channel
+from lockstep_kit.rpc.limits import ServingLimits
+from lockstep_kit.rpc.standings import CallerSettings
+from lockstep_kit.standing import Desk
 from lockstep_kit.statements import Gate, GateSignature, PromiseKind, Verdict
+from lockstep_sandbox.ports import free_ports
+from lockstep_testkit.clocks import JumpingClock
 from lockstep_testkit.databases import TestDatabase
 from lockstep_testkit.factories import (
+    BUYER,
     CHAIN,
     PARTICIPANTS,
+    SELLER,
     PlanCase,
     address_of,
     delivery_versus_payment,
@@ -59,18 +69,24 @@ from lockstep_testkit.factories import (
     registry_of,
     token_terms,
 )
+from lockstep_testkit.participants import ROOMY
 from lockstep_testkit.scripted import ScriptedOperations
+from lockstep_testkit.snapshots import Snapshots
 
 # The tests' own modules, beside this file: test folders are no packages.
 sys.path.insert(0, str(Path(__file__).parent))
+
+from scripted_notary import Notary
 
 STATE = settlement_pb2.PlanState
 CLIENT = "spiffe://lockstep.local/client/test"
 ASSETS = {token_terms().amount.asset: 6, "EUR": 2}
 SERVICE_KEY, RECOVERY_KEY = PrivateKey(bytes(range(32))), PrivateKey(bytes(range(1, 33)))
 #: Longer than a replica works on a plan.
-HELD_SECONDS_MAX = 3.0
-DEADLINE_SECONDS = 15.0
+HELD_SECONDS_MAX = 120.0
+DEADLINE_SECONDS = 60.0
+#: How often it is seen whether something came about, twenty times a second.
+LOOKS_MAX = 1200
 
 
 class Journal(journal_service_pb2_grpc.JournalServiceServicer, journal_reader_service_pb2_grpc.JournalReaderServiceServicer):
@@ -82,6 +98,8 @@ class Journal(journal_service_pb2_grpc.JournalServiceServicer, journal_reader_se
         self.fences: dict[str, Epoch] = {}
         #: Plan -> how it was ordered to be closed: from then on its chain ends with a seal.
         self.seals: dict[str, Closing] = {}
+        #: Plans whose payloads were erased.
+        self.erased: set[str] = set()
         #: Whether it takes nothing now.
         self.deaf = False
 
@@ -99,7 +117,9 @@ class Journal(journal_service_pb2_grpc.JournalServiceServicer, journal_reader_se
         if seal is not None:
             transition: dict[str, Document] = {"transition_no": seal.transition_no, "from": seal.from_state, "to": "CLOSED"}
             document: dict[str, Document] = {"outcome": seal.outcome.value, "evidence_digest": seal.evidence_digest.hex()}
-            payload = canonical({**document, "transition": transition})
+            document |= {"version": VERSION, "transition": transition, "entry_count": len(events), "head_hash": "00" * 32}
+            payload = canonical(document)
+            check_payload("plan.closed", document)
             events.append(journal_service_pb2.Event(sequence=len(events) + 1, type="plan.closed", payload=payload))
         return [
             entry_pb2.Entry(
@@ -109,8 +129,9 @@ class Journal(journal_service_pb2_grpc.JournalServiceServicer, journal_reader_se
                 actor=event.actor,
                 actor_role=event.actor_role,
                 event_time=event.event_time,
-                payload=event.payload,
+                payload=b"" if plan_id in self.erased else event.payload,
                 payload_hash=sha256(event.payload),
+                erased=plan_id in self.erased,
             )
             for event in events
         ]
@@ -129,6 +150,10 @@ class Journal(journal_service_pb2_grpc.JournalServiceServicer, journal_reader_se
     def _append(self, event: journal_service_pb2.Event) -> journal_service_pb2.AppendAnswer:
         epoch = epoch_from_pb(event.epoch)
         event.ClearField("epoch")
+        try:
+            check_payload(event.type, json.loads(event.payload))
+        except FieldInvalid as finding:
+            return journal_service_pb2.AppendAnswer(verdict=journal_service_pb2.APPEND_VERDICT_INVALID, message=str(finding))
         if epoch < self.fences.get(event.plan_id, epoch):
             return journal_service_pb2.AppendAnswer(verdict=journal_service_pb2.APPEND_VERDICT_STALE)
         chain = self.chains.setdefault(event.plan_id, [])
@@ -185,7 +210,9 @@ class Party:
     db: Database
     database: TestDatabase
     journal: Journal
-    port: int = 0
+    notary: Notary
+    #: Nobody else is given it while the server is down.
+    port: int = field(default_factory=lambda: free_ports(1)[0])
     server: grpc.aio.Server | None = None
 
     async def up(self) -> None:
@@ -193,7 +220,8 @@ class Party:
         participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server(ParticipantServicer(self.engine), self.server)
         journal_service_pb2_grpc.add_JournalServiceServicer_to_server(self.journal, self.server)
         journal_reader_service_pb2_grpc.add_JournalReaderServiceServicer_to_server(self.journal, self.server)
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        notary_service_pb2_grpc.add_NotaryServiceServicer_to_server(self.notary, self.server)
+        self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.server.start()
 
     async def down(self) -> None:
@@ -202,9 +230,20 @@ class Party:
             self.server = None
 
     async def find(self, *work: LegWork) -> None:
-        """Report what the script finds about work that was left open."""
+        """Report what the script finds about work that was left open, once the transaction that began it has committed."""
+        for each in work:
+            await self._known(each)
         async with self.db.transaction() as tx:
             await self.engine.complete(tx, [self.operations.finding(each) for each in work])
+
+    async def _known(self, work: LegWork) -> None:
+        known = "select from participant_leg where plan_id = $1 and leg_id = $2 and phase is not null"
+        async with self.database.as_owner() as owner:
+            for _ in range(LOOKS_MAX):
+                if await owner.fetch(known, work.plan_id, work.leg_id):
+                    return
+                await asyncio.sleep(0.05)
+        raise AssertionError(f"{self.name} never began {work.leg_id}")
 
     async def phases(self, plan: PlanCase) -> dict[str, str]:
         async with self.database.as_owner() as owner:
@@ -231,6 +270,7 @@ class World:
     database: TestDatabase
     parties: dict[str, Party]
     journal: Journal
+    notary: Notary
     settings: CoordinatorSettings
     tls_for: Callable[[str], TlsSettings]
     stack: AsyncExitStack
@@ -238,6 +278,7 @@ class World:
     client: SettlementServiceStub | None = None
     ended: asyncio.Future[None] | None = None
     port: int = 0
+    listen: ListenSettings = field(default_factory=lambda: ListenSettings(limits=ServingLimits(clients=ROOMY)))
 
     @asynccontextmanager
     async def coordinator(
@@ -250,7 +291,7 @@ class World:
         made = build(
             settings, settings.check(), db=db, registry=registry_of(), box=box, generation=generation, channels=self.channels
         )
-        server = Server(ListenSettings(), self.tls_for("spiffe://lockstep.local/coordinator"), Access(settings.access()))
+        server = Server(self.listen, self.tls_for("spiffe://lockstep.local/coordinator"), settings.access())
         register(server, made)
         try:
             async with crashing(made) if crash else running(made) as ended:
@@ -281,6 +322,9 @@ class World:
     def api(self) -> SettlementServiceStub:
         assert self.client is not None
         return self.client
+
+    def creation(self, plan: PlanCase) -> messages.CreatePlanRequest:
+        return create_request(plan)
 
     async def create(self, plan: PlanCase, **changes: Any) -> settlement_pb2.Plan:
         return (await self.api.CreatePlan(create_request(plan, **changes), timeout=DEADLINE_SECONDS)).plan
@@ -439,7 +483,10 @@ def settings_of(database: TestDatabase, tls: TlsSettings, audit_directory: Path)
         recovery_public_key_file=Path("unused"),
         audit_directory=audit_directory,
         participants=dict.fromkeys(PARTICIPANTS.values(), "unused"),
-        clients={"test": ("*",), "reader": ("GetPlan",)},
+        clients={
+            "test": CallerSettings(methods=("*",), parties=(BUYER.party_id, SELLER.party_id), desk=Desk.OPERATOR),
+            "reader": CallerSettings(methods=("GetPlan",), desk=Desk.AUDITOR),
+        },
         operators={"test": ("*",), "reader": ("ListEscalations",)},
         installation=InstallationSettings(
             assets=ASSETS,
@@ -451,17 +498,45 @@ def settings_of(database: TestDatabase, tls: TlsSettings, audit_directory: Path)
         limits=LimitSettings(deadline_seconds_min=0.1),
         lease_seconds=1.0,
         recovery_seconds=0.1,
-        call_seconds=2.0,
+        call_seconds=20.0,
         heartbeat_seconds=0.3,
         capability_seconds=0.5,
     )
 
 
-async def party_of(kind: LegKind, database: TestDatabase, journal: Journal, stack: AsyncExitStack) -> Party:
-    name = PARTICIPANTS[kind]
+class Clocks:
+    """The clocks of everybody's databases, which pass a deadline when a test says so: no test hurries to be done before it, and none waits for it."""
+
+    def __init__(self, world: World) -> None:
+        databases = (world.database, *(party.database for party in world.parties.values()))
+        self._clocks = [JumpingClock(database.owner_url) for database in databases]
+        #: Before the machine's clock.
+        self._ahead = timedelta()
+
+    def soon(self) -> datetime:
+        """A deadline that passes by itself only if something hangs."""
+        return datetime.now(UTC) + timedelta(minutes=2)
+
+    async def pass_deadline(self, plan: PlanCase) -> None:
+        """A second after a plan's deadline, for everybody."""
+        await self.pass_moment(plan.header.deadline)
+
+    async def pass_moment(self, moment: datetime) -> None:
+        """A second after a moment, for everybody."""
+        self._ahead = moment - datetime.now(UTC) + timedelta(seconds=1)
+        for clock in self._clocks:
+            await clock.set(self._ahead)
+
+    async def go_on(self, by: timedelta) -> None:
+        """Longer than so long after now, for everybody."""
+        await self.pass_moment(datetime.now(UTC) + self._ahead + by)
+
+
+async def party_of(name: str, database: TestDatabase, journal: Journal, notary: Notary, stack: AsyncExitStack) -> Party:
+    kinds = tuple(kind for kind, who in PARTICIPANTS.items() if who == name)
     db = await Database.connect(database.settings, application_name=name)
     stack.push_async_callback(db.close)
-    operations = SoftOperations(kinds=(kind,), journal=journal if kind is LegKind.JOURNAL else None)
+    operations = SoftOperations(kinds=kinds, journal=journal if LegKind.JOURNAL in kinds else None)
     settings = ParticipantSettings(
         signing_key_file=Path("unused"), registry_file=Path("unused"), heartbeat_seconds=1.0, poll_seconds=0.2
     )
@@ -472,7 +547,7 @@ async def party_of(kind: LegKind, database: TestDatabase, journal: Journal, stac
     supervisor.start(*engine.loops())
     stack.push_async_callback(supervisor.stop)
     stack.push_async_callback(engine.drain)
-    party = Party(name, operations, engine, db, database, journal)
+    party = Party(name, operations, engine, db, database, journal, notary)
     await party.up()
     stack.push_async_callback(party.down)
     return party
@@ -480,25 +555,47 @@ async def party_of(kind: LegKind, database: TestDatabase, journal: Journal, stac
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def world(
-    database_for: Callable[..., Awaitable[TestDatabase]], tls_for: Callable[[str], TlsSettings], tmp_path: Path
+    request: pytest.FixtureRequest,
+    database_for: Callable[..., Awaitable[TestDatabase]],
+    tls_for: Callable[[str], TlsSettings],
+    tmp_path: Path,
 ) -> AsyncIterator[World]:
-    """Four participants, and all that a coordinator needs; no coordinator yet."""
+    """Four participants, and all that a coordinator needs; no coordinator yet. For a test that asks for `clocks`, nobody's clock is the machine's."""
+
+    async def made_for(service: str, *migrations: Path) -> TestDatabase:
+        database = await database_for(service, *migrations)
+        if "clocks" in request.fixturenames:
+            await JumpingClock(database.owner_url).prepare()
+        return database
+
     async with AsyncExitStack() as stack:
-        database = await database_for("coordinator")
+        database = await made_for("coordinator")
         journal = Journal()  # type: ignore[abstract]  # readers ask for nothing else
+        notary = Notary()  # type: ignore[abstract]  # the coordinator reads nothing there
         parties: dict[str, Party] = {}
         channels: dict[str, grpc.aio.Channel] = {}
-        for kind in LegKind:
+        for name in dict.fromkeys(PARTICIPANTS.values()):
             party = await party_of(
-                kind, await database_for("coordinator_party", Path(__file__).parent / "participants"), journal, stack
+                name, await made_for("coordinator_party", Path(__file__).parent / "participants"), journal, notary, stack
             )
             parties[party.name] = party
             channels[party.name] = grpc.aio.insecure_channel(
                 f"127.0.0.1:{party.port}", options=(("grpc.max_reconnect_backoff_ms", 200),)
             )
             stack.push_async_callback(channels[party.name].close)
-        made = World(database, parties, journal, settings_of(database, tls_for(CLIENT), tmp_path), tls_for, stack, channels)
+        settings = settings_of(database, tls_for(CLIENT), tmp_path)
+        made = World(database, parties, journal, notary, settings, tls_for, stack, channels)
         yield made
+
+
+@pytest.fixture
+def clocks(world: World) -> Clocks:
+    return Clocks(world)
+
+
+@pytest.fixture
+def snapshots(superuser_url: str) -> Snapshots:
+    return Snapshots(superuser_url)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -40,7 +40,7 @@ PLACES = [
 
 async def shown(world: Any, plan: Any, digest: bytes = b"") -> settlement_service_pb2.GetAbortAuditLogResponse:
     request = settlement_service_pb2.GetAbortAuditLogRequest(plan_id=plan.plan_id, sha256=digest)
-    answer: settlement_service_pb2.GetAbortAuditLogResponse = await world.api.GetAbortAuditLog(request, timeout=15)
+    answer: settlement_service_pb2.GetAbortAuditLogResponse = await world.api.GetAbortAuditLog(request, timeout=60)
     return answer
 
 
@@ -71,18 +71,19 @@ async def audited(world: Any, plan: Any) -> dict[str, Any]:
     return found
 
 
-async def cancelled(world: Any, plan: Any) -> None:
+async def cancelled(world: Any, plan: Any, clocks: Any = None) -> None:
     await world.reaches(plan, "PREPARED")
     await world.cancel(plan)
 
 
-async def rejected(world: Any, plan: Any) -> None:
+async def rejected(world: Any, plan: Any, clocks: Any) -> None:
     await world.reaches(plan, "PREPARED")
     await world.sign(plan, plan.gate(Gate.RELEASE, verdict=Verdict.REJECT))
 
 
-async def waited(world: Any, plan: Any) -> None:
-    """Nothing: the deadline, or a vote, ends the plan."""
+async def waited(world: Any, plan: Any, clocks: Any) -> None:
+    await world.reaches(plan, "PREPARED")
+    await clocks.pass_deadline(plan)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +95,12 @@ async def waited(world: Any, plan: Any) -> None:
     ],
 )
 async def test_every_abort_has_one_log(
-    world: Any, stop: Callable[[Any, Any], Any], reason: str, phase: str, released: set[str]
+    world: Any, clocks: Any, stop: Callable[[Any, Any, Any], Any], reason: str, phase: str, released: set[str]
 ) -> None:
     """A plan that is given up has one log with its reason, its phase and every release, and the evidence legs are told its hash."""
-    deadline = datetime.now(UTC) + timedelta(seconds=1.5) if stop is waited else None
     async with world.coordinator():
-        plan = await world.started(delivery_versus_payment(**({"deadline": deadline} if deadline else {})))
-        await stop(world, plan)
+        plan = await world.started(delivery_versus_payment(deadline=clocks.soon()))
+        await stop(world, plan, clocks)
         await world.reaches(plan, "CLOSED")
         log = await audited(world, plan)
     assert (log["abort"]["reason"], log["abort"]["phase"], log["outcome"]) == (reason, phase, "ABORTED")
@@ -139,13 +139,15 @@ async def test_a_no_is_in_the_log(world: Any) -> None:
     assert votes["cash"] == "NO"
 
 
-async def test_a_plan_that_was_never_prepared(world: Any) -> None:
+async def test_a_plan_that_was_never_prepared(world: Any, clocks: Any) -> None:
     """A plan that is given up before anybody was asked has its log too."""
     denied = world.settings.compliance.model_copy(update={"denied": ("seller",)})
     async with world.coordinator(compliance=denied):
-        plan = delivery_versus_payment(deadline=datetime.now(UTC) + timedelta(seconds=2))
+        plan = delivery_versus_payment(deadline=clocks.soon())
         await world.create(plan)
         await world.execute(plan)
+        await world.reaches(plan, "ABORTED")
+        await clocks.pass_deadline(plan)
         await world.reaches(plan, "CLOSED")
         log = await audited(world, plan)
     assert (log["abort"]["reason"], log["rollback"]) == ("COMPLIANCE_FAILED", [])
@@ -171,7 +173,7 @@ async def settled_outside(world: Any, plan: Any, escalation_id: str) -> None:
             expires = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
             signed = sign_resolution(ResolutionStatement(resolution, os.urandom(16), expires), key_of(who))
             request = operator_service_pb2.SignResolutionRequest(request_id=str(uuid.uuid4()), signature=resolution_to_pb(signed))
-            await OperatorServiceStub(made).SignResolution(request, timeout=15)
+            await OperatorServiceStub(made).SignResolution(request, timeout=60)
     finally:
         await made.close()
 
@@ -197,7 +199,7 @@ async def test_what_was_settled_outside(world: Any) -> None:
 async def test_crashes(world: Any) -> None:
     """A replica that dies anywhere between the last release and the notary's order leaves one log, and another tells its hash."""
     for place in PLACES:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             await crashes(world, place)
 
 
@@ -208,7 +210,7 @@ async def crashes(world: Any, place: str) -> None:
         await world.reaches(plan, "PREPARED")
         failpoints.arm(f"{place}=raise")
         await world.cancel(plan)
-        await asyncio.wait_for(asyncio.shield(world.ended), 15)
+        await asyncio.wait_for(asyncio.shield(world.ended), 60)
         if not place.endswith("audit.after_commit"):
             assert not told(world, plan), place
     failpoints.arm("")
@@ -240,20 +242,18 @@ async def test_a_store_that_is_away(world: Any) -> None:
 
 async def test_other_bytes_in_the_store(world: Any) -> None:
     """Other bytes under a log's hash are neither replaced nor believed: a person is called, and the plan waits."""
-    async with world.coordinator():
+    async with world.coordinator(crash=True):
         plan = await world.started()
         await world.reaches(plan, "PREPARED")
-        failpoints.arm("coordinator.audit_copy.before_put=sleep:1000")
+        failpoints.arm("coordinator.audit_copy.before_put=raise")
         await world.cancel(plan)
-        await world.until(plan, lambda found: found.state == 10)
-        for _ in range(100):
-            rows = await world.rows("select digest from audit_log")
-            if rows:
-                break
-            await asyncio.sleep(0.02)
-        path = DirectoryStore(world.settings.audit_directory).path(Digest(rows[0]["digest"]))
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"{}")
+        await asyncio.wait_for(asyncio.shield(world.ended), 60)
+    failpoints.arm("")
+    (row,) = await world.rows("select digest from audit_log")
+    path = DirectoryStore(world.settings.audit_directory).path(Digest(row["digest"]))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"{}")
+    async with world.coordinator():
         found = await world.until(plan, lambda found: len(found.escalations) > 0)
         assert [each.reason for each in found.escalations] == ["AUDIT_LOG_CORRUPT"]
         assert path.read_bytes() == b"{}"

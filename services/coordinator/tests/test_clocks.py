@@ -69,6 +69,8 @@ async def test_nothing_is_prepared_with_a_clock_that_is_off(world: Any, monkeypa
         plan = delivery_versus_payment()
         await world.create(plan)
         await world.execute(plan)
+        # Its checks have begun once everybody was asked; then they are made again and again.
+        await world.reaches(plan, "PRECONDITIONS_PENDING")
         await asyncio.sleep(2.0)
         assert (await world.get(plan)).state == 3
         for each in world.parties.values():
@@ -157,7 +159,7 @@ async def reconnected(party: Any) -> None:
         await role.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
         )
-    for _ in range(100):
+    for _ in range(1200):
         try:
             await party.db.now()
         except Exception as error:

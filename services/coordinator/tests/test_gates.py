@@ -8,18 +8,33 @@ from typing import Any
 
 import pytest
 
-from coordinator import gates
+from coordinator import facts, gates
 from coordinator.certificates import assemble, check_release
 from coordinator.dossier import Dossier, LegFile, new_plan
-from coordinator.model import GateRecord, LegState, Limits, Order, State
+from coordinator.model import Cause, GateRecord, LegState, Limits, Order, Quorum, State
 from coordinator.participants import Routes
 from coordinator.waiting import WaitingKind, waiting
+from lockstep_kit.amounts import AssetId
 from lockstep_kit.certificate import Decision, NotAuthorised, check_commit
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import ActorId
-from lockstep_kit.registry import Role
+from lockstep_kit.plan import Journal
+from lockstep_kit.registry import GateRule, Limit, Registry, Role, Threshold
+from lockstep_kit.sod import scope_of
 from lockstep_kit.statements import Gate, GateSignature, Promise, PromiseKind, SignedVote, Verdict
-from lockstep_testkit.factories import PARTICIPANTS, PEOPLE, SIGNERS, PlanCase, delivery_versus_payment, registry_of
+from lockstep_testkit.factories import (
+    MATRIX,
+    PARTICIPANTS,
+    PEOPLE,
+    SIGNERS,
+    PlanCase,
+    actor_of,
+    credit_terms,
+    delivery_versus_payment,
+    leg_of,
+    plan_of,
+    registry_of,
+)
 
 NOW = datetime.now(UTC)
 #: Everybody with one role, and one person with all.
@@ -197,3 +212,147 @@ def test_who_can_act(plan: PlanCase) -> None:
     assert found[WaitingKind.GATE].gate is Gate.APPROVE
     assert (found[WaitingKind.PARTICIPANT].who, found[WaitingKind.PARTICIPANT].leg_id) == (("bank-gateway",), "cash")
     assert waiting(dossier_of(plan, State.CLOSED), REGISTRY, Limits()) == ()
+
+
+# -- Four eyes -----------------------------------------------------------------------------------------------------------
+
+#: From 10.00 euros on two persons approve and two release; agents sign for less.
+TWO = GateRule(frozenset(), (Threshold(AssetId("EUR"), 10_00, 2),))
+MATRIX_2 = replace(
+    MATRIX,
+    version=2,
+    gates={
+        **MATRIX.gates,
+        Gate.APPROVE: replace(TWO, roles=frozenset({Role.APPROVER})),
+        Gate.RELEASE: replace(TWO, roles=frozenset({Role.RELEASER})),
+    },
+    different_persons=(*MATRIX.different_persons, frozenset({Gate.MAKE, Gate.CANCEL})),
+)
+FOUR = Registry(
+    [*REGISTRY.actors, *(actor_of(name, [Role.APPROVER, Role.RELEASER]) for name in ("judy", "kim", "liam"))],
+    REGISTRY.participants,
+    [MATRIX, MATRIX_2],
+)
+
+
+def four_eyes(plan: PlanCase, state: State, *signed: tuple[Gate, str]) -> Dossier:
+    """A plan of the second version in a state, with gates signed by these persons."""
+    dossier = dossier_of(plan, state)
+    for gate, who in signed:
+        dossier = with_gate(dossier, plan, gate, who)
+    return replace(dossier, plan=replace(dossier.plan, quorum=Quorum(approve=2, release=2)))
+
+
+def with_gate(dossier: Dossier, plan: PlanCase, gate: Gate, who: str, until: datetime | None = None) -> Dossier:
+    votes = votes_of(dossier) if gate is Gate.RELEASE else None
+    record = GateRecord(plan.gate(gate, who, votes=votes, expires_at=until), ActorId(who), NOW)
+    return replace(dossier, plan=replace(dossier.plan, gates=(*dossier.plan.gates, record)))
+
+
+@pytest.fixture
+def large() -> PlanCase:
+    legs = [leg_of("cash", credit_terms(6_00)), leg_of("more", credit_terms(4_00)), leg_of("journal", Journal())]
+    return plan_of(legs, sod_version=2)
+
+
+def admitted(dossier: Dossier, signed: GateSignature, moment: datetime = NOW) -> str:
+    try:
+        gates.admit(dossier, signed, FOUR, moment)
+    except NotAuthorised as refused:
+        return refused.reason
+    return ""
+
+
+def test_a_second_person_signs_and_nobody_twice(large: PlanCase) -> None:
+    """A gate that takes two stays open for a second person until the second has signed; neither signs twice, nor another gate."""
+    one = four_eyes(large, State.READY_FOR_PREPARE, (Gate.APPROVE, "judy"))
+    assert admitted(one, large.gate(Gate.APPROVE, "judy")) == "GATE_ALREADY_OPEN"
+    assert admitted(one, large.gate(Gate.APPROVE, "alice")) == "GATE_SAME_PERSON"
+    assert admitted(one, large.gate(Gate.APPROVE, "kim")) == ""
+    assert admitted(one, large.gate(Gate.APPROVE, "kim", verdict=Verdict.REJECT)) == ""
+    both = four_eyes(large, State.READY_FOR_PREPARE, (Gate.APPROVE, "judy"), (Gate.APPROVE, "kim"))
+    assert admitted(both, large.gate(Gate.APPROVE, "liam")) == "GATE_ALREADY_OPEN"
+    prepared = replace(both, plan=replace(both.plan, state=State.PREPARED))
+    for who in ("judy", "kim"):
+        assert admitted(prepared, large.gate(Gate.RELEASE, who, votes=votes_of(prepared))) == "GATE_SAME_PERSON"
+
+
+def test_a_matrix_may_bar_the_maker_from_cancelling(large: PlanCase) -> None:
+    """Who must differ from whom is the matrix's to say."""
+    dossier = four_eyes(large, State.READY_FOR_PREPARE)
+    assert admitted(dossier, large.gate(Gate.CANCEL, "alice")) == "GATE_SAME_PERSON"
+    assert admitted(dossier, large.gate(Gate.CANCEL, "erin")) == ""
+
+
+def test_signatures_of_a_plan_are_limited(large: PlanCase) -> None:
+    """Approvals that run out cannot be given again for ever; the plan can still be stopped."""
+    dossier = four_eyes(large, State.READY_FOR_PREPARE)
+    for _ in range(gates.SIGNATURES_OF_A_PLAN_MAX):
+        dossier = with_gate(dossier, large, Gate.APPROVE, "judy", until=NOW - timedelta(seconds=1))
+    assert admitted(dossier, large.gate(Gate.APPROVE, "judy")) == "GATE_TOO_MANY"
+    assert admitted(dossier, large.gate(Gate.APPROVE, "judy", verdict=Verdict.REJECT)) == ""
+    assert admitted(dossier, large.gate(Gate.CANCEL, "erin")) == ""
+
+
+def test_four_eyes_move_the_plan(large: PlanCase) -> None:
+    """The plan goes on when the second signature stands beside the first, not before, and not beside one that has run out."""
+    limits = Limits()
+    one = four_eyes(large, State.READY_FOR_PREPARE, (Gate.APPROVE, "judy")).plan
+    assert facts.cause(one, NOW, limits) is None
+    both = with_gate(four_eyes(large, State.READY_FOR_PREPARE, (Gate.APPROVE, "judy")), large, Gate.APPROVE, "kim").plan
+    assert facts.cause(both, NOW, limits) is Cause.PREPARED_AND_APPROVED
+    twice = with_gate(four_eyes(large, State.READY_FOR_PREPARE, (Gate.APPROVE, "judy")), large, Gate.APPROVE, "judy").plan
+    assert facts.cause(twice, NOW, limits) is None
+    short = with_gate(
+        four_eyes(large, State.READY_FOR_PREPARE, (Gate.APPROVE, "judy")), large, Gate.APPROVE, "kim", NOW + timedelta(minutes=1)
+    ).plan
+    assert facts.cause(short, NOW + timedelta(minutes=1), limits) is None
+    released = four_eyes(large, State.PREPARED, (Gate.APPROVE, "judy"), (Gate.APPROVE, "kim"), (Gate.RELEASE, "carol"))
+    assert facts.cause(released.plan, NOW, limits) is None
+    assert facts.cause(with_gate(released, large, Gate.RELEASE, "liam").plan, NOW, limits) is Cause.RELEASED
+
+
+def test_the_certificate_carries_every_signature(large: PlanCase) -> None:
+    """Only the last release is checked as the decision that it is; its certificate carries all, and every participant follows it."""
+    prepared = four_eyes(large, State.PREPARED, (Gate.APPROVE, "judy"), (Gate.APPROVE, "kim"))
+    first = GateRecord(large.gate(Gate.RELEASE, "carol", votes=votes_of(prepared)), ActorId("carol"), NOW)
+    check_release(prepared, first, {}, FOUR, NOW)
+    again = with_gate(prepared, large, Gate.RELEASE, "carol")
+    last = GateRecord(large.gate(Gate.RELEASE, "liam", votes=votes_of(prepared)), ActorId("liam"), NOW)
+    check_release(again, last, keys_of(large), FOUR, NOW)
+    decided = replace(again.plan, gates=(*again.plan.gates, last), decision=Decision.COMMIT, decided_at=NOW)
+    certificate = assemble(replace(again, plan=decided))
+    assert [len(signatures) for _, signatures in certificate.gates] == [1, 2, 2]
+    for leg in large.legs:
+        key = large.key(leg.leg_id) if leg.settling else b""
+        check_commit(certificate, large.binding(leg.leg_id), key, PARTICIPANTS[leg.kind], FOUR)
+    short = four_eyes(large, State.PREPARED, (Gate.APPROVE, "judy"), (Gate.RELEASE, "carol"))
+    with pytest.raises(NotAuthorised, match="GATE_EXPIRED"):
+        check_release(short, last, keys_of(large), FOUR, NOW)
+
+
+def test_the_waiting_answer_says_how_many_are_missing(large: PlanCase) -> None:
+    """A plan that waits for persons names those who may still sign, and how many it takes."""
+    (waits,) = waiting(four_eyes(large, State.READY_FOR_PREPARE, (Gate.APPROVE, "judy")), FOUR, Limits())
+    assert (waits.gate, waits.signatures_missing) == (Gate.APPROVE, 1)
+    assert set(waits.who) == {"bob", "ivan", "kim", "liam"}
+    (waits,) = waiting(four_eyes(large, State.PREPARED, (Gate.APPROVE, "judy"), (Gate.APPROVE, "kim")), FOUR, Limits())
+    assert (waits.gate, waits.signatures_missing) == (Gate.RELEASE, 2)
+    assert set(waits.who) == {"carol", "ivan", "liam"}
+    expired = with_gate(four_eyes(large, State.PREPARED, (Gate.APPROVE, "judy")), large, Gate.APPROVE, "kim", NOW)
+    (waits,) = waiting(expired, FOUR, Limits())
+    assert (waits.gate, waits.signatures_missing) == (Gate.APPROVE, 1)
+
+
+def test_a_plan_that_nobody_could_finish_is_not_accepted(large: PlanCase) -> None:
+    """Each gate needs as many as may sign it for what the plan is worth, the maker aside; a validator with too low a limit is none."""
+    scope, quorum, alice = scope_of(large.header, large.legs), Quorum(approve=2, release=2), ActorId("alice")
+    gates.check_staffed(scope, alice, quorum, FOUR)
+    low = [
+        actor_of(each.actor_id, each.roles, (Limit(AssetId("EUR"), 9_99),)) for each in FOUR.actors if Role.VALIDATOR in each.roles
+    ]
+    others = [each for each in FOUR.actors if Role.VALIDATOR not in each.roles]
+    pairs = [each for each in FOUR.actors if each.actor_id in ("alice", "bob", "carol", "dave")]
+    for actors in ([*others, *low], pairs):
+        with pytest.raises(NotAuthorised, match="GATE_UNSTAFFED"):
+            gates.check_staffed(scope, alice, quorum, Registry(actors, FOUR.participants, FOUR.matrices.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from coordinator.participants import Routes
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import ActorId, Digest
 from lockstep_kit.participant.ports import AssetCapability, Capabilities
-from lockstep_kit.plan import Journal, Leg, LegKind, Notarisation, Policy
+from lockstep_kit.plan import Anchoring, Journal, Leg, LegKind, Notarisation, Policy
 from lockstep_kit.statements import Gate, PromiseKind, Verdict
 from lockstep_testkit.factories import (
     CHAIN,
@@ -26,6 +26,7 @@ from lockstep_testkit.factories import (
     address_of,
     credit_terms,
     delivery_versus_payment,
+    instrument_terms,
     leg_of,
     plan_of,
     token_terms,
@@ -151,7 +152,7 @@ def test_the_maker_asks_for_the_plan() -> None:
 
 
 def capable(**by_kind: Capabilities) -> dict[str, Capabilities]:
-    return {PARTICIPANTS[kind]: by_kind.get(kind.value, FIRM) for kind in LegKind}
+    return dict.fromkeys(PARTICIPANTS.values(), FIRM) | {PARTICIPANTS[LegKind(kind)]: can for kind, can in by_kind.items()}
 
 
 def refused(plan: PlanCase, capabilities: dict[str, Capabilities]) -> str:
@@ -180,6 +181,22 @@ def test_capabilities() -> None:
         ("notarisation", "legs[2].notarisation.registry"),
     ):
         assert refused(plan, capable(**{kind: replace(FIRM, venues=("elsewhere",))})).startswith(field)
+
+
+def test_ways_of_anchoring() -> None:
+    """A plan that is to go into batches names a way that its notary serves; one that says nothing of it needs none."""
+    for anchoring in Anchoring:
+        terms = replace(NOTARISATION, anchoring=anchoring)
+        plan = plan_of([leg_of("a", token_terms()), leg_of("n", terms), leg_of("j", JOURNAL)], deadline=DEADLINE)
+        (other,) = set(Anchoring) - {anchoring}
+        for served, field in (
+            ((anchoring,), ""),
+            ((other,), "legs[1].notarisation.anchoring"),
+            ((), "legs[1].notarisation.anchoring"),
+        ):
+            finding = refused(plan, capable(notarisation=replace(FIRM, anchorings=served)))
+            assert finding.startswith(field)
+            assert bool(finding) == bool(field)
 
 
 def test_promises_last_long_enough() -> None:
@@ -213,6 +230,51 @@ def test_a_leg_whose_promise_can_lapse_waits_for_no_firm_one() -> None:
     )
     assert refused(plan, capable(credit_transfer=soft, token_transfer=soft)) == ""
     assert refused(plan, {PARTICIPANTS[LegKind.CREDIT_TRANSFER]: soft}) == ""
+
+
+def secured(*, depends_on: str = "", expiry_date: date | None = None, **changes: Any) -> PlanCase:
+    """Tokens and an undertaking."""
+    terms = replace(instrument_terms(expiry_date=expiry_date), **changes)
+    tokens = leg_of("tokens", token_terms(), *([depends_on] if depends_on else []))
+    return legs(tokens, leg_of("guarantee", terms), *evidence())
+
+
+LAST_DAY = (DEADLINE + KNOWN.delivery_margin).date()
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (secured(), ""),
+        (secured(depends_on="guarantee"), "legs[0].depends_on[0] must name a leg that can be undone"),
+        (
+            legs(leg_of("a", instrument_terms()), leg_of("b", instrument_terms()), *evidence()),
+            "legs[0] must be the plan's only irrevocable leg",
+        ),
+        (secured(expiry_date=LAST_DAY + timedelta(days=1)), ""),
+        (secured(expiry_date=LAST_DAY), "legs[1].issue_instrument.expiry_date must be after"),
+        (secured(issuing_bic="DEUTDEFF"), "legs[1].issue_instrument.issuing_bic must be a bank that this installation reaches"),
+        (secured(amount=credit_terms(currency="USD").amount), "legs[1].issue_instrument.amount.asset must be an asset"),
+    ],
+)
+def test_undertakings(plan: PlanCase, expected: str) -> None:
+    """An undertaking is the plan's only one, nothing waits for it, it outlives the deadline, and the bank that issues it is known."""
+    found = refusal(plan)
+    assert found.startswith(expected)
+    assert bool(found) == bool(expected)
+
+
+def test_undertakings_are_promised_without_an_end() -> None:
+    """Beside a payment whose hold ends an undertaking is promised without an end, or the plan is refused; alone it may have one."""
+    plan = legs(leg_of("cash", credit_terms()), leg_of("guarantee", instrument_terms()), *evidence())
+    kinds = ("credit_transfer", "issue_instrument")
+    soft = replace(FIRM, leg_kinds=kinds, promise_max=timedelta(days=1))
+    assert refused(plan, capable(credit_transfer=replace(soft, firm_kinds=("issue_instrument",)))) == ""
+    assert refused(plan, capable(credit_transfer=soft)).startswith("legs[1] must be promised without an end")
+    assert refused(legs(leg_of("guarantee", instrument_terms()), *evidence()), capable(credit_transfer=soft)) == ""
+    elsewhere = replace(soft, firm_kinds=("issue_instrument",), venues=("BNPAFRPP",))
+    alone = legs(leg_of("guarantee", instrument_terms()), *evidence())
+    assert refused(alone, capable(credit_transfer=elsewhere)).startswith("legs[0].issue_instrument.issuing_bic must be a bank")
 
 
 def test_compliance() -> None:

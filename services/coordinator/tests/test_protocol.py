@@ -237,7 +237,7 @@ def test_evidence_that_was_sent_back_is_validated_anew() -> None:
     drive = Drive().validating()
     drive.sign(Gate.VALIDATE, Verdict.REJECT)
     drive.give(OperatorsRedrove())
-    assert (drive.plan.state, awaited_gate(drive.plan)) == (State.VALIDATING, Gate.VALIDATE)
+    assert (drive.plan.state, awaited_gate(drive.plan, drive.now)) == (State.VALIDATING, Gate.VALIDATE)
     drive.sign(Gate.VALIDATE)
     states = [drive.plan.state]
     drive.news("tokens", Phase.COMMITTED, kind=OutcomeKind.DONE, trouble="gone")
@@ -386,7 +386,7 @@ def test_overdue_answers_call_once() -> None:
     drive.now = NOW + LIMITS.validate_max + timedelta(seconds=1)
     drive.give(Tick())
     assert drive.tickets() == ["VALIDATION_OVERDUE"]
-    assert awaited_gate(drive.plan) is Gate.VALIDATE
+    assert awaited_gate(drive.plan, drive.now) is Gate.VALIDATE
     drive = Drive().committed()
     drive.now = NOW + LIMITS.evidence_max + timedelta(seconds=1)
     drive.give(Tick())

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any, cast
 
 import grpc
-import pytest
 
 from lockstep.coordinator.v1 import settlement_pb2
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep.type.v1 import signature_pb2
 from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb, permit_from_pb, time_to_pb
-from lockstep_kit.errors import LockstepError, from_rpc
 from lockstep_kit.plan import LegKind
 from lockstep_kit.rpc import channel
 from lockstep_kit.statements import Gate
 from lockstep_testkit.factories import PARTICIPANTS, PlanCase, delivery_versus_payment
+from lockstep_testkit.serving import refusal
 
 CREATE = "/lockstep.coordinator.v1.SettlementService/CreatePlan"
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 def create_request(plan: PlanCase, request_id: str | None = None) -> messages.CreatePlanRequest:
@@ -32,12 +30,6 @@ def create_request(plan: PlanCase, request_id: str | None = None) -> messages.Cr
         legs=[leg_to_pb(leg) for leg in plan.legs],
         make=gate_to_pb(plan.gate(Gate.MAKE)),
     )
-
-
-async def refusal(call: Awaitable[Any]) -> LockstepError:
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await call
-    return from_rpc(refused.value)
 
 
 async def test_the_same_request_has_the_same_answer(world: Any) -> None:
@@ -121,7 +113,7 @@ async def test_bad_plans_store_nothing(world: Any) -> None:
             assert found.fields[0].field == found.metadata["field"]
         request = create_request(delivery_versus_payment())
         request.legs[1].credit_transfer.remittance = "x" * 300_000
-        assert "request must have at most 262144 bytes" in (await refusal(world.api.CreatePlan(request, timeout=SECONDS))).message
+        assert (await refusal(world.api.CreatePlan(request, timeout=SECONDS))).reason == "REQUEST_TOO_LARGE"
     for table in ("plan", "plan_leg", "request", "gate_signature", "decision_key", "plan_event", "journal_event", "lease"):
         assert not await world.rows(f"select from {table}"), table
 

@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 from nacl.public import PrivateKey
 
+from coordinator.columns import METADATA
 from coordinator.migrate import MIGRATIONS
 from coordinator.protocol import TABLE
 from coordinator.sealing import KeyBox, KeySealed
-from coordinator.tables import METADATA
 from lockstep_kit.keys import leg_key, lock_of
 from lockstep_kit.migrate import differences
 from lockstep_testkit.databases import TestDatabase
@@ -64,7 +64,7 @@ async def test_what_never_changes(world: Any) -> None:
     """A decision is written once, CLOSED is the end, a stale epoch writes nothing: whatever the service's code does."""
     async with world.coordinator():
         plan = await world.settled()
-    async with world.database.as_role() as role:
+    async with world.database.as_owner() as owner:
         for change, rule in (
             ("decision = 'ABORT'", "a decision is written once"),
             ("decision = null", "a decision is written once"),
@@ -77,7 +77,7 @@ async def test_what_never_changes(world: Any) -> None:
             ("epoch_counter = 0", "lost its lease"),
         ):
             with pytest.raises(asyncpg.IntegrityConstraintViolationError, match=rule):
-                await role.execute(f"update plan set {change}, version = version + 1 where plan_id = $1", plan.plan_id)
+                await owner.execute(f"update plan set {change}, version = version + 1 where plan_id = $1", plan.plan_id)
 
 
 async def test_states_change_only_by_legal_transitions(world: Any) -> None:
@@ -103,12 +103,12 @@ async def test_votes_never_change(world: Any) -> None:
     async with world.coordinator():
         plan = await world.started()
         await world.reaches(plan, "PREPARED")
-    async with world.database.as_role() as role:
+    async with world.database.as_owner() as owner:
         for change, rule in (("vote = null", "a vote never changes"), ("lock = sha256('x')", "a leg is immutable")):
             with pytest.raises(asyncpg.IntegrityConstraintViolationError, match=rule):
-                await role.execute(f"update plan_leg set {change} where plan_id = $1", plan.plan_id)
+                await owner.execute(f"update plan_leg set {change} where plan_id = $1", plan.plan_id)
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="a revision never goes down"):
-            await role.execute("update plan_leg set revision = 0 where plan_id = $1", plan.plan_id)
+            await owner.execute("update plan_leg set revision = 0 where plan_id = $1", plan.plan_id)
 
 
 async def test_keys_are_sealed(world: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -98,26 +98,28 @@ async def test_a_refused_release_aborts(world: Any) -> None:
     assert set((await phases(world, plan)).values()) == {"RELEASED"}
 
 
-async def test_the_deadline_aborts(world: Any) -> None:
+async def test_the_deadline_aborts(world: Any, clocks: Any) -> None:
     """A plan that nobody releases is given up at its deadline, by the database's clock."""
     async with world.coordinator():
-        plan = await world.started(delivery_versus_payment(deadline=datetime.now(UTC) + timedelta(seconds=1.5)))
+        plan = await world.started(delivery_versus_payment(deadline=clocks.soon()))
+        await world.reaches(plan, "PREPARED")
+        await clocks.pass_deadline(plan)
         found = await world.reaches(plan, "CLOSED")
     assert found.reason == "DEADLINE_PASSED"
     assert set((await phases(world, plan)).values()) == {"RELEASED"}
 
 
-async def test_compliance(world: Any) -> None:
+async def test_compliance(world: Any, clocks: Any) -> None:
     """A party that is not allowed ends the plan before anyone is asked for anything."""
     denied = world.settings.compliance.model_copy(update={"denied": ("seller",)})
-    deadline = datetime.now(UTC) + timedelta(seconds=2)
     async with world.coordinator(compliance=denied):
-        plan = delivery_versus_payment(deadline=deadline)
+        plan = delivery_versus_payment(deadline=clocks.soon())
         await world.create(plan)
         await world.execute(plan)
         found = await world.reaches(plan, "ABORTED")
         assert found.reason == "COMPLIANCE_FAILED"
         assert await phases(world, plan) == {}
+        await clocks.pass_deadline(plan)
         await world.reaches(plan, "CLOSED")
 
 
@@ -167,12 +169,13 @@ async def test_a_participant_that_is_down(world: Any) -> None:
         await world.reaches(plan, "VALIDATING")
 
 
-async def test_a_participant_that_is_down_before_the_checks(world: Any) -> None:
+async def test_a_participant_that_is_down_before_the_checks(world: Any, clocks: Any) -> None:
     """Without knowing what a participant can do a plan waits; at its deadline it is given up."""
     await world.parties["notary"].down()
     async with world.coordinator():
-        plan = await world.started(delivery_versus_payment(deadline=datetime.now(UTC) + timedelta(seconds=1)))
+        plan = await world.started(delivery_versus_payment(deadline=clocks.soon()))
         await world.reaches(plan, "PRECONDITIONS_PENDING")
+        await clocks.pass_deadline(plan)
         await world.reaches(plan, "ABORTED")
         await world.parties["notary"].up()
         assert (await world.reaches(plan, "CLOSED")).reason == "DEADLINE_PASSED"
@@ -189,6 +192,8 @@ async def test_the_journal_is_behind(world: Any) -> None:
         await journal.down()
         await world.validate(decided)
         fresh = await world.started(delivery_versus_payment())
+        await world.reaches(decided, "COMMITTED")
+        await world.reaches(fresh, "PRECONDITIONS_PENDING", "READY_FOR_PREPARE")
         await asyncio.sleep(0.5)
         assert (await world.get(decided)).state == 8
         assert (await world.get(fresh)).state in (3, 4)

@@ -7,13 +7,12 @@ import uuid
 from typing import Any
 
 import grpc
-import pytest
 
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
-from lockstep_kit.errors import from_rpc
 from lockstep_testkit.factories import delivery_versus_payment
+from lockstep_testkit.serving import refusal
 
-SECONDS = 30.0
+SECONDS = 240.0
 
 
 class Watch:
@@ -43,13 +42,6 @@ class Watch:
 
 def states(messages_: list[messages.WatchPlanResponse]) -> list[int]:
     return [each.event.transition.to_state for each in messages_ if each.event.HasField("transition")]
-
-
-async def refusal(call: Any) -> Any:
-    with pytest.raises(grpc.aio.AioRpcError) as refused:  # noqa: PT012 - a stream is refused when it is read
-        while await call.read() is not grpc.aio.EOF:
-            pass
-    return from_rpc(refused.value)
 
 
 async def test_everything_in_order(world: Any) -> None:

@@ -28,11 +28,14 @@ from lockstep.coordinator.v1.operator_service_pb2_grpc import OperatorServiceStu
 from lockstep_kit import failpoints
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.rpc import channel
+from lockstep_sandbox.ports import free_ports
 from lockstep_testkit.factories import delivery_versus_payment
 
 CLIENT = "spiffe://lockstep.local/client/test"
 SECRET = bytes(range(32))
-QUICK = NoticeSettings(allow_loopback=True, answer_seconds=0.5, pause_seconds_max=0.2, sweep_seconds=0.1)
+QUICK = NoticeSettings(allow_loopback=True, answer_seconds=60.0, pause_seconds_max=0.2, sweep_seconds=0.1)
+#: For a receiver that never answers: longer than one that does takes on a slow machine.
+HASTY = QUICK.model_copy(update={"answer_seconds": 3.0})
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -45,7 +48,7 @@ async def failed(_: web.Request) -> web.StreamResponse:
 
 
 async def slow(_: web.Request) -> web.StreamResponse:
-    await asyncio.sleep(5)
+    await asyncio.sleep(600)
     return web.Response()
 
 
@@ -60,7 +63,7 @@ async def endless(request: web.Request) -> web.StreamResponse:
     """Taken, with an answer that never ends."""
     response = web.StreamResponse()
     await response.prepare(request)
-    for _ in range(100):
+    for _ in range(1200):
         await response.write(bytes(65_536))
         await asyncio.sleep(0.1)
     return response
@@ -76,7 +79,8 @@ class Receiver:
     always: Answer = taken
     got: list[dict[str, Any]] = field(default_factory=list)
     elsewhere: int = 0
-    port: int = 0
+    #: Nobody else is given it while the receiver is down.
+    port: int = field(default_factory=lambda: free_ports(1)[0])
     runner: web.AppRunner | None = None
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
@@ -101,10 +105,7 @@ class Receiver:
         application.router.add_route("*", "/elsewhere", self._elsewhere)
         self.runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", self.port)
-        await site.start()
-        assert site._server is not None
-        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
 
     async def down(self) -> None:
         if self.runner is not None:
@@ -122,7 +123,7 @@ class Receiver:
     def types(self, plan: Any) -> list[str]:
         return [each["type"].removeprefix("lockstep.plan.") for each in self.got if each["subject"] == plan.plan_id]
 
-    async def hears(self, count: int, seconds: float = 10) -> None:
+    async def hears(self, count: int, seconds: float = 60) -> None:
         async def heard() -> bool:
             return len(self.got) >= count
 
@@ -159,14 +160,14 @@ async def aborted(world: Any) -> Any:
 async def dead_letters(world: Any) -> list[operator_service_pb2.DeadLetter]:
     """As operators see them."""
     async with operators(world) as stub:
-        return list((await stub.ListDeadLetters(operator_service_pb2.ListDeadLettersRequest(), timeout=15)).dead_letters)
+        return list((await stub.ListDeadLetters(operator_service_pb2.ListDeadLettersRequest(), timeout=60)).dead_letters)
 
 
 async def sent_again(world: Any, letter_id: str) -> operator_service_pb2.DeadLetter:
     """As operators have it done."""
     request = operator_service_pb2.ReplayDeadLetterRequest(request_id=str(uuid.uuid4()), dead_letter_id=letter_id)
     async with operators(world) as stub:
-        answer: operator_service_pb2.ReplayDeadLetterResponse = await stub.ReplayDeadLetter(request, timeout=15)
+        answer: operator_service_pb2.ReplayDeadLetterResponse = await stub.ReplayDeadLetter(request, timeout=60)
         return answer.dead_letter
 
 
@@ -179,7 +180,7 @@ async def operators(world: Any) -> AsyncIterator[OperatorServiceStub]:
         await made.close()
 
 
-async def delivered(world: Any, seconds: float = 10) -> None:
+async def delivered(world: Any, seconds: float = 60) -> None:
     """Nothing waits in the outbox any more."""
 
     async def empty() -> bool:
@@ -241,10 +242,11 @@ async def test_a_ticket_is_told(world: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("answer", [failed, slow, lost, endless], ids=lambda each: each.__name__)
 async def test_what_is_not_taken_is_sent_again(world: Any, tmp_path: Path, answer: Answer) -> None:
     """A receiver that fails, hangs, loses its answer or never ends it gets the same notice with the same id again, and the plan does not wait."""
-    async with receivers(tmp_path, "desk") as (desk,), world.coordinator(notices=QUICK, webhooks=(desk.settings(),)):
+    notices = HASTY if answer is slow else QUICK
+    async with receivers(tmp_path, "desk") as (desk,), world.coordinator(notices=notices, webhooks=(desk.settings(),)):
         desk.script = [answer, answer]
         plan = await aborted(world)
-        await delivered(world, 15)
+        await delivered(world, 60)
     assert len({each["id"] for each in desk.got}) == 1
     assert desk.got[0] == desk.got[-1]
     # An answer that says 2xx is one, however long its body goes on.
@@ -333,11 +335,13 @@ async def test_crashes(world: Any, tmp_path: Path) -> None:
                 await world.started(plan)
                 await world.reaches(plan, "PREPARED")
                 await world.cancel(plan)
-                await asyncio.wait_for(asyncio.shield(world.ended), 15)
+                await asyncio.wait_for(asyncio.shield(world.ended), 60)
             failpoints.arm("")
+            # The next one need not wait until what the dead one had claimed is anybody's again.
+            await world.rows("update notice_outbox set due_at = clock_timestamp() where done_at is null")
             async with world.coordinator(notices=QUICK, webhooks=(desk.settings(),)):
                 await world.reaches(plan, "CLOSED")
-                await delivered(world, 15)
+                await delivered(world, 60)
             events = [each for each in desk.got if each["type"] == "lockstep.plan.aborted"]
             assert len({each["id"] for each in events}) == 1, place
             assert len(events) == {"before_send": 1, "after_send": 2, "after_done": 1}[place], place
@@ -367,9 +371,15 @@ async def test_a_take_over_is_told_once(world: Any, tmp_path: Path) -> None:
         async with world.coordinator(crash=True, **quick):
             plan = await world.started()
             await world.until(plan, lambda _: len(bank.operations.begun) == 1)
-        for _ in range(2):
+        for counter in (2, 3):
             async with world.coordinator(crash=True, **quick):
-                await asyncio.sleep(2.5)
+
+                async def taken_over(at_least: int = counter) -> bool:
+                    (lease,) = await world.rows("select counter from lease where resource_id = $1", plan.plan_id)
+                    return bool(lease["counter"] >= at_least)
+
+                await eventually(taken_over, 60)
+                await delivered(world)
         bank.operations.at_once = True
         await bank.find(bank.operations.begun[0])
         async with world.coordinator(**quick):
@@ -434,7 +444,7 @@ async def test_names_of_this_machine(world: Any, tmp_path: Path) -> None:
             async def tried() -> bool:
                 return bool(await world.rows("select from notice_outbox where attempts >= 2"))
 
-            await eventually(tried, 10)
+            await eventually(tried, 60)
     assert desk.got == []
 
 

@@ -81,7 +81,7 @@ async def test_abort_overtakes_prepare(world: GatewayWorld) -> None:
     plan = world.plan(700)
     before = await world.held(plan)
     command = world.command(plan)
-    await world.harness.stub.Prepare(commands.prepare_request(command), timeout=20)
+    await world.harness.stub.Prepare(commands.prepare_request(command), timeout=60)
     assert (await world.harness.abort(plan)).verdict == DONE
     assert await world.held(plan) == before
     assert await world.status(plan) is LegStatus.ABORTED
@@ -119,7 +119,7 @@ async def test_what_is_not_served_here(world: GatewayWorld, change: str, code: s
     }
     plan, good = bent[change](), world.plan()
     batch = commands.prepare_request(commands.prepare(plan, LEG, payer_signature=bytes(65)), world.command(good), wait=5)
-    answers = (await world.harness.stub.Prepare(batch, timeout=20)).answers
+    answers = (await world.harness.stub.Prepare(batch, timeout=60)).answers
     assert answers[0].verdict == REFUSED
     found = world.answer(answers[0])
     assert isinstance(found, Refusal)
@@ -134,7 +134,7 @@ async def test_each_leg_of_a_batch_votes_for_itself(world: GatewayWorld) -> None
     plans = [world.plan(100), world.plan(100, payer=UNWILLING), world.plan(100), world.plan(100)]
     wrong = [{}, {"signer": UNWILLING}, {"signer": UNWILLING}, {}]
     batch = [world.command(plan, **change) for plan, change in zip(plans, wrong, strict=True)]
-    await world.harness.stub.Prepare(commands.prepare_request(*batch, wait=5), timeout=20)
+    await world.harness.stub.Prepare(commands.prepare_request(*batch, wait=5), timeout=60)
     answers = [await world.harness.settled(lambda each=each: world.harness.send_prepare(each)) for each in batch]  # type: ignore[misc]
     assert [answer.verdict for answer in answers] == [DONE, REFUSED, REFUSED, DONE]
     codes = [found.outside_code for found in map(world.answer, answers) if isinstance(found, Refusal)]
@@ -150,7 +150,7 @@ async def test_long_signatures_keep_nobody_from_the_chain(world: GatewayWorld) -
     long = [world.plan() for _ in range(80)]
     batch = [world.command(plan, signature=b"\x01" * 4096) for plan in long]
     batch.insert(40, world.command(good))
-    response = await world.harness.stub.Prepare(commands.prepare_request(*batch), timeout=20)
+    response = await world.harness.stub.Prepare(commands.prepare_request(*batch), timeout=60)
     assert len(response.answers) == 81
     assert (await world.harness.prepare(good)).verdict == DONE
     last = await world.harness.settled(lambda: world.harness.send_prepare(batch[-1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,8 @@ from lockstep_testkit.strict_node import StrictNode
 #: The signed bytes are stored, and were not sent.
 STORED = "dlt-gateway.chain.assign.after_commit=kill@1"
 REPEATS = 4
+#: How often it is seen whether something came about, twenty times a second.
+LOOKS_MAX = 2400
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -78,6 +81,10 @@ async def assert_left_to_a_person(
     taker: str,
 ) -> leg_pb2.LegReport:
     """However often the command is repeated: the leg has no answer, and its transaction is the last one, with evidence."""
+    for _ in range(LOOKS_MAX):
+        if (await transactions(service, plan))[-1]["state"] == "manual":
+            break
+        await asyncio.sleep(0.05)
     for _ in range(REPEATS):
         assert (await repeat()).verdict == PENDING
     found = await transactions(service, plan)

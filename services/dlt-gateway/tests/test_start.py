@@ -16,7 +16,7 @@ async def test_starts_before_its_node(
     participant_for: Callable[..., Awaitable[ParticipantProcess]], settlement_chain: SettlementChain
 ) -> None:
     """A gateway that is started while its node does not answer waits for it and then serves; not for ever, if it is told how long."""
-    chain = settlement_chain.settings("dlt-gateway") | {"request_seconds_max": 0.5}
+    chain = settlement_chain.settings("dlt-gateway") | {"request_seconds_max": 2.0}
     node = settlement_chain.chain.supervisor
     node.pause("chain")
     try:

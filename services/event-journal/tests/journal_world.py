@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+from event_journal.chain import EVENT_TYPES
 from lockstep.journal.v1 import (
     entry_pb2,
     journal_reader_service_pb2,
@@ -19,15 +23,16 @@ from lockstep.journal.v1 import (
 )
 from lockstep.participant.v1 import participant_service_pb2_grpc
 from lockstep.type.v1.outcome_pb2 import Epoch
-from lockstep_kit.canonical import canonical
 from lockstep_kit.convert import time_to_pb
 from lockstep_kit.ids import PlanId, journal_event_id
 from lockstep_kit.participant.ports import Closing, PlanOutcome
+from lockstep_sandbox.runtime import write_secret
 from lockstep_testkit.factories import PlanCase, delivery_versus_payment
+from lockstep_testkit.journal_events import payload_of
 from lockstep_testkit.participant_conformance import ParticipantHarness
 from lockstep_testkit.participants import CLIENT, ParticipantProcess
 
-CALL_SECONDS = 20.0
+CALL_SECONDS = 60.0
 APPENDED = journal_service_pb2.APPEND_VERDICT_APPENDED
 GAP = journal_service_pb2.APPEND_VERDICT_GAP
 CONFLICT = journal_service_pb2.APPEND_VERDICT_CONFLICT
@@ -38,16 +43,17 @@ INVALID = journal_service_pb2.APPEND_VERDICT_INVALID
 
 def event_of(plan: PlanCase, sequence: int, *, digest: str | None = None, **changes: Any) -> journal_service_pb2.Event:
     """The nth event of a plan."""
-    payload = {"plan_digest": digest or plan.header.digest.hex()} if sequence == 1 else {"n": sequence}
+    kind = changes.pop("type", "plan.created" if sequence == 1 else "leg.prepared")
+    told = bytes.fromhex(digest) if digest else plan.header.digest
     message = journal_service_pb2.Event(
         plan_id=plan.plan_id,
         sequence=sequence,
         event_id=journal_event_id(plan.plan_id, sequence),
-        type="plan.created" if sequence == 1 else "leg.prepared",
+        type=kind,
         actor="alice",
         actor_role="maker",
         event_time=time_to_pb(datetime(2026, 11, 21, 12, 0, sequence % 60, 123456, UTC)),
-        payload=canonical(payload),
+        payload=payload_of(kind, told, number=sequence) if kind in EVENT_TYPES else b"{}",
     )
     epoch = changes.pop("epoch", Epoch(generation=1, counter=1))
     message.epoch.CopyFrom(epoch)
@@ -133,6 +139,11 @@ async def append(
 ) -> list[journal_service_pb2.AppendAnswer]:
     response = await writer.Append(journal_service_pb2.AppendRequest(events=events), timeout=CALL_SECONDS)
     return list(response.answers)
+
+
+def write_payload_key(path: Path) -> Path:
+    """A wrapping key, drawn into a file."""
+    return write_secret(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
 
 
 def closing_at(plan: PlanCase, sequence: int, outcome: PlanOutcome = PlanOutcome.COMMITTED) -> Closing:

@@ -11,10 +11,10 @@ from journal_world import APPENDED, CALL_SECONDS, CONFLICT, GAP, INVALID, STALE,
 
 from lockstep.journal.v1 import journal_service_pb2
 from lockstep.type.v1.outcome_pb2 import Epoch
-from lockstep_kit.canonical import canonical
 from lockstep_kit.errors import from_rpc
 from lockstep_kit.ids import journal_event_id
 from lockstep_testkit.factories import PlanCase, delivery_versus_payment
+from lockstep_testkit.journal_events import payload_of
 from lockstep_testkit.participants import ParticipantProcess
 
 
@@ -38,7 +38,9 @@ async def test_a_gap_is_told_what_is_expected(world: JournalWorld) -> None:
     assert (await world.head(plan.plan_id))["entry_count"] == 1
 
 
-@pytest.mark.parametrize("change", [{"payload": canonical({"n": 77})}, {"type": "leg.refused"}, {"event_id": "another"}])
+@pytest.mark.parametrize(
+    "change", [{"payload": payload_of("leg.prepared", number=77)}, {"type": "leg.refused"}, {"event_id": "another"}]
+)
 async def test_a_conflict_freezes_the_chain(world: JournalWorld, change: dict[str, Any]) -> None:
     """Another event at a place that is taken freezes that plan's chain, for good and over restarts, and no other plan's."""
     plan, other = delivery_versus_payment(), delivery_versus_payment()
@@ -58,10 +60,12 @@ async def test_a_writer_whose_epoch_was_ended_is_not_obeyed(world: JournalWorld)
         request = journal_service_pb2.RaiseFenceRequest(plan_id=each.plan_id, epoch=Epoch(generation=2, counter=1))
         await world.writer.RaiseFence(request, timeout=CALL_SECONDS)
         await world.writer.RaiseFence(request, timeout=CALL_SECONDS)
-    late = await world.append(event_of(plan, 2), event_of(unknown, 1), event_of(plan, 1, payload=canonical({"n": 77})))
+    late = await world.append(
+        event_of(plan, 2), event_of(unknown, 1), event_of(plan, 1, payload=payload_of("plan.created", bytes(range(32))))
+    )
     assert [answer.verdict for answer in late] == [STALE, STALE, STALE]
     newer = Epoch(generation=2, counter=1)
-    other = event_of(plan, 2, payload=canonical({"n": 22}), epoch=newer)
+    other = event_of(plan, 2, payload=payload_of("leg.prepared", number=22), epoch=newer)
     assert [answer.verdict for answer in await world.append(other, event_of(unknown, 1, epoch=newer))] == [APPENDED, APPENDED]
     assert [entry.payload for entry in await world.entries(plan.plan_id)][1:] == [other.payload]
 
@@ -149,7 +153,7 @@ async def test_a_writer_that_repeats_loses_nothing(world: JournalWorld, service:
     await world.append(event_of(plan, 1))
     events = [event_of(plan, sequence) for sequence in (2, 3, 4)]
     request = journal_service_pb2.AppendRequest(events=events)
-    await service.dies_at(f"event-journal.append.{place}", lambda: world.writer.Append(request, timeout=5))
+    await service.dies_at(f"event-journal.append.{place}", lambda: world.writer.Append(request, timeout=60))
     stood = (await world.head(plan.plan_id))["entry_count"]
     assert stood == (4 if place == "after_commit" else 1)
     response = await world.writer.Append(request, timeout=CALL_SECONDS, wait_for_ready=True)

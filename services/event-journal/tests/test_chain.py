@@ -7,13 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from event_journal.appending import Head, Known, Submission, Verdict, against_head, append, fenced
-from event_journal.chain import CLOSED, GENESIS, Entry, Event, entry_bytes, link, verify
-from lockstep_kit.canonical import canonical
+from event_journal import chain as chains
+from event_journal.appending import Answer, Head, Known, Submission, Verdict, against_head, append, fenced
+from event_journal.chain import CLOSED, EVENT_TYPES, GENESIS, Entry, Event, entry_bytes, link, verify
+from lockstep_kit import key_history
+from lockstep_kit.canonical import Document, canonical
 from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import PlanId, journal_event_id, sha256
+from lockstep_kit.key_history import HistoryFinding, empty, introduce
 from lockstep_kit.registry import Participant, RegisteredKey, Registry
 from lockstep_kit.signing import SigningKey
+from lockstep_testkit.journal_events import document_of, payload_of
 
 PLAN = PlanId("1b4e28ba-2fa1-4d3b-8bd4-0a1f0f9c2b11")
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -31,15 +35,16 @@ REGISTRY = registry_of(KEY)
 
 
 def event(sequence: int, **changes: object) -> Event:
+    kind = str(changes.pop("type", "plan.created" if sequence == 1 else "leg.prepared"))
     made = Event(
         plan_id=PLAN,
         sequence=sequence,
         event_id=journal_event_id(PLAN, sequence),
-        type="plan.created" if sequence == 1 else "plan.initiated",
+        type=kind,
         actor="alice",
         actor_role="maker",
         event_time=NOW,
-        payload=canonical({"plan_digest": "00" * 32, "n": sequence}),
+        payload=payload_of(kind, number=sequence) if kind in EVENT_TYPES else b"{}",
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 
@@ -96,6 +101,53 @@ def test_chain_signed_by_an_unregistered_key_is_refused() -> None:
     assert rules(entries, registry_of(KEY, STRANGER)) == set()
 
 
+def test_a_key_must_be_in_the_history_at_its_time() -> None:
+    """Where a history of the keys is kept, an entry that another key signed is found, and one whose key counts at another time; a broken history, too."""
+    registry, day = registry_of(KEY, STRANGER), timedelta(days=1)
+    chain = chain_of(3)
+
+    def found(key: SigningKey, since: datetime, until: datetime) -> set[str]:
+        kept = introduce(empty("event-journal"), key, since, until)
+        history = key_history.verify([kept], "event-journal")
+        return {each.rule for each in chains.verify(chain, registry, history).findings}
+
+    assert found(KEY, NOW - day, NOW + day) == set()
+    assert found(STRANGER, NOW - day, NOW + day) == {"KEY_NOT_IN_HISTORY"}
+    assert found(KEY, NOW + timedelta(seconds=1), NOW + day) == {"KEY_NOT_IN_HISTORY"}
+    assert found(KEY, NOW - day, NOW) == {"KEY_NOT_IN_HISTORY"}
+    broken = HistoryFinding(1, "LINK_BROKEN", "somebody was there")
+    assert {each.rule for each in chains.verify(chain, registry, broken).findings} == {"KEY_HISTORY_BROKEN"}
+
+
+def test_a_payload_of_another_form_is_invalid_by_itself() -> None:
+    """A payload that holds too little, too much, or something else is INVALID with path and rule; the others of the batch are appended, and nothing freezes."""
+    standing, known = heads(3)
+    good = document_of("leg.prepared", number=4)
+    leg: dict[str, Document] = {"leg_id": "cash", "kind": "credit_transfer", "vote": {"vote": "YES"}}
+    wrong: list[tuple[dict[str, Document], str]] = [
+        ({**good, "surplus": "x"}, "payload.surplus"),
+        ({name: value for name, value in good.items() if name != "version"}, "payload.version"),
+        ({**good, "version": 2}, "payload.version"),
+        ({**good, "leg": leg}, "payload.leg.vote.statement_sha256"),
+    ]
+    for changed, field in wrong:
+        made = append(sent(event(4, payload=canonical(changed)), event(4)), standing, known, KEY)
+        assert [answer.verdict for answer in made.answers] == [Verdict.INVALID, Verdict.APPENDED]
+        assert made.answers[0].message.startswith(f"{field} must")
+        assert not made.heads[0].frozen
+
+
+def test_what_stands_is_answered_whatever_its_form() -> None:
+    """An entry that was appended under older rules stands: the same event again is answered as before."""
+    before = event(3, payload=canonical({"n": 3}))
+    chain = [*chain_of(2), link(before, chain_of(2)[-1].entry_hash, KEY)]
+    standing = Known(PLAN, 3, before.event_id, before.type, sha256(before.payload), chain[-1].entry_hash)
+    head = Head(PLAN, 3, chain[-1].entry_hash, sealed=False, frozen="", epoch=EPOCH)
+    made = append(sent(before), {PLAN: head}, [standing], KEY)
+    assert made.answers == (Answer(Verdict.APPENDED, chain[-1].entry_hash),)
+    assert verify(chain, REGISTRY).valid
+
+
 def heads(count: int, *, sealed: bool = False) -> tuple[dict[PlanId, Head], list[Known]]:
     chain = chain_of(count)
     head = Head(PLAN, count, chain[-1].entry_hash, sealed=sealed, frozen="", epoch=EPOCH)
@@ -124,7 +176,7 @@ def test_append_answers_each_event_by_itself() -> None:
 def test_other_content_at_a_taken_place_freezes_the_chain() -> None:
     """The same number with other bytes is a conflict, and nothing is appended to the chain from then on."""
     standing, known = heads(3)
-    made = append(sent(event(3, payload=canonical({"n": 33})), event(4)), standing, known, KEY)
+    made = append(sent(event(3, payload=payload_of("leg.prepared", number=33)), event(4)), standing, known, KEY)
     assert [answer.verdict for answer in made.answers] == [Verdict.CONFLICT, Verdict.CONFLICT]
     assert made.entries == ()
     assert made.heads[0].frozen
@@ -156,7 +208,7 @@ def test_what_an_older_epoch_sent_is_not_obeyed() -> None:
     standing, known = heads(3)
     newer = Epoch(EPOCH.generation + 1, 1)
     raised = {PLAN: fenced(standing[PLAN], newer)}
-    late = sent(event(4), event(3, payload=canonical({"n": 33})), event(2))
+    late = sent(event(4), event(3, payload=payload_of("leg.prepared", number=33)), event(2))
     made = append(late, raised, known, KEY)
     assert [answer.verdict for answer in made.answers] == [Verdict.STALE, Verdict.STALE, Verdict.APPENDED]
     assert (made.entries, made.heads) == ((), ())
@@ -206,7 +258,7 @@ def test_malformed_event_is_named_and_changes_nothing(changes: dict[str, object]
 
 def test_entry_bytes_are_pinned() -> None:
     """The bytes of an entry are what auditors' own programs compute; they never change within a version."""
-    assert entry_bytes(event(1), GENESIS, "0011223344556677") == (
+    assert entry_bytes(event(1), GENESIS, "0011223344556677", sha256(event(1).payload)) == (
         b'lockstep/entry/v1\n{"actor":"alice","actor_role":"maker","event_id":"' + journal_event_id(PLAN, 1).encode() + b'",'
         b'"event_time":"2026-11-21T12:00:00.000000Z","key_id":"0011223344556677","payload_hash":"'
         + sha256(event(1).payload).hex().encode()

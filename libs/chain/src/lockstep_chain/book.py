@@ -132,6 +132,10 @@ class ContractBook(Protocol):
         """Whether no entry of this contract can ever stand for these terms, whatever the settings are or were."""
         ...
 
+    def has_entry(self, work: LegWork) -> bool:
+        """Whether the leg has an entry of its own in the contract; what has none is neither carried nor judged here."""
+        ...
+
     def call(self, phase: Phase, batch: Sequence[LegWork]) -> Call:
         """The call that moves a batch of legs of one phase."""
         ...

@@ -135,7 +135,8 @@ class Dispatcher:
         living = await self._undertaker.bury_dead(tx, queued)
         count = payable([cost(each.intent.gas_limit, each.intent.value, fees) for each in living], wei)
         short = self._falls_short(count < len(living))
-        return living[:count], len(queued) == self._settings.assign_batch_max and not short
+        # Of what can neither be signed nor buried there may be a whole batch: it is looked at again later, and not at once for ever.
+        return living[:count], len(queued) == self._settings.assign_batch_max and not short and count > 0
 
     async def _try_signer(self) -> None:
         """Have a key store that was away sign something before the queue's rows are held for it: others could carry them meanwhile.
@@ -221,10 +222,10 @@ class Dispatcher:
             async with self._db.transaction() as tx:
                 if await self._account.lock(tx) is None or await self._account.nonce_taken(tx, nonce):
                     return
-                added = await store.enqueue(tx, self._account.chain_id, intent, payload_hash(self._account.chain_id, intent))
-                if added is None:
+                added = await store.enqueue(tx, self._account.chain_id, [intent], [payload_hash(self._account.chain_id, intent)])
+                if key not in added:
                     return
-                parcels = await self._sign(tx, [Queued(added, intent, cancel_requested=False)], nonce, fees)
+                parcels = await self._sign(tx, [Queued(added[key], intent, cancel_requested=False)], nonce, fees)
             _log.warning("nonce_gap_filled", nonce=nonce)
             await self._send(parcels, conditions.head.number)
 

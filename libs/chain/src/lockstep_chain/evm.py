@@ -6,9 +6,9 @@ Every answer is either a fact or EvmUnavailable; what a node says of bytes that 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import structlog
 from eth_typing import ChecksumAddress
@@ -32,6 +32,8 @@ from lockstep_chain.ports import (
 from lockstep_chain.rpc import Call, JsonRpc, RpcError
 
 _log = structlog.get_logger()
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 #: JSON-RPC: the node does not know the method.
 METHOD_NOT_FOUND: Final = -32601
@@ -83,6 +85,19 @@ class Identity:
     head: Block
 
 
+def _understood(method: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
+    """The method, to which an answer of another form than the protocol's is no answer: a node's mistake, or its malice, is none of ours."""
+
+    @functools.wraps(method)
+    async def asked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await method(*args, **kwargs)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise EvmUnavailable(f"the endpoint's answer is malformed: {type(error).__name__}") from error
+
+    return asked
+
+
 class JsonRpcEvm:
     """`Evm` over one JSON-RPC endpoint; `identify` must have succeeded before anything that it says counts."""
 
@@ -90,6 +105,7 @@ class JsonRpcEvm:
         self._rpc = rpc
         self._chain_id = chain_id
 
+    @_understood
     async def identify(self) -> Identity:
         """Ask which chain the endpoint serves.
 
@@ -119,6 +135,7 @@ class JsonRpcEvm:
         """EIP-155 id of the chain that the endpoint must serve."""
         return self._chain_id
 
+    @_understood
     async def block(self, at: int | Tag) -> Block | None:
         """The canonical block there; None when there is none, or when the chain has no such tag.
 
@@ -138,10 +155,12 @@ class JsonRpcEvm:
             raise EvmUnavailable(f"block {at}: {error}") from error
         return None if found is None else _block(found)
 
+    @_understood
     async def nonce(self, address: str, at: int) -> int:
         """Number of transactions that the account had sent up to and with that block."""
         return _int(await self._fact("eth_getTransactionCount", (address, hex(at))))
 
+    @_understood
     async def conditions(self, address: str) -> Conditions:
         """What must be known before the account's next transaction is signed."""
         pending, head, balance, tip = await self._rpc.batch(
@@ -157,17 +176,20 @@ class JsonRpcEvm:
         pending, head, balance, tip = _facts((pending, head, balance, tip))
         return Conditions(_int(pending), _block(head), _int(tip), _int(balance))
 
+    @_understood
     async def receipts(self, hashes: Sequence[bytes]) -> Mapping[bytes, Receipt]:
         """Receipts by transaction hash; a hash without one is missing."""
         found = await self._all([("eth_getTransactionReceipt", (_hex(each),)) for each in hashes])
         return {each: _receipt(receipt) for each, receipt in zip(hashes, found, strict=True) if receipt is not None}
 
+    @_understood
     async def block_hashes(self, numbers: Collection[int]) -> Mapping[int, bytes]:
         """Hashes of the canonical blocks at these heights; a height without one is missing."""
         asked = sorted(set(numbers))
         found = await self._all([("eth_getBlockByNumber", (hex(number), False)) for number in asked])
         return {number: _bytes(block["hash"]) for number, block in zip(asked, found, strict=True) if block is not None}
 
+    @_understood
     async def transactions_in(self, number: int) -> Sequence[SenderTransaction]:
         """Transactions of the canonical block at that height."""
         block = await self._fact("eth_getBlockByNumber", (hex(number), True))
@@ -190,6 +212,7 @@ class JsonRpcEvm:
                 _log.warning("broadcast_refused", answer=answer.value, said=each.message[:200])
         return answers
 
+    @_understood
     async def call(self, to: str, data: bytes, *, at: Block | int, sender: str | None = None, value: int = 0) -> bytes:
         """Result of a call at a block, by its hash where a block is given (EIP-1898)."""
         place: object = {"blockHash": _hex(at.hash), "requireCanonical": True} if isinstance(at, Block) else hex(at)
@@ -201,6 +224,7 @@ class JsonRpcEvm:
                 raise CallReverted(_bytes(error.revert_data or "0x")) from error
             raise EvmUnavailable(f"eth_call: {error}") from error
 
+    @_understood
     async def ask(self, questions: Sequence[Question], *, at: Block) -> Sequence[Told | None]:
         """What each call, by itself, would do at a block; None where the node cannot tell."""
         place = {"blockHash": _hex(at.hash), "requireCanonical": True}
@@ -223,6 +247,7 @@ class JsonRpcEvm:
             # Many nodes do not have the method, or limit what it may do: it is a help, and never needed.
             return None
 
+    @_understood
     async def logs(self, address: str, topics: Sequence[bytes | None], first: int, last: int) -> Sequence[PlacedLog]:
         """Logs of a contract in canonical blocks `first` to `last`, both included; topics by position, None for any."""
         wanted = [None if topic is None else _hex(topic) for topic in topics]

@@ -85,6 +85,9 @@ class Order:
 class Again:
     """Send another transaction."""
 
+    #: One sentence for a person, who is told at once when the last one was a dead letter; or "".
+    why: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Releases:
@@ -140,6 +143,8 @@ def judge(
         return Completion(work.plan_id, work.leg_id, _REFUSALS[work.phase], refusal=_refusal(work, order, rules))
     if order.attempt >= ATTEMPTS_MAX:
         return Stuck(f"{order.attempt} transactions left the contract at {status}: {order.skip_detail or 'no reason was given'}")
+    if order.skip_code in (DEAD, REVERTED):
+        return Again(f"the leg's transaction is a dead letter, and is sent anew: {order.skip_detail or order.skip_code}")
     return Again()
 
 

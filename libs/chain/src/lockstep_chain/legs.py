@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -33,6 +34,20 @@ WORKING: Final = (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING, Phase.REVER
 #: What a phase that can be refused before anything is sent is refused with.
 _REFUSALS: Final = {Phase.PREPARING: Finding.VOTED_NO, Phase.REVERSING: Finding.REVERSAL_REFUSED}
 JUDGED_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """Legs that one transaction carries."""
+
+    #: Idempotency key of the transaction.
+    key: str
+    #: Phase that the legs are in.
+    phase: Phase
+    #: The legs, with the number of the attempt.
+    legs: Sequence[tuple[LegWork, int]]
+    #: What it calls.
+    call: Call
 
 
 class ContractOperations:
@@ -75,50 +90,52 @@ class ContractOperations:
 
     async def carry(self, tx: Connection, legs: Sequence[tuple[LegWork, int]]) -> None:
         """Queue one transaction for each batch of legs of one phase; the number is the attempt."""
+        loads: list[_Load] = []
         for phase in WORKING:
-            mine = [(work, attempt) for work, attempt in legs if work.phase is phase]
-            for start in range(0, len(mine), self._book.batch_max):
-                await self._carry_batch(tx, phase, mine[start : start + self._book.batch_max], phase)
+            loads += self._loads(phase, [(work, attempt) for work, attempt in legs if work.phase is phase], phase)
+        await self._enqueue(tx, loads)
 
     async def release(self, tx: Connection, legs: Sequence[tuple[LegWork, int]]) -> None:
         """Queue transactions that end what is held for legs that are not promised yet; they count as attempts of the phase that the legs are in."""
-        for start in range(0, len(legs), self._book.batch_max):
-            await self._carry_batch(tx, Phase.PREPARING, legs[start : start + self._book.batch_max], Phase.ABORTING)
+        await self._enqueue(tx, self._loads(Phase.PREPARING, legs, Phase.ABORTING))
 
-    async def _carry_batch(self, tx: Connection, phase: Phase, batch: Sequence[tuple[LegWork, int]], deed: Phase) -> None:
+    def _loads(self, phase: Phase, legs: Sequence[tuple[LegWork, int]], deed: Phase) -> list[_Load]:
+        size = self._book.batch_max
+        batches = [legs[start : start + size] for start in range(0, len(legs), size)]
+        return [load for batch in batches for load in self._fitting(phase, batch, deed)]
+
+    def _fitting(self, phase: Phase, batch: Sequence[tuple[LegWork, int]], deed: Phase) -> list[_Load]:
         call = self._book.call(deed, [work for work, _ in batch])
         if len(batch) > 1 and not self._machine.limits.fit(call.data, call.gas_limit):
             # Long signatures of a few payers must not keep the others' legs from the chain.
             half = len(batch) // 2
-            await self._carry_batch(tx, phase, batch[:half], deed)
-            await self._carry_batch(tx, phase, batch[half:], deed)
-            return
-        await self._enqueue(tx, phase, batch, call)
-
-    async def _enqueue(self, tx: Connection, phase: Phase, batch: Sequence[tuple[LegWork, int]], call: Call) -> None:
-        first, _ = batch[0]
+            return [*self._fitting(phase, batch[:half], deed), *self._fitting(phase, batch[half:], deed)]
         # The same legs at the same attempt are the same transaction, whoever queues it and however often.
         parts = [f"{work.plan_id}/{work.leg_id}/{work.revision}/{number}" for work, number in batch]
-        key = derived("chain", self._book.contract, phase.value, *parts)
+        return [_Load(derived("chain", self._book.contract, phase.value, *parts), phase, batch, call)]
+
+    async def _enqueue(self, tx: Connection, loads: Sequence[_Load]) -> None:
         await leg_store.insert_orders(
             tx,
             [
-                Carried(work.plan_id, work.leg_id, phase, work.order_no, number, key, self._book.entry_key(work))
-                for work, number in batch
+                Carried(work.plan_id, work.leg_id, load.phase, work.order_no, number, load.key, self._book.entry_key(work))
+                for load in loads
+                for work, number in load.legs
             ],
         )
-        await self._machine.enqueue(
-            tx,
-            Intent(
-                idempotency_key=key,
-                to=self._book.contract,
-                data=call.data,
-                gas_limit=call.gas_limit,
-                purpose=phase.value.lower(),
-                plan_id=first.plan_id,
-                leg_id=first.leg_id,
-                traceparent=first.traceparent,
-            ),
+        await self._machine.enqueue(tx, [self._intent(load) for load in loads])
+
+    def _intent(self, load: _Load) -> Intent:
+        first, _ = load.legs[0]
+        return Intent(
+            idempotency_key=load.key,
+            to=self._book.contract,
+            data=load.call.data,
+            gas_limit=load.call.gas_limit,
+            purpose=load.phase.value.lower(),
+            plan_id=first.plan_id,
+            leg_id=first.leg_id,
+            traceparent=first.traceparent,
         )
 
 
@@ -166,13 +183,15 @@ class LegJudge:
             if not work:
                 return
             try:
-                await self._judge_batch(work)
+                await self._judge_batch([each for each in work if self._book.has_entry(each)])
             except EvmUnavailable:
                 # The machine says so, once; the contract is asked again in the next round.
                 return
             after = (work[-1].plan_id, work[-1].leg_id)
 
     async def _judge_batch(self, work: Sequence[LegWork]) -> None:
+        if not work:
+            return
         async with self._db.connection() as connection:
             orders = await leg_store.last_orders(connection, work)
         # A leg whose transaction is under way cannot have an answer yet; asking the node about it would be work for nothing.
@@ -237,6 +256,9 @@ class LegJudge:
                 case Completion():
                     completions.append(verdict)
                 case Again():
+                    if verdict.why:
+                        _log.error("dead_letter", plan_id=each.plan_id, leg_id=each.leg_id, why=verdict.why)
+                        await self._engine.trouble(tx, each.plan_id, each.leg_id, verdict.why)
                     again.append((each, attempt))
                 case Releases():
                     _log.warning("hold_released", plan_id=each.plan_id, leg_id=each.leg_id, why=verdict.why)

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -17,14 +18,32 @@ from lockstep_chain.inspecting import LegInspector, check_landmarks
 from lockstep_chain.legs import ContractOperations, LegJudge, SettledOrders
 from lockstep_chain.newheads import NewHeads
 from lockstep_chain.ports import Evm, EvmUnavailable, Signer
-from lockstep_chain.sender import TransactionMachine
+from lockstep_chain.sender import SettledTransaction, TransactionMachine
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.signers.opening import opened
+from lockstep_kit.db import Connection
 from lockstep_kit.loops import Loop, back_off_seconds
 from lockstep_kit.participant.engine import ParticipantEngine
+from lockstep_kit.participant.ports import Operations
 from lockstep_kit.participant.process import ParticipantProcess
 
 _log = structlog.get_logger()
+
+
+class Beside(Protocol):
+    """What a participant does with the machine besides carrying legs that have entries of their own."""
+
+    def operations(self, entries: ContractOperations) -> Operations:
+        """The participant's operations, over those of the legs with entries of their own."""
+        ...
+
+    async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
+        """As `OnSettled`; told of every transaction."""
+        ...
+
+    def loops(self, engine: ParticipantEngine, machine: TransactionMachine, poll_seconds: float) -> Sequence[Loop]:
+        """What runs beside the server."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +58,12 @@ class ContractParticipant:
     @classmethod
     @asynccontextmanager
     async def opened(
-        cls, process: ParticipantProcess, book: ContractBook, settings: ChainSettings, judge_seconds: float
+        cls,
+        process: ParticipantProcess,
+        book: ContractBook,
+        settings: ChainSettings,
+        judge_seconds: float,
+        beside: Beside | None = None,
     ) -> AsyncIterator[ContractParticipant]:
         """Connect to the chain and put everything together.
 
@@ -54,7 +78,7 @@ class ContractParticipant:
             if book.preconditions is not None:
                 await check_landmarks(evm, book.preconditions)
             async with opened(settings.signers) as signers:
-                yield cls.over(process, book, evm, signers, settings, judge_seconds)
+                yield cls.over(process, book, evm, signers, settings, judge_seconds, beside)
         finally:
             await evm.close()
 
@@ -67,16 +91,23 @@ class ContractParticipant:
         signers: Sequence[Signer],
         settings: ChainSettings,
         judge_seconds: float,
+        beside: Beside | None = None,
     ) -> ContractParticipant:
         """Put everything together over a chain and accounts.
 
         Raises:
             ChainMismatch: the chain is another one than the settings'.
         """
-        settled = SettledOrders(book)
-        machine = TransactionMachine(process.db, evm, signers, settings, settled.on_settled, service=process.name)
+        orders = SettledOrders(book)
+
+        async def on_settled(tx: Connection, settled: Sequence[SettledTransaction]) -> None:
+            await orders.on_settled(tx, settled)
+            if beside is not None:
+                await beside.on_settled(tx, settled)
+
+        machine = TransactionMachine(process.db, evm, signers, settings, on_settled, service=process.name)
         operations = ContractOperations(book, machine)
-        engine = process.engine(operations)
+        engine = process.engine(operations if beside is None else beside.operations(operations))
         judge = LegJudge(process.db, engine, book, operations, machine, evm)
         judging = Loop("chain.judge", judge.round, poll_seconds=judge_seconds)
         process.db.listen(leg_store.CHANNEL, judging.wake)
@@ -85,6 +116,8 @@ class ContractParticipant:
         if book.preconditions is not None:
             inspector = LegInspector(process.db, engine, book.batch_max, book.preconditions, operations, evm, signers[0].address)
             loops.append(Loop("chain.inspect", inspector.round, poll_seconds=judge_seconds, wake=operations.begun))
+        if beside is not None:
+            loops.extend(beside.loops(engine, machine, judge_seconds))
         return cls(engine, tuple(loops))
 
 

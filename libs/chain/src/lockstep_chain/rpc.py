@@ -80,7 +80,7 @@ class JsonRpc:
             answers = await self._post(requests)
             if not isinstance(answers, list):
                 raise EvmUnavailable("the endpoint does not answer batches")
-            by_id = {answer.get("id"): answer for answer in answers if isinstance(answer, dict)}
+            by_id = {answer["id"]: answer for answer in answers if isinstance(answer, dict) and isinstance(answer.get("id"), int)}
             found.extend(_result(by_id.get(request["id"])) for request in requests)
         return found
 
@@ -106,5 +106,5 @@ def _result(answer: Any) -> Any | RpcError:
         return answer.get("result")
     if not isinstance(error, dict):
         return RpcError(0, str(error), None)
-    told = error.get("data")
-    return RpcError(int(error.get("code", 0)), str(error.get("message", "")), told if isinstance(told, str) else None)
+    told, code = error.get("data"), error.get("code")
+    return RpcError(code if isinstance(code, int) else 0, str(error.get("message", "")), told if isinstance(told, str) else None)

@@ -64,7 +64,7 @@ class TransactionMachine:
         """Put the machine together; nothing happens before `run`.
 
         Args:
-            db: the service's database, which has `schema.V1_UPGRADE`.
+            db: the service's database, which has `schema.V1_UPGRADE` and `final_store.V1_UPGRADE`.
             evm: the chain.
             signers: the accounts, at least one.
             settings: of the same chain as `evm`.
@@ -81,7 +81,7 @@ class TransactionMachine:
         self._db = db
         self._evm = evm
         self._settings = settings
-        self._chain = FinalBlocks(evm, settings.finality)
+        self._chain = FinalBlocks(db, evm, settings.finality)
         self._undertaker = Undertaker(db, settings.chain_id, settings.limits, on_settled)
         settler = Settler(db, on_settled, service)
         holder = f"{service}/{uuid.uuid4()}"
@@ -97,23 +97,26 @@ class TransactionMachine:
         """What `enqueue` accepts."""
         return self._settings.limits
 
-    async def enqueue(self, tx: Connection, intent: Intent) -> int:
-        """Accept an intent in the caller's database transaction; its row's id. The same key with the same payload is the same transaction.
+    async def enqueue(self, tx: Connection, intents: Sequence[Intent]) -> list[int]:
+        """Accept intents in the caller's database transaction; their rows' ids. The same key with the same payload is the same transaction.
 
         Raises:
-            IdempotencyConflict: the key stands for another payload.
-            FieldInvalid: no network would ever take it.
+            IdempotencyConflict: a key stands for another payload.
+            FieldInvalid: no network would ever take one of them.
         """
-        check_intent(intent, self._settings.limits)
-        require(intent.purpose != GAP_PURPOSE, "purpose", f"must not be {GAP_PURPOSE}")
-        payload = payload_hash(self._settings.chain_id, intent)
-        added = await store.enqueue(tx, self._settings.chain_id, intent, payload)
-        if added is not None:
-            return added
-        known, stored = await store.by_key(tx, intent.idempotency_key)
-        if stored != payload:
-            raise IdempotencyConflict(intent.idempotency_key)
-        return known
+        for intent in intents:
+            check_intent(intent, self._settings.limits)
+            require(intent.purpose != GAP_PURPOSE, "purpose", f"must not be {GAP_PURPOSE}")
+        payloads = [payload_hash(self._settings.chain_id, intent) for intent in intents]
+        ids = await store.enqueue(tx, self._settings.chain_id, intents, payloads)
+        keys = [intent.idempotency_key for intent in intents]
+        if len(ids) < len(keys):
+            known = await store.by_keys(tx, keys)
+            for key, payload in zip(keys, payloads, strict=True):
+                ids[key], stored = known[key]
+                if stored != payload:
+                    raise IdempotencyConflict(key)
+        return [ids[key] for key in keys]
 
     async def request_cancel(self, tx: Connection, idempotency_key: str) -> bool:
         """Ask that a transaction does not take effect; False if it is too late for that, or the key is unknown.

@@ -49,21 +49,27 @@ select next_nonce from evm_signer
 where chain_id = $1 and address = $2 and lease_holder = $3 and lease_until > clock_timestamp() for no key update
 """
 
-#: Queues an intent and announces it; nothing is returned when its key is known.
+#: Queues intents in the order given, and announces them; one whose key is known is left out.
 ENQUEUE: Final = """
-with fresh as (
+with given as (
+    select * from unnest($2::text[], $3::bytea[], $4::text[], $5::bytea[], $6::numeric[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[])
+        with ordinality as given (
+            idempotency_key, payload_hash, to_address, data, value, gas_limit, purpose, plan_id, leg_id, traceparent, place
+        )
+), fresh as (
     insert into evm_transaction (
         chain_id, idempotency_key, payload_hash, to_address, data, value, gas_limit, purpose, plan_id, leg_id, traceparent
     )
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+    select $1, idempotency_key, payload_hash, to_address, data, value, gas_limit, purpose, plan_id, leg_id, traceparent
+    from given order by place
     on conflict (idempotency_key) do nothing
-    returning id
+    returning id, idempotency_key
 )
-select id, pg_notify('evm_transaction', '') from fresh
+select id, idempotency_key, pg_notify('evm_transaction', '') from fresh
 """
 
-#: What an idempotency key stands for.
-BY_KEY: Final = "select id, payload_hash from evm_transaction where idempotency_key = $1"
+#: What idempotency keys stand for.
+BY_KEYS: Final = "select id, idempotency_key, payload_hash from evm_transaction where idempotency_key = any($1)"
 
 #: Asks for a cancellation of what is not mined yet.
 REQUEST_CANCEL: Final = """
@@ -71,8 +77,8 @@ update evm_transaction set cancel_requested = true
 where idempotency_key = $1 and state in ('queued', 'signed', 'sent') returning id
 """
 
-#: Whether anything is queued.
-HAS_QUEUED: Final = "select exists (select from evm_transaction where chain_id = $1 and state = 'queued')"
+#: Whether anything is queued that was not withdrawn.
+HAS_QUEUED: Final = "select exists (select from evm_transaction where chain_id = $1 and state = 'queued' and not cancel_requested)"
 
 #: How many transactions of an account are signed and not mined, and what they cost at the most, by their dearest attempts.
 BURDEN: Final = """
@@ -82,10 +88,10 @@ from evm_transaction as t
 where t.chain_id = $1 and t.signer = $2 and t.state in ('signed', 'sent')
 """
 
-#: Takes the oldest queued transactions that nobody else is taking.
+#: Takes the oldest queued transactions that nobody else is taking; what was withdrawn is the undertaker's, and holds up nobody.
 TAKE_QUEUED: Final = """
 select id, idempotency_key, to_address, data, value, gas_limit, purpose, plan_id, leg_id, traceparent, cancel_requested
-from evm_transaction where chain_id = $1 and state = 'queued' order by id limit $2 for update skip locked
+from evm_transaction where chain_id = $1 and state = 'queued' and not cancel_requested order by id limit $2 for update skip locked
 """
 
 #: Whether anything is queued that was withdrawn, or is beyond the limits of gas and calldata.
@@ -257,30 +263,29 @@ class Account:
         return bool(await tx.fetchval(NONCE_TAKEN, self.chain_id, self.address, nonce))
 
 
-async def enqueue(tx: Connection, chain_id: int, intent: Intent, payload_hash: bytes) -> int | None:
-    """Queue an intent; its id, or None when its key is known already."""
-    row = await tx.fetchrow(
+async def enqueue(tx: Connection, chain_id: int, intents: Sequence[Intent], payload_hashes: Sequence[bytes]) -> dict[str, int]:
+    """Queue intents; ids by key, without those whose keys were known already."""
+    rows = await tx.fetch(
         ENQUEUE,
         chain_id,
-        intent.idempotency_key,
-        payload_hash,
-        intent.to,
-        intent.data,
-        intent.value,
-        intent.gas_limit,
-        intent.purpose,
-        intent.plan_id,
-        intent.leg_id,
-        intent.traceparent,
+        [intent.idempotency_key for intent in intents],
+        list(payload_hashes),
+        [intent.to for intent in intents],
+        [intent.data for intent in intents],
+        [intent.value for intent in intents],
+        [intent.gas_limit for intent in intents],
+        [intent.purpose for intent in intents],
+        [intent.plan_id for intent in intents],
+        [intent.leg_id for intent in intents],
+        [intent.traceparent for intent in intents],
     )
-    return None if row is None else row["id"]
+    return {row["idempotency_key"]: row["id"] for row in rows}
 
 
-async def by_key(tx: Connection, idempotency_key: str) -> tuple[int, bytes]:
-    """Id and payload hash behind a known key."""
-    row = await tx.fetchrow(BY_KEY, idempotency_key)
-    assert row is not None  # noqa: S101 - the key was just found taken, and rows are never deleted
-    return row["id"], row["payload_hash"]
+async def by_keys(tx: Connection, idempotency_keys: Sequence[str]) -> dict[str, tuple[int, bytes]]:
+    """Ids and payload hashes behind known keys."""
+    rows = await tx.fetch(BY_KEYS, list(idempotency_keys))
+    return {row["idempotency_key"]: (row["id"], row["payload_hash"]) for row in rows}
 
 
 async def request_cancel(tx: Connection, idempotency_key: str) -> bool:

@@ -1,8 +1,8 @@
-"""The validator agent: a person's stand-in with its own process, its own key and its own eyes.
+"""An agent: a person's stand-in with its own process, its own key and its own eyes.
 
-For each plan that waits for validation it inspects the evidence itself and signs once. The signed request is on disk before it is sent, so that a restarted
-agent sends the very same request again and never a second one. Whatever does not hold keeps it from signing, and it says what; only when told so by a setting
-does it sign a REJECT, and never for something that may come to hold by itself.
+For each plan that waits for its gate it inspects for itself what the gate is about, and signs once. The signed request is on disk before it is sent, so that
+a restarted agent sends the very same request again and never a second one. Whatever does not hold keeps it from signing, and it says what; only when told so
+by a setting does it sign a REJECT, and never for something that may come to hold by itself.
 """
 
 from __future__ import annotations
@@ -15,35 +15,67 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 import structlog
 
-from lockstep.coordinator.v1.settlement_pb2 import PLAN_STATE_VALIDATING
+from lockstep.coordinator.v1 import settlement_pb2
 from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
 from lockstep_client.client import LockstepClient
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.evidence import JOURNAL_SILENT, Finding
-from lockstep_client.inspection import Inspector
+from lockstep_client.signers import SignerUnavailable
 from lockstep_client.signing import gate_signature
 from lockstep_client.watching import Change
 from lockstep_kit import ids
 from lockstep_kit.convert import VERDICTS, enum_from_pb, gate_to_pb, time_from_pb
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.ids import NONCE_BYTES
-from lockstep_kit.signing import SigningKey
-from lockstep_kit.statements import Gate, Verdict
+from lockstep_kit.ids import NONCE_BYTES, Digest
+from lockstep_kit.signing import Signer
+from lockstep_kit.statements import Gate, Verdict, votes_digest
 
 _log = structlog.get_logger()
 
-VALIDATING: Final = "VALIDATING"
 _UNREACHABLE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
-#: States from which a plan may still come to be validated.
-_BEFORE: Final = frozenset(
-    {"DRAFT", "INITIATED", "PRECONDITIONS_PENDING", "READY_FOR_PREPARE", "PREPARED", "EXECUTING", "PARTIALLY_EXECUTED", VALIDATING}
-)
+_UNDECIDED: Final = ("DRAFT", "INITIATED", "PRECONDITIONS_PENDING", "READY_FOR_PREPARE")
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """When a plan waits for an agent's gate."""
+
+    #: State in which it does.
+    state: str
+    #: The same, in a request.
+    number: settlement_pb2.PlanState.ValueType
+    #: States from which it may still come to that.
+    before: frozenset[str]
+    #: Whether the signature must stand until the decision, rather than open the gate at once.
+    stands: bool
+
+
+#: The gates that agents sign.
+DUTIES: Final = {
+    Gate.APPROVE: Duty("READY_FOR_PREPARE", settlement_pb2.PLAN_STATE_READY_FOR_PREPARE, frozenset(_UNDECIDED), stands=True),
+    Gate.RELEASE: Duty("PREPARED", settlement_pb2.PLAN_STATE_PREPARED, frozenset({*_UNDECIDED, "PREPARED"}), stands=False),
+    Gate.VALIDATE: Duty(
+        "VALIDATING",
+        settlement_pb2.PLAN_STATE_VALIDATING,
+        frozenset({*_UNDECIDED, "PREPARED", "EXECUTING", "PARTIALLY_EXECUTED", "VALIDATING"}),
+        stands=False,
+    ),
+}
+#: A signature that must stand until the decision outlives the deadline by this, since clocks differ.
+_AFTER_DEADLINE: Final = timedelta(minutes=10)
+
+
+class Eyes(Protocol):
+    """How an agent sees for itself."""
+
+    async def inspect(self, view: PlanView) -> Sequence[Finding]:
+        """Everything that does not hold about a plan that waits for the agent; empty when all does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +140,25 @@ class _Open:
         self.next_at, self.pause = now + self.pause, min(self.pause * 2, pause_max)
 
 
-class ValidatorAgent:
-    """Validates plans with one key."""
+class GateAgent:
+    """Signs one gate of plans with one key."""
 
     def __init__(
         self,
         client: LockstepClient,
-        inspector: Inspector,
-        key: SigningKey,
+        eyes: Eyes,
+        key: Signer,
         requests: Path,
         settings: AgentSettings | None = None,
         report: Callable[[Judgement], None] = lambda _: None,
+        *,
+        gate: Gate = Gate.VALIDATE,
     ) -> None:
+        """An agent that validates, unless told to approve or release."""
+        self._gate = gate
+        self._duty = DUTIES[gate]
         self._client = client
-        self._inspector = inspector
+        self._eyes = eyes
         self._key = key
         self._requests = requests
         self._settings = settings or AgentSettings()
@@ -131,7 +168,7 @@ class ValidatorAgent:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Validate whatever waits, until cancelled. An unreachable coordinator is waited for.
+        """Sign whatever waits and holds, until cancelled. An unreachable coordinator is waited for.
 
         Raises:
             LockstepError: the coordinator does not let this agent see plans.
@@ -139,7 +176,7 @@ class ValidatorAgent:
         try:
             while True:
                 try:
-                    waiting = [plan_from_pb(plan) async for plan in self._client.list_plans(states=(PLAN_STATE_VALIDATING,))]
+                    waiting = [plan_from_pb(plan) async for plan in self._client.list_plans(states=(self._duty.number,))]
                     self._begin(waiting)
                 except LockstepError as error:
                     if error.code not in _UNREACHABLE:
@@ -161,27 +198,30 @@ class ValidatorAgent:
         now = asyncio.get_running_loop().time()
         for view in waiting:
             plan_id = view.header.plan_id
-            if plan_id in self._tasks or self._done.get(plan_id) == _place(view):
+            if plan_id in self._tasks or self._done.get(plan_id) == self._place(view):
                 continue
             each = self._open.setdefault(plan_id, _Open(now, self._settings.again_seconds_min, now))
             if each.next_at <= now and len(self._tasks) < self._settings.plans_max:
-                self._tasks[plan_id] = asyncio.create_task(self._look_at(view, each), name=f"validate:{plan_id}")
+                self._tasks[plan_id] = asyncio.create_task(self._look_at(view, each), name=f"{self._gate.lower()}:{plan_id}")
 
     async def _look_at(self, view: PlanView, each: _Open) -> None:
         plan_id = view.header.plan_id
         try:
             await self._turn(view, each)
         except LockstepError as error:
-            _log.warning("validation_interrupted", plan_id=plan_id, reason=error.reason)
+            _log.warning("agent_interrupted", gate=self._gate.value, plan_id=plan_id, reason=error.reason)
+        except SignerUnavailable as error:
+            _log.warning("key_unavailable", plan_id=plan_id, source=error.source, error=str(error))
+            each.wait(asyncio.get_running_loop().time(), self._settings.again_seconds_max)
         except Exception:  # noqa: BLE001 - one plan's trouble must not keep the others waiting; it is logged and tried again
-            _log.exception("validation_failed", plan_id=plan_id)
+            _log.exception("agent_failed", gate=self._gate.value, plan_id=plan_id)
             each.wait(asyncio.get_running_loop().time(), self._settings.again_seconds_max)
         finally:
             self._tasks.pop(plan_id, None)
 
     async def _turn(self, view: PlanView, each: _Open) -> Judgement:
         loop = asyncio.get_running_loop()
-        judgement = await self.validate(view, waited_seconds=loop.time() - each.since)
+        judgement = await self.attend(view, waited_seconds=loop.time() - each.since)
         if judgement.conclusion in (Conclusion.WAITS, Conclusion.REFUSED) and not judgement.detail:
             each.wait(loop.time(), self._settings.again_seconds_max)
             if judgement.findings == each.said:
@@ -189,12 +229,12 @@ class ValidatorAgent:
             each.said = judgement.findings
         else:
             self._open.pop(view.header.plan_id, None)
-            self._done[view.header.plan_id] = _place(view)
+            self._done[view.header.plan_id] = self._place(view)
         self._report(judgement)
         return judgement
 
-    async def validate_one(self, plan_id: str) -> Judgement:
-        """Follow one plan until it was validated, or can no longer be.
+    async def attend_one(self, plan_id: str) -> Judgement:
+        """Follow one plan until its gate was signed, or can no longer be.
 
         Raises:
             LockstepError: there is no such plan, or the coordinator stays unreachable.
@@ -203,39 +243,42 @@ class ValidatorAgent:
             if isinstance(news, Change) and news.event.WhichOneof("event") != "transition":
                 continue
             state = plan_from_pb(await self._client.get_plan(plan_id)).state
-            if state == VALIDATING:
+            if state == self._duty.state:
                 return await self._until_done(plan_id)
-            if state not in _BEFORE:
+            if state not in self._duty.before:
                 break
-        return Judgement(plan_id, Conclusion.NOT_ASKED, detail="the plan does not wait for validation any more")
+        return self._not_asked(plan_id)
 
     async def _until_done(self, plan_id: str) -> Judgement:
         loop = asyncio.get_running_loop()
         each = _Open(loop.time(), self._settings.again_seconds_min, loop.time())
         while True:
             view = plan_from_pb(await self._client.get_plan(plan_id))
-            if view.state != VALIDATING:
-                return Judgement(plan_id, Conclusion.NOT_ASKED, detail="the plan does not wait for validation any more")
+            if view.state != self._duty.state:
+                return self._not_asked(plan_id)
             judgement = await self._turn(view, each)
             if judgement.conclusion is not Conclusion.WAITS:
                 return judgement
             await asyncio.sleep(max(each.next_at - loop.time(), 0.0))
 
-    async def validate(self, view: PlanView, *, waited_seconds: float = 0.0) -> Judgement:
+    def _not_asked(self, plan_id: str) -> Judgement:
+        return Judgement(plan_id, Conclusion.NOT_ASKED, detail=f"the plan does not wait for the gate {self._gate} any more")
+
+    async def attend(self, view: PlanView, *, waited_seconds: float = 0.0) -> Judgement:
         """Inspect a plan and sign, once. What was signed before a crash is sent again as it was."""
         plan_id = view.header.plan_id
         stored = self._stored(view)
         if stored is not None:
             return await self._send(plan_id, stored, enum_from_pb(VERDICTS, stored.signature.verdict, "verdict"), ())
-        findings = tuple(await self._inspector.inspect(view))
+        findings = tuple(await self._eyes.inspect(view))
         if waited_seconds >= self._settings.journal_seconds_max:
             findings = tuple(each for each in findings if each.rule not in JOURNAL_SILENT)
         if not findings:
-            return await self._send(plan_id, self._signed(view, Verdict.APPROVE), Verdict.APPROVE, ())
+            return await self._send(plan_id, await asyncio.to_thread(self._signed, view, Verdict.APPROVE), Verdict.APPROVE, ())
         if any(each.may_pass for each in findings):
             return Judgement(plan_id, Conclusion.WAITS, findings)
         if self._settings.rejects:
-            return await self._send(plan_id, self._signed(view, Verdict.REJECT), Verdict.REJECT, findings)
+            return await self._send(plan_id, await asyncio.to_thread(self._signed, view, Verdict.REJECT), Verdict.REJECT, findings)
         return Judgement(plan_id, Conclusion.REFUSED, findings)
 
     async def _send(self, plan_id: str, request: SignGateRequest, verdict: Verdict, findings: tuple[Finding, ...]) -> Judgement:
@@ -252,15 +295,16 @@ class ValidatorAgent:
         """A fresh request, on disk before anybody sees it."""
         statement = gate_signature(
             self._key,
-            Gate.VALIDATE,
+            self._gate,
             view.header.digest,
             nonce=secrets.token_bytes(NONCE_BYTES),
-            expires_at=datetime.now(UTC) + timedelta(seconds=self._settings.signature_seconds),
+            expires_at=self._until(view),
             verdict=verdict,
-            evidence_digest=view.evidence_digest,
+            votes_digest=_votes(view) if self._gate is Gate.RELEASE else None,
+            evidence_digest=view.evidence_digest if self._gate is Gate.VALIDATE else None,
         )
         plan_id = view.header.plan_id
-        request_id = ids.derived("validate", self._key.public.key_id, plan_id, statement.statement.nonce.hex())
+        request_id = ids.derived(self._gate.lower(), self._key.public.key_id, plan_id, statement.statement.nonce.hex())
         request = SignGateRequest(request_id=request_id, plan_id=plan_id, signature=gate_to_pb(statement))
         write_durably(self._file(view), request.SerializeToString(deterministic=True))
         return request
@@ -274,12 +318,23 @@ class ValidatorAgent:
         return request if time_from_pb(request.signature.expire_time, "expire_time") > datetime.now(UTC) else None
 
     def _file(self, view: PlanView) -> Path:
-        return self._requests / f"{_place(view)}.request"
+        return self._requests / f"{self._place(view)}.request"
+
+    def _until(self, view: PlanView) -> datetime:
+        now = datetime.now(UTC)
+        if self._duty.stands:
+            return max(view.header.deadline, now) + _AFTER_DEADLINE
+        return now + timedelta(seconds=self._settings.signature_seconds)
+
+    def _place(self, view: PlanView) -> str:
+        """A plan with what is signed over: after a leg was driven anew there is other evidence, and another signature is asked for."""
+        over = {Gate.APPROVE: view.header.digest, Gate.RELEASE: _votes(view), Gate.VALIDATE: view.evidence_digest or b""}
+        return f"{view.header.plan_id}-{over[self._gate].hex()[:16]}"
 
 
-def _place(view: PlanView) -> str:
-    """A plan with its evidence: after a leg was driven anew there is other evidence, and another signature is asked for."""
-    return f"{view.header.plan_id}-{(view.evidence_digest or b'').hex()[:16]}"
+def _votes(view: PlanView) -> Digest:
+    """The digest over the votes that are shown, worked out here; that they hold is the eyes' to say."""
+    return votes_digest(each.vote for each in view.legs if each.vote is not None)
 
 
 def write_durably(path: Path, octets: bytes) -> None:

@@ -6,7 +6,6 @@ signed seal of the plan.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +16,7 @@ from lockstep_client.journal_chain import ChainVerdict, Entry
 from lockstep_contracts.notary import PlanStatus
 from lockstep_kit.canonical import canonical
 from lockstep_kit.certificate import NotAuthorised, check_outcome
+from lockstep_kit.foreign_json import read_json
 from lockstep_kit.ids import Digest, sha256
 from lockstep_kit.registry import Registry
 
@@ -48,7 +48,7 @@ class RegistryRecord:
 def document_of(view: AuditView) -> dict[str, Any] | None:
     """What the log says; None where it is no log."""
     try:
-        document = json.loads(view.octets)
+        document = read_json(view.octets)
     except ValueError:
         return None
     return document if isinstance(document, dict) and document.get("format") == FORMAT else None
@@ -110,7 +110,10 @@ def check_seal(view: AuditView, verdict: ChainVerdict, last: Entry | None) -> li
     if last is None or not verdict.sealed:
         found.note("AUDIT_NOT_SEALED", "the journal has not sealed the plan's chain yet", may_pass=True)
         return found
-    sealed = json.loads(last.payload).get("evidence_digest")
+    if last.erased:
+        found.note("AUDIT_SEAL_ERASED", "the plan's payloads in the journal were erased, and with them the hash that its seal had")
+        return found
+    sealed = read_json(last.payload).get("evidence_digest")
     found.expect(sealed == view.digest.hex(), "AUDIT_SEAL_DIFFERS", "the journal's seal has another hash than the log's")
     return found
 

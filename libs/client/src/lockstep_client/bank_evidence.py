@@ -16,8 +16,8 @@ from lockstep_kit import ids
 from lockstep_kit.plan import CreditTransfer, PlanHeader
 from lockstep_kit.statements import BankEvidence
 
-#: ISO 20022 payment status codes that say that money was settled.
-SETTLED: Final = frozenset({"ACSC", "ACCC"})
+#: ISO 20022 payment status codes that say that money was settled; BOOK is the entry's status in the account statement that told it in their place.
+SETTLED: Final = frozenset({"ACSC", "ACCC", "BOOK"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import aiohttp
 
 from lockstep_client.bank_evidence import Entry
+from lockstep_client.instrument_evidence import UndertakingFact
 from lockstep_client.reading import ReadingFailed
 
 READ_SECONDS: Final = 10.0
@@ -45,6 +46,18 @@ class BankReader:
         except (KeyError, TypeError, ValueError) as error:
             raise ReadingFailed("bank", "the bank's book answered in another form") from error
 
+    async def undertaking(self, uetr: str) -> UndertakingFact | None:
+        """The undertaking that the bank keeps under a UETR, be it a draft, issued or neither; None where it has none.
+
+        Raises:
+            ReadingFailed: the bank cannot be asked, or answers with something else.
+        """
+        answer = await self._get("/undertakings", {"uetr": uetr})
+        try:
+            return next((undertaking_of(row) for row in answer["undertakings"]), None)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ReadingFailed("bank", "the bank's register of undertakings answered in another form") from error
+
     async def _correspondent(self, account: str) -> str:
         """Bank whose account it is; "" for any other account."""
         shown = await self._get(f"/accounts/{quote(account, safe='')}", {})
@@ -79,4 +92,29 @@ def entry_of(row: dict[str, Any], correspondent_bic: str) -> Entry:
         correspondent_bic=correspondent_bic,
         minor_units=row["amount"],
         currency=str(row["currency"]),
+    )
+
+
+def undertaking_of(row: dict[str, Any]) -> UndertakingFact:
+    """An undertaking from its JSON form.
+
+    Raises:
+        KeyError, TypeError: it has another form.
+    """
+    amount = row["amount"]
+    if amount is not None and type(amount) is not int:
+        raise TypeError("an undertaking counts minor units")
+    texts = ("state", "number", "account_id", "applicant_name", "beneficiary_name", "advised_to", "expires_on", "issuance_sha256")
+    state, number, account, applicant, beneficiary, advised_to, expires_on, issuance = (str(row[name] or "") for name in texts)
+    return UndertakingFact(
+        state=state,
+        number=number,
+        account=account,
+        minor_units=amount or 0,
+        currency=str(row["currency"] or ""),
+        applicant=applicant,
+        beneficiary=beneficiary,
+        advised_to=advised_to,
+        expires_on=expires_on,
+        issuance_sha256=issuance,
     )

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 from eth_utils.address import to_checksum_address
 
 from lockstep_client.audit_check import RegistryRecord
+from lockstep_client.batch_proof import RootRecord
 from lockstep_client.chain_evidence import ChainFacts, LoggedCommit
 from lockstep_client.reading import ReadingFailed
 from lockstep_contracts.calldata import WORD_BYTES
-from lockstep_contracts.escrow import LegStatus, decode_leg_of, encode_leg_of, leg_key
-from lockstep_contracts.events import Committed, Finalised, decode_log, event_topic
-from lockstep_contracts.notary import decode_plan_of, encode_plan_of
+from lockstep_contracts.escrow import decode_leg_of, encode_leg_of, leg_key
+from lockstep_contracts.events import Anchored, Committed, Finalised, decode_log, event_topic
+from lockstep_contracts.notary import (
+    KnownEscalation,
+    decode_anchor_of_many,
+    decode_escalation_of_many,
+    decode_plan_of,
+    encode_anchor_of_many,
+    encode_escalation_of_many,
+    encode_plan_of,
+)
 from lockstep_contracts.token import encode_domain_separator, encode_nonces
 from lockstep_kit.plan import Leg, PlanHeader, TokenTransfer
 from lockstep_kit.statements import ChainEvidence
 
 READ_SECONDS: Final = 10.0
+
+_Answer = TypeVar("_Answer")
 
 
 class ChainReader:
@@ -45,11 +57,11 @@ class ChainReader:
         if not isinstance(leg.terms, TokenTransfer):
             raise TypeError(f"leg {leg.leg_id} is no token transfer")
         key = leg_key(header.digest, leg.leg_id)
-        status, terms_digest = await self._leg_of(leg.terms.escrow, key)
+        status, terms_digest = await self._read(leg.terms.escrow, encode_leg_of(key), decode_leg_of, "an escrow")
         if evidence.transaction_hash:
             succeeded, logs = await self._logs_of_transaction(evidence.transaction_hash)
         else:
-            succeeded, logs = None, await self._logs_of_leg(leg.terms.escrow, key)
+            succeeded, logs = None, await self._logs_of(leg.terms.escrow, event_topic(Committed), key)
         return ChainFacts(
             chain=f"eip155:{_integer(await self._ask('eth_chainId'))}",
             status=status,
@@ -65,15 +77,9 @@ class ChainReader:
         Raises:
             ReadingFailed: the node cannot be asked, or answers with something else.
         """
-        call = {"to": registry, "data": "0x" + encode_plan_of(plan_digest).hex()}
-        result = _octets(await self._ask("eth_call", call, "latest"))
-        try:
-            status, kept = decode_plan_of(result)
-        except Exception as error:
-            raise ReadingFailed("chain", f"{registry} does not answer as a notary registry does") from error
-        topics = ["0x" + event_topic(Finalised).hex(), "0x" + plan_digest.hex()]
-        wanted = {"address": registry, "fromBlock": "0x0", "toBlock": "latest", "topics": topics}
-        ends = [(each, log) for log in _logs(await self._ask("eth_getLogs", wanted)) if (each := _end(log)) is not None]
+        status, kept = await self._read(registry, encode_plan_of(plan_digest), decode_plan_of, "a notary registry")
+        logs = await self._logs_of(registry, event_topic(Finalised), plan_digest)
+        ends = [(each, log) for log in logs if (each := _end(log)) is not None]
         return RegistryRecord(
             chain=f"eip155:{_integer(await self._ask('eth_chainId'))}",
             status=status,
@@ -83,6 +89,32 @@ class ChainReader:
             block_number=_integer(ends[-1][1].get("blockNumber")) if ends else 0,
         )
 
+    async def root_record(self, registry: str, root: bytes) -> RootRecord:
+        """What a NotaryRegistry has about a Merkle root.
+
+        Raises:
+            ReadingFailed: the node cannot be asked, or answers with something else.
+        """
+        asked = encode_anchor_of_many([root])
+        kind, size = await self._read(registry, asked, lambda answer: _only(decode_anchor_of_many(answer)), "a notary registry")
+        logs = await self._logs_of(registry, event_topic(Anchored), None, root)
+        return RootRecord(
+            chain=f"eip155:{_integer(await self._ask('eth_chainId'))}",
+            kind=kind,
+            size=size,
+            transaction_hash=_octets(logs[-1].get("transactionHash")) if logs else b"",
+            block_number=_integer(logs[-1].get("blockNumber")) if logs else 0,
+        )
+
+    async def escalation_record(self, registry: str, escalation: bytes) -> KnownEscalation:
+        """What a NotaryRegistry has about an escalation, by the hash of its id.
+
+        Raises:
+            ReadingFailed: the node cannot be asked, or answers with something else.
+        """
+        asked = encode_escalation_of_many([escalation])
+        return await self._read(registry, asked, lambda answer: _only(decode_escalation_of_many(answer)), "a notary registry")
+
     async def permit_facts(self, token: str, owner: str) -> tuple[bytes, int]:
         """What an owner needs for its next permit (EIP-2612): the token's domain separator, and how many permits of the owner it has used.
 
@@ -91,19 +123,26 @@ class ChainReader:
         """
         found = []
         for calldata in (encode_domain_separator(), encode_nonces(owner)):
-            result = _octets(await self._ask("eth_call", {"to": token, "data": "0x" + calldata.hex()}, "latest"))
+            result = await self._call(token, calldata)
             if len(result) != WORD_BYTES:
                 raise ReadingFailed("chain", f"{token} knows no permits")
             found.append(result)
         return found[0], int.from_bytes(found[1])
 
-    async def _leg_of(self, escrow: str, key: bytes) -> tuple[LegStatus, bytes]:
-        call = {"to": escrow, "data": "0x" + encode_leg_of(key).hex()}
-        result = _octets(await self._ask("eth_call", call, "latest"))
+    async def _read(self, contract: str, calldata: bytes, decode: Callable[[bytes], _Answer], kind: str) -> _Answer:
+        """What a contract of a kind answers.
+
+        Raises:
+            ReadingFailed: the node cannot be asked, or the answer is no such contract's.
+        """
+        answer = await self._call(contract, calldata)
         try:
-            return decode_leg_of(result)
+            return decode(answer)
         except Exception as error:
-            raise ReadingFailed("chain", f"{escrow} does not answer as an escrow does") from error
+            raise ReadingFailed("chain", f"{contract} does not answer as {kind} does") from error
+
+    async def _call(self, contract: str, calldata: bytes) -> bytes:
+        return _octets(await self._ask("eth_call", {"to": contract, "data": "0x" + calldata.hex()}, "latest"))
 
     async def _logs_of_transaction(self, transaction_hash: bytes) -> tuple[bool, list[dict[str, Any]]]:
         receipt = await self._ask("eth_getTransactionReceipt", "0x" + transaction_hash.hex())
@@ -111,9 +150,10 @@ class ChainReader:
             return False, []
         return _integer(receipt.get("status")) == 1, _logs(receipt.get("logs"))
 
-    async def _logs_of_leg(self, escrow: str, key: bytes) -> list[dict[str, Any]]:
-        topics = ["0x" + event_topic(Committed).hex(), "0x" + key.hex()]
-        wanted = {"address": escrow, "fromBlock": "0x0", "toBlock": "latest", "topics": topics}
+    async def _logs_of(self, contract: str, *topics: bytes | None) -> list[dict[str, Any]]:
+        """Every event of a contract with these topics, None for any."""
+        shown = [None if each is None else "0x" + each.hex() for each in topics]
+        wanted = {"address": contract, "fromBlock": "0x0", "toBlock": "latest", "topics": shown}
         return _logs(await self._ask("eth_getLogs", wanted))
 
     async def _located(self, log: dict[str, Any]) -> LoggedCommit:
@@ -147,6 +187,12 @@ class ChainReader:
         if not isinstance(answer, dict) or "error" in answer or "result" not in answer:
             raise ReadingFailed("chain", f"the node answered {method} with an error")
         return answer["result"]
+
+
+def _only(answers: Sequence[_Answer]) -> _Answer:
+    """The answer to the one thing that was asked."""
+    (answer,) = answers
+    return answer
 
 
 def _commit(log: dict[str, Any]) -> Committed | None:

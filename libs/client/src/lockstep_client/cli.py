@@ -6,12 +6,14 @@ import os
 
 import typer
 
-from lockstep_client.commands import agent, dead_letters, escalations, journal, keys, plan
+from lockstep_client.commands import agent, dead_letters, escalations, journal, keys, plan, witness
 from lockstep_client.commands.audit import audit
 from lockstep_client.commands.in_doubt import in_doubt
+from lockstep_client.commands.reconcile import reconcile
 from lockstep_client.commands.settle import settle, watch
 from lockstep_client.commands.sign import sign
 from lockstep_client.commands.trace import trace
+from lockstep_client.commands.verify import verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,7 +31,10 @@ app.add_typer(escalations.app, name="escalations")
 app.command("in-doubt")(in_doubt)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("audit")(audit)
+app.command("reconcile")(reconcile)
 app.add_typer(journal.app, name="journal")
+app.command("verify")(verify)
+app.add_typer(witness.app, name="witness")
 app.command("trace")(trace)
 app.add_typer(keys.app, name="keys")
 app.add_typer(agent.app, name="agent")

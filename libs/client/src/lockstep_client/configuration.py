@@ -8,6 +8,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep_client.planfile import Asset, Venue
+from lockstep_client.signers.naming import beside
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.rpc import TlsSettings
 from lockstep_kit.strict_yaml import read
@@ -53,13 +54,19 @@ class ClientConfiguration(_Part):
     coordinator: str = Field(description="host:port of the coordinator")
     journal: str = Field(description="host:port of the event journal")
     notary: str = Field(description="host:port of the notary")
+    bank_gateway: str | None = Field(default=None, description="host:port of the bank-gateway, for `lockstep reconcile`")
     tls: TlsSettings = Field(description="what the client shows to the services, and whom it trusts")
     registry_file: Path = Field(description="registry of persons' and participants' public keys that this client trusts")
     assets: dict[str, AssetPart] = Field(description="assets by name")
     escrow: str = Field(description="EIP-55 address of the escrow")
     chain: str = Field(description="CAIP-2 id of the chain")
     notary_registry: str = Field(description="EIP-55 address of the NotaryRegistry")
-    maker_key_file: Path | None = Field(default=None, description="key that signs plans, PEM")
+    notary_accounts: list[str] = Field(
+        default=[], description="addresses of the accounts that the registry takes roots from; none: not known"
+    )
+    maker_key: str | None = Field(
+        default=None, description="key that signs plans: a file, PEM; ssh-agent:FINGERPRINT-or-comment; pkcs11:… (RFC 7512)"
+    )
     payers: dict[str, PayerPart] = Field(default={}, description="EIP-55 address -> key of a token payer")
     chain_rpc_url: str | None = Field(default=None, description="JSON-RPC of a node that the validator, or a payer, trusts")
     bank_reader: BankReaderPart | None = Field(default=None, description="the bank's book, as the validator reads it")
@@ -90,7 +97,7 @@ def read_configuration(path: Path) -> ClientConfiguration:
             "tls": TlsSettings(**{name: _beside(path, value) for name, value in found.tls}),
             "state_directory": _beside(path, found.state_directory),
             "registry_file": _beside(path, found.registry_file),
-            "maker_key_file": _beside(path, found.maker_key_file) if found.maker_key_file else None,
+            "maker_key": beside(found.maker_key, path.parent) if found.maker_key else None,
             "payers": {
                 address: part.model_copy(
                     update={

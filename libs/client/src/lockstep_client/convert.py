@@ -182,4 +182,5 @@ def entry_from_pb(message: entry_pb2.Entry) -> Entry:
             entry_hash=ids.digest(message.entry_hash, "entry_hash"),
             canonical_bytes=message.canonical_bytes,
             signature=signature_from_pb(message.signature),
+            erased=message.erased,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Any
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
@@ -119,6 +120,11 @@ def _terms_document(leg: plan_pb2.Leg) -> Document:
             credit = leg.credit_transfer
             amount = amount_from_pb(credit.amount).text()
             return {"amount": amount, "asset": credit.amount.asset, "from": credit.debtor.iban, "to": credit.creditor.iban}
+        case "issue_instrument":
+            instrument = leg.issue_instrument
+            amount = amount_from_pb(instrument.amount).text()
+            parties = {"from": instrument.applicant.party_id, "to": instrument.beneficiary.party_id}
+            return {"amount": amount, "asset": instrument.amount.asset, **parties, "expiry_date": instrument.expiry_date}
         case _:
             return {}
 
@@ -156,9 +162,19 @@ def evidence_document(evidence: outcome_pb2.Evidence) -> Document:
     kind = evidence.WhichOneof("evidence")
     if kind is None:
         return {}
-    message = getattr(evidence, kind)
-    values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
-    return {"kind": kind} | present({name: value.hex() if isinstance(value, bytes) else value for name, value in values.items()})
+    return {"kind": kind} | _fields(getattr(evidence, kind))
+
+
+def _fields(message: Message) -> Document:
+    """What is present in a message, by its fields' names; zero counts stay."""
+    document: Document = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if isinstance(value, Message):
+            document[field.name] = _fields(value) if message.HasField(field.name) else None
+        else:
+            document[field.name] = value.hex() if isinstance(value, bytes) else value
+    return present(document)
 
 
 def gate_document(gate: settlement.GateRecord) -> Document:
@@ -180,6 +196,7 @@ def waiting_document(waiting: settlement.Waiting) -> Document:
             "gate": gate_name(waiting.gate),
             "leg_id": waiting.leg_id,
             "who": list(waiting.who),
+            "signatures_missing": waiting.signatures_missing or None,
             "until": time_text(waiting.until) if waiting.HasField("until") else "",
         }
     )
@@ -269,6 +286,7 @@ def entry_document(entry: Entry) -> Document:
         "actor_role": entry.actor_role,
         "event_time": time_text(entry.event_time),
         "entry_hash": entry.entry_hash.hex(),
+        **({"erased": True} if entry.erased else {}),
     }
 
 

@@ -17,6 +17,7 @@ from lockstep_kit.certificate import NotAuthorised, check_distinct, check_gate, 
 from lockstep_kit.ids import ActorId
 from lockstep_kit.plan import LegKind, legs_root
 from lockstep_kit.registry import Registry
+from lockstep_kit.sod import scope_of, signatures_needed
 from lockstep_kit.statements import Gate, OutcomeKind, SignedOutcome, SignedVote, Verdict, evidence_digest, votes_digest
 
 #: What a journal that is late or down leaves unsaid. A decided plan settles without it and waits in COMMITTED (docs/settlement-cycle.md).
@@ -30,6 +31,7 @@ Servers: TypeAlias = Mapping[LegKind, str]
 SERVERS: Final[Servers] = {
     LegKind.TOKEN_TRANSFER: "dlt-gateway",
     LegKind.CREDIT_TRANSFER: "bank-gateway",
+    LegKind.ISSUE_INSTRUMENT: "bank-gateway",
     LegKind.NOTARISATION: "notary",
     LegKind.JOURNAL: "event-journal",
 }
@@ -101,30 +103,45 @@ def check_plan(view: PlanView, registry: Registry, servers: Servers = SERVERS) -
 def _check_people(view: PlanView, registry: Registry, found: Findings) -> None:
     """Maker, approver and releaser signed this plan, are three persons, and the releaser signed over these votes."""
     people: list[ActorId] = []
-    votes = [each.vote for each in view.legs if each.vote is not None]
+    scope = scope_of(view.header, [each.leg for each in view.legs])
+    over = votes_digest(each.vote for each in view.legs if each.vote is not None)
+    matrix = registry.matrices.get(scope.sod_version)
     for gate in _OPENED:
-        record = next(
-            (
-                each
-                for each in view.gates
-                if each.signed.statement.gate is gate and each.signed.statement.verdict is Verdict.APPROVE
-            ),
-            None,
-        )
-        if record is None:
+        records = [
+            each for each in view.gates if each.signed.statement.gate is gate and each.signed.statement.verdict is Verdict.APPROVE
+        ]
+        if not records:
             found.note("GATE_MISSING", f"nobody is shown to have opened the gate {gate}")
             continue
-        try:
-            people.append(check_gate(record.signed, gate, view.header.digest, registry, record.signed_at).actor_id)
-        except NotAuthorised as error:
-            found.allow(error)
-        if gate is Gate.RELEASE:
-            same = record.signed.statement.votes_digest == votes_digest(votes)
-            found.expect(same, "VOTES_DIGEST_DIFFERS", "the releaser signed over other votes")
+        signers: set[ActorId] = set()
+        said = len(found)
+        for record in records:
+            try:
+                signers.add(check_gate(record.signed, gate, scope, registry, record.signed_at).actor_id)
+            except NotAuthorised as error:
+                found.allow(error)
+            if gate is Gate.RELEASE:
+                same = record.signed.statement.votes_digest == over
+                found.expect(same, "VOTES_DIGEST_DIFFERS", "the releaser signed over other votes")
+        needed = 1 if matrix is None else signatures_needed(matrix, gate, scope)
+        enough = len(signers) >= needed or len(found) > said
+        found.expect(enough, "GATE_SIGNATURES", f"the gate {gate} takes {needed} persons' signatures")
+        people.extend(sorted(signers))
     try:
         check_distinct(people)
     except NotAuthorised as error:
         found.allow(error)
+
+
+#: What of a leg's check is about its vote.
+_OF_VOTES: Final = frozenset(
+    {"PARTICIPANT_WRONG", "VOTE_MISSING", "VOTE_SIGNATURE", "VOTE_PARTICIPANT", "VOTE_SUBJECT", "VOTE_LOCK", "VOTE_NO"}
+)
+
+
+def check_votes(view: PlanView, registry: Registry, servers: Servers = SERVERS) -> list[Finding]:
+    """Every leg's vote is its participant's YES about this very leg, lock and plan, by the registry of whoever asks."""
+    return [each for leg in view.legs for each in check_leg(leg, view, registry, servers) if each.rule in _OF_VOTES]
 
 
 def check_leg(each: LegView, view: PlanView, registry: Registry, servers: Servers) -> list[Finding]:
@@ -179,7 +196,9 @@ def check_journal(chain: ChainVerdict, view: PlanView, *, complete_to: int) -> l
     found = Findings()
     for each in chain.findings:
         found.note(f"JOURNAL_{each.rule}", f"entry {each.sequence}: {each.message}", may_pass=each.rule == "CHAIN_EMPTY")
-    if chain.entry_count:
+    if chain.payloads_erased:
+        found.note("JOURNAL_PAYLOADS_ERASED", "the plan's payloads in the journal were erased: what its chain said cannot be seen")
+    elif chain.entry_count:
         same = chain.plan_digest == view.header.digest.hex()
         found.expect(same, "JOURNAL_PLAN_DIFFERS", "the journal's chain was opened for another plan")
     found.expect(

@@ -14,6 +14,7 @@ from lockstep_client.chain_reader import ChainReader
 from lockstep_client.configuration import ClientConfiguration
 from lockstep_client.convert import LegView, PlanView, entry_from_pb
 from lockstep_client.evidence import Finding, check_journal, check_plan
+from lockstep_client.instrument_evidence import check_instrument_leg
 from lockstep_client.journal_chain import verify_chain
 from lockstep_client.readers import JournalClient
 from lockstep_client.reading import ReadingFailed
@@ -23,7 +24,7 @@ from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.plan import LegKind
 from lockstep_kit.registry import Registry
 from lockstep_kit.registry_file import load_registry
-from lockstep_kit.statements import BankEvidence, ChainEvidence, Evidence
+from lockstep_kit.statements import BankEvidence, ChainEvidence, Evidence, InstrumentEvidence
 
 
 class Inspector:
@@ -66,6 +67,8 @@ class Inspector:
                     found.extend(await self._chain_leg(each, view, evidence))
                 case LegKind.CREDIT_TRANSFER, evidence:
                     found.extend(await self._bank_leg(each, view, evidence))
+                case LegKind.ISSUE_INSTRUMENT, evidence:
+                    found.extend(await self._instrument_leg(each, view, evidence))
                 case _:
                     pass
         found.extend(await self._journal_of(view))
@@ -90,6 +93,17 @@ class Inspector:
             return check_bank_leg(each, view.header, await self._bank.entries(ids.uetr(view.header.plan_id, each.leg.leg_id)))
         except ReadingFailed as error:
             return [Finding("BANK_UNREADABLE", each.leg.leg_id, error.message, may_pass=True)]
+
+    async def _instrument_leg(self, each: LegView, view: PlanView, evidence: Evidence | None) -> list[Finding]:
+        if self._bank is None:
+            return [Finding("BANK_READER_MISSING", each.leg.leg_id, "no view of the bank's book is configured (bank_reader)")]
+        if not isinstance(evidence, InstrumentEvidence):
+            return [Finding("BANK_EVIDENCE_MISSING", each.leg.leg_id, "the outcome names no undertaking")]
+        try:
+            found = await self._bank.undertaking(ids.uetr(view.header.plan_id, each.leg.leg_id))
+        except ReadingFailed as error:
+            return [Finding("BANK_UNREADABLE", each.leg.leg_id, error.message, may_pass=True)]
+        return check_instrument_leg(each, view.header, found)
 
     async def _journal_of(self, view: PlanView) -> list[Finding]:
         try:

@@ -6,13 +6,13 @@ a lie on the other side does not vouch for itself.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from lockstep_kit.canonical import Document, statement, time_text
+from lockstep_kit.foreign_json import read_json
 from lockstep_kit.ids import Digest, PlanId, sha256
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import Signature
@@ -54,6 +54,8 @@ class Entry:
     canonical_bytes: bytes
     #: The journal's signature over them.
     signature: Signature
+    #: Whether the journal says that the plan's payloads were erased; then this one is empty, and its hash is what is left of it.
+    erased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class ChainVerdict:
     plan_digest: str
     #: What does not hold.
     findings: tuple[ChainFinding, ...]
+    #: Whether payloads were erased: all that is signed holds, and what the payloads said cannot be seen.
+    payloads_erased: bool = False
 
     @property
     def valid(self) -> bool:
@@ -100,7 +104,7 @@ def signed_bytes(entry: Entry) -> bytes:
         "actor": entry.actor,
         "actor_role": entry.actor_role,
         "event_time": time_text(entry.event_time),
-        "payload_hash": sha256(entry.payload).hex(),
+        "payload_hash": (entry.payload_hash if entry.erased else sha256(entry.payload)).hex(),
         "previous_hash": entry.previous_hash.hex(),
         "key_id": entry.signature.key_id,
     }
@@ -108,11 +112,12 @@ def signed_bytes(entry: Entry) -> bytes:
 
 
 def verify_chain(entries: Iterable[Entry], plan_id: str, registry: Registry) -> ChainVerdict:
-    """Recompute a chain: whose it is, places, links, hashes, signatures, first and last entry."""
+    """Recompute a chain: whose it is, places, links, hashes, signatures, first and last entry. Of erased payloads only the hashes are held against it."""
     findings: list[ChainFinding] = []
-    previous, place, sealed, plan_digest = GENESIS, 0, False, ""
+    previous, place, sealed, plan_digest, erased = GENESIS, 0, False, "", False
     for entry in entries:
         place += 1
+        erased = erased or entry.erased
         broken = _broken(entry, place, previous, plan_id, registry)
         if sealed:
             broken["AFTER_SEAL"] = "the entry stands behind the seal"
@@ -123,17 +128,18 @@ def verify_chain(entries: Iterable[Entry], plan_id: str, registry: Registry) -> 
         previous = sha256(entry.canonical_bytes)
     if place == 0:
         findings.append(ChainFinding(0, "CHAIN_EMPTY", "the plan has no entries"))
-    return ChainVerdict(place, previous, sealed, plan_digest, tuple(findings))
+    return ChainVerdict(place, previous, sealed, plan_digest, tuple(findings), payloads_erased=erased)
 
 
 def _broken(entry: Entry, place: int, previous: Digest, plan_id: str, registry: Registry) -> dict[str, str]:
     signer = registry.participant_of(entry.signature, entry.canonical_bytes, entry.event_time)
+    whole = not entry.payload if entry.erased else entry.payload_hash == sha256(entry.payload)
     rules = (
         ("PLAN_DIFFERS", entry.plan_id == plan_id, "the entry belongs to another plan"),
         ("SEQUENCE_GAP", entry.sequence == place, f"entry {place} of the chain has the sequence {entry.sequence}"),
         ("LINK_BROKEN", entry.previous_hash == previous, "the entry does not name the hash of the entry before"),
         ("ENTRY_CHANGED", entry.canonical_bytes == signed_bytes(entry), "the signed bytes do not say what the entry says"),
-        ("PAYLOAD_CHANGED", entry.payload_hash == sha256(entry.payload), "the payload is not the one that was hashed"),
+        ("PAYLOAD_CHANGED", whole, "the payload is not the one that was hashed"),
         ("HASH_WRONG", entry.entry_hash == sha256(entry.canonical_bytes), "the hash is not that of the signed bytes"),
         ("SIGNATURE_INVALID", signer is not None and signer.name == JOURNAL, "the entry is not signed by the journal's key"),
         ("TYPE_MISPLACED", (entry.type == CREATED) == (place == 1), f"an entry of the type {entry.type} cannot stand there"),
@@ -143,7 +149,7 @@ def _broken(entry: Entry, place: int, previous: Digest, plan_id: str, registry: 
 
 def _plan_digest(first: Entry) -> str:
     try:
-        document = json.loads(first.payload)
+        document = read_json(first.payload)
     except ValueError:
         return ""
     found = document.get("plan_digest") if isinstance(document, dict) else None

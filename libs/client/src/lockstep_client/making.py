@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -19,8 +20,8 @@ from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.ids import NONCE_BYTES, SALT_BYTES, LegId
 from lockstep_kit.permits import Permit
 from lockstep_kit.plan import Leg, TokenTransfer, legs_root
-from lockstep_kit.signing import SigningKey
-from lockstep_kit.statements import Gate
+from lockstep_kit.signing import Signer
+from lockstep_kit.statements import Gate, GateSignature
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
@@ -40,21 +41,25 @@ def draw_plan(file: PlanFile, venue: Venue, now: datetime) -> DraftPlan:
     return draft(file, venue, plan_id=str(uuid.uuid4()), now=now, draw_salt=lambda: secrets.token_bytes(SALT_BYTES))
 
 
-async def create(client: LockstepClient, draft_plan: DraftPlan, maker: SigningKey) -> Plan:
-    """The plan as the coordinator accepted it, with its locks.
-
-    Raises:
-        LockstepError: it was refused.
-        FieldInvalid: the coordinator answered with another plan than the one that was signed.
-    """
-    make = gate_signature(
+def sign_make(draft_plan: DraftPlan, maker: Signer) -> GateSignature:
+    """The maker's signature over a plan that nobody has seen yet. It takes as long as the signer does."""
+    return gate_signature(
         maker,
         Gate.MAKE,
         draft_plan.header.digest,
         nonce=secrets.token_bytes(NONCE_BYTES),
         expires_at=draft_plan.header.deadline + MAKE_MARGIN,
     )
-    accepted = await client.create_plan(draft_plan, make)
+
+
+async def create(client: LockstepClient, draft_plan: DraftPlan, maker: Signer) -> Plan:
+    """The plan as the coordinator accepted it, with its locks.
+
+    Raises:
+        LockstepError: it was refused.
+        FieldInvalid: the coordinator answered with another plan than the one that was signed.
+    """
+    accepted = await client.create_plan(draft_plan, await asyncio.to_thread(sign_make, draft_plan, maker))
     view = plan_from_pb(accepted)
     require(view.header.digest == draft_plan.header.digest, "plan.header", "must be the plan that was signed")
     check_bound(view)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.duration_pb2 import Duration
 
 from lockstep.coordinator.v1 import operator_service_pb2 as messages
@@ -16,6 +18,8 @@ from lockstep_client.documents import (
     present,
     time_text,
 )
+from lockstep_client.escalation_record import RecordView
+from lockstep_client.evidence import Finding
 from lockstep_kit.convert import amount_from_pb
 
 
@@ -90,6 +94,18 @@ def escalation_file_document(answer: messages.GetEscalationResponse) -> Document
     return file_document(answer.escalation) | {
         "legs": [doubt_document(each) for each in answer.legs],
         "plan": plan_document(answer.plan),
+    }
+
+
+def record_document(views: Sequence[RecordView], findings: Sequence[Finding]) -> Document:
+    """What stands on chain of an escalation, and what does not hold."""
+    return {
+        "records": [
+            {"kind": each.kind.value, "sha256": each.document_hash.hex(), "stands": each.stands.value}
+            | ({"block_number": each.block_number} if each.block_number else {})
+            for each in views
+        ],
+        "record_findings": [{"rule": each.rule, "message": each.message} for each in findings],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Group, RenderableType
@@ -13,6 +14,8 @@ from lockstep.coordinator.v1 import operator_service_pb2 as messages
 from lockstep.type.v1 import amount_pb2
 from lockstep_client.convert import state_name
 from lockstep_client.documents import time_text
+from lockstep_client.escalation_record import RecordView, Stands
+from lockstep_client.evidence import Finding
 from lockstep_client.operator_documents import doubt_name, seconds, verb_name
 from lockstep_client.rendering import amount_text, plan_renderable
 
@@ -83,6 +86,27 @@ def escalation_renderable(answer: messages.GetEscalationResponse) -> RenderableT
         parts.append(Text(f"  who       two of {', '.join(file.who)}"))
     parts.extend(_resolution(each) for each in file.resolutions)
     return Group(*parts, plan_renderable(answer.plan))
+
+
+_STANDS: Final = {
+    Stands.UNTOLD: "not told to the notary yet",
+    Stands.REFUSED: "refused by the notary",
+    Stands.TOLD: "told to the notary, which was not asked or does not answer",
+    Stands.KEPT: "kept by the notary, in no final block yet",
+    Stands.RECORDED: "in block {block}, by the notary's word",
+    Stands.ON_CHAIN: "on chain{where}",
+}
+
+
+def records_renderable(views: Sequence[RecordView], findings: Sequence[Finding]) -> RenderableType:
+    """What stands on chain of an escalation, and what does not hold."""
+    lines = [Text("  on chain  nothing is recorded of it")] if not views else []
+    for each in views:
+        where = f" in block {each.block_number}" if each.block_number else ""
+        stands = _STANDS[each.stands].format(block=each.block_number, where=where)
+        lines.append(Text(f"  on chain  {each.kind.value} {each.document_hash.hex()}: {stands}"))
+    lines.extend(Text(f"  WRONG     {each.rule}: {each.message}", style="bold red") for each in findings)
+    return Group(*lines)
 
 
 def _resolution(record: messages.ResolutionRecord) -> Text:

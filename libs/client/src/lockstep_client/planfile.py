@@ -16,9 +16,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep_kit import ids, plan
 from lockstep_kit.amounts import Amount, amount_from_text, known_scale
-from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.fields import FieldInvalid, require, within
+from lockstep_kit.instruments import (
+    GoverningRules,
+    InstrumentParty,
+    IssueInstrument,
+    TermsDocument,
+    UndertakingForm,
+    expiry_date_of,
+)
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
+_SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
 #: What the plan calls its fields -> what the file calls them; each at the end of a path, or followed by a dot.
 _WRITTEN: Final = {
     "payer_party": "from.party",
@@ -27,6 +36,14 @@ _WRITTEN: Final = {
     "payee": "to.address",
     "debtor.party_id": "debtor.party",
     "creditor.party_id": "creditor.party",
+    "applicant.party_id": "applicant.party",
+    "beneficiary.party_id": "beneficiary.party",
+    "applicant_account": "applicant.iban",
+    "issuing_bic": "issuer",
+    "advising_bic": "advised_by",
+    "expiry_date": "expiry.date",
+    "expiry_place": "expiry.place",
+    "governing_rules": "rules",
     "agent_bic": "bic",
     "charge_bearer": "charges",
     "amount.asset": "asset",
@@ -86,6 +103,8 @@ class AccountFile(_Strict):
     iban: str
     #: ISO 9362.
     bic: str
+    #: ISO 9362, of a holder that is itself a financial institution.
+    institution_bic: str = ""
 
 
 class CreditTransferFile(_Strict):
@@ -105,6 +124,71 @@ class CreditTransferFile(_Strict):
     remittance: str = ""
 
 
+class BeneficiaryFile(_Strict):
+    """Who is secured by an undertaking."""
+
+    #: Party.
+    party: str
+    #: Name.
+    name: str
+    #: Town.
+    town: str
+    #: ISO 3166-1, two letters.
+    country: str
+
+
+class ApplicantFile(BeneficiaryFile):
+    """For whom an undertaking is issued."""
+
+    #: Account at the issuing bank, to which the facility for undertakings belongs.
+    iban: str
+
+
+class ExpiryFile(_Strict):
+    """When and where an undertaking ends."""
+
+    #: ISO 8601 date.
+    date: str
+    #: Place.
+    place: str
+
+
+class TermsFile(_Strict):
+    """The document that holds an undertaking's terms."""
+
+    #: Its name.
+    name: str
+    #: Its media type.
+    media_type: str = "application/pdf"
+    #: SHA-256 of its octets, hex.
+    sha256: str
+
+
+class IssueInstrumentFile(_Strict):
+    """An undertaking that a bank issues."""
+
+    #: ISO 20022 code: standby letter of credit, or demand guarantee.
+    form: Literal["STBY", "DGAR"] = "STBY"
+    #: ISO 4217 code.
+    asset: str
+    #: Decimal text.
+    amount: str
+    #: For whom.
+    applicant: ApplicantFile
+    #: In whose favour.
+    beneficiary: BeneficiaryFile
+    #: BIC of the bank that issues it.
+    issuer: str
+    #: BIC of the bank that advises it.
+    advised_by: str
+    #: When and where it ends.
+    expiry: ExpiryFile
+    #: ISO 20022 code of the rules that govern it.
+    rules: Literal["ISPR", "UCPR", "URDG", "NONE"] = "ISPR"
+    #: Its terms.
+    terms: TermsFile
+
+
 class LegFile(_Strict):
     """One leg."""
 
@@ -116,6 +200,8 @@ class LegFile(_Strict):
     token_transfer: TokenTransferFile | None = None
     #: Money.
     credit_transfer: CreditTransferFile | None = None
+    #: An undertaking.
+    issue_instrument: IssueInstrumentFile | None = None
 
 
 class PolicyFile(_Strict):
@@ -140,6 +226,10 @@ class PlanFile(_Strict):
     legs: list[LegFile]
     #: What is allowed.
     policy: PolicyFile = PolicyFile()
+    #: How the plan gets on chain in batches: "batched" waits for the block, "deferred" does not; absent: by records of its own.
+    anchoring: Literal["batched", "deferred"] | None = None
+    #: Version of the matrix of duties: who opens which gate.
+    sod_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +304,15 @@ def _draft(file: PlanFile, venue: Venue, plan_id: str, now: datetime, draw_salt:
             plan.check_leg(legs[-1], parties)
         except FieldInvalid as finding:
             raise finding.under(field) from None
-    legs.extend(_evidence_legs(venue, legs, draw_salt))
+    anchoring = plan.Anchoring(file.anchoring.upper()) if file.anchoring is not None else None
+    legs.extend(_evidence_legs(venue, anchoring, legs, draw_salt))
     header = plan.PlanHeader(
         plan_id=ids.plan_id(plan_id),
         reference=file.reference,
         parties=parties,
         deadline=deadline(file.deadline, now),
         policy=plan.Policy(file.policy.accept_expiry_risk, file.policy.unwind_automatically),
-        sod_version=1,
+        sod_version=file.sod_version,
         leg_count=len(legs),
         legs_root=plan.legs_root(legs),
     )
@@ -252,12 +343,15 @@ def deadline(text: str, now: datetime) -> datetime:
 
 def _leg(leg: LegFile, venue: Venue, salt: bytes) -> plan.Leg:
     terms: plan.Terms
-    if leg.token_transfer is not None and leg.credit_transfer is None:
-        terms = _token_transfer(leg.token_transfer, venue)
-    elif leg.credit_transfer is not None and leg.token_transfer is None:
-        terms = _credit_transfer(leg.credit_transfer, venue)
-    else:
-        raise FieldInvalid("", "must have exactly one of token_transfer and credit_transfer")
+    match leg.token_transfer, leg.credit_transfer, leg.issue_instrument:
+        case TokenTransferFile() as token, None, None:
+            terms = _token_transfer(token, venue)
+        case None, CreditTransferFile() as credit, None:
+            terms = _credit_transfer(credit, venue)
+        case None, None, IssueInstrumentFile() as instrument:
+            terms = _issue_instrument(instrument, venue)
+        case _:
+            raise FieldInvalid("", "must have exactly one of token_transfer, credit_transfer and issue_instrument")
     depends_on = tuple(ids.leg_id(each, f"depends_on[{index}]") for index, each in enumerate(leg.depends_on))
     return plan.Leg(ids.leg_id(leg.id, "id"), salt, depends_on, terms)
 
@@ -295,13 +389,40 @@ def _credit_transfer(file: CreditTransferFile, venue: Venue) -> plan.CreditTrans
 
 
 def _account(file: AccountFile, field: str) -> plan.BankAccount:
-    return plan.BankAccount(ids.party_id(file.party, f"credit_transfer.{field}.party"), file.name, file.iban, file.bic)
+    party = ids.party_id(file.party, f"credit_transfer.{field}.party")
+    return plan.BankAccount(party, file.name, file.iban, file.bic, file.institution_bic)
 
 
-def _evidence_legs(venue: Venue, legs: Sequence[plan.Leg], draw_salt: Callable[[], bytes]) -> list[plan.Leg]:
+def _issue_instrument(file: IssueInstrumentFile, venue: Venue) -> IssueInstrument:
+    with within("issue_instrument"):
+        digest = file.terms.sha256
+        require(_SHA256.fullmatch(digest) is not None, "terms.sha256", "must be 64 hex digits")
+        applicant, beneficiary = (
+            InstrumentParty(ids.party_id(each.party, f"{field}.party"), each.name, each.town, each.country)
+            for field, each in (("applicant", file.applicant), ("beneficiary", file.beneficiary))
+        )
+        expiry_date = expiry_date_of(file.expiry.date, "expiry.date")
+    return IssueInstrument(
+        form=UndertakingForm(file.form),
+        amount=_amount(file.asset, file.amount, venue, "issue_instrument"),
+        applicant=applicant,
+        applicant_account=file.applicant.iban,
+        beneficiary=beneficiary,
+        issuing_bic=file.issuer,
+        advising_bic=file.advised_by,
+        expiry_date=expiry_date,
+        expiry_place=file.expiry.place,
+        governing_rules=GoverningRules(file.rules),
+        terms=TermsDocument(file.terms.name, file.terms.media_type, bytes.fromhex(digest)),
+    )
+
+
+def _evidence_legs(
+    venue: Venue, anchoring: plan.Anchoring | None, legs: Sequence[plan.Leg], draw_salt: Callable[[], bytes]
+) -> list[plan.Leg]:
     taken = {leg.leg_id for leg in legs}
     added: list[plan.Leg] = []
-    for name, terms in (("notarisation", plan.Notarisation(venue.chain, venue.registry)), ("journal", plan.Journal())):
+    for name, terms in (("notarisation", plan.Notarisation(venue.chain, venue.registry, anchoring)), ("journal", plan.Journal())):
         if name in taken:
             raise FieldInvalid("legs", f'must not use the id "{name}", which belongs to a leg that is added')
         added.append(plan.Leg(ids.leg_id(name), draw_salt(), (), terms))

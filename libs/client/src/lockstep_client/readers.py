@@ -1,19 +1,35 @@
-"""Async clients of the journal's and the notary's read-only services."""
+"""Async clients of the journal's, the notary's and the bank-gateway's read-only services."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import date
 from typing import Any
 
+from lockstep.bank.v1 import reconciliation_service_pb2 as reconciliation
+from lockstep.bank.v1.reconciliation_service_pb2_grpc import ReconciliationServiceStub
 from lockstep.journal.v1.entry_pb2 import Entry
 from lockstep.journal.v1.journal_reader_service_pb2 import (
+    ExportBundleRequest,
+    ExportBundleResponse,
+    GetConsistencyProofRequest,
     ListEntriesRequest,
     VerifyPlanRequest,
     VerifyPlanResponse,
     WatchEntriesRequest,
 )
 from lockstep.journal.v1.journal_reader_service_pb2_grpc import JournalReaderServiceStub
-from lockstep.notary.v1.notary_service_pb2 import GetNotarisationRequest, GetNotarisationResponse
+from lockstep.journal.v1.key_history_pb2 import GetKeyHistoryRequest, SignedKey
+from lockstep.notary.v1.anchor_pb2 import WitnessedCheckpoint
+from lockstep.notary.v1.escalation_record_pb2 import EscalationRecord
+from lockstep.notary.v1.notary_service_pb2 import (
+    GetEscalationRecordsRequest,
+    GetNotarisationRequest,
+    GetNotarisationResponse,
+    GetWitnessedCheckpointRequest,
+    GetWitnessStatusRequest,
+    GetWitnessStatusResponse,
+)
 from lockstep.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 from lockstep_client.calls import CallSettings, ServiceClient, pages, stream, unary
 from lockstep_kit.rpc import TlsSettings
@@ -56,6 +72,48 @@ class JournalClient(ServiceClient):
         request = VerifyPlanRequest(plan_id=plan_id)
         return await unary(lambda seconds: self._stub.VerifyPlan(request, timeout=seconds), self._settings)
 
+    async def export_bundle(self, plan_id: str) -> ExportBundleResponse:
+        """A plan's whole chain, and its proofs for the smallest checkpoint that holds it.
+
+        Raises:
+            LockstepError: nothing is known of the plan, or no checkpoint holds its last entries yet (CHECKPOINT_PENDING).
+        """
+        request = ExportBundleRequest(plan_id=plan_id, tree_size_min=1)
+        return await unary(lambda seconds: self._stub.ExportBundle(request, timeout=seconds), self._settings)
+
+    async def consistency_path(self, from_size: int, to_size: int) -> Sequence[bytes]:
+        """How the log at one size is shown to begin with the log at a smaller one."""
+        request = GetConsistencyProofRequest(from_size=from_size, to_size=to_size)
+        answer = await unary(lambda seconds: self._stub.GetConsistencyProof(request, timeout=seconds), self._settings)
+        return answer.path
+
+    async def key_history(self) -> Sequence[SignedKey]:
+        """The journal's keys, each introduced by the one before; none where no history is kept."""
+        request = GetKeyHistoryRequest()
+        return (await unary(lambda seconds: self._stub.GetKeyHistory(request, timeout=seconds), self._settings)).keys
+
+
+class ReconciliationClient(ServiceClient):
+    """The bank-gateway's reader."""
+
+    def __init__(self, target: str, tls: TlsSettings, settings: CallSettings | None = None) -> None:
+        super().__init__(target, tls, settings)
+        self._stub = ReconciliationServiceStub(self._channel)
+
+    async def get_reconciliation(self, day: date) -> reconciliation.GetReconciliationResponse:
+        """What was reconciled of a booking day, and every break that is open."""
+        request = reconciliation.GetReconciliationRequest(booking_date=day.isoformat())
+        return await unary(lambda seconds: self._stub.GetReconciliation(request, timeout=seconds), self._settings)
+
+    async def list_bookings(
+        self, *, day: date | None = None, plan_ids: Sequence[str] = ()
+    ) -> AsyncIterator[reconciliation.Booking]:
+        """The bookings that the bank told of a day, or of at most 200 plans, fetched page by page as they are asked for."""
+        request = reconciliation.ListBookingsRequest(booking_date="" if day is None else day.isoformat(), plan_ids=plan_ids)
+        async for page in pages(self._stub.ListBookings, request, self._settings):
+            for booking in page.bookings:
+                yield booking
+
 
 class NotaryClient(ServiceClient):
     """The notary's reader."""
@@ -72,3 +130,23 @@ class NotaryClient(ServiceClient):
         """
         request = GetNotarisationRequest(plan_id=plan_id)
         return await unary(lambda seconds: self._stub.GetNotarisation(request, timeout=seconds), self._settings)
+
+    async def get_escalation_records(self, plan_id: str) -> Sequence[EscalationRecord]:
+        """What is said of the plan's escalations, and where it stands."""
+        request = GetEscalationRecordsRequest(plan_id=plan_id)
+        answer = await unary(lambda seconds: self._stub.GetEscalationRecords(request, timeout=seconds), self._settings)
+        return answer.records
+
+    async def witnessed_checkpoint(self, tree_size_min: int, *, anchored: bool) -> WitnessedCheckpoint:
+        """The smallest checkpoint that the notary has witnessed and that has at least so many leaves; on request, one whose root is anchored.
+
+        Raises:
+            LockstepError: there is none (yet).
+        """
+        request = GetWitnessedCheckpointRequest(tree_size_min=tree_size_min, anchored=anchored)
+        answer = await unary(lambda seconds: self._stub.GetWitnessedCheckpoint(request, timeout=seconds), self._settings)
+        return answer.checkpoint
+
+    async def get_witness_status(self) -> GetWitnessStatusResponse:
+        """How the notary, as the journal's witness, stands to its log."""
+        return await unary(lambda seconds: self._stub.GetWitnessStatus(GetWitnessStatusRequest(), timeout=seconds), self._settings)

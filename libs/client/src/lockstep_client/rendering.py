@@ -123,6 +123,10 @@ def terms_text(leg: settlement.PlanLeg) -> str:
         case "credit_transfer":
             credit = leg.leg.credit_transfer
             return f"{amount_text(credit.amount)} from {credit.debtor.party_id} to {credit.creditor.party_id}"
+        case "issue_instrument":
+            instrument = leg.leg.issue_instrument
+            sides = f"for {instrument.applicant.party_id} in favour of {instrument.beneficiary.party_id}"
+            return f"{amount_text(instrument.amount)} undertaking {sides} until {instrument.expiry_date}"
         case kind:
             return kind or ""
 
@@ -160,6 +164,12 @@ def _evidence_text(evidence: outcome_pb2.Evidence) -> str:
             return f"{shown}block {document.get('block_number', 0)} {document.get('entry_status', '')}"
         case "bank":
             return " ".join(str(document[name]) for name in ("status", "uetr", "booking_reference") if name in document)
+        case "instrument":
+            return " ".join(str(document[name]) for name in ("status", "undertaking_number", "bank_bic") if name in document)
+        case "batch":
+            root = document.get("root", {})
+            shown = f"batch 0x{root.get('entry_key', '')[:12]}… block {root.get('block_number', 0)}" if root else "not anchored yet"
+            return f"leaf 0x{document.get('leaf_hash', '')[:12]}… {shown}"
         case "journal":
             return f"{document.get('entry_count', 0)} entries{' sealed' if document.get('sealed') else ''}"
         case _:
@@ -175,7 +185,13 @@ def _gates(plan: settlement.Plan) -> Text:
 def waiting_text(waiting: settlement.Waiting) -> str:
     """What is awaited, from whom, until when."""
     document = waiting_document(waiting)
-    what = {"GATE": f"{document.get('gate', '').lower()} signature", "EXECUTE": "execution", "OPERATORS": "operators"}.get(
+    missing = document.get("signatures_missing", 1)
+    signatures = (
+        f"{document.get('gate', '').lower()} signature"
+        if missing == 1
+        else f"{missing} {document.get('gate', '').lower()} signatures"
+    )
+    what = {"GATE": signatures, "EXECUTE": "execution", "OPERATORS": "operators"}.get(
         document.get("kind", ""), document.get("leg_id", "")
     )
     who = f" by {', '.join(document['who'])}" if document.get("who") else ""

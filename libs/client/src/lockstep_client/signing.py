@@ -12,7 +12,7 @@ from lockstep_kit.amounts import erc20_asset
 from lockstep_kit.ids import Digest
 from lockstep_kit.permits import Permit
 from lockstep_kit.plan import Leg, PlanHeader, TokenTransfer
-from lockstep_kit.signing import SigningKey
+from lockstep_kit.signing import Signer
 from lockstep_kit.statements import Gate, GateSignature, GateStatement, Verdict, sign_gate
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def gate_signature(
-    key: SigningKey,
+    key: Signer,
     gate: Gate,
     plan_digest: Digest,
     *,

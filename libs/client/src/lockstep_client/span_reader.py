@@ -7,6 +7,7 @@ from typing import Any, Final
 import aiohttp
 
 from lockstep_client.reading import ReadingFailed
+from lockstep_kit.foreign_json import read_json
 
 READ_SECONDS: Final = 10.0
 
@@ -31,7 +32,7 @@ async def _get(session: aiohttp.ClientSession, url: str, query: dict[str, str]) 
         async with session.get(url, params=query) as response:
             if response.status != 200:
                 raise ReadingFailed("spans", f"the span store answered with HTTP {response.status}")
-            answer = await response.json()
+            answer = read_json(await response.read())
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise ReadingFailed("spans", f"the span store cannot be read: {type(error).__name__}") from error
     if not isinstance(answer, dict):

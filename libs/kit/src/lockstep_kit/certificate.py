@@ -16,7 +16,8 @@ from typing import Final, TypeAlias
 from lockstep_kit.ids import ActorId, Digest
 from lockstep_kit.keys import opens
 from lockstep_kit.plan import Leg, PlanHeader, leg_belongs
-from lockstep_kit.registry import GATE_ROLES, Actor, Registry
+from lockstep_kit.registry import Actor, Matrix, Registry
+from lockstep_kit.sod import Scope, admits, affords, bounded, scope_of, signatures_needed
 from lockstep_kit.statements import (
     Gate,
     GateSignature,
@@ -98,6 +99,24 @@ class Certificate:
     delegated_outcome: SignedOutcome | None
     #: When the release gate opened.
     decided_at: datetime
+    #: Other persons' approvals, where the matrix asks for several.
+    further_approvals: tuple[GateSignature, ...] = ()
+    #: Other persons' releases, over the same votes, where the matrix asks for several.
+    further_releases: tuple[GateSignature, ...] = ()
+
+    @property
+    def gates(self) -> tuple[tuple[Gate, tuple[GateSignature, ...]], ...]:
+        """The gates that it shows, each with everybody who signed there."""
+        return (
+            (Gate.MAKE, (self.make,)),
+            (Gate.APPROVE, (self.approve, *self.further_approvals)),
+            (Gate.RELEASE, (self.release, *self.further_releases)),
+        )
+
+    @property
+    def signatures(self) -> tuple[GateSignature, ...]:
+        """Everybody's signature."""
+        return tuple(signed for _, signatures in self.gates for signed in signatures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +130,47 @@ _NEVER_EXECUTES: Final = (OutcomeKind.REFUSED, OutcomeKind.RELEASED, OutcomeKind
 AbortAuthority: TypeAlias = SignedVote | SignedOutcome | GateSignature | DeadlinePassed
 
 
-def check_gate(signed: GateSignature, gate: Gate, plan_digest: Digest, registry: Registry, moment: datetime) -> Actor:
-    """The person who signed this gate of this plan, with the gate's role, by a key and a statement that are valid at that moment.
+def matrix_of(scope: Scope, registry: Registry) -> Matrix:
+    """The matrix that the plan names.
 
     Raises:
-        NotAuthorised: GATE_WRONG, GATE_PLAN_DIGEST, GATE_EXPIRED, GATE_SIGNATURE, GATE_ROLE.
+        NotAuthorised: SOD_VERSION_UNKNOWN.
+    """
+    matrix = registry.matrices.get(scope.sod_version)
+    if matrix is None:
+        raise NotAuthorised("SOD_VERSION_UNKNOWN", f"the registry has no version {scope.sod_version} of the matrix of duties")
+    return matrix
+
+
+def check_gate(signed: GateSignature, gate: Gate, scope: Scope, registry: Registry, moment: datetime) -> Actor:
+    """The person who signed this gate of this plan, by a key and a statement that are valid at that moment, and as the plan's matrix allows.
+
+    The role counts always; limits, and where agents may sign, count for what lets the plan go on.
+
+    Raises:
+        NotAuthorised: GATE_WRONG, GATE_PLAN_DIGEST, GATE_EXPIRED, GATE_SIGNATURE, SOD_VERSION_UNKNOWN, GATE_ROLE, GATE_AGENT, GATE_LIMIT.
     """
     statement = signed.statement
     if statement.gate is not gate:
         raise NotAuthorised("GATE_WRONG", f"the signature is for the gate {statement.gate}, not {gate}")
-    if statement.plan_digest != plan_digest:
+    if statement.plan_digest != scope.plan_digest:
         raise NotAuthorised("GATE_PLAN_DIGEST", "the signature is about another plan")
     if moment >= statement.expires_at:
         raise NotAuthorised("GATE_EXPIRED", "the signature's time is over")
     actor = registry.actor_of(signed.signature, statement.signed_bytes(), moment)
     if actor is None:
         raise NotAuthorised("GATE_SIGNATURE", "no registered key that is valid now made this signature")
-    if not actor.roles & GATE_ROLES[gate]:
+    rule = matrix_of(scope, registry).gates[gate]
+    if not actor.roles & rule.roles:
         raise NotAuthorised("GATE_ROLE", f"{actor.actor_id} has no role that opens the gate {gate}")
+    if not bounded(gate, statement.verdict):
+        return actor
+    if not admits(actor, rule, scope):
+        raise NotAuthorised(
+            "GATE_AGENT", f"{actor.actor_id} is an agent, and the gate {gate} takes no agent's signature for such a plan"
+        )
+    if not affords(actor, rule, scope):
+        raise NotAuthorised("GATE_LIMIT", f"{actor.actor_id} may not sign the gate {gate} for so much")
     return actor
 
 
@@ -166,13 +208,13 @@ def check_outcome(signed: SignedOutcome, registry: Registry) -> None:
 
 
 def check_prepare(binding: Binding, make: GateSignature, registry: Registry, moment: datetime) -> None:
-    """A registered maker asked for the plan, and the leg is part of it.
+    """A registered maker asked for the plan, by a matrix that is known and within the maker's limits, and the leg is part of it.
 
     Raises:
         NotAuthorised: as `Binding.check` and `check_gate`.
     """
     binding.check()
-    check_gate(make, Gate.MAKE, binding.header.digest, registry, moment)
+    check_gate(make, Gate.MAKE, scope_of(binding.header, [binding.leg]), registry, moment)
     _check_approves(make)
 
 
@@ -185,10 +227,11 @@ def check_commit(certificate: Certificate, binding: Binding, key: bytes, partici
         NotAuthorised: with the first reason found.
     """
     binding.check()
+    scope = scope_of(binding.header, [binding.leg])
     plan_digest = certificate.header.digest
-    if binding.header.digest != plan_digest:
+    if scope.plan_digest != plan_digest:
         raise NotAuthorised("CERTIFICATE_PLAN_DIGEST", "the certificate is about another plan")
-    _check_people(certificate, plan_digest, registry)
+    _check_people(certificate, scope, registry)
     _check_votes(certificate, plan_digest, registry)
     own = certificate.votes[binding.index].vote
     if own.participant != participant or own.leg_id != binding.leg.leg_id or own.lock != binding.lock:
@@ -198,18 +241,22 @@ def check_commit(certificate: Certificate, binding: Binding, key: bytes, partici
     _check_decision(certificate, binding, registry)
 
 
-def _check_people(certificate: Certificate, plan_digest: Digest, registry: Registry) -> None:
-    moment = certificate.decided_at
-    people = []
-    for gate, signed in (
-        (Gate.MAKE, certificate.make),
-        (Gate.APPROVE, certificate.approve),
-        (Gate.RELEASE, certificate.release),
-    ):
-        people.append(check_gate(signed, gate, plan_digest, registry, moment).actor_id)
-        _check_approves(signed)
+def _check_people(certificate: Certificate, scope: Scope, registry: Registry) -> None:
+    """Each gate was opened by as many persons as the matrix asks for, none of whom opened another."""
+    matrix = matrix_of(scope, registry)
+    people: list[ActorId] = []
+    for gate, signatures in certificate.gates:
+        for signed in signatures:
+            people.append(check_gate(signed, gate, scope, registry, certificate.decided_at).actor_id)
+            _check_approves(signed)
+        needed = signatures_needed(matrix, gate, scope)
+        if len(signatures) < needed:
+            raise NotAuthorised(
+                "GATE_SIGNATURES", f"the gate {gate} takes {needed} persons' signatures, and {len(signatures)} are there"
+            )
     check_distinct(people)
-    if certificate.release.statement.votes_digest != votes_digest(certificate.votes):
+    over = votes_digest(certificate.votes)
+    if any(signed.statement.votes_digest != over for signed in (certificate.release, *certificate.further_releases)):
         raise NotAuthorised("CERTIFICATE_VOTES_DIGEST", "the releaser signed over other votes")
 
 
@@ -239,13 +286,18 @@ def _check_decision(certificate: Certificate, binding: Binding, registry: Regist
     if certificate.decided_at > certificate.header.deadline:
         raise NotAuthorised("CERTIFICATE_LATE", "the decision was written after the plan's deadline")
     delegated = certificate.delegated_leg_id
+    soft = [signed.vote.leg_id for signed in certificate.votes if _soft(signed)]
+    # The votes say which leg that is, so that nobody can delegate the same decision to two.
+    if delegated and delegated not in soft[:1]:
+        raise NotAuthorised(
+            "CERTIFICATE_DELEGATE", "the decision is delegated to a leg that is not the first whose promise can lapse"
+        )
     if certificate.decision is Decision.DELEGATED:
         if delegated != binding.leg.leg_id:
             raise NotAuthorised("CERTIFICATE_DECISION", "the decision is delegated to another leg")
         return
     if certificate.decision is not Decision.COMMIT:
         raise NotAuthorised("CERTIFICATE_DECISION", "the decision is not to commit")
-    soft = [signed.vote.leg_id for signed in certificate.votes if _soft(signed)]
     if not delegated:
         if soft and not certificate.header.policy.accept_expiry_risk:
             raise NotAuthorised("CERTIFICATE_DECISION", "a promise can lapse, but the decision was not delegated to its leg")
@@ -263,8 +315,10 @@ def _soft(signed: SignedVote) -> bool:
     return isinstance(signed.vote.answer, Promise) and signed.vote.answer.soft
 
 
-def check_abort(authority: AbortAuthority, binding: Binding, registry: Registry, moment: datetime) -> None:
+def check_abort(authority: AbortAuthority, binding: Binding, participant: str, registry: Registry, moment: datetime) -> None:
     """The authority lets this participant release this leg at that moment of its own clock.
+
+    A participant knows the plan's head and its own leg alone: who serves another leg it takes from that participant's own signature.
 
     Raises:
         NotAuthorised: with the first reason found.
@@ -275,23 +329,28 @@ def check_abort(authority: AbortAuthority, binding: Binding, registry: Registry,
         case DeadlinePassed():
             if moment <= binding.header.deadline:
                 raise NotAuthorised("ABORT_DEADLINE", "the plan's deadline has not passed by this participant's clock")
-        case SignedVote():
-            if authority.vote.plan_digest != plan_digest or authority.vote.promise is not None:
+        case SignedVote(vote):
+            if vote.plan_digest != plan_digest or vote.plan_id != binding.header.plan_id or vote.promise is not None:
                 raise NotAuthorised("ABORT_VOTE", "the vote is about another plan, or no NO")
+            if vote.leg_id == binding.leg.leg_id and (vote.participant != participant or vote.lock != binding.lock):
+                raise NotAuthorised("ABORT_VOTE", "the vote is about this very leg, and is not this participant's own")
             check_vote(authority, registry)
-        case SignedOutcome():
-            if authority.outcome.plan_digest != plan_digest or authority.outcome.kind not in _NEVER_EXECUTES:
+        case SignedOutcome(outcome):
+            about = (outcome.plan_digest, outcome.plan_id) == (plan_digest, binding.header.plan_id)
+            if not about or outcome.kind not in _NEVER_EXECUTES:
                 raise NotAuthorised("ABORT_OUTCOME", "the outcome is about another plan, or no refusal")
+            if outcome.leg_id == binding.leg.leg_id and outcome.participant != participant:
+                raise NotAuthorised("ABORT_OUTCOME", "the outcome is about this very leg, and is not this participant's own")
             check_outcome(authority, registry)
         case GateSignature():
-            _check_stop(authority, plan_digest, registry, moment)
+            _check_stop(authority, scope_of(binding.header, [binding.leg]), registry, moment)
 
 
-def _check_stop(signed: GateSignature, plan_digest: Digest, registry: Registry, moment: datetime) -> None:
+def _check_stop(signed: GateSignature, scope: Scope, registry: Registry, moment: datetime) -> None:
     """A person refused a gate or cancelled. The statement may have run out since: what it stopped stays stopped."""
     statement = signed.statement
     cancels = statement.gate is Gate.CANCEL and statement.verdict is Verdict.APPROVE
     rejects = statement.gate in (Gate.APPROVE, Gate.RELEASE) and statement.verdict is Verdict.REJECT
     if not cancels and not rejects:
         raise NotAuthorised("ABORT_GATE", "the signature neither cancels the plan nor refuses a gate before the decision")
-    check_gate(signed, statement.gate, plan_digest, registry, min(moment, statement.expires_at - datetime.resolution))
+    check_gate(signed, statement.gate, scope, registry, min(moment, statement.expires_at - datetime.resolution))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -23,6 +24,21 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 _log = structlog.get_logger()
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyInto:
+    """A table into which rows are copied: where columns are many that costs the driver less than one list for each. It takes the right to insert."""
+
+    #: The table.
+    table: str
+    #: Columns of a row, in order.
+    columns: tuple[str, ...]
+
+    async def copy(self, tx: Connection | asyncpg.Connection[asyncpg.Record], rows: Sequence[tuple[object, ...]]) -> None:
+        """Write rows; all or none."""
+        await tx.copy_records_to_table(self.table, records=rows, columns=self.columns)
+
 
 _LISTEN_RETRY_SECONDS_MIN: Final = 0.1
 _LISTEN_RETRY_SECONDS_MAX: Final = 5.0
@@ -111,7 +127,8 @@ class Database:
         path = settings.password_file
         arguments: dict[str, Any] = {
             "dsn": settings.url,
-            "password": (lambda: path.read_text().strip()) if path is not None else None,
+            # Never none: the driver would look for a password in the environment then.
+            "password": lambda: path.read_text().strip() if path is not None else "",
             "timeout": settings.connect_timeout_seconds,
             "server_settings": {
                 "application_name": application_name,

@@ -2,7 +2,7 @@
 
 There is always exactly one ErrorInfo (AIP-193), with a reason of docs/errors.md and the domain "lockstep"; other details where they fit. What is no
 LockstepError and none of the rules' own exceptions becomes INTERNAL, and its text stays in the log. A status leaves in a trailer, which has a limit:
-texts are cut, lists shortened.
+texts are cut, lists shortened. They are scrubbed too: what a caller gave in the wrong field is not quoted back, nor is what a library said.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from grpc_status import rpc_status
 from lockstep_kit.certificate import NotAuthorised
 from lockstep_kit.db import is_database_trouble
 from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.scrubbing import scrubbed
 
 _Detail = TypeVar("_Detail", bound=Message)
 
@@ -93,11 +94,6 @@ def unavailable(reason: str, message: str, retry_after: timedelta = timedelta(se
     return LockstepError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_after=retry_after)
 
 
-def epoch_stale(message: str, **metadata: str) -> LockstepError:
-    """The caller's lease was taken over; its commands have no effect any more."""
-    return aborted("EPOCH_STALE", message, **metadata)
-
-
 def resume_token_expired() -> LockstepError:
     """What the token resumes from is no longer kept: start over without one."""
     return LockstepError(
@@ -157,6 +153,7 @@ def _bad_request(fields: tuple[FieldInvalid, ...]) -> error_details_pb2.BadReque
 
 
 def _cut(text: str, characters_max: int) -> str:
+    text = scrubbed(text)
     return text if len(text) <= characters_max else text[: characters_max - 1] + "…"
 
 

@@ -1,7 +1,8 @@
 """Named places at which a test can make the process die, wait or fail. Inert unless armed.
 
 A name is `<service>.<operation>.<where>`. Every name is declared where it is used, so that a campaign can count them all and find one that was never hit.
-Armed by the setting LOCKSTEP_FAILPOINTS: `name=action[@nth]`, parted by semicolons; an action is kill, raise or sleep:<milliseconds>.
+Armed by the setting LOCKSTEP_FAILPOINTS: `name=action[@nth][/subject]`, parted by semicolons; an action is kill, raise or sleep:<milliseconds>.
+With a subject (a plan id) only passes that are about it count: what else the process has to do goes on.
 LOCKSTEP_FAILPOINTS_FILE names a file that holds the same and is read again whenever it has changed, so that a campaign need not restart a process to arm it;
 every place that is passed is appended to that file's neighbour `<file>.passed`, a line each.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,6 +35,7 @@ class FailpointRaised(BaseException):
 class _Armed:
     action: str
     nth: int
+    subject: str
     hits: int = 0
 
 
@@ -87,6 +90,7 @@ def arm(text: str) -> None:
     wanted: dict[str, _Armed] = {}
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
         name, _, told = part.partition("=")
+        told, _, subject = told.partition("/")
         action, _, nth = told.partition("@")
         verb, _, argument = action.partition(":")
         if name not in _declared:
@@ -97,7 +101,7 @@ def arm(text: str) -> None:
             raise ValueError(f"{action} is no action of a failpoint")
         if nth and not (nth.isdigit() and int(nth) >= 1):
             raise ValueError(f"{nth} is no count of hits")
-        wanted[name] = _Armed(action, int(nth or 1))
+        wanted[name] = _Armed(action, int(nth or 1), subject)
     _armed.update(wanted)
 
 
@@ -109,8 +113,8 @@ def arm_from_environment() -> None:
     _watched = _Watched(Path(path)) if path else None
 
 
-async def failpoint(name: str) -> None:
-    """Do what this place is armed with at its nth hit; nothing otherwise."""
+async def failpoint(name: str, about: Collection[str] = ()) -> None:
+    """Do what this place is armed with at its nth hit; nothing otherwise. `about` names the plans that this pass serves."""
     if _watched is not None:
         _watched.look()
         _watched.note(name)
@@ -118,7 +122,7 @@ async def failpoint(name: str) -> None:
         return
     _passed[name] = _passed.get(name, 0) + 1
     armed = _armed.get(name)
-    if armed is None:
+    if armed is None or (armed.subject and armed.subject not in about):
         return
     armed.hits += 1
     if armed.hits != armed.nth:

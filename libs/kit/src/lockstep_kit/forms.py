@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from eth_utils.address import is_checksum_address
+from pycountry import countries
 from schwifty import BIC, IBAN
 from schwifty.exceptions import SchwiftyException
 from stdnum import lei
@@ -81,9 +82,13 @@ def check_text(text: str, field: str, *, length_max: int, empty: bool = False) -
     Raises:
         FieldInvalid: too long, empty where it must not be, or with other characters.
     """
-    require(len(text) <= length_max, field, f"must have at most {length_max} characters")
-    require(empty or text != "", field, "must be present")
-    require(text == text.strip() and text.isprintable(), field, "must have no control characters and no blanks at its ends")
+    # Every text passes here: what is right costs no call and no sentence.
+    if len(text) > length_max:
+        raise FieldInvalid(field, f"must have at most {length_max} characters")
+    if not text and not empty:
+        raise FieldInvalid(field, "must be present")
+    if text != text.strip() or not text.isprintable():
+        raise FieldInvalid(field, "must have no control characters and no blanks at its ends")
 
 
 def check_fin_x(text: str, field: str, *, length_max: int, empty: bool = False) -> None:
@@ -94,3 +99,13 @@ def check_fin_x(text: str, field: str, *, length_max: int, empty: bool = False) 
     """
     check_text(text, field, length_max=length_max, empty=empty)
     require(_FIN_X.fullmatch(text) is not None, field, "must hold characters of the SWIFT X set only")
+
+
+def check_country(text: str, field: str) -> None:
+    """ISO 3166-1: two upper-case letters.
+
+    Raises:
+        FieldInvalid: it is no country.
+    """
+    known = len(text) == 2 and text.isupper() and countries.get(alpha_2=text) is not None
+    require(known, field, "must be an ISO 3166-1 country of two upper-case letters")

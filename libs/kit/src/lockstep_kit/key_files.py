@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +10,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.secret_files import read_secret_file
 from lockstep_kit.signing import SigningKey
 
 #: A PKCS8 PEM of an Ed25519 key has 119 bytes; a file far beyond that is none.
@@ -25,11 +25,7 @@ def read_signing_key(path: Path) -> SigningKey:
         FieldInvalid: others may read the file, or it holds no Ed25519 key as unencrypted PKCS8 PEM. The field is the path.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        status = os.fstat(file.fileno())
-        require(stat.S_ISREG(status.st_mode), str(path), "must be a regular file")
-        require(not status.st_mode & 0o077, str(path), "must not be accessible to group or others (mode 0600)")
-        octets = file.read(_FILE_BYTES_MAX + 1)
+    octets = read_secret_file(path, _FILE_BYTES_MAX + 1)
     try:
         key = load_pem_private_key(octets, password=None) if len(octets) <= _FILE_BYTES_MAX else None
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -1,16 +1,21 @@
 """Logs: one JSON object a line on standard error, with the service, and with the trace and plan that the line belongs to.
 
-What libraries log through the standard library comes out the same way, from WARNING on.
+What libraries log through the standard library comes out the same way, from WARNING on, and so does the error that ends the process. Every line is
+scrubbed before it is written (`lockstep_kit.scrubbing`); tracebacks hold no values of variables.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
+from types import TracebackType
 from typing import Any
 
 import structlog
 from opentelemetry import trace
+
+from lockstep_kit.scrubbing import told
 
 
 def configure_logs(service_name: str, level: str = "INFO") -> None:
@@ -23,7 +28,7 @@ def configure_logs(service_name: str, level: str = "INFO") -> None:
         _with_service(service_name),
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
+        processors=[*shared, structlog.processors.format_exc_info, _scrub, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -35,6 +40,7 @@ def configure_logs(service_name: str, level: str = "INFO") -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
+                _scrub,
                 structlog.processors.JSONRenderer(),
             ],
         )
@@ -44,6 +50,25 @@ def configure_logs(service_name: str, level: str = "INFO") -> None:
     root.setLevel(max(logging.getLevelName(level), logging.WARNING))
     # It calls it an error when a stream that its client left is closed by another task than the one that opened it, which is how asyncio closes them.
     logging.getLogger("opentelemetry.context").setLevel(logging.CRITICAL)
+    # Python itself would write these to standard error as they are.
+    sys.excepthook = _process_failed
+    threading.excepthook = _thread_failed
+
+
+def _process_failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    structlog.get_logger().critical("process_failed", exc_info=error)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    structlog.get_logger().critical("thread_failed", exc_info=failure.exc_value)
+
+
+def _scrub(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The last step before a line is written: what an earlier one put in is searched too."""
+    return {name: told(name, value) for name, value in event.items()}
 
 
 def _with_service(service_name: str) -> structlog.typing.Processor:

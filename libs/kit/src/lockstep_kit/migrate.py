@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from lockstep_kit.fields import require
+from lockstep_kit.owner_login import add_owner_arguments, owner_url
 
 _ROLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 #: Tables that say which log a database holds: one row, with its incarnation.
@@ -110,15 +111,11 @@ def _async_url(url: str) -> str:
 def main(folder: Path) -> None:
     """Command line of a service's migrations: the owner's URL without password, a file with it, and the service's role."""
     parser = argparse.ArgumentParser(description="Bring the service's database to the newest revision.")
-    parser.add_argument("--owner-url", required=True, help="postgresql://owner@host:port/database, without a password")
-    parser.add_argument("--owner-password-file", type=Path, help="file with the owner's password")
+    add_owner_arguments(parser)
     parser.add_argument("--role", required=True, help="the service's role")
     parser.add_argument("--restored", action="store_true", help="the database was put back: have its logs count as other ones")
     told = parser.parse_args()
-    url = make_url(told.owner_url)
-    if told.owner_password_file is not None:
-        url = url.set(password=told.owner_password_file.read_text().strip())
-    owner_url = url.render_as_string(hide_password=False)
-    migrate(folder, owner_url, told.role)
+    url = owner_url(told)
+    migrate(folder, url, told.role)
     if told.restored:
-        renew_logs(owner_url)
+        renew_logs(url)

@@ -18,6 +18,7 @@ from lockstep_kit.canonical import Document, canonical, digest_of, time_text
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.forms import check_bic, check_chain, check_evm_address, check_fin_x, check_iban, check_lei, check_text
 from lockstep_kit.ids import SALT_BYTES, Digest, LegId, PartyId, PlanId
+from lockstep_kit.instruments import IssueInstrument, check_instrument, instrument_document
 
 PLAN_FORMAT: Final = "lockstep/plan/v1"
 LEG_FORMAT: Final = "lockstep/leg/v1"
@@ -30,13 +31,19 @@ class LegKind(StrEnum):
 
     TOKEN_TRANSFER = "token_transfer"
     CREDIT_TRANSFER = "credit_transfer"
+    ISSUE_INSTRUMENT = "issue_instrument"
     NOTARISATION = "notarisation"
     JOURNAL = "journal"
 
     @property
     def settling(self) -> bool:
         """Whether such a leg moves value; the others are evidence."""
-        return self in (LegKind.TOKEN_TRANSFER, LegKind.CREDIT_TRANSFER)
+        return self in (LegKind.TOKEN_TRANSFER, LegKind.CREDIT_TRANSFER, LegKind.ISSUE_INSTRUMENT)
+
+    @property
+    def irrevocable(self) -> bool:
+        """Whether nobody but a third party can undo what such a leg did, so that it is commanded when all others are done."""
+        return self is LegKind.ISSUE_INSTRUMENT
 
 
 class ChargeBearer(StrEnum):
@@ -99,6 +106,8 @@ class BankAccount:
     iban: str
     #: ISO 9362.
     agent_bic: str
+    #: ISO 9362, of a holder that is itself a financial institution; "" for others.
+    institution_bic: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,15 @@ class CreditTransfer:
     remittance: str = ""
 
 
+class Anchoring(StrEnum):
+    """How digest and outcome get on chain in batches, as leaves under a Merkle root that stands there."""
+
+    #: The notary answers when the root is final.
+    BATCHED = "BATCHED"
+    #: The notary answers when it holds the leaf durably, whether the chain is there or not.
+    DEFERRED = "DEFERRED"
+
+
 @dataclass(frozen=True, slots=True)
 class Notarisation:
     """The plan's digest and outcome on chain."""
@@ -125,6 +143,8 @@ class Notarisation:
     chain: str
     #: EIP-55 address of the NotaryRegistry.
     registry: str
+    #: None: each has a record of its own there.
+    anchoring: Anchoring | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +152,12 @@ class Journal:
     """The plan's chain in the event journal."""
 
 
-Terms: TypeAlias = TokenTransfer | CreditTransfer | Notarisation | Journal
+Terms: TypeAlias = TokenTransfer | CreditTransfer | IssueInstrument | Notarisation | Journal
 
 _KINDS: Final[dict[type, LegKind]] = {
     TokenTransfer: LegKind.TOKEN_TRANSFER,
     CreditTransfer: LegKind.CREDIT_TRANSFER,
+    IssueInstrument: LegKind.ISSUE_INSTRUMENT,
     Notarisation: LegKind.NOTARISATION,
     Journal: LegKind.JOURNAL,
 }
@@ -262,8 +283,12 @@ def _terms_document(terms: Terms) -> Document:
                 "charge_bearer": terms.charge_bearer.value,
                 "remittance": terms.remittance,
             }
+        case IssueInstrument():
+            return instrument_document(terms, amount_document(terms.amount))
         case Notarisation():
-            return {"chain": terms.chain, "registry": terms.registry}
+            # Absent, and not null, where there is none: digests of plans that were made before there was a choice stay what they are.
+            anchoring: dict[str, Document] = {"anchoring": terms.anchoring.value} if terms.anchoring is not None else {}
+            return {"chain": terms.chain, "registry": terms.registry, **anchoring}
         case Journal():
             return {}
 
@@ -274,7 +299,16 @@ def amount_document(amount: Amount) -> Document:
 
 
 def _account_document(account: BankAccount) -> Document:
-    return {"party_id": account.party_id, "name": account.name, "iban": account.iban, "agent_bic": account.agent_bic}
+    document: dict[str, Document] = {
+        "party_id": account.party_id,
+        "name": account.name,
+        "iban": account.iban,
+        "agent_bic": account.agent_bic,
+    }
+    # Absent, and not empty, where the holder is none: so the digest of a plan does not depend on whether the field was known when it was made.
+    if account.institution_bic:
+        document["institution_bic"] = account.institution_bic
+    return document
 
 
 def check_header(header: PlanHeader) -> None:
@@ -311,6 +345,8 @@ def check_leg(leg: Leg, parties: Sequence[Party]) -> None:
                 _check_token_transfer(leg.terms, known)
             case CreditTransfer():
                 _check_credit_transfer(leg.terms, known)
+            case IssueInstrument():
+                check_instrument(leg.terms, known)
             case Notarisation():
                 check_chain(leg.terms.chain, "chain")
                 check_evm_address(leg.terms.registry, "registry")
@@ -349,5 +385,17 @@ def _check_credit_transfer(terms: CreditTransfer, parties: set[PartyId]) -> None
         check_fin_x(account.name, f"{side}.name", length_max=140)
         check_iban(account.iban, f"{side}.iban")
         check_bic(account.agent_bic, f"{side}.agent_bic")
+        if account.institution_bic:
+            check_bic(account.institution_bic, f"{side}.institution_bic")
     require(terms.debtor.iban != terms.creditor.iban, "creditor.iban", "must differ from debtor.iban")
+    _check_institutions(terms)
     check_fin_x(terms.remittance, "remittance", length_max=140, empty=True)
+
+
+def _check_institutions(terms: CreditTransfer) -> None:
+    """Money moves between customers, or between financial institutions (pacs.009), whose messages carry no charge bearer."""
+    between = bool(terms.debtor.institution_bic)
+    rule = "must be present on both sides or on none"
+    require(bool(terms.creditor.institution_bic) == between, "creditor.institution_bic", rule)
+    service_level = terms.charge_bearer is ChargeBearer.SERVICE_LEVEL
+    require(not between or service_level, "charge_bearer", "must be SLEV between financial institutions")

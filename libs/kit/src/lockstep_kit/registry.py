@@ -1,6 +1,7 @@
-"""The registry of keys: which person or participant a key belongs to, in which roles, and when. Pure.
+"""The registry: which person or participant a key belongs to, in which roles, up to which amounts, and when; and the matrices of duties. Pure.
 
-The coordinator and every participant hold a registry of their own, configured independently; nobody takes another's word for whose a key is.
+The coordinator and every participant hold a registry of their own, configured independently; nobody takes another's word for whose a key is, nor for
+who may do what. What the matrices and limits mean is `lockstep_kit.sod`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
+from lockstep_kit.amounts import AssetId
 from lockstep_kit.ids import ActorId, KeyId
 from lockstep_kit.signing import PublicKey, Signature
 from lockstep_kit.statements import Gate
@@ -25,16 +27,6 @@ class Role(StrEnum):
     VALIDATOR = "validator"
     OPERATOR = "operator"
     AUDITOR = "auditor"
-
-
-#: Roles that open (or refuse) each gate. A plan may be cancelled by whoever could have opened one of its gates, or an operator.
-GATE_ROLES: Final[Mapping[Gate, frozenset[Role]]] = {
-    Gate.MAKE: frozenset({Role.MAKER}),
-    Gate.APPROVE: frozenset({Role.APPROVER}),
-    Gate.RELEASE: frozenset({Role.RELEASER}),
-    Gate.VALIDATE: frozenset({Role.VALIDATOR}),
-    Gate.CANCEL: frozenset({Role.MAKER, Role.APPROVER, Role.RELEASER, Role.OPERATOR}),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +46,30 @@ class RegisteredKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """The most of one asset, in minor units, over all legs of a plan."""
+
+    #: ISO 4217 code or CAIP-19 id.
+    asset: AssetId
+    #: Inclusive.
+    minor_units_max: int
+
+
+#: An asset that is not listed is not allowed at all; None: no limit.
+Limits: TypeAlias = tuple[Limit, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleLimits:
+    """How much somebody may sign for in a role."""
+
+    #: The role.
+    role: Role
+    #: The limits.
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
 class Actor:
     """A person, or an agent that stands for one: own process, own key, own checks."""
 
@@ -63,6 +79,10 @@ class Actor:
     roles: frozenset[Role]
     #: Its keys.
     keys: tuple[RegisteredKey, ...]
+    #: How much it may sign for in each role; a role without an entry signs for nothing that moves value.
+    limits: tuple[RoleLimits, ...] = ()
+    #: Whether it is a process that signs by itself: it opens a gate only where the matrix lets agents do so.
+    agent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +95,51 @@ class Participant:
     keys: tuple[RegisteredKey, ...]
 
 
-class Registry:
-    """All registered persons and participants."""
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """From how much of an asset on a gate takes several persons."""
 
-    def __init__(self, actors: Iterable[Actor], participants: Iterable[Participant]) -> None:
+    #: ISO 4217 code or CAIP-19 id.
+    asset: AssetId
+    #: From so many minor units on, inclusive, over all legs of the plan.
+    from_minor_units: int
+    #: Signatures that the gate takes, each by another person.
+    signatures: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateRule:
+    """Who opens a gate."""
+
+    #: One of these roles is needed.
+    roles: frozenset[Role]
+    #: Where one signature is not enough.
+    thresholds: tuple[Threshold, ...] = ()
+    #: Whether agents may sign at all.
+    agents: bool = False
+    #: Where they may: up to which amounts.
+    agent_limits: Limits = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A version of the matrix of segregated duties; `sod.check_matrix` says what every one must hold."""
+
+    #: Version that a plan's head names.
+    version: int
+    #: Of every gate.
+    gates: Mapping[Gate, GateRule]
+    #: Gates of each set are signed by different persons.
+    different_persons: tuple[frozenset[Gate], ...]
+
+
+class Registry:
+    """All registered persons and participants, and the matrices that are known."""
+
+    def __init__(self, actors: Iterable[Actor], participants: Iterable[Participant], matrices: Iterable[Matrix] = ()) -> None:
         self.actors: Final[tuple[Actor, ...]] = tuple(actors)
         self.participants: Final[tuple[Participant, ...]] = tuple(participants)
+        self.matrices: Final[Mapping[int, Matrix]] = {matrix.version: matrix for matrix in matrices}
         self._actor_keys: dict[KeyId, tuple[Actor, RegisteredKey]] = {}
         self._participant_keys: dict[KeyId, tuple[Participant, RegisteredKey]] = {}
         for actor in self.actors:

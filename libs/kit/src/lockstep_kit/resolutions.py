@@ -15,13 +15,15 @@ from typing import Final
 from lockstep_kit.canonical import Document, digest_of, statement, time_text
 from lockstep_kit.certificate import NotAuthorised
 from lockstep_kit.fields import require
+from lockstep_kit.forms import check_text
 from lockstep_kit.ids import NONCE_BYTES, ActorId, Digest
 from lockstep_kit.registry import Actor, Registry, Role
-from lockstep_kit.signing import Signature, SigningKey
+from lockstep_kit.signing import Signature, Signer
 from lockstep_kit.statements import Evidence, evidence_document
 
 RESOLUTION_DOMAIN: Final = "lockstep/resolution/v1"
 DETAIL_LENGTH_MAX: Final = 500
+ESCALATION_ID_LENGTH_MAX: Final = 100
 #: Persons who must sign the same resolution.
 SIGNERS: Final = 2
 
@@ -85,8 +87,8 @@ class Resolution:
             FieldInvalid: a field is missing or one too many.
         """
         answers = self.verb is Verb.RESOLVE and self.leg_id != ""
-        require(self.escalation_id != "", "escalation_id", "must be present")
-        require(len(self.detail) <= DETAIL_LENGTH_MAX, "detail", f"must have at most {DETAIL_LENGTH_MAX} characters")
+        check_text(self.escalation_id, "escalation_id", length_max=ESCALATION_ID_LENGTH_MAX)
+        check_text(self.detail, "detail", length_max=DETAIL_LENGTH_MAX, empty=True)
         require(self.detail != "" or self.verb is not Verb.RESOLVE, "detail", "must say what shows it")
         require((self.executed is not None) == answers, "executed", "must be present for RESOLVE with a leg, and only there")
         require((self.evidence is not None) == answers, "evidence", "must be present for RESOLVE with a leg, and only there")
@@ -131,7 +133,7 @@ class ResolutionSignature:
     signature: Signature
 
 
-def sign_resolution(signed: ResolutionStatement, key: SigningKey) -> ResolutionSignature:
+def sign_resolution(signed: ResolutionStatement, key: Signer) -> ResolutionSignature:
     """A resolution statement, signed."""
     return ResolutionSignature(signed, key.sign(signed.signed_bytes()))
 

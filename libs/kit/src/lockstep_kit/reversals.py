@@ -51,7 +51,7 @@ def order_digest(authority: ReverseAuthority) -> Digest:
 
 def openers(certificate: Certificate, registry: Registry) -> frozenset[ActorId]:
     """Who opened the plan's gates, as far as the registry still knows their keys; the signatures were checked when the certificate was taken."""
-    keys = {signed.signature.key_id for signed in (certificate.make, certificate.approve, certificate.release)}
+    keys = {signed.signature.key_id for signed in certificate.signatures}
     return frozenset(actor.actor_id for actor in registry.actors if any(key.public.key_id in keys for key in actor.keys))
 
 

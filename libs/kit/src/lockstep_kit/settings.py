@@ -76,8 +76,21 @@ def load(settings: type[_S], argv: Sequence[str] | None = None) -> _S:
         field, _, rule = first.partition(" ")
         raise FieldInvalid(field, "; ".join((rule, *others))) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, SettingsError) as error:
-        raise FieldInvalid("--config", f"must be a readable YAML file of settings: {error}") from error
+        raise FieldInvalid("--config", f"must be a readable YAML file of settings: {_unreadable(error)}") from None
     return found
+
+
+def _unreadable(error: Exception) -> str:
+    """Where the file is wrong: what stands there may be a secret."""
+    match error:
+        case yaml.MarkedYAMLError(problem_mark=yaml.Mark() as mark):
+            return f"no YAML in line {mark.line + 1}, column {mark.column + 1}"
+        case OSError():
+            return error.strerror or "it cannot be read"
+        case SettingsError():
+            return "a variable holds no JSON where its setting has parts"
+        case _:
+            return type(error).__name__
 
 
 def _rule(finding: ErrorDetails) -> str:

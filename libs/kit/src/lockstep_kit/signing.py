@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Final, Protocol
 
+from nacl.bindings import crypto_sign
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey as _SigningKey
 from nacl.signing import VerifyKey as _VerifyKey
 
 from lockstep_kit.ids import KeyId
+
+SIGNATURE_BYTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +47,38 @@ class PublicKey:
         return True
 
 
+class Signer(Protocol):
+    """Whatever signs with one Ed25519 key, wherever the key lies."""
+
+    @property
+    def public(self) -> PublicKey:
+        """The public half of its key."""
+        ...
+
+    def sign(self, message: bytes) -> Signature:
+        """Signature over the message."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SigningKey:
     """An Ed25519 private key. Its text form shows nothing of it."""
 
     #: 32 bytes.
     seed: bytes = field(repr=False)
+    #: The public half.
+    public: PublicKey = field(init=False, compare=False)
+    #: Seed and public half, as libsodium takes them.
+    _secret: bytes = field(init=False, repr=False, compare=False)
+    _key_id: KeyId = field(init=False, repr=False, compare=False)
 
-    @property
-    def public(self) -> PublicKey:
-        """The public half."""
-        return PublicKey(bytes(_SigningKey(self.seed).verify_key))
+    def __post_init__(self) -> None:
+        # Worked out once: to derive the public half takes as long as to sign.
+        key = _SigningKey(self.seed)
+        public = PublicKey(bytes(key.verify_key))
+        for name, value in (("_secret", self.seed + public.octets), ("public", public), ("_key_id", public.key_id)):
+            object.__setattr__(self, name, value)
 
     def sign(self, message: bytes) -> Signature:
         """Signature over the message."""
-        key = _SigningKey(self.seed)
-        return Signature(PublicKey(bytes(key.verify_key)).key_id, bytes(key.sign(message).signature))
+        return Signature(self._key_id, crypto_sign(message, self._secret)[:SIGNATURE_BYTES])

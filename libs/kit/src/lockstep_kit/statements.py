@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from lockstep_kit.canonical import Document, canonical, digest_of, statement, time_text
 from lockstep_kit.fields import require
 from lockstep_kit.ids import NONCE_BYTES, Digest, LegId, PlanId, sha256
-from lockstep_kit.signing import Signature, SigningKey
+from lockstep_kit.signing import Signature, Signer, SigningKey
 
 GATE_DOMAIN: Final = "lockstep/gate/v1"
 VOTE_DOMAIN: Final = "lockstep/vote/v1"
@@ -150,6 +150,26 @@ class BankEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class InstrumentEvidence:
+    """An undertaking, or its draft, at the bank that issues it."""
+
+    #: Bank that answered.
+    bank_bic: str
+    #: Applicant's reference, under which the bank keeps draft and undertaking.
+    reference: str
+    #: Number of the undertaking.
+    undertaking_number: str
+    #: What the bank last said.
+    status: str
+    #: Message that carried it.
+    message_id: str
+    #: SHA-256 of that message.
+    message_sha256: bytes
+    #: SHA-256 of the issuance's Document, exclusively canonicalised, or b"" where nothing was ever drawn up.
+    issuance_sha256: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class JournalEvidence:
     """A place in the plan's chain of events."""
 
@@ -161,7 +181,17 @@ class JournalEvidence:
     sealed: bool
 
 
-Evidence: TypeAlias = ChainEvidence | BankEvidence | JournalEvidence
+@dataclass(frozen=True, slots=True)
+class BatchEvidence:
+    """A plan's leaf in a Merkle batch of the notary, which holds it durably."""
+
+    #: RFC 6962 hash of the leaf.
+    leaf_hash: bytes
+    #: The registry's entry of the batch's root; None where the notary answered before it was anchored: then nothing is said to stand on chain.
+    root: ChainEvidence | None
+
+
+Evidence: TypeAlias = ChainEvidence | BankEvidence | InstrumentEvidence | JournalEvidence | BatchEvidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +314,8 @@ class Outcome:
     settled_at: datetime
     #: REVERSED and REVERSAL_REFUSED: digest of the order that it answers (`reversals.order_digest`).
     order: Digest | None = None
+    #: DONE: digest of the decision that the participant was told (`decisions.decision_told`); None where it was told none.
+    decision: Digest | None = None
 
     def signed_bytes(self) -> bytes:
         """The bytes that the signature is over."""
@@ -302,6 +334,8 @@ class Outcome:
             document["refusal"] = refusal_document(self.refusal)
         if self.order is not None:
             document["order"] = self.order.hex()
+        if self.decision is not None:
+            document["decision"] = self.decision.hex()
         return statement(OUTCOME_DOMAIN, document)
 
 
@@ -315,7 +349,7 @@ class SignedOutcome:
     signature: Signature
 
 
-def sign_gate(gate: GateStatement, key: SigningKey) -> GateSignature:
+def sign_gate(gate: GateStatement, key: Signer) -> GateSignature:
     """A gate statement, signed."""
     return GateSignature(gate, key.sign(gate.signed_bytes()))
 
@@ -374,6 +408,17 @@ def evidence_document(evidence: Evidence) -> Document:
                 "booking_reference": evidence.booking_reference,
                 "booking_sha256": evidence.booking_sha256.hex(),
             }
+        case InstrumentEvidence():
+            return {
+                "kind": "instrument",
+                "bank_bic": evidence.bank_bic,
+                "reference": evidence.reference,
+                "undertaking_number": evidence.undertaking_number,
+                "status": evidence.status,
+                "message_id": evidence.message_id,
+                "message_sha256": evidence.message_sha256.hex(),
+                "issuance_sha256": evidence.issuance_sha256.hex(),
+            }
         case JournalEvidence():
             return {
                 "kind": "journal",
@@ -381,6 +426,9 @@ def evidence_document(evidence: Evidence) -> Document:
                 "head_hash": evidence.head_hash.hex(),
                 "sealed": evidence.sealed,
             }
+        case BatchEvidence():
+            root: dict[str, Document] = {"root": evidence_document(evidence.root)} if evidence.root is not None else {}
+            return {"kind": "batch", "leaf_hash": evidence.leaf_hash.hex(), **root}
 
 
 def refusal_document(refusal: Refusal) -> Document:

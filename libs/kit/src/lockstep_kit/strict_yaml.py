@@ -49,7 +49,8 @@ def parse(content: str | bytes, model: type[_M]) -> _M:
     except yaml.MarkedYAMLError as error:
         where = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise FieldInvalid("file", f"must be YAML or JSON: {error.problem or error.context}{where}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError) as error:
+        # The last two are what the library raises over a tag whose text is none of its kind, as in `!!int ""`.
         if isinstance(error, FieldInvalid):
             raise
         raise FieldInvalid("file", "must be YAML or JSON, with characters and nesting that those allow") from error

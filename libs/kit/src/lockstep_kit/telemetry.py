@@ -1,7 +1,8 @@
 """Traces: one settlement, one trace, across services, restarts and waits.
 
 A row that causes later work keeps the W3C trace context of whoever caused it (`current_traceparent`), and the work goes on in that trace (`span`).
-Spans are exported in the background from a queue with a limit; a slow or absent collector never delays a settlement, and costs spans.
+Spans are exported in the background from a queue with a limit; a slow or absent collector never delays a settlement, and costs spans. Each is scrubbed
+before it leaves (`lockstep_kit.span_scrubbing`), in the background too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lockstep_kit.span_scrubbing import ScrubbingExporter
 
 PLAN_ID: Final = "lockstep.plan_id"
 PLAN_IDS: Final = "lockstep.plan_ids"
@@ -96,7 +99,7 @@ def configure(service_name: str, settings: TelemetrySettings) -> Telemetry:
         )
         provider.add_span_processor(
             BatchSpanProcessor(
-                exporter,
+                ScrubbingExporter(exporter),
                 max_queue_size=SPANS_QUEUED_MAX,
                 max_export_batch_size=SPANS_PER_EXPORT_MAX,
                 schedule_delay_millis=EXPORT_DELAY_MILLISECONDS,

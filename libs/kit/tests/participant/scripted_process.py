@@ -12,7 +12,7 @@ from lockstep_kit.participant.settings import ParticipantSettings
 from lockstep_kit.settings import ServiceSettings, load
 from lockstep_testkit.scripted import ScriptedOperations
 
-NAME = "bank-gateway"
+NAME = "dlt-gateway"
 declare_failpoints(NAME)
 
 

@@ -12,9 +12,9 @@ import pytest_asyncio
 from lockstep.participant.v1 import participant_service_pb2, participant_service_pb2_grpc
 from lockstep_kit.errors import from_rpc
 from lockstep_kit.participant.engine import ParticipantEngine
-from lockstep_kit.participant.process import PARTICIPANT_METHODS
 from lockstep_kit.participant.servicer import ParticipantServicer
 from lockstep_kit.rpc import Access, ListenSettings, Server, TlsSettings, channel
+from lockstep_kit.rpc.arrows import PARTICIPANT
 from lockstep_testkit.factories import PlanCase, delivery_versus_payment
 from lockstep_testkit.participant_conformance import CALL_SECONDS, ParticipantConformance, ParticipantHarness
 
@@ -30,7 +30,7 @@ async def server(engine: ParticipantEngine, tls_for: Callable[[str], TlsSettings
     server = Server(
         ListenSettings(drain_seconds=2.0),
         tls_for("spiffe://lockstep.local/bank-gateway"),
-        Access({COORDINATOR: (PARTICIPANT_METHODS,)}),
+        Access({COORDINATOR: (f"/{PARTICIPANT}/*",)}),
     )
     descriptor = participant_service_pb2.DESCRIPTOR.services_by_name["ParticipantService"]
     server.add(participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server, ParticipantServicer(engine), descriptor)

@@ -23,10 +23,11 @@ from lockstep_kit.key_files import write_signing_key
 from lockstep_kit.rpc import TlsSettings, channel
 from lockstep_testkit import commands
 from lockstep_testkit.databases import TestDatabase
-from lockstep_testkit.factories import PEOPLE, delivery_versus_payment, key_of
+from lockstep_testkit.factories import delivery_versus_payment, key_of
+from lockstep_testkit.participants import registry_document
 
-NAME = "bank-gateway"
-START_SECONDS_MAX = 30.0
+NAME = "dlt-gateway"
+START_SECONDS_MAX = 300.0
 
 
 @dataclass
@@ -69,7 +70,8 @@ def site(database: TestDatabase, tls_for: Callable[[str], TlsSettings], tmp_path
 
     participants = ("bank-gateway", "dlt-gateway", "notary", "event-journal")
     registry = {
-        "actors": [{"actor_id": name, "roles": [str(role)], "keys": keys(name)} for name, role in PEOPLE.items()],
+        "actors": registry_document()["actors"],
+        "matrices": registry_document()["matrices"],
         "participants": [{"name": name, "keys": keys(name)} for name in participants],
     }
     (tmp_path / "registry.yaml").write_text(yaml.safe_dump(registry))
@@ -93,14 +95,14 @@ async def test_killed_and_back(site: Site) -> None:
         connection, stub = site.stub(port)
         async with connection:
             with pytest.raises(grpc.aio.AioRpcError):
-                await stub.Prepare(request, timeout=10)
+                await stub.Prepare(request, timeout=60)
         assert await process.wait() == -signal.SIGKILL
     async with site.running() as (_, port):
         connection, stub = site.stub(port)
         async with connection:
-            known = await stub.GetLeg(participant_service_pb2.GetLegRequest(plan_id=plan.plan_id, leg_id="cash"), timeout=10)
+            known = await stub.GetLeg(participant_service_pb2.GetLegRequest(plan_id=plan.plan_id, leg_id="cash"), timeout=60)
             assert known.report.phase == leg_pb2.LEG_PHASE_PREPARED
-            again = await stub.Prepare(request, timeout=10)
+            again = await stub.Prepare(request, timeout=60)
     assert again.answers[0].verdict == leg_pb2.COMMAND_VERDICT_DONE
     assert again.answers[0].report == known.report
 
@@ -116,7 +118,7 @@ async def test_stops_when_told(site: Site) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()
         assert from_rpc(caught.value).reason == "DRAINING"
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 async def test_readable_key_is_refused(site: Site) -> None:

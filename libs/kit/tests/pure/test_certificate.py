@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from unittest.mock import patch
 
 import pytest
 
+from lockstep_kit import certificate as certificate_module
 from lockstep_kit.certificate import (
     Certificate,
     DeadlinePassed,
@@ -21,14 +24,27 @@ from lockstep_kit.certificate import (
 )
 from lockstep_kit.ids import ActorId, Digest, LegId
 from lockstep_kit.plan import Policy
-from lockstep_kit.registry import GATE_ROLES, Registry, Role
-from lockstep_kit.statements import Gate, OutcomeKind, Promise, PromiseKind, Refusal, Verdict
-from lockstep_testkit.factories import PEOPLE, SIGNERS, PlanCase, delivery_versus_payment, key_of, registry_of
+from lockstep_kit.registry import Registry, Role
+from lockstep_kit.sod import scope_of
+from lockstep_kit.statements import (
+    Gate,
+    GateSignature,
+    OutcomeKind,
+    Promise,
+    PromiseKind,
+    Refusal,
+    SignedOutcome,
+    SignedVote,
+    Verdict,
+    sign_vote,
+)
+from lockstep_testkit.factories import MATRIX, PEOPLE, SIGNERS, PlanCase, delivery_versus_payment, key_of, registered, registry_of
 
 NOW = datetime.now(UTC)
 PLAN = delivery_versus_payment()
 OTHER = delivery_versus_payment()
 REGISTRY = registry_of()
+SCOPE = scope_of(PLAN.header, PLAN.legs)
 BANK = "bank-gateway"
 NO = Refusal("BANK_PREPARE_FAILED", "AM04")
 SOFT = Promise(PromiseKind.GUARANTEED, NOW + timedelta(minutes=30))
@@ -57,7 +73,7 @@ def test_gate_opens(gate: Gate) -> None:
     """Each gate opens by a registered person with its role."""
     votes = PLAN.votes() if gate is Gate.RELEASE else None
     outcomes = [PLAN.outcome("tokens")] if gate is Gate.VALIDATE else None
-    actor = check_gate(PLAN.gate(gate, votes=votes, outcomes=outcomes), gate, PLAN.header.digest, REGISTRY, NOW)
+    actor = check_gate(PLAN.gate(gate, votes=votes, outcomes=outcomes), gate, SCOPE, REGISTRY, NOW)
     assert actor.actor_id == SIGNERS[gate]
 
 
@@ -66,28 +82,28 @@ def test_gate_opens(gate: Gate) -> None:
 def test_gate_needs_the_role(gate: Gate, who: str) -> None:
     """Who has not the gate's role does not open it, whatever else they may do."""
     signed = PLAN.gate(gate, who)
-    if PEOPLE[who] in GATE_ROLES[gate]:
-        assert check_gate(signed, gate, PLAN.header.digest, REGISTRY, NOW).actor_id == who
+    if PEOPLE[who] in MATRIX.gates[gate].roles:
+        assert check_gate(signed, gate, SCOPE, REGISTRY, NOW).actor_id == who
     else:
-        assert refused(lambda: check_gate(signed, gate, PLAN.header.digest, REGISTRY, NOW)) == "GATE_ROLE"
+        assert refused(lambda: check_gate(signed, gate, SCOPE, REGISTRY, NOW)) == "GATE_ROLE"
 
 
 def test_gate_refusals() -> None:
     """Another gate's, another plan's, an expired and a forged signature open nothing."""
-    digest, good = PLAN.header.digest, PLAN.gate(Gate.APPROVE)
-    assert refused(lambda: check_gate(good, Gate.RELEASE, digest, REGISTRY, NOW)) == "GATE_WRONG"
-    assert refused(lambda: check_gate(good, Gate.APPROVE, OTHER.header.digest, REGISTRY, NOW)) == "GATE_PLAN_DIGEST"
+    good = PLAN.gate(Gate.APPROVE)
+    assert refused(lambda: check_gate(good, Gate.RELEASE, SCOPE, REGISTRY, NOW)) == "GATE_WRONG"
+    assert refused(lambda: check_gate(good, Gate.APPROVE, scope_of(OTHER.header, OTHER.legs), REGISTRY, NOW)) == "GATE_PLAN_DIGEST"
     at_its_end = good.statement.expires_at
-    assert refused(lambda: check_gate(good, Gate.APPROVE, digest, REGISTRY, at_its_end)) == "GATE_EXPIRED"
-    assert check_gate(good, Gate.APPROVE, digest, REGISTRY, at_its_end - timedelta(microseconds=1)).actor_id == "bob"
+    assert refused(lambda: check_gate(good, Gate.APPROVE, SCOPE, REGISTRY, at_its_end)) == "GATE_EXPIRED"
+    assert check_gate(good, Gate.APPROVE, SCOPE, REGISTRY, at_its_end - timedelta(microseconds=1)).actor_id == "bob"
     longer = replace(good, statement=replace(good.statement, expires_at=at_its_end + timedelta(days=1)))
-    assert refused(lambda: check_gate(longer, Gate.APPROVE, digest, REGISTRY, NOW)) == "GATE_SIGNATURE"
+    assert refused(lambda: check_gate(longer, Gate.APPROVE, SCOPE, REGISTRY, NOW)) == "GATE_SIGNATURE"
     turned = replace(good, statement=replace(good.statement, verdict=Verdict.REJECT))
-    assert refused(lambda: check_gate(turned, Gate.APPROVE, digest, REGISTRY, NOW)) == "GATE_SIGNATURE"
+    assert refused(lambda: check_gate(turned, Gate.APPROVE, SCOPE, REGISTRY, NOW)) == "GATE_SIGNATURE"
     participant = PLAN.gate(Gate.APPROVE, BANK)
-    assert refused(lambda: check_gate(participant, Gate.APPROVE, digest, REGISTRY, NOW)) == "GATE_SIGNATURE"
+    assert refused(lambda: check_gate(participant, Gate.APPROVE, SCOPE, REGISTRY, NOW)) == "GATE_SIGNATURE"
     strangers = registry_of({"alice": [Role.MAKER]})
-    assert refused(lambda: check_gate(good, Gate.APPROVE, digest, strangers, NOW)) == "GATE_SIGNATURE"
+    assert refused(lambda: check_gate(good, Gate.APPROVE, SCOPE, strangers, NOW)) == "GATE_SIGNATURE"
 
 
 def test_one_person_acts_once() -> None:
@@ -121,6 +137,11 @@ def test_good_certificate(leg: str) -> None:
     participant = PLAN.vote(leg).vote.participant
     commit(PLAN.certificate(), leg=leg, participant=participant)
     assert refused(lambda: commit(PLAN.certificate(), leg=leg, participant="another")) == "CERTIFICATE_OWN_VOTE"
+
+
+def _soft(**changes: object) -> Certificate:
+    """The same where the tokens' promise can lapse."""
+    return replace(PLAN.certificate(PLAN.vote("tokens", SOFT)), **changes)  # type: ignore[arg-type]  # any field, any value
 
 
 def _bent(**changes: object) -> Certificate:
@@ -175,20 +196,20 @@ COMMIT_REFUSALS: list[tuple[str, Callable[[], Certificate]]] = [
     ("CERTIFICATE_OWN_VOTE", lambda: _votes(PLAN.with_lock_of(OTHER).vote("cash"))),
     ("CERTIFICATE_LATE", _late),
     ("CERTIFICATE_DECISION", lambda: _bent(decision=Decision.ABORT)),
-    ("CERTIFICATE_DECISION", lambda: _bent(decision=Decision.DELEGATED, delegated_leg_id="tokens")),
+    ("CERTIFICATE_DECISION", lambda: _soft(decision=Decision.DELEGATED, delegated_leg_id="tokens")),
     ("CERTIFICATE_DECISION", lambda: _votes(PLAN.vote("tokens", SOFT))),
-    ("CERTIFICATE_DELEGATE", lambda: _bent(delegated_leg_id="tokens")),
+    ("CERTIFICATE_DELEGATE", lambda: _soft(delegated_leg_id="tokens")),
     (
         "CERTIFICATE_DELEGATE",
-        lambda: _bent(delegated_leg_id="tokens", delegated_outcome=PLAN.outcome("tokens", OutcomeKind.RELEASED)),
+        lambda: _soft(delegated_leg_id="tokens", delegated_outcome=PLAN.outcome("tokens", OutcomeKind.RELEASED)),
     ),
-    ("CERTIFICATE_DELEGATE", lambda: _bent(delegated_leg_id="tokens", delegated_outcome=PLAN.outcome("cash"))),
-    ("CERTIFICATE_DELEGATE", lambda: _bent(delegated_leg_id="tokens", delegated_outcome=OTHER.outcome("tokens"))),
+    ("CERTIFICATE_DELEGATE", lambda: _soft(delegated_leg_id="tokens", delegated_outcome=PLAN.outcome("cash"))),
+    ("CERTIFICATE_DELEGATE", lambda: _soft(delegated_leg_id="tokens", delegated_outcome=OTHER.outcome("tokens"))),
     (
         "CERTIFICATE_DELEGATE",
-        lambda: _bent(delegated_leg_id="tokens", delegated_outcome=PLAN.outcome("tokens", participant="notary")),
+        lambda: _soft(delegated_leg_id="tokens", delegated_outcome=PLAN.outcome("tokens", participant="notary")),
     ),
-    ("OUTCOME_SIGNATURE", lambda: _bent(delegated_leg_id="tokens", delegated_outcome=_forged_outcome())),
+    ("OUTCOME_SIGNATURE", lambda: _soft(delegated_leg_id="tokens", delegated_outcome=_forged_outcome())),
 ]
 
 
@@ -227,6 +248,16 @@ def test_delegation() -> None:
     commit(PLAN.certificate(soft, delegated="cash"), leg="tokens", participant="dlt-gateway")
 
 
+def test_delegated_to_two_legs() -> None:
+    """The votes say to which leg a decision can be delegated: to the first whose promise can lapse, and to no other, also where several can."""
+    both = (PLAN.vote("tokens", SOFT), PLAN.vote("cash", SOFT))
+    commit(PLAN.certificate(*both, decision=Decision.DELEGATED, delegated="tokens"), leg="tokens", participant="dlt-gateway")
+    second = PLAN.certificate(*both, decision=Decision.DELEGATED, delegated="cash")
+    assert refused(lambda: commit(second)) == "CERTIFICATE_DELEGATE"
+    firm = PLAN.certificate(PLAN.vote("cash"), decision=Decision.DELEGATED, delegated="cash")
+    assert refused(lambda: commit(firm)) == "CERTIFICATE_DELEGATE"
+
+
 def test_accepted_expiry_risk() -> None:
     """Promises that lapse need no delegation where the approved plan accepts the risk."""
     risky = delivery_versus_payment(policy=Policy(accept_expiry_risk=True))
@@ -237,7 +268,7 @@ def test_accepted_expiry_risk() -> None:
 
 
 def abort(authority: object, moment: datetime = NOW, registry: Registry = REGISTRY) -> None:
-    check_abort(authority, PLAN.binding("cash"), registry, moment)  # type: ignore[arg-type]  # authorities
+    check_abort(authority, PLAN.binding("cash"), BANK, registry, moment)  # type: ignore[arg-type]  # authorities
 
 
 @pytest.mark.parametrize(
@@ -273,10 +304,34 @@ def _forged_no() -> object:
     return replace(good, vote=replace(good.vote, leg_id=LegId("journal")))
 
 
+def _renamed(signed: SignedVote) -> SignedVote:
+    """A NO, well signed, that names the plan's digest and another plan's id."""
+    return sign_vote(replace(signed.vote, plan_id=OTHER.plan_id), key_of(signed.vote.participant))
+
+
+def _revised(signed: SignedOutcome) -> SignedOutcome:
+    return replace(signed, outcome=replace(signed.outcome, revision=9))
+
+
+def _undated(signed: GateSignature) -> GateSignature:
+    """A signature stretched to a longer time than was signed for."""
+    return replace(signed, statement=replace(signed.statement, expires_at=signed.statement.expires_at + timedelta(days=1)))
+
+
 @pytest.mark.parametrize(
     ("reason", "authority"),
     [
         ("ABORT_VOTE", PLAN.vote("tokens")),
+        ("ABORT_VOTE", PLAN.vote("cash", NO, participant="dlt-gateway")),
+        ("ABORT_VOTE", PLAN.with_lock_of(OTHER).vote("cash", NO)),
+        ("ABORT_VOTE", _renamed(PLAN.vote("tokens", NO))),
+        ("ABORT_OUTCOME", PLAN.outcome("cash", OutcomeKind.RELEASED, participant="dlt-gateway")),
+        ("ABORT_OUTCOME", PLAN.outcome("tokens", OutcomeKind.REVERSAL_REFUSED)),
+        ("OUTCOME_SIGNATURE", _revised(PLAN.outcome("tokens", OutcomeKind.RELEASED))),
+        ("GATE_SIGNATURE", _undated(PLAN.gate(Gate.CANCEL))),
+        ("GATE_ROLE", PLAN.gate(Gate.APPROVE, "carol", verdict=Verdict.REJECT)),
+        ("GATE_ROLE", PLAN.gate(Gate.RELEASE, "erin", verdict=Verdict.REJECT)),
+        ("ABORT_GATE", PLAN.gate(Gate.MAKE, verdict=Verdict.REJECT)),
         ("ABORT_VOTE", OTHER.vote("tokens", NO)),
         ("VOTE_SIGNATURE", _forged_no()),
         ("VOTE_SIGNATURE", PLAN.vote("tokens", NO, signed_by="alice")),
@@ -296,7 +351,39 @@ def test_bent_authority(reason: str, authority: object) -> None:
     assert refused(lambda: abort(authority)) == reason
 
 
+def test_a_key_that_counts_no_more_stops_nothing() -> None:
+    """A statement is judged by when it was in force: a key that ended before cannot have signed it, and one that begins after neither."""
+    cancel = PLAN.gate(Gate.CANCEL, expires_at=NOW + timedelta(minutes=5))
+    for key, reason in (
+        (registered(key_of("alice"), not_after=NOW - timedelta(days=1)), "GATE_SIGNATURE"),
+        (registered(key_of("alice"), not_before=NOW + timedelta(hours=1)), "GATE_SIGNATURE"),
+        (registered(key_of("alice"), not_after=NOW + timedelta(minutes=10)), ""),
+    ):
+        actors = [replace(each, keys=(key,)) if each.actor_id == "alice" else each for each in REGISTRY.actors]
+        registry = Registry(actors, REGISTRY.participants, REGISTRY.matrices.values())
+        if reason:
+            assert refused(partial(abort, cancel, NOW + timedelta(days=1), registry)) == reason
+        else:
+            abort(cancel, NOW + timedelta(days=1), registry)
+
+
+@pytest.mark.parametrize(
+    ("check", "authority"),
+    [
+        ("check_vote", PLAN.vote("tokens", NO, signed_by="alice")),
+        ("check_outcome", replace(PLAN.outcome("tokens", OutcomeKind.RELEASED), signature=key_of("notary").sign(b"x"))),
+        ("_check_stop", PLAN.gate(Gate.CANCEL, "dave")),
+    ],
+)
+def test_seeded_bugs_in_the_checks_of_aborts_are_caught(check: str, authority: object) -> None:
+    """Each check is the one thing that refuses a forged authority: without it the leg would be released."""
+    with pytest.raises(NotAuthorised):
+        abort(authority)
+    with patch.object(certificate_module, check, lambda *_: None):
+        abort(authority)
+
+
 def test_stray_leg_is_not_released() -> None:
     """A leg that is not under the plan's root is not released."""
     binding = replace(PLAN.binding("cash"), path=(Digest(bytes(32)),))
-    assert refused(lambda: check_abort(PLAN.gate(Gate.CANCEL), binding, REGISTRY, NOW)) == "LEG_NOT_IN_PLAN"
+    assert refused(lambda: check_abort(PLAN.gate(Gate.CANCEL), binding, BANK, REGISTRY, NOW)) == "LEG_NOT_IN_PLAN"

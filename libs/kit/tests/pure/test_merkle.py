@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep_kit.ids import Digest
-from lockstep_kit.merkle import audit_path, leaf_hash, node_hash, root, root_from_path
+from lockstep_kit.merkle import audit_path, consistency_path, consistent, leaf_hash, node_hash, root, root_from_path
 
 #: Inputs and roots of the test vectors that certificate-transparency's reference implementations share (RFC 6962, trees of 1 to 8 leaves).
 INPUTS = [
@@ -86,3 +86,77 @@ def test_inner_node_is_no_leaf() -> None:
     """An inner node's content, shown as a leaf, has another hash."""
     left, right = leaf_hash(b"a"), leaf_hash(b"b")
     assert leaf_hash(left + right) != node_hash(left, right)
+
+
+#: Consistency proofs between trees of the same inputs, of certificate-transparency's reference implementations.
+PROOFS = [
+    (
+        1,
+        8,
+        [
+            "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+            "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+            "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+        ],
+    ),
+    (
+        6,
+        8,
+        [
+            "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+            "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        ],
+    ),
+    (
+        2,
+        5,
+        [
+            "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+            "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "path"), PROOFS)
+def test_published_consistency_proofs(before: int, after: int, path: list[str]) -> None:
+    """The proofs of the shared test vectors come out, and hold between the published roots."""
+    leaves = [leaf_hash(entry) for entry in INPUTS[:after]]
+    assert [each.hex() for each in consistency_path(leaves, before)] == path
+    roots = [bytes.fromhex(ROOTS[count - 1]) for count in (before, after)]
+    assert consistent(before, roots[0], after, roots[1], [bytes.fromhex(each) for each in path])
+
+
+@given(LEAVES, st.data())
+def test_each_size_is_consistent_with_each_smaller_one(leaves: list[Digest], data: st.DataObject) -> None:
+    """A proof holds for its own two trees, and no longer when anything of it is changed."""
+    after = len(leaves)
+    before = data.draw(st.integers(0, after))
+    path = list(consistency_path(leaves, before))
+    roots = root(leaves[:before]), root(leaves)
+    assert consistent(before, roots[0], after, roots[1], path)
+    assert not consistent(before, bytes(32), after, roots[1], path)
+    assert before == 0 or not consistent(before, roots[0], after, bytes(32), path), "everything begins with nothing"
+    assert not consistent(before, roots[0], after, roots[1], [*path, bytes(32)])
+    for index in range(len(path)):
+        assert not consistent(before, roots[0], after, roots[1], path[:index] + path[index + 1 :])
+        assert not consistent(before, roots[0], after, roots[1], [*path[:index], bytes(32), *path[index + 1 :]])
+
+
+@given(LEAVES.filter(lambda leaves: len(leaves) > 1), st.data())
+def test_another_beginning_is_not_consistent(leaves: list[Digest], data: st.DataObject) -> None:
+    """A tree that changed one of the leaves that were there is found, whatever proof its owner makes."""
+    before = data.draw(st.integers(1, len(leaves) - 1))
+    changed = data.draw(st.integers(0, before - 1))
+    other = [*leaves[:changed], leaf_hash(b"another leaf"), *leaves[changed + 1 :]]
+    assert not consistent(before, root(leaves[:before]), len(other), root(other), consistency_path(other, before))
+
+
+def test_sizes_that_cannot_be() -> None:
+    """A tree does not begin with a larger one, and there is no proof that it does."""
+    leaves = [leaf_hash(entry) for entry in INPUTS]
+    with pytest.raises(IndexError):
+        consistency_path(leaves, 9)
+    assert not consistent(8, root(leaves), 7, root(leaves[:7]), [])
+    assert not consistent(-1, root([]), 7, root(leaves[:7]), [])

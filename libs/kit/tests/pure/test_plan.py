@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from lockstep_kit.canonical import canonical
+from lockstep_kit.convert.plans import leg_from_pb, leg_to_pb
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import Digest, LegId, PartyId, PlanId
 from lockstep_kit.plan import (
+    Anchoring,
+    ChargeBearer,
     Journal,
     Leg,
     Notarisation,
@@ -22,6 +26,7 @@ from lockstep_kit.plan import (
     inclusion_path,
     leaf_of,
     leg_belongs,
+    leg_document,
     legs_root,
 )
 from lockstep_testkit.factories import BUYER, SELLER, address_of, credit_terms, leg_of, token_terms
@@ -109,6 +114,12 @@ def test_heads_that_are_refused(change: dict[str, Any], field: str) -> None:
 
 
 TOKEN, CASH = token_terms(), credit_terms()
+BETWEEN = replace(
+    CASH,
+    debtor=replace(CASH.debtor, institution_bic="MARKDEFF"),
+    creditor=replace(CASH.creditor, institution_bic="BNPAFRPP"),
+    charge_bearer=ChargeBearer.SERVICE_LEVEL,
+)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +142,10 @@ TOKEN, CASH = token_terms(), credit_terms()
         (replace(CASH, creditor=replace(CASH.creditor, name="Käufer")), "credit_transfer.creditor.name"),
         (replace(CASH, creditor=replace(CASH.creditor, party_id=PartyId("nobody"))), "credit_transfer.creditor.party_id"),
         (replace(CASH, remittance="x" * 141), "credit_transfer.remittance"),
+        (replace(BETWEEN, debtor=CASH.debtor), "credit_transfer.creditor.institution_bic"),
+        (replace(BETWEEN, creditor=CASH.creditor), "credit_transfer.creditor.institution_bic"),
+        (replace(BETWEEN, debtor=replace(BETWEEN.debtor, institution_bic="NOBIC")), "credit_transfer.debtor.institution_bic"),
+        (replace(BETWEEN, charge_bearer=ChargeBearer.SHARED), "credit_transfer.charge_bearer"),
         (Notarisation("eip155:0", address_of("registry")), "notarisation.chain"),
         (Notarisation("eip155:138", address_of("registry").lower()), "notarisation.registry"),
     ],
@@ -140,6 +155,31 @@ def test_legs_that_are_refused(terms: Any, field: str) -> None:
     with pytest.raises(FieldInvalid) as caught:
         check_leg(leg_of("leg", terms), HEADER.parties)
     assert caught.value.field == field
+
+
+def test_anchoring_is_bound_where_it_is_named() -> None:
+    """A plan that goes into batches is another plan, by each way; one that says nothing of it is what it always was; a converted one is the same."""
+    plain = Notarisation("eip155:138", address_of("registry"))
+    legs = [Leg(LegId("n"), bytes(16), (), replace(plain, anchoring=each)) for each in (None, *Anchoring)]
+    assert len({leaf_of(leg) for leg in legs}) == len(legs)
+    assert "anchoring" not in canonical(leg_document(legs[0])).decode()
+    for leg in legs:
+        check_leg(leg, HEADER.parties)
+        assert leg_from_pb(leg_to_pb(leg), HEADER) == leg
+    unknown = leg_to_pb(legs[1])
+    unknown.notarisation.anchoring = 99  # type: ignore[assignment]
+    with pytest.raises(FieldInvalid, match=r"^notarisation\.anchoring must be"):
+        leg_from_pb(unknown, HEADER)
+
+
+def test_institutions_are_bound_where_they_are_named() -> None:
+    """A transfer between institutions is another leg than one between customers, in each of the two names; a converted one is the same."""
+    check_leg(leg_of("leg", BETWEEN), HEADER.parties)
+    other = replace(BETWEEN, creditor=replace(BETWEEN.creditor, institution_bic="COBADEFF"))
+    plain = replace(CASH, charge_bearer=ChargeBearer.SERVICE_LEVEL)
+    made = [replace(LEGS[1], terms=terms) for terms in (plain, BETWEEN, other)]
+    assert len({leaf_of(leg) for leg in made}) == 3
+    assert [leg_from_pb(leg_to_pb(leg), HEADER) for leg in made] == made
 
 
 def test_good_legs_pass() -> None:

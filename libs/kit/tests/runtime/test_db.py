@@ -84,12 +84,12 @@ async def test_a_cancelled_transaction_leaves_nothing(database: Any) -> None:
 
 async def test_sessions_have_the_limits_of_the_settings(database: Any) -> None:
     """Isolation, durability, limits, time zone and name of a session are what the settings say, and json comes as text."""
-    async with connected(database, lock_timeout_seconds=1.5, statement_timeout_seconds=2.5) as db, db.transaction() as tx:
+    async with connected(database, lock_timeout_seconds=90.5, statement_timeout_seconds=91.5) as db, db.transaction() as tx:
         shown = {name: await tx.fetchval(f"show {name}") for name in ("transaction_isolation", "synchronous_commit", "timezone")}
         assert shown == {"transaction_isolation": "read committed", "synchronous_commit": "on", "timezone": "UTC"}
-        assert await tx.fetchval("show lock_timeout") == "1500ms"
-        assert await tx.fetchval("show statement_timeout") == "2500ms"
-        assert await tx.fetchval("show idle_in_transaction_session_timeout") == "2500ms"
+        assert await tx.fetchval("show lock_timeout") == "90500ms"
+        assert await tx.fetchval("show statement_timeout") == "91500ms"
+        assert await tx.fetchval("show idle_in_transaction_session_timeout") == "91500ms"
         assert await tx.fetchval("show application_name") == "runtime-test"
         assert await tx.fetchval("""select '{"b": 1.10, "a": 2}'::jsonb""") == '{"a": 2, "b": 1.10}'
 
@@ -108,7 +108,7 @@ async def test_a_violation_names_its_constraint(database: Any) -> None:
 
 async def test_deadlocks_and_waits_are_transient(database: Any) -> None:
     """A deadlock's victim, a wait for a row that is too long, and a statement that is too long may be done again."""
-    async with connected(database, lock_timeout_seconds=3, statement_timeout_seconds=5) as db:
+    async with connected(database, lock_timeout_seconds=90, statement_timeout_seconds=120) as db:
         async with db.transaction() as tx:
             await tx.execute("insert into thing values ('a', 1), ('b', 1)")
         gate = asyncio.Barrier(2)
@@ -123,22 +123,27 @@ async def test_deadlocks_and_waits_are_transient(database: Any) -> None:
         (victim,) = [end for end in ends if end is not None]
         assert isinstance(victim, asyncpg.DeadlockDetectedError)
         assert is_transient(victim)
-    async with connected(database, lock_timeout_seconds=0.1, statement_timeout_seconds=0.3) as db:
-        async with database.as_owner() as owner, owner.transaction():
-            await owner.execute("update thing set n = 1")
-            with pytest.raises(asyncpg.LockNotAvailableError) as waited:
-                async with db.transaction() as tx:
-                    await tx.execute("update thing set n = 2")
+    async with (
+        connected(database, lock_timeout_seconds=0.1, statement_timeout_seconds=120) as db,
+        database.as_owner() as owner,
+        owner.transaction(),
+    ):
+        await owner.execute("update thing set n = 1")
+        with pytest.raises(asyncpg.LockNotAvailableError) as waited:
+            async with db.transaction() as tx:
+                await tx.execute("update thing set n = 2")
+    # The pause between two statements of a transaction has the same limit.
+    async with connected(database, statement_timeout_seconds=4) as db:
         with pytest.raises(asyncpg.QueryCanceledError) as slow:
             async with db.transaction() as tx:
-                await tx.execute("select pg_sleep(5)")
+                await tx.execute("select pg_sleep(600)")
     assert is_transient(waited.value)
     assert is_transient(slow.value)
 
 
 async def test_a_pool_that_is_used_up_refuses_in_time(database: Any) -> None:
     """Waiting for a connection has a limit."""
-    async with connected(database, pool_size_max=1, acquire_timeout_seconds=0.2) as db, db.connection():
+    async with connected(database, pool_size_max=1, acquire_timeout_seconds=1.0) as db, db.connection():
         with pytest.raises(TimeoutError) as caught:
             async with db.transaction():
                 pass
@@ -198,14 +203,14 @@ async def test_notifications_wake(database: Any) -> None:
         db.listen("one", one)
         db.listen("two", two)
         for event in (one, two):
-            await asyncio.wait_for(event.wait(), 5)
+            await asyncio.wait_for(event.wait(), 60)
             event.clear()
         await rolled_back(db, "select pg_notify('one', '')")
         async with db.transaction() as tx:
             await tx.execute("select pg_notify('two', '')")
             await asyncio.sleep(0.05)
             assert not two.is_set(), "a notification came before its commit"
-        await asyncio.wait_for(two.wait(), 5)
+        await asyncio.wait_for(two.wait(), 60)
         assert not one.is_set()
 
 
@@ -214,14 +219,14 @@ async def test_listening_goes_on_after_the_session_was_lost(database: Any, datab
     async with connected(database) as db:
         wake = asyncio.Event()
         db.listen("one", wake)
-        await asyncio.wait_for(wake.wait(), 5)
+        await asyncio.wait_for(wake.wait(), 60)
         wake.clear()
         assert await end_sessions(databases, database, "query ilike 'listen%'") == 1
-        await asyncio.wait_for(wake.wait(), 5)
+        await asyncio.wait_for(wake.wait(), 60)
         wake.clear()
         async with db.transaction() as tx:
             await tx.execute("select pg_notify('one', '')")
-        await asyncio.wait_for(wake.wait(), 5)
+        await asyncio.wait_for(wake.wait(), 60)
 
 
 async def test_one_channel_wakes_all_who_listen_on_one_session(database: Any) -> None:
@@ -231,12 +236,12 @@ async def test_one_channel_wakes_all_who_listen_on_one_session(database: Any) ->
         for channel, event in zip(("one", "one", "two"), events, strict=True):
             db.listen(channel, event)
         for event in events:
-            await asyncio.wait_for(event.wait(), 5)
+            await asyncio.wait_for(event.wait(), 60)
             event.clear()
         async with database.as_owner() as owner:
             await owner.execute("select pg_notify('one', ''), pg_notify('two', '')")
             for event in events:
-                await asyncio.wait_for(event.wait(), 5)
+                await asyncio.wait_for(event.wait(), 60)
             sessions = await owner.fetchval("select count(*) from pg_stat_activity where usename = $1", database.role)
     assert sessions == 2
 
@@ -247,10 +252,10 @@ async def test_closing_ends_every_session(database: Any) -> None:
     db = await Database.connect(settings, application_name="runtime-test")
     wake = asyncio.Event()
     db.listen("one", wake)
-    await asyncio.wait_for(wake.wait(), 5)
+    await asyncio.wait_for(wake.wait(), 60)
     await db.close()
     async with database.as_owner() as owner:
-        for _ in range(100):
+        for _ in range(1200):
             left = await owner.fetchval("select count(*) from pg_stat_activity where usename = $1", database.role)
             if left == 0:
                 break

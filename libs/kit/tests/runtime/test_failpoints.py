@@ -18,7 +18,7 @@ from lockstep_kit.failpoints import arm_from_environment, declare, failpoint
 
 async def main():
     for n in range(1, 6):
-        await failpoint("test.write.in_tx")
+        await failpoint("test.write.in_tx", about=[f"plan-{n}", "plan-all"])
         print(n, flush=True)
 
 declare("test.write.in_tx")
@@ -42,7 +42,7 @@ def run(armed: str) -> tuple[int, list[str]]:
         env={failpoints.ENVIRONMENT: armed},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     return ended.returncode, ended.stdout.split()
@@ -58,6 +58,13 @@ def test_kill_is_kill_9_at_the_nth_pass() -> None:
     assert run("test.write.in_tx=kill@3") == (-9, ["1", "2"])
 
 
+def test_passes_about_something_else_do_not_count() -> None:
+    """With a subject the process dies at a pass that is about it, counted among those alone."""
+    assert run("test.write.in_tx=kill/plan-4") == (-9, ["1", "2", "3"])
+    assert run("test.write.in_tx=kill@2/plan-all") == (-9, ["1"])
+    assert run("test.write.in_tx=kill@2/plan-4") == (0, ["1", "2", "3", "4", "5"])
+
+
 async def test_raising_once_and_not_for_ordinary_handlers() -> None:
     """The exception is raised at the nth pass alone, and escapes `except Exception`."""
     arm("test.write.in_tx=raise@2")
@@ -71,9 +78,9 @@ async def test_raising_once_and_not_for_ordinary_handlers() -> None:
 async def test_sleeping_takes_the_time() -> None:
     """A sleep takes its milliseconds, at that place only."""
     arm("test.write.in_tx=sleep:120")
+    with pytest.raises(StopIteration):
+        failpoint("test.write.after_commit").send(None)  # it does not even yield
     began = time.monotonic()
-    await failpoint("test.write.after_commit")
-    assert time.monotonic() - began < 0.1
     await failpoint("test.write.in_tx")
     assert time.monotonic() - began >= 0.12
 
@@ -122,8 +129,8 @@ async def test_what_cannot_be_armed_is_refused(text: str) -> None:
 
 
 async def test_unarmed_places_cost_next_to_nothing() -> None:
-    """A hundred thousand unarmed passes take well under a second."""
-    began = time.monotonic()
+    """A hundred thousand unarmed passes take well under a second of this thread's own time, whatever else the machine does."""
+    began = time.thread_time()
     for _ in range(100_000):
         await failpoint("test.write.in_tx")
-    assert time.monotonic() - began < 0.5
+    assert time.thread_time() - began < 1.0

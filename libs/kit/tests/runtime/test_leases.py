@@ -13,10 +13,11 @@ from lockstep_kit import leases
 from lockstep_kit.db import Database
 from lockstep_kit.fence import Epoch
 from lockstep_kit.migrate import differences
+from lockstep_testkit.clocks import JumpingClock
 
 pytestmark = pytest.mark.integration
 
-LONG, GONE = timedelta(seconds=30), timedelta(seconds=-1)
+LONG, GONE = timedelta(minutes=2), timedelta(seconds=-1)
 
 
 @pytest.fixture
@@ -93,19 +94,31 @@ async def test_a_stale_holder_writes_nothing(db: Database) -> None:
         assert await connection.fetchval("select array_agg(resource_id) from work") == ["held"]
 
 
-async def test_a_lease_is_not_taken_while_its_holder_writes(db: Database) -> None:
+async def until_somebody_waits(database: Any) -> None:
+    """Wait until a session of the service waits for a lock."""
+    waiting = "select count(*) from pg_stat_activity where datname = $1 and usename = $2 and wait_event_type = 'Lock'"
+    async with asyncio.timeout(60), database.as_role() as own:
+        while not await own.fetchval(waiting, database.name, database.role):  # noqa: ASYNC110 - the server shows it, and tells nobody
+            await asyncio.sleep(0.02)
+
+
+async def test_a_lease_is_not_taken_while_its_holder_writes(database: Any) -> None:
     """A holder whose lease lapses in the middle of its guarded transaction still commits first; the taker comes after it, with a higher epoch."""
-    await acquire(db, "a", "p", duration=timedelta(seconds=0.3))
+    clock = JumpingClock(database.owner_url)
+    await clock.prepare()
+    db = await Database.connect(database.settings, application_name="leases")
+    await acquire(db, "a", "p")
     async with db.transaction() as tx:
         assert await leases.hold(tx, ["p"], "a", 1) == {"p": Epoch(1, 1)}
-        await asyncio.sleep(0.4)
+        await clock.set(LONG)
         taking = asyncio.create_task(acquire(db, "b", "p"))
-        await asyncio.sleep(0.2)
+        await until_somebody_waits(database)
         assert not taking.done()
         await tx.execute("insert into work values ('p', 'a')")
     assert await taking == {"p": Epoch(1, 2)}
     async with db.transaction() as tx:
         assert await leases.hold(tx, ["p"], "a", 1) == {}
+    await db.close()
 
 
 async def test_contenders_never_share(db: Database) -> None:

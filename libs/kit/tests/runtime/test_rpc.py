@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lockstep.journal.v1 import journal_reader_service_pb2 as messages
 from lockstep_kit import failpoints
-from lockstep_kit.errors import LockstepError, from_rpc, precondition
+from lockstep_kit.errors import LockstepError, precondition
 from lockstep_kit.rpc import (
     Access,
     ListenSettings,
@@ -28,28 +28,15 @@ from lockstep_kit.rpc import (
 )
 from lockstep_kit.rpc.rotation import RotatingChannel
 from lockstep_sandbox.authority import Authority
-from lockstep_testkit.serving import COORDINATOR, SERVER, STRANGER, VERIFY, WATCH, Context, Served
+from lockstep_testkit.serving import COORDINATOR, SERVER, STRANGER, VERIFY, WATCH, Context, Served, refusal
 from lockstep_testkit.serving import SERVICE as NAME
 
 pytestmark = pytest.mark.integration
 
 MakeServer = Callable[..., Awaitable[Served]]
-#: gRPC sends what is left rounded up to a whole millisecond.
-ROUNDING = 0.002
+#: gRPC sends what is left rounded up to a whole millisecond, and a busy machine looks at its clock a little later.
+ROUNDING = 0.01
 REQUEST = messages.VerifyPlanRequest(plan_id="p")
-
-
-async def refusal(call: Any) -> LockstepError:
-    """The error that a call or a stream ends with."""
-    try:
-        if hasattr(call, "__aiter__"):
-            async for _ in call:
-                pass
-        else:
-            await call
-    except grpc.aio.AioRpcError as error:
-        return from_rpc(error)
-    raise AssertionError("the call did not fail")
 
 
 async def token(stream: Any) -> str:
@@ -68,7 +55,7 @@ async def test_the_caller_is_known_by_its_certificate(guarded_server: MakeServer
         return messages.VerifyPlanResponse()
 
     world.servicer.verify = handle
-    await (await world.stub_as()).VerifyPlan(REQUEST, timeout=5)
+    await (await world.stub_as()).VerifyPlan(REQUEST, timeout=60)
     assert seen == [COORDINATOR, [b"TLSv1.3"]]
 
 
@@ -76,19 +63,20 @@ async def test_a_caller_without_a_row_is_refused(guarded_server: MakeServer) -> 
     """A caller that the table does not name reaches no handler, neither of calls nor of streams."""
     world = await guarded_server()
     stub = await world.stub_as(STRANGER)
-    for call in (stub.VerifyPlan(REQUEST, timeout=5), stub.WatchEntries(messages.WatchEntriesRequest(), timeout=5)):
+    for call in (stub.VerifyPlan(REQUEST, timeout=60), stub.WatchEntries(messages.WatchEntriesRequest(), timeout=60)):
         error = await refusal(call)
         assert (error.code, error.reason) == (grpc.StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED")
     assert world.servicer.calls == 0
 
 
 async def test_a_caller_of_another_trust_domain_is_refused(guarded_server: MakeServer) -> None:
-    """Every caller of the trust domain is not every caller: another domain's id is refused though the authority signed it."""
-    everybody = Access({"*": (f"/{NAME}/*",)}, trust_domain="elsewhere.example")
-    assert not everybody.allows(COORDINATOR, VERIFY)
-    assert not everybody.allows(None, VERIFY)
-    assert everybody.allows("spiffe://elsewhere.example/any", VERIFY)
-    assert not everybody.allows("spiffe://elsewhere.example.evil/any", VERIFY)
+    """Another domain's id is refused though the table has it and the authority signed it."""
+    rows = {f"spiffe://{domain}/any": (VERIFY,) for domain in ("elsewhere.example", "elsewhere.example.evil")}
+    elsewhere = Access({COORDINATOR: (VERIFY,), **rows}, trust_domain="elsewhere.example")
+    assert not elsewhere.allows(COORDINATOR, VERIFY)
+    assert not elsewhere.allows(None, VERIFY)
+    assert elsewhere.allows("spiffe://elsewhere.example/any", VERIFY)
+    assert not elsewhere.allows("spiffe://elsewhere.example.evil/any", VERIFY)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +85,12 @@ async def test_a_caller_of_another_trust_domain_is_refused(guarded_server: MakeS
         (COORDINATOR, COORDINATOR, True),
         (COORDINATOR, COORDINATOR + "2", False),
         (COORDINATOR, COORDINATOR + "/x", False),
-        ("spiffe://lockstep.local/agents/", "spiffe://lockstep.local/agents/a", True),
-        ("spiffe://lockstep.local/agents/", "spiffe://lockstep.local/agentsx", False),
-        ("*", STRANGER, True),
+        ("spiffe://lockstep.local/agents/", "spiffe://lockstep.local/agents/a", False),
+        ("*", STRANGER, False),
     ],
 )
-def test_rows_match_ids_exactly_or_by_folder(row: str, caller: str, allowed: bool) -> None:
-    """A row names one id, a folder of ids, or everybody."""
+def test_rows_match_ids_exactly(row: str, caller: str, allowed: bool) -> None:
+    """A row names one id, never a folder of ids or everybody."""
     assert Access({row: (VERIFY,)}).allows(caller, VERIFY) is allowed
     assert not Access({row: (VERIFY,)}).allows(caller, VERIFY + "2")
 
@@ -132,7 +119,7 @@ async def test_nobody_connects_without_a_certificate_of_the_authority(
             made = grpc.aio.insecure_channel(world.target)
     raw: Any = made
     async with made:
-        error = await refusal(raw.unary_unary(VERIFY)(b"", timeout=3))
+        error = await refusal(raw.unary_unary(VERIFY)(b"", timeout=60))
     assert error.code is grpc.StatusCode.UNAVAILABLE
     assert world.servicer.calls == 0
 
@@ -151,7 +138,7 @@ async def test_a_call_with_too_little_time_is_refused(guarded_server: MakeServer
     """With less than the margin left a call does not begin."""
     world = await guarded_server()
     stub = await world.stub_as()
-    await stub.VerifyPlan(REQUEST, timeout=5)
+    await stub.VerifyPlan(REQUEST, timeout=60)
     error = await refusal(stub.VerifyPlan(REQUEST, timeout=0.015))
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert world.servicer.calls == 1
@@ -169,17 +156,17 @@ async def test_deadlines_shrink_downstream(guarded_server: MakeServer) -> None:
 
     async def forward(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
         left.append(remaining_seconds() or -1.0)
-        for timeout in (60.0, None, 0.5, call_seconds(60.0)):
+        for timeout in (60.0, None, 6.0, call_seconds(60.0)):
             await stub.VerifyPlan(REQUEST, timeout=timeout)
         return messages.VerifyPlanResponse()
 
     downstream.servicer.verify, upstream.servicer.verify = note, forward
-    await (await upstream.stub_as()).VerifyPlan(REQUEST, timeout=3)
+    await (await upstream.stub_as()).VerifyPlan(REQUEST, timeout=9)
     inbound, long, absent, short, computed = left
-    assert inbound <= 3
+    assert inbound <= 9
     for shrunk in (long, absent, computed):
         assert shrunk <= inbound - 0.02 + ROUNDING
-    assert short <= 0.5 + ROUNDING
+    assert short <= 6 + ROUNDING
     assert remaining_seconds() is None
     assert call_seconds(7.0) == 7.0
 
@@ -192,7 +179,7 @@ async def test_no_call_is_begun_with_nothing_left(guarded_server: MakeServer) ->
     async def serving() -> LockstepError:
         deadlines.enter(0.03)
         with pytest.raises(LockstepError) as caught:
-            await stub.VerifyPlan(REQUEST, timeout=10)
+            await stub.VerifyPlan(REQUEST, timeout=60)
         return caught.value
 
     error = await asyncio.create_task(serving())
@@ -205,8 +192,8 @@ async def test_malformed_bytes_are_the_callers_mistake(guarded_server: MakeServe
     world = await guarded_server()
     made: Any = await world.channel_as(COORDINATOR)
     for call in (
-        made.unary_unary(VERIFY)(b"\xff\xff\xff", timeout=5),
-        made.unary_stream(WATCH)(b"\x0a\xff", timeout=5),
+        made.unary_unary(VERIFY)(b"\xff\xff\xff", timeout=60),
+        made.unary_stream(WATCH)(b"\x0a\xff", timeout=60),
     ):
         error = await refusal(call)
         assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
@@ -217,14 +204,14 @@ async def test_malformed_bytes_are_the_callers_mistake(guarded_server: MakeServe
 async def test_messages_have_a_limit(guarded_server: MakeServer) -> None:
     """A request larger than the setting is refused before it is read into a message."""
     world = await guarded_server(message_bytes_max=4096)
-    error = await refusal((await world.stub_as()).VerifyPlan(messages.VerifyPlanRequest(plan_id="x" * 5000), timeout=5))
+    error = await refusal((await world.stub_as()).VerifyPlan(messages.VerifyPlanRequest(plan_id="x" * 5000), timeout=60))
     assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert world.servicer.calls == 0
 
 
 async def test_calls_at_one_time_have_a_limit(guarded_server: MakeServer) -> None:
     """Calls beyond the limit are refused at once while the others go on."""
-    world = await guarded_server(concurrent_calls_max=2)
+    world = await guarded_server(table=dict.fromkeys((COORDINATOR, STRANGER), (f"/{NAME}/*",)), concurrent_calls_max=2)
     gate, both = asyncio.Event(), asyncio.Event()
 
     async def wait(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
@@ -234,10 +221,10 @@ async def test_calls_at_one_time_have_a_limit(guarded_server: MakeServer) -> Non
         return messages.VerifyPlanResponse()
 
     world.servicer.verify = wait
-    stub = await world.stub_as()
-    calls = [stub.VerifyPlan(REQUEST, timeout=10) for _ in range(2)]
-    await both.wait()
-    error = await refusal(stub.VerifyPlan(REQUEST, timeout=5))
+    stubs = [await world.stub_as(caller) for caller in (COORDINATOR, STRANGER)]
+    calls = [stub.VerifyPlan(REQUEST, timeout=60) for stub in stubs]
+    await asyncio.wait_for(both.wait(), 60)
+    error = await refusal(stubs[0].VerifyPlan(REQUEST, timeout=60))
     assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     gate.set()
     await asyncio.gather(*calls)
@@ -258,7 +245,7 @@ async def test_what_goes_wrong_inside_stays_inside(guarded_server: MakeServer, c
 
     world.servicer.verify, world.servicer.watch = broken, broken_stream
     stub = await world.stub_as()
-    for call in (stub.VerifyPlan(REQUEST, timeout=5), stub.WatchEntries(messages.WatchEntriesRequest(), timeout=5)):
+    for call in (stub.VerifyPlan(REQUEST, timeout=60), stub.WatchEntries(messages.WatchEntriesRequest(), timeout=60)):
         error = await refusal(call)
         assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
         assert "42" not in str(error)
@@ -277,7 +264,7 @@ async def test_a_failpoint_that_raises_ends_the_call(guarded_server: MakeServer)
     world.servicer.verify = armed
     failpoints.arm("test.call.before_send=raise")
     try:
-        error = await refusal((await world.stub_as()).VerifyPlan(REQUEST, timeout=5))
+        error = await refusal((await world.stub_as()).VerifyPlan(REQUEST, timeout=60))
     finally:
         failpoints.arm("")
     assert error.code is grpc.StatusCode.INTERNAL
@@ -292,7 +279,7 @@ async def test_a_handler_that_aborts_keeps_its_status(guarded_server: MakeServer
         raise AssertionError
 
     world.servicer.verify = aborts
-    error = await refusal((await world.stub_as()).VerifyPlan(REQUEST, timeout=5))
+    error = await refusal((await world.stub_as()).VerifyPlan(REQUEST, timeout=60))
     assert (error.code, error.reason, error.message) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND", "not here")
 
 
@@ -308,7 +295,7 @@ async def test_an_error_in_the_middle_of_a_stream_keeps_its_reason(guarded_serve
         raise precondition("PLAN_STATE", "the plan is closed", plan="p")
 
     world.servicer.watch = two_then_error
-    call = (await world.stub_as()).WatchEntries(messages.WatchEntriesRequest(), timeout=5)
+    call = (await world.stub_as()).WatchEntries(messages.WatchEntriesRequest(), timeout=60)
     assert [await token(call), await token(call)] == ["1", "2"]
     error = await refusal(call)
     assert (error.code, error.reason, error.metadata) == (grpc.StatusCode.FAILED_PRECONDITION, "PLAN_STATE", {"plan": "p"})
@@ -327,7 +314,7 @@ async def test_health_is_answered_by_name_and_to_everybody_of_the_domain(guarded
 
 async def test_drain(guarded_server: MakeServer) -> None:
     """At drain health turns, drain callbacks run, unary calls finish, open streams end with UNAVAILABLE at once, and new calls are refused."""
-    world = await guarded_server(drain_seconds=10.0)
+    world = await guarded_server(drain_seconds=60.0)
     begun, gate, drained = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def wait(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
@@ -356,13 +343,13 @@ async def test_drain(guarded_server: MakeServer) -> None:
     assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
     assert drained.is_set()
     assert error.retry_after == timedelta(seconds=1)
-    late = await refusal(stub.VerifyPlan(REQUEST, timeout=2))
+    late = await refusal(stub.VerifyPlan(REQUEST, timeout=60))
     assert late.code is grpc.StatusCode.UNAVAILABLE
     assert not stopping.done()
     gate.set()
     await unary
     await stopping
-    assert time.monotonic() - began < 5, "the drain waited for something that had ended"
+    assert time.monotonic() - began < 30, "the drain waited for something that had ended"
 
 
 async def test_a_stream_cancelled_by_its_client_ends(guarded_server: MakeServer) -> None:
@@ -381,7 +368,7 @@ async def test_a_stream_cancelled_by_its_client_ends(guarded_server: MakeServer)
     stream = (await world.stub_as()).WatchEntries(messages.WatchEntriesRequest(), timeout=60)
     await stream.read()
     stream.cancel()
-    await asyncio.wait_for(closed.wait(), 5)
+    await asyncio.wait_for(closed.wait(), 60)
 
 
 async def test_the_port_is_reported_once_calls_are_taken(guarded_server: MakeServer, tmp_path: Path) -> None:
@@ -409,7 +396,7 @@ async def test_a_server_shows_a_renewed_certificate_without_a_restart(guarded_se
         async with made:
             call = made.unary_unary(VERIFY, response_deserializer=messages.VerifyPlanResponse.FromString)
             try:
-                await call(REQUEST.SerializeToString(), timeout=3)
+                await call(REQUEST.SerializeToString(), timeout=60)
             except grpc.aio.AioRpcError:
                 return False
         return True
@@ -426,7 +413,7 @@ async def test_a_server_shows_a_renewed_certificate_without_a_restart(guarded_se
 
 async def test_a_channel_goes_on_with_a_renewed_certificate(guarded_server: MakeServer, tmp_path: Path) -> None:
     """A stub made before the client's certificate changed calls with the new one afterwards; a stream under way goes on."""
-    world = await guarded_server(table={"*": (f"/{NAME}/*",)})
+    world = await guarded_server(table=dict.fromkeys((COORDINATOR, STRANGER), (f"/{NAME}/*",)))
     callers: list[str | None] = []
     gate = asyncio.Event()
 
@@ -454,11 +441,11 @@ async def test_a_channel_goes_on_with_a_renewed_certificate(guarded_server: Make
     async with RotatingChannel(own, connect, look_seconds=0.0) as made:
         verify = made.unary_unary(VERIFY, messages.VerifyPlanRequest.SerializeToString, messages.VerifyPlanResponse.FromString)
         watch = made.unary_stream(WATCH, None, messages.WatchEntriesResponse.FromString)
-        stream = watch(b"", timeout=30)
+        stream = watch(b"", timeout=60)
         assert await token(stream) == "1"
-        await verify(REQUEST, timeout=5)
+        await verify(REQUEST, timeout=60)
         install(STRANGER)
-        await verify(REQUEST, timeout=5)
+        await verify(REQUEST, timeout=60)
         gate.set()
         assert await token(stream) == "2"
     assert callers == [COORDINATOR, STRANGER]
@@ -488,7 +475,7 @@ async def test_an_unknown_method_is_unimplemented(guarded_server: MakeServer) ->
     world = await guarded_server()
     made: Any = await world.channel_as(COORDINATOR)
     error = await refusal(
-        made.unary_unary("/lockstep.Nothing/Here", empty_pb2.Empty.SerializeToString)(empty_pb2.Empty(), timeout=5)
+        made.unary_unary("/lockstep.Nothing/Here", empty_pb2.Empty.SerializeToString)(empty_pb2.Empty(), timeout=60)
     )
     assert error.code is grpc.StatusCode.UNIMPLEMENTED
 
@@ -506,7 +493,7 @@ def test_a_key_that_is_not_the_certificates_is_refused(tls_for: Callable[[str], 
 
 async def test_drain_lets_streams_say_their_last_word(guarded_server: MakeServer) -> None:
     """A handler that ends its stream at the drain callback does so itself; one that sends without end is ended, and none is cut in a message."""
-    world = await guarded_server(drain_seconds=10.0)
+    world = await guarded_server(drain_seconds=60.0)
     told = asyncio.Event()
 
     async def polite(request: messages.WatchEntriesRequest, context: Context) -> AsyncIterator[messages.WatchEntriesResponse]:
@@ -538,4 +525,4 @@ async def test_drain_lets_streams_say_their_last_word(guarded_server: MakeServer
     assert await first.code() is grpc.StatusCode.OK
     assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
     await stopping
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30

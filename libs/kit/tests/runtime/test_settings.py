@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,11 @@ def test_the_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> Non
         ("tls: {}\n", "database"),
         ("a: [b\n", "--config"),
         ("\x00", "--config"),
+        ("database: {url: *hunter2}\n", "--config"),
+        ("database: !hunter2 {}\n", "--config"),
+        (GIVEN.replace("url:", "password: hunter2\n  url:"), "database.password"),
+        (GIVEN + "listen: hunter2\n", "listen"),
+        (GIVEN + "margins: {prepare_seconds: hunter2}\n", "margins.prepare_seconds"),
     ],
 )
 def test_what_is_wrong_is_named_without_its_value(tmp_path: Path, text: str, field: str) -> None:
@@ -83,6 +89,8 @@ def test_what_is_wrong_is_named_without_its_value(tmp_path: Path, text: str, fie
         loaded(tmp_path, text)
     assert caught.value.field == field
     assert caught.value.rule.startswith("must")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in shown.partition("OwnSettings")[2]
     assert "hunter2" not in str(caught.value)
 
 

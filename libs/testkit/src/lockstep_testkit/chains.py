@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ SYMBOL: Final = "BOND"
 UNCONTROLLED: Final = "COIN"
 SCALE: Final = 2
 MINTED: Final = 10**15
+BLOCK_SECONDS: Final = 0.1
 #: Holder that lets the escrow take its tokens, and one that does not.
 HOLDER: Final = "seller"
 UNWILLING: Final = "unwilling"
@@ -111,6 +113,23 @@ class SettlementChain:
         terms = PermitTerms(owner.address, self.escrow, value, nonce, int(deadline.timestamp()))
         digest = Hash32(permit_signing_hash(separator, terms))
         return Permit(value, deadline, bytes(owner.unsafe_sign_hash(digest).signature))
+
+    @contextlib.asynccontextmanager
+    async def mining(self) -> AsyncIterator[None]:
+        """Empty blocks, as long as it is entered."""
+
+        async def mine() -> None:
+            while True:
+                await self.chain.node.call("evm_mine")
+                await asyncio.sleep(BLOCK_SECONDS)
+
+        task = asyncio.create_task(mine(), name="miner")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
     async def balance(self, owner: str) -> int:
         """Minor units of the token that an address holds."""

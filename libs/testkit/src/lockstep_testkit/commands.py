@@ -40,16 +40,17 @@ def prepare(
     *,
     epoch: Epoch = FIRST_EPOCH,
     prepare_by: datetime | None = None,
+    hold_until: datetime | None = None,
     payer_signature: bytes = PAYER_SIGNATURE,
     permit: Permit | None = None,
 ) -> leg_pb2.PrepareCommand:
-    """Asks for a leg's promise; it comes too late at the plan's deadline unless told otherwise."""
+    """Asks for a leg's promise; it comes too late at the plan's deadline, and must stand ten minutes longer, unless told otherwise."""
     return leg_pb2.PrepareCommand(
         epoch=epoch_to_pb(epoch),
         binding=binding_to_pb(plan.binding(leg_id)),
         make=gate_to_pb(plan.gate(Gate.MAKE)),
         prepare_by=time_to_pb(prepare_by or plan.header.deadline),
-        hold_until=time_to_pb(plan.header.deadline + timedelta(minutes=10)),
+        hold_until=time_to_pb(hold_until or plan.header.deadline + timedelta(minutes=10)),
         payer_signature=payer_signature if plan.leg(leg_id).kind is LegKind.TOKEN_TRANSFER else b"",
         permit=None if permit is None else permit_to_pb(permit),
     )

@@ -10,9 +10,10 @@ import secrets
 import tempfile
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,21 +24,22 @@ from eth_account import Account
 from eth_utils.crypto import keccak
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
-from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
+from lockstep.coordinator.v1.settlement_service_pb2 import CreatePlanRequest, SignGateRequest
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
-from lockstep_client.agent import ValidatorAgent
+from lockstep.participant.v1 import leg_pb2
+from lockstep_client.agent import GateAgent
 from lockstep_client.calls import CallSettings
 from lockstep_client.client import LockstepClient, draw_request_id
 from lockstep_client.configuration import read_configuration
 from lockstep_client.convert import entry_from_pb, plan_from_pb, state_name
 from lockstep_client.inspection import Inspector
 from lockstep_client.journal_chain import Entry
-from lockstep_client.making import consent, create, draw_plan
+from lockstep_client.making import consent, create, draw_plan, sign_make
 from lockstep_client.planfile import DraftPlan, PlanFile
 from lockstep_client.readers import JournalClient
 from lockstep_client.signing import gate_signature
 from lockstep_kit import ids
-from lockstep_kit.convert import GATES, enum_from_pb, gate_to_pb
+from lockstep_kit.convert import GATES, enum_from_pb, gate_to_pb, header_to_pb, leg_to_pb
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.failpoints import ENVIRONMENT
 from lockstep_kit.ids import NONCE_BYTES, Digest
@@ -47,10 +49,15 @@ from lockstep_kit.statements import Gate, GateSignature, Verdict
 from lockstep_kit.telemetry import configure, span
 from lockstep_sandbox import outside, scene
 from lockstep_sandbox.processes import ProgramFailed
-from lockstep_sandbox.stack import CLIENT, SERVICES, Sandbox, package_of
+from lockstep_sandbox.stack import CLIENT, SERVICES, Sandbox
+from lockstep_testkit.ownership import as_owner
 
 LOOK_SECONDS: Final = 0.1
-PLAN_SECONDS_MAX: Final = 45.0
+PLAN_SECONDS_MAX: Final = 300.0
+#: People who wait for as long as a machine takes that has other things to do; a coordinator that was killed just now is back within their tries.
+PATIENT: Final = CallSettings(deadline_seconds=60.0, attempts_max=30, silence_seconds_max=120.0, unreachable_seconds_max=600.0)
+#: Of a deadline that has to pass, how many times what a plan takes until it waits for its release.
+UNHURRIED: Final = 5
 SIGNED_FOR: Final = timedelta(minutes=20)
 TRANSFER_TOPIC: Final = "0x" + keccak(text="Transfer(address,address,uint256)").hex().removeprefix("0x")
 #: Who signs which gate, when it is awaited.
@@ -66,8 +73,8 @@ class Crew:
         self._traced = traced
         self.configuration = read_configuration(sandbox.client_configuration)
         self._stack = AsyncExitStack()
-        self.client = LockstepClient(sandbox.address("coordinator"), sandbox.tls(CLIENT), settings)
-        self.journal = JournalClient(sandbox.address("event-journal"), sandbox.tls(CLIENT))
+        self.client = LockstepClient(sandbox.address("coordinator"), sandbox.tls(CLIENT), settings or PATIENT)
+        self.journal = JournalClient(sandbox.address("event-journal"), sandbox.tls(CLIENT), PATIENT)
 
     async def __aenter__(self) -> Self:
         for each in (self.client, self.journal):
@@ -77,7 +84,7 @@ class Crew:
         if self._traced and self.configuration.telemetry is not None:
             telemetry = configure("lockstep-client", self.configuration.telemetry)
             self._stack.callback(telemetry.shutdown)
-        self._agent = ValidatorAgent(self.client, inspector, self.key("validator"), folder)
+        self._agent = GateAgent(self.client, inspector, self.key("validator"), folder)
         self._validator = self._validating()
         self._stack.push_async_callback(lambda: _stopped(self._validator))
         return self
@@ -130,6 +137,16 @@ class Crew:
             plan = await create(self.client, draft, self.key(maker))
             return await self.executed(plan)
 
+    def create_request(self, document: Mapping[str, Any]) -> CreatePlanRequest:
+        """A request to create a plan, which may be sent again as it is."""
+        draft = self.draft(document)
+        return CreatePlanRequest(
+            request_id=draw_request_id(),
+            header=header_to_pb(draft.header),
+            legs=[leg_to_pb(leg) for leg in draft.legs],
+            make=gate_to_pb(sign_make(draft, self.key("maker"))),
+        )
+
     async def executed(self, plan: settlement.Plan, *, request_id: str | None = None) -> settlement.Plan:
         """A created plan, started."""
         view = plan_from_pb(plan)
@@ -166,14 +183,34 @@ class Crew:
         give_up = time.monotonic() + PLAN_SECONDS_MAX
         plan: settlement.Plan | None = None
         while time.monotonic() < give_up:
-            plan = await self.client.get_plan(plan_id)
-            waiting = awaited(plan)
-            if gate in waiting:
-                return plan
-            for other in waiting & set(SIGNERS):
-                await self.client.sign_gate(plan_id, self.signature(plan, other))
+            # Between the look and the signature the plan may have gone on: the next look says so.
+            with suppress(LockstepError):
+                plan = await self.client.get_plan(plan_id)
+                waiting = awaited(plan)
+                if gate in waiting:
+                    return plan
+                for other in waiting & set(SIGNERS):
+                    await self.client.sign_gate(plan_id, self.signature(plan, other))
             await asyncio.sleep(LOOK_SECONDS)
         raise AssertionError(self.told(plan_id, plan, (f"waiting for {gate}",)))
+
+    async def voted(self, plan: settlement.Plan) -> settlement.Plan:
+        """The plan, once every leg has voted: from then on it changes by signatures alone."""
+        give_up = time.monotonic() + PLAN_SECONDS_MAX
+        while any(leg.phase != leg_pb2.LEG_PHASE_PREPARED for leg in plan.legs):
+            assert time.monotonic() < give_up, plan
+            await asyncio.sleep(LOOK_SECONDS)
+            plan = await self.client.get_plan(plan.header.plan_id)
+        return plan
+
+    async def unhurried_seconds(self, least: int) -> int:
+        """A deadline by which a plan surely waits for its release on this machine, as it is now; `least` on one that has nothing else to do."""
+        began = time.monotonic()
+        waiting = await self.awaiting((await self.started(self.payments())).header.plan_id, "release")
+        seconds = time.monotonic() - began
+        await self.client.cancel_plan(waiting.header.plan_id, self.signature(waiting, "cancel", person="maker"))
+        await self.driven(waiting.header.plan_id)
+        return max(least, ceil(UNHURRIED * seconds))
 
     def signature(
         self,
@@ -258,15 +295,9 @@ class Crew:
         environ = {name: value for name, value in program.environ.items() if name != ENVIRONMENT}
         await supervisor.start(replace(program, environ=environ))
 
-    @asynccontextmanager
-    async def database(self, service: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    def database(self, service: str) -> AbstractAsyncContextManager[asyncpg.Connection[asyncpg.Record]]:
         """A service's database, as its owner sees it."""
-        login = self.sandbox.databases.logins[package_of(service)]
-        connection = await asyncpg.connect(login.owner_url, password=login.owner_password_file.read_text().strip())
-        try:
-            yield connection
-        finally:
-            await connection.close()
+        return as_owner(self.sandbox, service)
 
     # -- the outside -------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -24,6 +24,7 @@ from lockstep_kit.db import DatabaseSettings
 from lockstep_kit.migrate import migrate
 from lockstep_sandbox.postgres import (
     ServiceDatabase,
+    close_server,
     create_service_database,
     owned_database,
     plan_service_database,
@@ -35,7 +36,20 @@ IMAGE: Final = "postgres:18-alpine"
 ENGINE_SECONDS_MAX: Final = 2
 
 #: A test's database is thrown away: what a crash of the machine would lose is not missed. A crash of the server alone loses nothing.
-THROWN_AWAY: Final = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+THROWN_AWAY: Final = {"fsync": "off", "full_page_writes": "off", "max_connections": "200", "max_wal_size": "256MB"}
+
+#: What a service that is tested waits for its database on a machine that has other things to do; a test whose subject is such a limit sets its own.
+PATIENT: Final[dict[str, Any]] = {
+    "acquire_timeout_seconds": 120.0,
+    "lock_timeout_seconds": 60.0,
+    "statement_timeout_seconds": 120.0,
+    "connect_timeout_seconds": 60.0,
+}
+
+#: Where files lie in memory: making and dropping hundreds of databases costs a disk's file system more than everything else that tests do to it.
+MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is made there has a name that nobody can guess, and belongs to the server alone
+#: What must be free there, and of memory as a whole, to use it.
+MEMORY_BYTES_MIN: Final = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,7 @@ class Databases:
         self._suffix = f"_{secrets.token_hex(3)}"
         self._templates: dict[str, ServiceDatabase] = {}
         self._making = asyncio.Lock()
+        self._strategy = ""
         self._clones = 0
 
     @property
@@ -94,14 +109,16 @@ class Databases:
         self._clones += 1
         name = f"{template.name}_{self._clones}"
         async with _connection(self._superuser_url) as connection:
-            for statement in owned_database(template, name, template.name):
+            # Copying files needs a checkpoint: the cheaper way where that waits for no disk.
+            self._strategy = self._strategy or ("wal_log" if await connection.fetchval("show fsync") == "on" else "file_copy")
+            for statement in owned_database(template, name, template.name, self._strategy):
                 await connection.execute(statement)
         return TestDatabase(
             name=name,
             role=template.role,
             owner_url=self._url(f"{template.owner}:{template.owner_password}", name),
             role_url=self._url(f"{template.role}:{template.role_password}", name),
-            settings=DatabaseSettings(url=self._url(template.role, name), password_file=self._password_file(template)),
+            settings=DatabaseSettings(url=self._url(template.role, name), password_file=self._password_file(template), **PATIENT),
         )
 
     async def drop(self, database: TestDatabase) -> None:
@@ -121,6 +138,7 @@ class Databases:
         migrations = migrations or migrations_of(service)
         key = f"{service}:{migrations}"
         if key not in self._templates:
+            await close_server(self._superuser_url)
             numbered = f"{self._suffix}_{len(self._templates)}"
             template = plan_service_database(service, numbered)
             await create_service_database(self._superuser_url, template)
@@ -160,8 +178,19 @@ def database_server() -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         url = _in_container(stack)
         if url is None:
-            url = stack.enter_context(private_postgres(secrets.token_urlsafe(24), **THROWN_AWAY))
+            url = stack.enter_context(private_postgres(secrets.token_urlsafe(24), _memory(), **THROWN_AWAY))
         yield url
+
+
+def _memory() -> Path | None:
+    """A file system in memory with room for the tests' databases, if there is one."""
+    try:
+        place = os.statvfs(MEMORY)
+        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        return None
+    free = min(place.f_bavail * place.f_frsize, int(facts["MemAvailable"].split()[0]) << 10)
+    return MEMORY if free >= MEMORY_BYTES_MIN and os.access(MEMORY, os.W_OK) else None
 
 
 def _in_container(stack: contextlib.ExitStack) -> str | None:

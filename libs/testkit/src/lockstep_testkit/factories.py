@@ -13,16 +13,18 @@ import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
 
 from eth_utils.address import to_checksum_address
 
 from lockstep_kit.amounts import Amount, AssetId
 from lockstep_kit.certificate import Binding, Certificate, Decision
+from lockstep_kit.fence import Phase
 from lockstep_kit.ids import ActorId, Digest, LegId, PartyId, PlanId, sha256
+from lockstep_kit.instruments import GoverningRules, InstrumentParty, IssueInstrument, TermsDocument, UndertakingForm
 from lockstep_kit.keys import leg_key, lock_of
-from lockstep_kit.participant.ports import Closing, PlanOutcome
+from lockstep_kit.participant.ports import Closing, LegWork, PlanOutcome
 from lockstep_kit.plan import (
     BankAccount,
     ChargeBearer,
@@ -39,7 +41,7 @@ from lockstep_kit.plan import (
     inclusion_path,
     legs_root,
 )
-from lockstep_kit.registry import Actor, Participant, RegisteredKey, Registry, Role
+from lockstep_kit.registry import Actor, GateRule, Limits, Matrix, Participant, RegisteredKey, Registry, Role, RoleLimits
 from lockstep_kit.resolutions import Resolution, ResolutionStatement, Verb, sign_resolution
 from lockstep_kit.reversals import OperatorsResolution
 from lockstep_kit.signing import SigningKey
@@ -50,6 +52,7 @@ from lockstep_kit.statements import (
     Gate,
     GateSignature,
     GateStatement,
+    InstrumentEvidence,
     JournalEvidence,
     Outcome,
     OutcomeKind,
@@ -89,15 +92,30 @@ SIGNERS: Final[Mapping[Gate, str]] = {
     Gate.VALIDATE: "dave",
     Gate.CANCEL: "alice",
 }
+#: Who opens each gate by the first version of the matrix: one person each, whatever a plan is worth, and no agents.
+MATRIX: Final = Matrix(
+    version=1,
+    gates={
+        Gate.MAKE: GateRule(frozenset({Role.MAKER})),
+        Gate.APPROVE: GateRule(frozenset({Role.APPROVER})),
+        Gate.RELEASE: GateRule(frozenset({Role.RELEASER})),
+        Gate.VALIDATE: GateRule(frozenset({Role.VALIDATOR})),
+        Gate.CANCEL: GateRule(frozenset({Role.MAKER, Role.APPROVER, Role.RELEASER, Role.OPERATOR})),
+    },
+    different_persons=(frozenset({Gate.MAKE, Gate.APPROVE, Gate.RELEASE, Gate.VALIDATE}),),
+)
 #: Who serves each kind of leg.
 PARTICIPANTS: Final[Mapping[LegKind, str]] = {
     LegKind.TOKEN_TRANSFER: "dlt-gateway",
     LegKind.CREDIT_TRANSFER: "bank-gateway",
+    LegKind.ISSUE_INSTRUMENT: "bank-gateway",
     LegKind.NOTARISATION: "notary",
     LegKind.JOURNAL: "event-journal",
 }
 
 CHAIN: Final = "eip155:138"
+#: Nothing is held.
+BEST_EFFORT: Final = Promise(PromiseKind.BEST_EFFORT, None)
 BUYER: Final = Party(PartyId("buyer"), "Buyer GmbH")
 SELLER: Final = Party(PartyId("seller"), "Seller SA")
 
@@ -120,11 +138,18 @@ def registered(key: SigningKey, not_before: datetime = KEYS_FROM, not_after: dat
 def registry_of(people: Mapping[str, Iterable[Role]] | None = None, participants: Iterable[str] | None = None) -> Registry:
     """A registry; of everybody, unless told of whom."""
     roles = {name: (role,) for name, role in PEOPLE.items()} if people is None else people
-    names = PARTICIPANTS.values() if participants is None else participants
+    names = dict.fromkeys(PARTICIPANTS.values()) if participants is None else participants
     return Registry(
-        [Actor(ActorId(name), frozenset(has), (registered(key_of(name)),)) for name, has in roles.items()],
+        [actor_of(name, has) for name, has in roles.items()],
         [Participant(name, (registered(key_of(name)),)) for name in names],
+        [MATRIX],
     )
+
+
+def actor_of(name: str, roles: Iterable[Role], limits: Limits = None, *, agent: bool = False) -> Actor:
+    """A person, or an agent, as a registry lists it; without limits unless told otherwise."""
+    has = frozenset(roles)
+    return Actor(ActorId(name), has, (registered(key_of(name)),), tuple(RoleLimits(role, limits) for role in sorted(has)), agent)
 
 
 def token_terms(minor_units: int = 1_000_000, *, token: str | None = None, scale: int = 6) -> TokenTransfer:
@@ -150,9 +175,33 @@ def credit_terms(minor_units: int = 10_000, *, currency: str = "EUR", scale: int
     )
 
 
+def instrument_terms(minor_units: int = 50_000_00, *, expiry_date: date | None = None) -> IssueInstrument:
+    """A standby letter of credit for the buyer in favour of the seller, for a year unless told otherwise."""
+    return IssueInstrument(
+        form=UndertakingForm.STANDBY,
+        amount=Amount(AssetId("EUR"), minor_units, 2),
+        applicant=InstrumentParty(BUYER.party_id, BUYER.name, "Berlin", "DE"),
+        applicant_account="DE89370400440532013000",
+        beneficiary=InstrumentParty(SELLER.party_id, SELLER.name, "Paris", "FR"),
+        issuing_bic="COBADEFF",
+        advising_bic="BNPAFRPP",
+        expiry_date=expiry_date or datetime.now(UTC).date() + timedelta(days=365),
+        expiry_place="FRANKFURT AM MAIN",
+        governing_rules=GoverningRules.ISP,
+        terms=TermsDocument("SBLC-4711.pdf", "application/pdf", sha256(b"the terms")),
+    )
+
+
 def leg_of(leg_id: str, terms: Terms, *depends_on: str) -> Leg:
     """A leg with a salt of its own."""
     return Leg(LegId(leg_id), os.urandom(16), tuple(LegId(each) for each in depends_on), terms)
+
+
+def leg_work(binding: Binding, phase: Phase, **changes: Any) -> LegWork:
+    """A leg that something is to be done about, with nothing known of it yet unless told otherwise."""
+    known: dict[str, Any] = {"left": None, "revision": 1, "hold_until": None, "payer_signature": b"", "key": b"", "not_after": None}
+    found: dict[str, Any] = {"decision": None, "closing": None, "vote": None, "traceparent": None, "since": datetime.now(UTC)}
+    return LegWork(binding=binding, phase=phase, **known | found | changes)
 
 
 def delivery_versus_payment(**changes: object) -> PlanCase:
@@ -176,6 +225,7 @@ def plan_of(
     parties: Sequence[Party] = (BUYER, SELLER),
     policy: Policy | None = None,
     plan_key: bytes | None = None,
+    sod_version: int = 1,
 ) -> PlanCase:
     """A plan over legs; its deadline is in an hour unless told otherwise."""
     moment = deadline or datetime.now(UTC) + timedelta(hours=1)
@@ -185,7 +235,7 @@ def plan_of(
         parties=tuple(parties),
         deadline=moment,
         policy=policy or Policy(),
-        sod_version=1,
+        sod_version=sod_version,
         leg_count=len(legs),
         legs_root=legs_root(legs),
     )
@@ -216,10 +266,6 @@ class PlanCase:
         """A leg."""
         return self.legs[self.index(leg_id)]
 
-    def leg_of_kind(self, kind: LegKind) -> Leg:
-        """The first leg of a kind."""
-        return next(leg for leg in self.legs if leg.kind is kind)
-
     def key(self, leg_id: str) -> bytes:
         """A leg's decision key."""
         return leg_key(self.plan_key, self.plan_id, LegId(leg_id))
@@ -243,7 +289,7 @@ class PlanCase:
         outcomes: Sequence[SignedOutcome] | None = None,
         expires_at: datetime | None = None,
     ) -> GateSignature:
-        """A gate's signature: by who signs there in tests, unless told who."""
+        """A gate's signature: by who signs there, unless told who."""
         statement = GateStatement(
             gate=gate,
             verdict=verdict,
@@ -253,7 +299,11 @@ class PlanCase:
             votes_digest=votes_digest(votes) if votes is not None else None,
             evidence_digest=evidence_digest(outcomes) if outcomes is not None else None,
         )
-        return sign_gate(statement, key_of(who or SIGNERS[gate]))
+        return sign_gate(statement, self.signing_key(gate, who))
+
+    def signing_key(self, gate: Gate, who: str | None) -> SigningKey:
+        """The key of a person: of who signs at the gate in tests, unless told who."""
+        return key_of(who or SIGNERS[gate])
 
     def vote(
         self,
@@ -311,8 +361,9 @@ class PlanCase:
         return sign_outcome(outcome, key_of(name))
 
     def certificate(self, *given: SignedVote, decision: Decision = Decision.COMMIT, delegated: str = "") -> Certificate:
-        """Why the plan may be committed, with the given votes among them; `delegate` bends it to one leg."""
-        votes = self.votes(*given)
+        """Why the plan may be committed, with the given votes among them; `delegated` leaves it to a leg, soft unless its vote is given."""
+        soft = () if not delegated or any(each.vote.leg_id == delegated for each in given) else (self.vote(delegated, BEST_EFFORT),)
+        votes = self.votes(*given, *soft)
         done = self.outcome(delegated) if delegated and decision is Decision.COMMIT else None
         return Certificate(
             header=self.header,
@@ -362,6 +413,9 @@ def evidence_of(leg: Leg) -> Evidence:
             return _chain_evidence(leg.terms.registry, "Committed")
         case CreditTransfer():
             return BankEvidence("COBADEFF", str(uuid.uuid4()), "ACSC", "MSG-1", sha256(b"message"), "REF-1", sha256(b"booking"))
+        case IssueInstrument():
+            reference = uuid.uuid4().hex
+            return InstrumentEvidence("COBADEFF", reference, "U234567", "ISSU", "MSG-1", sha256(b"message"), sha256(b"issuance"))
         case Journal():
             return JournalEvidence(12, sha256(b"head"), sealed=True)
 

@@ -6,7 +6,6 @@ What each of them was told at the end, by asking and by watching, is kept for th
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
@@ -20,21 +19,19 @@ from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
 from lockstep.participant.v1 import leg_pb2
 from lockstep_client.client import draw_request_id
 from lockstep_client.convert import plan_from_pb, state_name
-from lockstep_client.making import MAKE_MARGIN, consent
-from lockstep_client.signing import gate_signature
+from lockstep_client.making import consent, sign_make
 from lockstep_client.watching import Change, Snapshot
 from lockstep_kit.convert import gate_to_pb
 from lockstep_kit.errors import LockstepError
-from lockstep_kit.ids import NONCE_BYTES, PlanId
-from lockstep_kit.statements import Gate
+from lockstep_kit.ids import PlanId
 from lockstep_testkit.checker import Told
 from lockstep_testkit.crew import SIGNERS, Crew, awaited
 
 LOOK_SECONDS: Final = 0.05
 #: Longest that people go on.
-PATIENCE_SECONDS: Final = 240.0
+PATIENCE_SECONDS: Final = 300.0
 #: Longest that a client waits to hear of an end that somebody else has seen.
-TOLD_SECONDS_MAX: Final = 15.0
+TOLD_SECONDS_MAX: Final = 180.0
 #: What says nothing about a request: it is sent again as it is.
 AGAIN: Final = frozenset(
     {
@@ -90,13 +87,7 @@ class Journey:
         """Create the plan and have it executed."""
         draft = self.crew.draft(self.document)
         self.plan_id = draft.header.plan_id
-        make = gate_signature(
-            self.crew.key("maker"),
-            Gate.MAKE,
-            draft.header.digest,
-            nonce=secrets.token_bytes(NONCE_BYTES),
-            expires_at=draft.header.deadline + MAKE_MARGIN,
-        )
+        make = sign_make(draft, self.crew.key("maker"))
         client, request_id = self.crew.client, draw_request_id()
         view = plan_from_pb(await until_answered(lambda: client.create_plan(draft, make, request_id=request_id)))
         accounts = {str(account.address): account for account in self.crew.sandbox.chain.accounts.values()}

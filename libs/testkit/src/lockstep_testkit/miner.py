@@ -37,6 +37,12 @@ class Miner:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    async def waiting_for(self, contract: str) -> int:
+        """Transactions that lie in the pool and call a contract."""
+        pool = await self._node.call("txpool_content")
+        lying = [each for by_nonce in pool["pending"].values() for each in by_nonce.values()]
+        return sum((each["to"] or "").lower() == contract.lower() for each in lying)
+
     async def waiting(self) -> int:
         """Transactions that lie in the pool."""
         status = await self._node.call("txpool_status")

@@ -37,7 +37,7 @@ from lockstep_testkit.factories import PlanCase
 if TYPE_CHECKING:
     from lockstep.participant.v1 import participant_service_pb2_grpc
 
-CALL_SECONDS: Final = 20.0
+CALL_SECONDS: Final = 60.0
 DONE, REFUSED, REJECTED, PENDING = (
     leg_pb2.COMMAND_VERDICT_DONE,
     leg_pb2.COMMAND_VERDICT_REFUSED,
@@ -73,7 +73,7 @@ class ParticipantHarness:
     #: How a plan is closed; whatever must have been journalled before is.
     closing: Callable[[PlanCase, PlanOutcome], Awaitable[Closing]] = _default_closing
     #: Longest time that the outside world takes for one step.
-    step_seconds: float = 20.0
+    step_seconds: float = 120.0
     #: Registry to verify its signatures with.
     registry: Registry = field(default_factory=factories.registry_of)
 

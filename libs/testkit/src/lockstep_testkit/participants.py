@@ -22,8 +22,10 @@ import yaml
 
 from lockstep_kit.failpoints import ENVIRONMENT
 from lockstep_kit.key_files import write_signing_key
-from lockstep_kit.registry import RegisteredKey
+from lockstep_kit.registry import Matrix, RegisteredKey
+from lockstep_kit.registry_file import LIMITED_ROLES
 from lockstep_kit.rpc import TlsSettings, channel
+from lockstep_kit.rpc.limits import CallerLimits
 from lockstep_sandbox.health import serving
 from lockstep_sandbox.ports import free_ports
 from lockstep_sandbox.processes import Program, ProgramFailed, Supervisor
@@ -32,8 +34,23 @@ from lockstep_testkit.factories import key_of, registry_of
 
 COORDINATOR: Final = "spiffe://lockstep.local/coordinator"
 CLIENT: Final = "spiffe://lockstep.local/client/tests"
-READY_SECONDS_MAX: Final = 60.0
-DEATH_SECONDS_MAX: Final = 60.0
+#: What a client may have that does the work of many.
+ROOMY: Final = CallerLimits(
+    calls_per_second=5_000,
+    calls_burst=10_000,
+    calls_at_once_max=400,
+    streams_per_second=500,
+    streams_burst=400,
+    streams_max=400,
+)
+#: Who reads a participant, as its settings say it: the tests' client.
+READERS: Final[Mapping[str, Any]] = {
+    "bank-gateway": ["tests"],
+    "notary": {"tests": {"methods": ["*"], "desk": "auditor"}},
+    "event-journal": {"tests": {"methods": ["*"], "desk": "auditor"}},
+}
+READY_SECONDS_MAX: Final = 300.0
+DEATH_SECONDS_MAX: Final = 240.0
 
 
 @dataclass
@@ -111,11 +128,13 @@ async def start_participant(
     registry_file.write_text(yaml.safe_dump(registry_document()))
     document = {
         "database": {"url": database.settings.url, "password_file": str(database.settings.password_file)},
-        "listen": {"port": port, "drain_seconds": 2.0},
         "tls": {part: str(path) for part, path in tls_for(f"spiffe://lockstep.local/{name}")},
         "participant": {"signing_key_file": str(key_file), "registry_file": str(registry_file)},
+        **({"readers": READERS[name]} if name in READERS else {}),
         **settings,
     }
+    listen = {"port": port, "drain_seconds": 2.0, "limits": {"clients": ROOMY.model_dump()}}
+    document["listen"] = {**listen, **document.get("listen", {})}
     config.write_text(yaml.safe_dump(document))
     ready = serving(f"localhost:{port}", tls_for(CLIENT))
     command = (sys.executable, "-m", name.replace("-", "_"), "--config", str(config))
@@ -134,24 +153,40 @@ def _listening_at(port: int, config: Path, name: str) -> Path:
     return beside
 
 
+def keys_document(registered: tuple[RegisteredKey, ...]) -> list[dict[str, Any]]:
+    """Keys, as a registry's file says them."""
+    return [
+        {
+            "public_key": base64.b64encode(each.public.octets).decode(),
+            "not_before": each.not_before,
+            "not_after": each.not_after,
+        }
+        for each in registered
+    ]
+
+
 def registry_document() -> dict[str, Any]:
     """The registry of `factories`, as its file says it."""
-
-    def keys(registered: tuple[RegisteredKey, ...]) -> list[dict[str, Any]]:
-        return [
-            {
-                "public_key": base64.b64encode(each.public.octets).decode(),
-                "not_before": each.not_before,
-                "not_after": each.not_after,
-            }
-            for each in registered
-        ]
-
     registry = registry_of()
     return {
         "actors": [
-            {"actor_id": str(each.actor_id), "roles": sorted(role.value for role in each.roles), "keys": keys(each.keys)}
+            {
+                "actor_id": str(each.actor_id),
+                "roles": sorted(role.value for role in each.roles),
+                "keys": keys_document(each.keys),
+                "limits": {limits.role.value: "unlimited" for limits in each.limits if limits.role in LIMITED_ROLES},
+            }
             for each in registry.actors
         ],
-        "participants": [{"name": each.name, "keys": keys(each.keys)} for each in registry.participants],
+        "participants": [{"name": each.name, "keys": keys_document(each.keys)} for each in registry.participants],
+        "matrices": [matrix_document(each) for each in registry.matrices.values()],
+    }
+
+
+def matrix_document(matrix: Matrix) -> dict[str, Any]:
+    """A matrix of duties that asks for one person a gate and takes no agents, as its file says it."""
+    return {
+        "version": matrix.version,
+        "gates": {gate.value: {"roles": sorted(role.value for role in rule.roles)} for gate, rule in matrix.gates.items()},
+        "different_persons": [sorted(gate.value for gate in group) for group in matrix.different_persons],
     }

@@ -11,6 +11,7 @@ import grpc
 
 from lockstep.journal.v1 import journal_reader_service_pb2 as messages
 from lockstep.journal.v1 import journal_reader_service_pb2_grpc as stubs
+from lockstep_kit.errors import LockstepError, from_rpc
 from lockstep_kit.rpc import Access, ListenSettings, Server, TlsSettings, channel
 
 COORDINATOR: Final = "spiffe://lockstep.local/coordinator"
@@ -86,6 +87,23 @@ class Served:
         return stubs.JournalReaderServiceStub(await self.channel_as(caller))
 
 
+async def refusal(call: Any) -> LockstepError:
+    """The error that a call or a stream ends with.
+
+    Raises:
+        AssertionError: it ends with none.
+    """
+    try:
+        if hasattr(call, "read"):
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        else:
+            await call
+    except grpc.aio.AioRpcError as error:
+        return from_rpc(error)
+    raise AssertionError("the call did not fail")
+
+
 async def serve(
     stack: contextlib.AsyncExitStack,
     tls_for: Callable[[str], TlsSettings],
@@ -97,7 +115,7 @@ async def serve(
     """Start a server, which the stack stops; the coordinator may call everything unless a table says otherwise."""
     access = Access({COORDINATOR: (f"/{SERVICE}/*",)} if table is None else table)
     settings = ListenSettings(**{"drain_seconds": 1.0, **listen})
-    server, servicer = Server(settings, tls or tls_for(SERVER), access), ScriptedReader()
+    server, servicer = Server(settings, tls or tls_for(SERVER), access), ScriptedReader()  # type: ignore[abstract]  # it answers what tests ask
     descriptor = messages.DESCRIPTOR.services_by_name["JournalReaderService"]
     server.add(stubs.add_JournalReaderServiceServicer_to_server, servicer, descriptor)
     served = Served(server, servicer, tls_for)

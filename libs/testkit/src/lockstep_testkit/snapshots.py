@@ -15,7 +15,12 @@ import asyncpg
 
 #: How often it is seen whether all sessions have ended, and for how long.
 LOOK_SECONDS: Final = 0.02
-LOOKS_MAX: Final = 500
+LOOKS_MAX: Final = 6_000
+
+#: What is set for whoever connects to a database: it is no part of a copy, and whoever connects first must find it.
+_SETTINGS: Final = """
+select setconfig from pg_db_role_setting join pg_database on pg_database.oid = setdatabase where datname = $1 and setrole = 0
+"""
 
 _END_SESSIONS: Final = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1"
 
@@ -56,8 +61,13 @@ class Snapshots:
         """Set a database back to what it was; the snapshot stays, and can be put back again."""
         name = snapshot.database
         async with self._quiet(name) as server:
+            settings = await server.fetchval(_SETTINGS, name) or []
             await server.execute(f"drop database {name} with (force)")
-            await server.execute(f"create database {name} owner {snapshot.owner} template {snapshot.copy}")
+            await server.execute(f"create database {name} owner {snapshot.owner} template {snapshot.copy} allow_connections false")
+            for each in settings:
+                setting, _, value = each.partition("=")
+                await server.execute("select set_config($1, $2, false)", setting, value)
+                await server.execute(f"alter database {name} set {setting} from current")
             await server.execute(f"revoke all on database {name} from public")
             await server.execute(f"grant connect on database {name} to {snapshot.role}")
 
@@ -79,6 +89,8 @@ class Snapshots:
                 if not await connection.fetchval(_END_SESSIONS, database):
                     break
                 await asyncio.sleep(LOOK_SECONDS)
+            else:
+                raise TimeoutError(f"sessions of {database} do not end")
             yield connection
         finally:
             await connection.execute(f"alter database {database} allow_connections true")

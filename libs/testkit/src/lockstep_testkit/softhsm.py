@@ -1,4 +1,4 @@
-"""Tokens with secp256k1 keys in SoftHSM, as set-up found it: for tests of accounts whose keys lie in a hardware security module."""
+"""Tokens in SoftHSM, as set-up found it: for tests of accounts (secp256k1) and persons (Ed25519) whose keys lie in a hardware security module."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from pkcs11 import Attribute, KeyType, ObjectClass
 from pkcs11.util.ec import encode_named_curve_parameters
 
 SECP256K1 = "1.3.132.0.10"
+#: DER of the object identifier of edwards25519 (RFC 8410).
+EDWARDS25519 = bytes.fromhex("06032b6570")
 
 
 class SoftHsmAbsent(Exception):
@@ -60,13 +63,18 @@ class SoftHsm:
 
     def add_key(self, token: str, label: str, key_id: bytes = b"", *, curve: str = SECP256K1, **attributes: bool) -> None:
         """A key pair that the token draws; SENSITIVE and not EXTRACTABLE unless told otherwise."""
+        self._draw(token, label, key_id, KeyType.EC, encode_named_curve_parameters(curve), attributes)
+
+    def add_edwards_key(self, token: str, label: str, key_id: bytes = b"", **attributes: bool) -> None:
+        """An Ed25519 key pair that the token draws, with the same attributes."""
+        self._draw(token, label, key_id, KeyType.EC_EDWARDS, EDWARDS25519, attributes)
+
+    def _draw(self, token: str, label: str, key_id: bytes, kind: KeyType, curve: bytes, attributes: Mapping[str, bool]) -> None:
         private = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
         private |= {Attribute[name.upper()]: value for name, value in attributes.items()}
         library = pkcs11.lib(str(self.module))
         with library.get_token(token_label=token).open(rw=True, user_pin=self.pins[token]) as session:
-            parameters = session.create_domain_parameters(
-                KeyType.EC, {Attribute.EC_PARAMS: encode_named_curve_parameters(curve)}, local=True
-            )
+            parameters = session.create_domain_parameters(kind, {Attribute.EC_PARAMS: curve}, local=True)
             named: dict[str, Any] = {"label": label} | ({"id": key_id} if key_id else {})
             parameters.generate_keypair(store=True, private_template=private, **named)
 

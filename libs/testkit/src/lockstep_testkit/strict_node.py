@@ -92,7 +92,7 @@ class StrictNode:
     async def __aenter__(self) -> Self:
         self._requests = 0
         self._ended = asyncio.Event()
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120))
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/", self._handle)
         self._runner = web.AppRunner(app, shutdown_timeout=1.0)

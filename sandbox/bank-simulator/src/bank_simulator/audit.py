@@ -32,10 +32,12 @@ _RULES: Final = (
             select entry_id, balance_after, sum(amount) over (partition by account_id order by entry_id) as running from entries
         ) as walked where balance_after <> running
     """),
-    ("money on the hold accounts is the money of payments that are held", """
+    ("money on the hold accounts is the money of payments that are held, and of reservations that stand", """
         -- Currencies in which the two differ.
         select currency as subject from accounts where kind = 'HOLD' and balance <> coalesce(
             (select sum(amount) from payments where state = 'HELD' and payments.currency = accounts.currency), 0
+        ) + coalesce(
+            (select sum(amount) from reservations where state = 'RESERVED' and reservations.currency = accounts.currency), 0
         )
     """),
     ("a payment is held, booked and given back as its state says, once and with its amount", """
@@ -44,14 +46,39 @@ _RULES: Final = (
             select coalesce(string_agg(kind, ' ' order by posting_id), '') as kinds,
                 coalesce(bool_and(moved.amount = payments.amount), true) as right_amount
             from postings cross join lateral (select max(amount) as amount from entries where posting_id = postings.posting_id) as moved
-            where postings.uetr = payments.uetr
+            where postings.uetr = payments.uetr and kind <> 'RETURN' and not (
+                kind in ('HOLD', 'RELEASE') and exists (select from reservations where reservations.uetr = payments.uetr))
         ) as booked on true
         where not booked.right_amount or booked.kinds <> all (case payments.state
             when 'TOMBSTONED' then array['']
             when 'REJECTED' then array['', 'HOLD RELEASE']
             when 'HELD' then array['HOLD']
-            when 'SETTLED' then array['HOLD SETTLE', 'PAYMENT']
+            when 'SETTLED' then case when exists (select from reservations where reservations.uetr = payments.uetr and state = 'PAID')
+                then array['SETTLE'] else array['HOLD SETTLE', 'PAYMENT'] end
             else array['HOLD RELEASE'] end)
+    """),
+    ("a reservation is held, paid out of and given back as its state says, once and with its amount", """
+        -- Reservations whose postings are others.
+        select reservations.uetr::text as subject from reservations left join lateral (
+            select coalesce(string_agg(kind, ' ' order by posting_id), '') as kinds,
+                coalesce(bool_and(moved.amount = reservations.amount), true) as right_amount
+            from postings cross join lateral (select max(amount) as amount from entries where posting_id = postings.posting_id) as moved
+            where postings.uetr = reservations.uetr and kind in ('HOLD', 'SETTLE', 'RELEASE')
+        ) as booked on true
+        where not booked.right_amount or booked.kinds <> (case reservations.state
+            when 'RESERVED' then 'HOLD' when 'PAID' then 'HOLD SETTLE' when 'DELETED' then 'HOLD RELEASE'
+            when 'EXPIRED' then 'HOLD RELEASE' else '' end)
+    """),
+    ("what came back of a payment is what its returns moved, from its creditor to its debtor, and no more than its amount", """
+        -- Payments whose returns moved otherwise.
+        select payments.uetr::text as subject from payments where (returned <> 0 or exists (
+            select from postings where postings.uetr = payments.uetr and kind = 'RETURN'
+        )) and (
+            (select coalesce(sum(amount), 0) from entries join postings using (posting_id)
+                where postings.uetr = payments.uetr and kind = 'RETURN' and account_id = debtor_account) <> returned
+            or (select coalesce(sum(amount), 0) from entries join postings using (posting_id)
+                where postings.uetr = payments.uetr and kind = 'RETURN' and account_id = credited_account) <> -returned
+        )
     """),
     ("what was drawn for a hold is lent by the debtor's line with it, and given back whole and at once when it ends without a booking", """
         -- Payments whose credit moved otherwise.
@@ -94,15 +121,27 @@ _RULES: Final = (
         -- Postings for a payment that nobody knows.
         select reference as subject from postings where kind <> 'OPENING' and not exists (
             select from payments where payments.uetr = coalesce(postings.uetr, credit_for)
-        )
+        ) and not exists (select from reservations where reservations.uetr = postings.uetr and state <> 'TOMBSTONED')
+    """),
+    ("an undertaking is issued once, as its state says, and by the issuance that its draft named", """
+        -- Undertakings whose issue is another.
+        select uetr::text as subject from undertakings left join undertaking_issues as issued using (uetr)
+        where (undertakings.state = 'ISSUED') <> (issued.uetr is not null)
+            or issued.number <> undertakings.number or sha256(issued.document) <> undertakings.issuance_sha256
+    """),
+    ("what is lodged and in force of a facility lies within its limit", """
+        -- Facilities that are exceeded.
+        select account_id as subject from facilities where limit_minor < (
+            select coalesce(sum(amount), 0) from undertakings where undertakings.account_id = facilities.account_id
+                and (state = 'LODGED' or state = 'ISSUED' and expires_on > current_date))
     """),
     ("a settled payment debits its debtor and credits its creditor", """
         -- Settled payments whose accounts moved otherwise.
         select payments.uetr::text as subject from payments where state = 'SETTLED' and (
             (select coalesce(sum(amount), 0) from entries join postings using (posting_id)
-                where uetr = payments.uetr and account_id = debtor_account) <> -payments.amount
+                where uetr = payments.uetr and kind <> 'RETURN' and account_id = debtor_account) <> -payments.amount
             or (select coalesce(sum(amount), 0) from entries join postings using (posting_id)
-                where uetr = payments.uetr and account_id = credited_account) <> payments.amount
+                where uetr = payments.uetr and kind <> 'RETURN' and account_id = credited_account) <> payments.amount
         )
     """),
 )  # fmt: skip
@@ -117,8 +156,8 @@ from accounts left join entries using (account_id) group by accounts.account_id 
 
 _HOLDS = """
 -- Money on hold, and what was drawn for it.
-select uetr::text, debtor_account, currency, amount as amount_minor, drawn as drawn_minor, hold_until from payments
-where state = 'HELD' order by uetr
+select uetr::text, debtor_account, currency, amount as amount_minor, drawn as drawn_minor, hold_until from payments where state = 'HELD'
+union all select uetr::text, account_id, currency, amount, 0, hold_until from reservations where state = 'RESERVED' order by uetr
 """
 
 _LINES = """
@@ -139,9 +178,17 @@ where kind in ('SETTLE', 'PAYMENT') group by uetr, payments.debtor_account, paym
 """
 
 
+_UNDERTAKINGS = """
+-- Undertakings, how often each was issued, and to whom it was advised.
+select undertakings.uetr::text, state, undertakings.number, account_id as account, currency, amount as amount_minor, reason,
+    (issued.uetr is not null)::int as issues, issued.advised_to
+from undertakings left join undertaking_issues as issued using (uetr) order by undertakings.uetr
+"""
+
+
 async def book(tx: Connection) -> dict[str, Any]:
     """The audit, and beside it the whole book as a checker needs it: accounts, lines, open holds, bookings. One repeatable-read transaction."""
-    parts = {"accounts": _BALANCES, "credit_lines": _LINES, "holds": _HOLDS, "bookings": _BOOKINGS}
+    parts = {"accounts": _BALANCES, "credit_lines": _LINES, "holds": _HOLDS, "bookings": _BOOKINGS, "undertakings": _UNDERTAKINGS}
     shown = {name: [dict(row) for row in await tx.fetch(query)] for name, query in parts.items()}
     return {**await audit(tx), **shown}
 

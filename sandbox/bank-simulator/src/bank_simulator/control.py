@@ -5,11 +5,18 @@
     POST   /accounts/{account}/status  {"status": "OPEN" | "BLOCKED" | "CLOSED"}
     POST   /accounts/{account}/credit  {"state": "GRANTED" | "DENIED" | "WITHDRAWN"}   what the liquidity provider says
     GET    /payments                   ?uetr=&state=&limit=
+    GET    /undertakings               ?uetr=&state=&limit=
+    POST   /payments/{uetr}/expire     its hold ends now
+    POST   /payments/{uetr}/deliver    ?message=   what is said of it late is said now, a kind of message or all
+    POST   /payments/{uetr}/return     {"reason": "AC04", "amount": "40.00"}   the money, or an amount of it, comes back (pacs.004)
+    GET    /reservations               ?uetr=&limit=
     GET    /entries                    ?uetr=&account=&credit_for=&limit=   a payment's own entries; those of the credit that goes with it
     GET    /messages                   ?uetr=&limit=   received and sent, byte for byte
     GET    /quarantine                 ?limit=
     GET    /audit                      conservation, computed from the entries
     GET    /book                       the whole book in one look: audit, accounts, credit lines, open holds, bookings of each payment
+    POST   /end-of-day                 ends the booking day that is open and states it: {"day"}
+    POST   /statements                 {"day", "account"}   states a day that is over anew, as a correction: {"messages"}
     GET    /misbehaviours              POST adds a script, DELETE forgets them all
 
 Amounts are minor units unless a field is decimal text; every refusal is {"error"}.
@@ -19,26 +26,30 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
 import structlog
 from aiohttp import web
 from pydantic import ValidationError
 
-from bank_simulator import inspection
+from bank_simulator import inspection, reservation_store
 from bank_simulator.audit import audit, book
 from bank_simulator.credit import LineState
 from bank_simulator.database import Connection, Database
-from bank_simulator.desk import Desk, UnknownLine
+from bank_simulator.desk import Desk, UnknownHold, UnknownLine
 from bank_simulator.misbehaviour import Script
+from bank_simulator.statements import UnknownDay
 
 ROWS_MAX: Final = 10_000
 ROWS_DEFAULT: Final = 1000
 STATUSES: Final = ("OPEN", "BLOCKED", "CLOSED")
+_REASON: Final = re.compile("[A-Z0-9]{4}")
 
 _SET_STATUS = """
 -- Opens, blocks or closes an account of a customer or correspondent.
@@ -53,6 +64,12 @@ insert into misbehaviours (script, remaining) values ($1::jsonb, $2) returning m
 _FORGET_SCRIPTS = """
 -- The bank behaves again.
 delete from misbehaviours
+"""
+
+_DELIVER_NOW = """
+-- The time of late messages about a payment has come; $2: the beginning of their kind.
+update deferred_messages set due_at = clock_timestamp() from messages_out as made
+where made.message_id = deferred_messages.message_id and $1 = any(made.uetrs) and starts_with(made.kind, $2)
 """
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -80,11 +97,18 @@ class Control:
         router.add_post("/accounts/{account}/status", self._set_status)
         router.add_post("/accounts/{account}/credit", self._set_credit)
         router.add_get("/payments", self._payments)
+        router.add_get("/undertakings", self._undertakings)
+        router.add_post("/payments/{uetr}/expire", self._expire)
+        router.add_post("/payments/{uetr}/deliver", self._deliver)
+        router.add_post("/payments/{uetr}/return", self._return)
+        router.add_get("/reservations", self._reservations)
         router.add_get("/entries", self._entries)
         router.add_get("/messages", self._messages)
         router.add_get("/quarantine", self._quarantine)
         router.add_get("/audit", self._audit)
         router.add_get("/book", self._book)
+        router.add_post("/end-of-day", self._end_day)
+        router.add_post("/statements", self._state)
         router.add_get("/misbehaviours", self._misbehaviours)
         router.add_post("/misbehaviours", self._misbehave)
         router.add_delete("/misbehaviours", self._behave)
@@ -137,9 +161,55 @@ class Control:
             raise web.HTTPNotFound(text="the account has no credit line") from None
         return _answer({"state": state, "holds_ended": ended})
 
+    async def _end_day(self, _request: web.Request) -> web.Response:
+        return _answer({"day": (await self._desk.end_day()).isoformat()})
+
+    async def _state(self, request: web.Request) -> web.Response:
+        wanted = await _object(request)
+        try:
+            day = date.fromisoformat(str(wanted.get("day")))
+        except ValueError:
+            raise web.HTTPBadRequest(text="day is a date") from None
+        try:
+            messages = await self._desk.state_anew(day, str(wanted.get("account")))
+        except UnknownDay:
+            raise web.HTTPConflict(text="the day is not over") from None
+        return _answer({"messages": messages})
+
     async def _payments(self, request: web.Request) -> web.Response:
         read = partial(inspection.payments, uetr=_uetr(request), state=request.query.get("state"), limit=_limit(request))
         return _answer({"payments": await self._read(read)})
+
+    async def _undertakings(self, request: web.Request) -> web.Response:
+        state, limit = request.query.get("state"), _limit(request)
+        read = partial(inspection.undertakings, uetr=_uetr(request), state=state, limit=limit)
+        return _answer({"undertakings": await self._read(read)})
+
+    async def _expire(self, request: web.Request) -> web.Response:
+        return _answer({"expired": await self._desk.expire(_path_uetr(request))})
+
+    async def _deliver(self, request: web.Request) -> web.Response:
+        async with self._database.transaction() as tx:
+            done = await tx.execute(_DELIVER_NOW, _path_uetr(request), request.query.get("message", ""))
+        await self._desk.deliver_due()
+        return _answer({"delivered": int(done.rpartition(" ")[2])})
+
+    async def _return(self, request: web.Request) -> web.Response:
+        content = await _object(request)
+        amount, reason = content.get("amount"), content.get("reason", "AC04")
+        if not isinstance(reason, str) or not _REASON.fullmatch(reason) or not isinstance(amount, str | None):
+            raise web.HTTPBadRequest(text="reason is a code of four characters, amount decimal text or absent")
+        try:
+            await self._desk.return_payment(UUID(request.match_info["uetr"]), amount, reason)
+        except UnknownHold:
+            raise web.HTTPNotFound(text="there is no such payment") from None
+        except (ValueError, asyncpg.CheckViolationError) as error:
+            raise web.HTTPConflict(text=str(error)) from None
+        return _answer({"returned": True}, status=201)
+
+    async def _reservations(self, request: web.Request) -> web.Response:
+        read = partial(reservation_store.show, uetr=_uetr(request), limit=_limit(request))
+        return _answer({"reservations": await self._read(read)})
 
     async def _entries(self, request: web.Request) -> web.Response:
         account, credit_for = request.query.get("account"), _uetr(request, "credit_for")
@@ -199,6 +269,13 @@ def _uetr(request: web.Request, name: str = "uetr") -> UUID | None:
         return UUID(text) if text else None
     except ValueError:
         raise web.HTTPBadRequest(text=f"{name} is no UUID") from None
+
+
+def _path_uetr(request: web.Request) -> UUID:
+    try:
+        return UUID(request.match_info["uetr"])
+    except ValueError:
+        raise web.HTTPBadRequest(text="the path names no UUID") from None
 
 
 def _limit(request: web.Request) -> int:

@@ -9,7 +9,8 @@ import base64
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
+from typing import Final
 from uuid import UUID
 
 from bank_simulator import store
@@ -17,21 +18,46 @@ from bank_simulator.checks import CheckError, certain, require_iban
 from bank_simulator.database import Connection
 from bank_simulator.domain import (
     BOOKING,
+    PAYMENT,
+    RECEIPT,
+    RESERVATION_REPORT,
     RESOLUTION,
+    RETURN,
+    STATEMENT,
     STATUS,
+    AccountDay,
     BookedEntry,
     Header,
     Original,
     Payment,
     PaymentOrder,
     PaymentState,
+    Receipt,
+    ReservationShown,
     Resolved,
+    Returned,
+    StatedEntry,
     Status,
 )
-from bank_simulator.iso20022.outbound import write_booking, write_resolution, write_status
+from bank_simulator.instruments import NOTIFICATION, UNDERTAKING_STATUS, Undertaking, UndertakingStatus
+from bank_simulator.iso20022.outbound import (
+    write_booking,
+    write_receipt,
+    write_reservation_report,
+    write_resolution,
+    write_return,
+    write_statement,
+    write_status,
+)
 from bank_simulator.iso20022.schemas import Schemas
-from bank_simulator.misbehaviour import Kind, Mischief, Stage, Subject, falsified
+from bank_simulator.iso20022.signatures import Signer
+from bank_simulator.iso20022.trade import write_notification, write_undertaking_status
+from bank_simulator.misbehaviour import SPOILS, Kind, Mischief, Stage, Subject, falsified
 from bank_simulator.settings import BankSeed, Counterparty
+from bank_simulator.spoiling import spoiled_copy
+
+#: What happens to a message that was made.
+_ON_THE_WAY: Final = frozenset({Kind.LOSE, Kind.DELAY, Kind.DUPLICATE, Kind.REORDER, *SPOILS})
 
 
 class Correspondence:
@@ -39,7 +65,7 @@ class Correspondence:
 
     def __init__(
         self, tx: Connection, bank: BankSeed, counterparty: Counterparty, schemas: Schemas, mischief: Mischief, now: datetime,
-        in_reply_to: int | None = None,
+        in_reply_to: int | None = None, signer: Signer | None = None,
     ) -> None:  # fmt: skip
         self.tx = tx
         self.bank = bank
@@ -48,13 +74,16 @@ class Correspondence:
         self.now = now
         self._schemas = schemas
         self._in_reply_to = in_reply_to
+        self._signer = signer
         self._new: list[int] = []
         self._again: list[int] = []
 
-    async def status(self, statuses: Sequence[Status], *, whole_message: str | None = None, silent: bool = False) -> int:
-        """Makes a pacs.002; silent keeps it without sending it. Returns its number."""
+    async def status(
+        self, statuses: Sequence[Status], *, whole_message: str | None = None, silent: bool = False, kind: str = PAYMENT
+    ) -> int:
+        """Makes a pacs.002; silent keeps it without sending it. `kind` is the definition of the whole message. Returns its number."""
         header = self._header("S", STATUS)
-        body = write_status(header, statuses, whole_message=whole_message, schemas=self._schemas)
+        body = write_status(header, statuses, whole_message=whole_message, kind=kind, schemas=self._schemas)
         return await self._keep(header, [s.original.uetr for s in statuses if s.original.uetr], body, silent=silent)
 
     async def resolution(self, case_id: str | None, resolved: Sequence[Resolved]) -> int:
@@ -70,6 +99,51 @@ class Correspondence:
             entries = [falsified(entry, script) for entry in entries]
         header = replace(self._header("B", BOOKING), created_at=entries[0].booked_at)  # never earlier than what it tells of
         return await self._keep(header, [uetr], write_booking(header, entries, self._schemas))
+
+    async def undertaking_status(self, told: UndertakingStatus) -> int:
+        """Makes and sends a tsrv.019. Returns its number."""
+        header = self._header("U", UNDERTAKING_STATUS)
+        return await self._keep(header, [told.uetr], write_undertaking_status(header, told, self._schemas))
+
+    async def notification(self, undertaking: Undertaking, issued_on: date, issuance: bytes, *, amount: int | None) -> int:
+        """Makes and sends the tsrv.003 of an undertaking; `amount` states another than it has. Returns its number."""
+        header = self._header("N", NOTIFICATION)
+        body = write_notification(header, undertaking, issued_on, issuance, self._schemas, amount=amount)
+        return await self._keep(header, [undertaking.uetr], body)
+
+    async def statement(
+        self, stated: AccountDay, page: Sequence[StatedEntry], number: int, *, last: bool, uetrs: Sequence[UUID]
+    ) -> int:
+        """Makes and sends one page of a camt.053."""
+        header = self._header("A", STATEMENT)
+        return await self._keep(header, uetrs, write_statement(header, stated, page, number, last=last, schemas=self._schemas))
+
+    async def receipt(self, receipt: Receipt) -> int:
+        """Makes and sends a camt.025."""
+        header = self._header("T", RECEIPT)
+        return await self._keep(header, [receipt.uetr], write_receipt(header, receipt, self._schemas))
+
+    async def reservation_report(self, query: str, shown: ReservationShown) -> int:
+        """Makes and sends a camt.047."""
+        header = self._header("V", RESERVATION_REPORT)
+        return await self._keep(header, [shown.uetr], write_reservation_report(header, query, shown, self._schemas))
+
+    async def payment_return(self, returned: Returned) -> int:
+        """Makes and sends a pacs.004."""
+        header = self._header("P", RETURN)
+        return await self._keep(header, [returned.payment.uetr], write_return(header, returned, self._schemas))
+
+    async def returned_booking(self, entries: Sequence[BookedEntry], amount: int, reason: str) -> int:
+        """Makes and sends the camt.054 of a return: the sides of the payment's booking, the other way."""
+        turned = [
+            replace(
+                entry, credit=not entry.credit, amount=amount, return_reason=reason,
+                servicer_reference=entry.servicer_reference[:-1] + ("D" if entry.credit else "C"),
+            )
+            for entry in entries
+        ]  # fmt: skip
+        header = replace(self._header("B", BOOKING), created_at=entries[0].booked_at)
+        return await self._keep(header, [certain(entries[0].original.uetr)], write_booking(header, turned, self._schemas))
 
     async def contradict(self, original: Original, said: str, debtor_account: str, stage: Stage) -> None:
         """Says something else than what was just said of a payment, if told to. Nothing but words: it is not remembered as the payment's status."""
@@ -118,27 +192,39 @@ class Correspondence:
 
     async def _spoiled(self, messages: Sequence[store.MadeMessage]) -> list[int]:
         kept: list[int] = []
+        last: list[int] = []
         for made in messages:
             if made.late:
                 continue  # it is on its way
             subject = Subject(made.uetrs, made.debtor_accounts)
-            script = self.mischief.take({Kind.LOSE, Kind.DELAY, Kind.DUPLICATE}, subject, message=made.kind)
+            script = self.mischief.take(_ON_THE_WAY, subject, message=made.kind)
             if script is None:
                 kept.append(made.message_id)
             elif script.kind is Kind.DELAY:
                 await store.defer(self.tx, made.message_id, script.delay_ms)
             elif script.kind is Kind.DUPLICATE:
                 kept += [made.message_id] * script.copies
-        return kept
+            elif script.kind is Kind.REORDER:
+                last.append(made.message_id)
+            elif script.kind in SPOILS:
+                kept.append(await spoiled_copy(self.tx, made.message_id, script, self._sign))
+        return [*kept, *last]
+
+    def _sign(self, body: bytes) -> bytes:
+        """What the counterparty gets, signed if that is agreed with it."""
+        return body if self._signer is None or self.counterparty.certificates is None else self._signer.sign(body)
 
     def _header(self, letter: str, definition: str) -> Header:
-        # One letter and 75 random bits: fits every limit on identifications.
-        message_id = letter + base64.b32encode(secrets.token_bytes(10)).decode()[:15]
-        return Header(self.bank.bic, self.counterparty.bic, message_id, definition, self.now)
+        return Header(self.bank.bic, self.counterparty.bic, self.new_id(letter), definition, self.now)
+
+    @staticmethod
+    def new_id(letter: str) -> str:
+        """A letter and 75 random bits: fits every limit on identifications."""
+        return letter + base64.b32encode(secrets.token_bytes(10)).decode()[:15]
 
     async def _keep(self, header: Header, uetrs: Sequence[UUID], body: bytes, *, silent: bool = False) -> int:
         message = await store.add_message(
-            self.tx, self.counterparty.name, header.definition, header.message_id, self._in_reply_to, uetrs, body
+            self.tx, self.counterparty.name, header.definition, header.message_id, self._in_reply_to, uetrs, self._sign(body)
         )
         if not silent:
             self._new.append(message)
@@ -151,7 +237,7 @@ def booked_entries(payment: Payment | PaymentOrder, original: Original, credited
     return [
         BookedEntry(
             account, _is_iban(account), credit, payment.amount, payment.currency, payment.scale, original,
-            booking_reference(posted, side), posted.booked_at,
+            booking_reference(posted, side), posted.booked_at, posted.booking_date,
         )
         for account, credit, side in sides[: 2 if credited == payment.creditor_account else 1]
     ]  # fmt: skip
@@ -160,6 +246,11 @@ def booked_entries(payment: Payment | PaymentOrder, original: Original, credited
 def booking_reference(posted: store.Posted, side: str) -> str:
     """The bank's reference of one side of a booking; unique."""
     return f"B{posted.posting_id:011d}{side}"
+
+
+def return_name(posting_id: int) -> str:
+    """The bank's name of a return; unique."""
+    return f"R{posting_id:011d}"
 
 
 def hold_reference(posted: store.Posted) -> str:

@@ -14,23 +14,40 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from typing import Final
 from uuid import UUID
 
+import asyncpg
 import structlog
 
-from bank_simulator import holds, payments, store
+from bank_simulator import holds, payments, reservation_store, reservations, returns, statements, store, undertakings
+from bank_simulator.amounts import minor_units
 from bank_simulator.books import line_account
 from bank_simulator.checks import CheckError
 from bank_simulator.correspondence import Correspondence
 from bank_simulator.credit import STATUS_OF, LineState
 from bank_simulator.database import Connection, Database
-from bank_simulator.domain import RELEASE, Cancellation, Payment, PaymentBatch, PaymentState, Request, Status, StatusQuery
+from bank_simulator.domain import (
+    RELEASE,
+    Cancellation,
+    Payment,
+    PaymentBatch,
+    PaymentState,
+    Request,
+    ReservationDeletion,
+    ReservationOrder,
+    ReservationQuery,
+    Status,
+    StatusQuery,
+)
+from bank_simulator.instruments import Application, Issuance, Termination
 from bank_simulator.iso20022.inbound import BusinessMessage, read
 from bank_simulator.iso20022.schemas import Schemas
+from bank_simulator.iso20022.signatures import Signer
 from bank_simulator.misbehaviour import Kind, Stage, Subject
+from bank_simulator.reservation_store import ReservationState
 from bank_simulator.settings import BankSeed, Counterparty
 
 #: Holds and late messages that are handled in one go.
@@ -58,12 +75,21 @@ class WrongKey(Exception):
 class Desk:
     """The bank's payments desk."""
 
-    def __init__(self, database: Database, bank: BankSeed, schemas: Schemas, *, delivered: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bank: BankSeed,
+        schemas: Schemas,
+        *,
+        delivered: Callable[[str], None],
+        signer: Signer | None = None,
+    ) -> None:
         """`delivered` is called with a counterparty's name after its mailbox, or when something is due, may have changed."""
         self._database = database
         self._bank = bank
         self._schemas = schemas
         self._delivered = delivered
+        self._signer = signer
         self._counterparties = {counterparty.name: counterparty for counterparty in bank.counterparties}
 
     async def receive(self, counterparty: Counterparty, key: str, body: bytes) -> str:
@@ -86,7 +112,7 @@ class Desk:
         return message.header.message_id
 
     def _read(self, counterparty: Counterparty, key: str, body: bytes) -> BusinessMessage:
-        message = read(body, self._schemas)
+        message = read(body, self._schemas, counterparty.certificates)
         for field, stated, expected in (
             ("AppHdr/Fr", message.header.sender, counterparty.bic), ("AppHdr/To", message.header.receiver, self._bank.bic),
             ("AppHdr/BizMsgIdr", message.header.message_id, key),
@@ -122,15 +148,34 @@ class Desk:
                 answer.again(await store.find_replies(tx, before.message_id))
             case StatusQuery() as query, _:
                 await self._tell(answer, query)
+            case Application() as application, _:
+                await undertakings.apply(answer, application)
+            case Issuance() as issuance, _:
+                await undertakings.issue(answer, issuance)
+            case Termination() as termination, _:
+                await undertakings.terminate(answer, termination)
+            case ReservationOrder() as order, _:
+                await reservations.reserve(answer, order, key)
+            case ReservationDeletion() as deletion, _:
+                await reservations.delete(answer, deletion, key)
+            case ReservationQuery() as query, _:
+                await reservations.report(answer, query, key)
         await answer.send()
         log.info("received", counterparty=counterparty.name, kind=message.header.definition, message=key, repeat=first is not None)
         return pause
 
     async def _repeat_batch(self, answer: Correspondence, batch: PaymentBatch, message_id: str, first: int) -> None:
-        """What was last said about its payments; what was refused without being a payment of its own is in the first answer."""
+        """What was last said about its payments; what was refused without being a payment of its own is in the first answer.
+
+        A batch that was never answered was forgotten, and is taken now.
+        """
         own = await store.find_payments_of_messages(answer.tx, answer.counterparty.name, [message_id])
+        replies = await store.find_replies(answer.tx, first)
+        if not own and not replies:
+            await payments.take(answer, batch, message_id)
+            return
         if len(own) < len(batch.payments):
-            answer.again((await store.find_replies(answer.tx, first))[:1])
+            answer.again(replies[:1])
         await answer.say_again(own)
 
     async def _tell(self, answer: Correspondence, query: StatusQuery) -> None:
@@ -214,7 +259,57 @@ class Desk:
                 self._delivered(expired.counterparty)
         if failed is not None:
             raise failed
+        return len(due) + await self._expire_reservations()
+
+    async def _expire_reservations(self) -> int:
+        async with self._database.transaction() as tx:
+            due = await reservation_store.due(tx, DUE_MAX)
+        for uetr in due:
+            counterparty = await self._database.run(partial(self._expire_reservation, uetr=uetr))
+            if counterparty is not None:
+                self._delivered(counterparty)
         return len(due)
+
+    async def expire(self, uetr: UUID) -> bool:
+        """Ends a hold as if its time were over; False where there is none."""
+        async with self._database.transaction() as tx:
+            known = uetr in await store.find_payments(tx, [uetr])
+        expired = await self._database.run(partial(self._end_hold, uetr=uetr, end=holds.expire)) if known else None
+        if expired is not None:
+            self._delivered(expired.counterparty)
+        return expired is not None
+
+    async def _expire_reservation(self, tx: Connection, uetr: UUID) -> str | None:
+        """Ends a reservation whose time is over; returns whose it was, or None where it has ended already."""
+        await store.lock_names(tx, {f"uetr:{uetr}"})
+        known = await reservation_store.find(tx, uetr)
+        if known is None or known.state is not ReservationState.RESERVED:
+            return None
+        answer = await self._correspondence(tx, self._counterparties[known.counterparty], None)
+        await reservations.expire(answer, known)
+        await answer.send()
+        return known.counterparty
+
+    async def return_payment(self, uetr: UUID, amount: str | None, reason: str) -> None:
+        """Gives back what is left of a settled payment, or an amount of it; its sender is told.
+
+        Raises:
+            UnknownHold: There is no such payment.
+            NotReturnable, AmountError: Nothing was changed.
+        """
+        counterparty = await self._database.run(partial(self._return_payment, uetr=uetr, amount=amount, reason=reason))
+        self._delivered(counterparty)
+
+    async def _return_payment(self, tx: Connection, uetr: UUID, amount: str | None, reason: str) -> str:
+        await store.lock_names(tx, {f"uetr:{uetr}"})
+        payment = (await store.find_payments(tx, [uetr])).get(uetr)
+        if payment is None:
+            raise UnknownHold(str(uetr))
+        answer = await self._correspondence(tx, self._counterparties[payment.counterparty], None)
+        minor = None if amount is None else minor_units(amount, payment.currency)
+        await returns.give_back(answer, payment, minor, reason)
+        await answer.send()
+        return payment.counterparty
 
     async def _end_hold(
         self, tx: Connection, uetr: UUID, end: Callable[[Correspondence, Payment], Awaitable[None]]
@@ -230,6 +325,58 @@ class Desk:
         log.info("hold ended", uetr=str(uetr), why=end.__name__)
         return payment
 
+    async def end_day(self) -> date:
+        """Ends the booking day that is open, and states it; returns it."""
+        day = await self._database.run(statements.close_day)
+        await self.state_days()
+        return day
+
+    async def end_day_if_due(self) -> None:
+        """Ends the booking day whose time is over, and states every day that is over and not stated yet, as after a crash."""
+        async with self._database.transaction() as tx:
+            over, unstated = await statements.day_is_over(tx, self._bank), await statements.unstated_days(tx)
+        if over:
+            await self._database.run(statements.close_day)
+        if over or unstated:
+            await self.state_days()
+
+    async def state_days(self) -> None:
+        """Makes the statements of days that are over, account by account; one that was made stays as it is."""
+        async with self._database.transaction() as tx:
+            days = await statements.unstated_days(tx)
+        for day in days:
+            for counterparty in self._bank.counterparties:
+                await self.state(counterparty, day)
+            async with self._database.transaction() as tx:
+                await statements.day_is_stated(tx, day)
+
+    async def state(self, counterparty: Counterparty, day: date, account: str | None = None, *, anew: bool = False) -> int:
+        """Sends a counterparty the statements of a day, or of one account; returns how many messages they have.
+
+        Raises:
+            statements.UnknownDay: The day is not over.
+        """
+        async with self._database.transaction() as tx:
+            wanted = [row for row in await statements.stated_accounts(tx, counterparty) if account in (None, row["account_id"])]
+        made = [await self._database.run(partial(self._state, counterparty, row, day, anew)) for row in wanted]
+        self._delivered(counterparty.name)
+        return sum(made)
+
+    async def state_anew(self, day: date, account: str) -> int:
+        """Sends an account's statement of a day once more, made anew, to everybody who gets it; returns how many messages that were.
+
+        Raises:
+            statements.UnknownDay: The day is not over.
+        """
+        return sum([await self.state(counterparty, day, account, anew=True) for counterparty in self._bank.counterparties])
+
+    async def _state(self, counterparty: Counterparty, account: asyncpg.Record, day: date, anew: bool, tx: Connection) -> int:
+        await store.lock_names(tx, {statements.lock_name(counterparty, account["account_id"])})
+        answer = await self._correspondence(tx, counterparty, None)
+        messages = await statements.state(answer, account, day, anew=anew)
+        await answer.send()
+        return messages
+
     async def deliver_due(self) -> int:
         """Puts late messages whose time has come into their mailboxes; returns how many."""
         async with self._database.transaction() as tx:
@@ -243,11 +390,12 @@ class Desk:
     async def seconds_to_next(self) -> float | None:
         """How long nothing becomes due; None if nothing will."""
         async with self._database.transaction() as tx:
-            return await store.seconds_to_next(tx)
+            found = (await store.seconds_to_next(tx), await reservation_store.seconds_to_next(tx))
+        return min((seconds for seconds in found if seconds is not None), default=None)
 
     async def _correspondence(self, tx: Connection, counterparty: Counterparty, received: int | None) -> Correspondence:
         now: datetime = await store.now(tx)
-        return Correspondence(tx, self._bank, counterparty, self._schemas, await store.mischief(tx), now, received)
+        return Correspondence(tx, self._bank, counterparty, self._schemas, await store.mischief(tx), now, received, self._signer)
 
 
 def _whims(answer: Correspondence, subject: Subject, stage: Stage) -> tuple[float, bool]:
@@ -267,6 +415,18 @@ def _subject(request: Request) -> tuple[Subject, Stage]:
             return Subject(frozenset(item.uetr for item in items), frozenset()), "cancellation"
         case StatusQuery(items=originals):
             return Subject(frozenset(original.uetr for original in originals if original.uetr), frozenset()), "inquiry"
+        case Application(uetr=uetr):
+            return Subject(frozenset([uetr]), frozenset()), "application"
+        case Issuance(uetr=uetr):
+            return Subject(frozenset([uetr]), frozenset()), "issuance"
+        case Termination(uetr=uetr):
+            return Subject(frozenset([uetr]), frozenset()), "termination"
+        case ReservationOrder(uetr=uetr, account_id=account):
+            return reservations.subject_of(uetr, account), "reservation"
+        case ReservationDeletion(uetr=uetr):
+            return Subject(frozenset([uetr]), frozenset()), "deletion"
+        case ReservationQuery(uetr=uetr):
+            return Subject(frozenset([uetr]), frozenset()), "inquiry"
 
 
 def _names(counterparty: str, request: Request) -> set[str]:
@@ -279,3 +439,7 @@ def _names(counterparty: str, request: Request) -> set[str]:
             return {f"uetr:{item.uetr}" for item in items}
         case StatusQuery(items=originals):
             return {f"uetr:{original.uetr}" for original in originals}
+        case Application(uetr=uetr) | Issuance(uetr=uetr) | Termination(uetr=uetr):
+            return {f"uetr:{uetr}"}
+        case ReservationOrder(uetr=uetr) | ReservationDeletion(uetr=uetr) | ReservationQuery(uetr=uetr):
+            return {f"uetr:{uetr}"}

@@ -7,6 +7,8 @@ from datetime import date, datetime
 from enum import StrEnum
 from uuid import UUID
 
+from bank_simulator.instruments import Application, Issuance, Termination
+
 #: Message definitions that are spoken here.
 PAYMENT = "pacs.008.001.13"
 STATUS = "pacs.002.001.15"
@@ -14,6 +16,14 @@ STATUS_QUERY = "pacs.028.001.06"
 CANCELLATION = "camt.056.001.11"
 RESOLUTION = "camt.029.001.13"
 BOOKING = "camt.054.001.13"
+STATEMENT = "camt.053.001.13"
+INSTITUTION_PAYMENT = "pacs.009.001.12"
+RETURN = "pacs.004.001.14"
+RESERVATION = "camt.103.001.03"
+RESERVATION_DELETION = "camt.049.001.07"
+RESERVATION_QUERY = "camt.046.001.08"
+RECEIPT = "camt.025.001.09"
+RESERVATION_REPORT = "camt.047.001.08"
 #: Not a message: the request to release a hold.
 RELEASE = "release"
 
@@ -52,11 +62,13 @@ class Original:
     end_to_end_id: str | None = None
     transaction_id: str | None = None
     uetr: UUID | None = None
+    #: Definition of the message that carried it.
+    message_kind: str = PAYMENT
 
 
 @dataclass(frozen=True, slots=True)
 class PaymentOrder:
-    """One payment of a pacs.008."""
+    """One payment of a pacs.008 or pacs.009."""
 
     uetr: UUID
     instruction_id: str | None
@@ -78,13 +90,47 @@ class PaymentOrder:
     expires_at: datetime | None
     #: SHA-256 over its canonical XML.
     content_sha256: bytes
+    #: Whether it is paid out of its reservation, or not at all.
+    reserved: bool = False
+    #: Definition of the message that carries it.
+    message_kind: str = PAYMENT
+    #: BICs of debtor and creditor, in a payment between financial institutions.
+    institutions: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PaymentBatch:
-    """A pacs.008."""
+    """A pacs.008 or pacs.009."""
 
     payments: tuple[PaymentOrder, ...]
+    message_kind: str = PAYMENT
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationOrder:
+    """A camt.103: money is to be set aside for the payment with this UETR."""
+
+    uetr: UUID
+    account_id: str
+    #: Minor units of the currency.
+    amount: int
+    currency: str
+    scale: int
+    start: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationDeletion:
+    """A camt.049."""
+
+    uetr: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationQuery:
+    """A camt.046 about one reservation."""
+
+    uetr: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +161,9 @@ class StatusQuery:
     message_ids: tuple[str, ...]
 
 
-Request = PaymentBatch | Cancellation | StatusQuery
+Request = (
+    PaymentBatch | Cancellation | StatusQuery | ReservationOrder | ReservationDeletion | ReservationQuery | Application | Issuance | Termination
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +177,8 @@ class Account:
     status: str
     #: Minor units that may still be taken: balance plus overdraft limit.
     available: int
+    #: BIC of an owner that is an institution.
+    owner_bic: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +207,8 @@ class Payment:
     booking_message: int | None
     #: Minor units that were drawn from the debtor's credit line for its hold.
     drawn: int
+    #: Minor units that came back.
+    returned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,3 +250,74 @@ class BookedEntry:
     original: Original
     servicer_reference: str
     booked_at: datetime
+    booking_date: date
+    #: ExternalReturnReason1Code, where it books a return.
+    return_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatedEntry:
+    """One entry of a statement. Minor units: positive credits the account's holder."""
+
+    amount: int
+    #: Kind of the posting.
+    kind: str
+    servicer_reference: str
+    #: The payment that it books, if it books one.
+    original: Original | None
+    #: Name of the return that it books, if it books one.
+    return_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountDay:
+    """What a statement says of one account and booking day. Minor units."""
+
+    statement_id: str
+    account: str
+    is_iban: bool
+    currency: str
+    scale: int
+    day: date
+    #: Counts the account's statements, without a gap.
+    number: int
+    opening: int
+    closing: int
+    entries: tuple[StatedEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a camt.025 says about one message."""
+
+    message_id: str
+    definition: str
+    uetr: UUID
+    #: ExternalRequestStatus1Code.
+    status: str
+    #: ExternalStatusReason1Code, or a reason of this rail's own.
+    reason: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationShown:
+    """A reservation as a camt.047 shows it."""
+
+    uetr: UUID
+    #: ReservationStatus1Code, or a word of this rail's own; None for one that was not found.
+    status: str | None
+    account_id: str = ""
+    amount: int = 0
+    currency: str = ""
+    scale: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A payment's money that comes back, as a pacs.004 tells it."""
+
+    payment: Payment
+    amount: int
+    reason: str
+    return_id: str

@@ -14,6 +14,8 @@ _ACCOUNTS = """
 -- Accounts with what is held on them.
 select account_id, kind, owner_name, owner_bic, currency, scale, status, balance, overdraft_limit, coalesce((
     select sum(amount) from payments where state = 'HELD' and debtor_account = accounts.account_id
+), 0)::bigint + coalesce((
+    select sum(amount) from reservations where state = 'RESERVED' and reservations.account_id = accounts.account_id
 ), 0)::bigint as held, coalesce((
     select -line.balance from accounts as line where line.kind = 'CREDIT' and line.account_id = '~credit:' || accounts.account_id
 ), 0)::bigint as drawn
@@ -22,8 +24,8 @@ from accounts where $1::text is null or account_id = $1 order by account_id
 
 _PAYMENTS = """
 -- Payments, newest first.
-select uetr, counterparty, state, reason, message_id, instruction_id, end_to_end_id, transaction_id, amount, currency, scale, debtor_account,
-    drawn, credited_account, expires_at, hold_until, status_code, status_message, booking_message, created_at, changed_at
+select uetr, counterparty, state, reason, message_kind, message_id, instruction_id, end_to_end_id, transaction_id, amount, currency, scale,
+    debtor_account, returned, drawn, credited_account, expires_at, hold_until, status_code, status_message, booking_message, created_at, changed_at
 from payments where ($1::uuid is null or uetr = $1) and ($2::text is null or state = $2) order by created_at desc, uetr limit $3
 """
 
@@ -33,6 +35,14 @@ select entry_id, posting_id, reference, kind, uetr, credit_for, account_id, curr
 from entries join postings using (posting_id)
 where ($1::uuid is null or uetr = $1) and ($2::text is null or account_id = $2) and ($3::uuid is null or credit_for = $3)
 order by entry_id limit $4
+"""
+
+_UNDERTAKINGS = """
+-- Undertakings, newest first.
+select undertakings.uetr, counterparty, state, reason, undertakings.number, account_id, amount, currency, scale, applicant_name, beneficiary_name,
+    advising_bic, expires_on::text, encode(issuance_sha256, 'hex') as issuance_sha256, issued_on::text, advised_to, created_at, changed_at
+from undertakings left join undertaking_issues as issued using (uetr)
+where ($1::uuid is null or undertakings.uetr = $1) and ($2::text is null or state = $2) order by created_at desc, undertakings.uetr limit $3
 """
 
 _MESSAGES_IN = """
@@ -84,6 +94,11 @@ def _account(row: asyncpg.Record) -> dict[str, Any]:
 async def payments(tx: Connection, uetr: UUID | None, state: str | None, limit: int) -> list[dict[str, Any]]:
     """Payments and tombstones."""
     return [dict(row) for row in await tx.fetch(_PAYMENTS, uetr, state, limit)]
+
+
+async def undertakings(tx: Connection, uetr: UUID | None, state: str | None, limit: int) -> list[dict[str, Any]]:
+    """Undertakings, drafts and tombstones."""
+    return [dict(row) for row in await tx.fetch(_UNDERTAKINGS, uetr, state, limit)]
 
 
 async def entries(

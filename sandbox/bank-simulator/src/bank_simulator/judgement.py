@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from bank_simulator.amounts import minor_units
 from bank_simulator.checks import certain
 from bank_simulator.domain import Account, PaymentOrder
+from bank_simulator.hours import closed_for
 from bank_simulator.settings import BankSeed, Counterparty
 
 
@@ -85,8 +86,10 @@ def _debtor(order: PaymentOrder, known: Circumstances, bank: BankSeed, counterpa
         return Turned("AC04", "the debtor's account is closed")
     if account.status == "BLOCKED":
         return Turned("AC06", "the debtor's account is blocked")
-    if account.kind != "CUSTOMER":
-        return Turned("AG01", "payments cannot be made from this kind of account")
+    if account.kind != ("CUSTOMER" if order.institutions is None else "VOSTRO"):
+        return Turned("AG01", "payments of this kind cannot be made from this kind of account")
+    if order.institutions is not None and not _owns(account, order.institutions[0]):
+        return Turned("BE01", "the debtor is not the owner of the account")
     if counterparty.may_debit is not None and account.account_id not in counterparty.may_debit:
         return Turned("AG01", "the sender has no mandate for the debtor's account")
     if order.debtor_name is not None and _folded(order.debtor_name) != _folded(account.owner_name):
@@ -107,6 +110,8 @@ def _creditor(order: PaymentOrder, known: Circumstances, bank: BankSeed) -> Turn
             return Turned("AM03", "the creditor's agent has no account in this currency")
     elif account is None or account.kind not in {"CUSTOMER", "VOSTRO"}:
         return Turned("AC03", "this bank keeps no such creditor account")
+    elif order.institutions is not None and not _owns(account, order.institutions[1]):
+        return Turned("AC03", "the creditor is not the owner of the account")
     if account.account_id == order.debtor_account:
         return Turned("AC03", "debtor and creditor are one account")
     if account.status == "CLOSED":
@@ -130,10 +135,8 @@ def _agreement(order: PaymentOrder, bank: BankSeed, now: datetime) -> Turned | N
         return Turned("DT01", "the settlement date has passed")
     if day > local.date() + timedelta(days=terms.settlement_days_ahead_max):
         return Turned("DT01", "the settlement date is too far ahead")
-    cut_off = terms.cut_off.get(order.currency)
-    if cut_off is not None and day <= local.date() and local.time() >= cut_off:
-        return Turned("TM01", "the cut-off time of the currency has passed")
-    return None
+    why = closed_for(terms, order.currency, local, day, certain(order.expires_at).astimezone(local.tzinfo) if order.lock else None)
+    return Turned("TM01", why) if why else None
 
 
 def _hold(order: PaymentOrder, bank: BankSeed, now: datetime) -> Turned | None:
@@ -143,6 +146,11 @@ def _hold(order: PaymentOrder, bank: BankSeed, now: datetime) -> Turned | None:
     if limit is not None and order.amount > minor_units(limit, order.currency):
         return Turned("AM14", "the amount is larger than this bank holds")
     return None
+
+
+def _owns(account: Account, institution: str) -> bool:
+    """Whether an account is an institution's; a branch is the institution."""
+    return (account.owner_bic or "")[:8] == institution[:8]
 
 
 def _folded(name: str) -> str:

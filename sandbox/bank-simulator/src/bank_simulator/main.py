@@ -19,11 +19,13 @@ from aiohttp import web
 from bank_simulator.control import Control
 from bank_simulator.database import Database
 from bank_simulator.desk import Desk
+from bank_simulator.file_drop import FileDrop
 from bank_simulator.iso20022.schemas import Schemas
+from bank_simulator.iso20022.signatures import Signer
 from bank_simulator.mailbox import Mailboxes
-from bank_simulator.rail import Rail, tls_context
+from bank_simulator.rail import Rail, renew, tls_context
 from bank_simulator.seeding import seed
-from bank_simulator.settings import Settings, read_seed, read_settings
+from bank_simulator.settings import BankSeed, Settings, read_seed, read_settings
 from bank_simulator.timers import Timers
 
 #: Requests that are under way when the bank stops have this long to end.
@@ -58,9 +60,13 @@ async def running(settings: Settings) -> AsyncIterator[Listening]:
             mailboxes.wake(counterparty)
             timers[0].wake()
 
-        desk = Desk(database, bank, schemas, delivered=delivered)
+        desk = Desk(database, bank, schemas, delivered=delivered, signer=_signer(settings, bank))
         timers.append(Timers(desk))
         stack.push_async_callback(_ended, asyncio.create_task(timers[0].run()))
+        for drop in settings.file_drops:
+            counterparty = next(each for each in bank.counterparties if each.name == drop.counterparty)
+            files = FileDrop(desk, mailboxes, counterparty, drop)
+            stack.push_async_callback(_ended, asyncio.create_task(files.run()))
         control_port = await _serve(
             stack, Control(database, desk, token).application(), settings.control.host, settings.control.port
         )
@@ -76,6 +82,19 @@ async def running(settings: Settings) -> AsyncIterator[Listening]:
         log.info("closing")
 
 
+def _signer(settings: Settings, bank: BankSeed) -> Signer | None:
+    """The bank's signer.
+
+    Raises:
+        ValueError: Signatures are agreed with a counterparty, and the bank has no key.
+    """
+    if settings.signing is not None:
+        return Signer(settings.signing.key_file, settings.signing.certificate_file)
+    if any(counterparty.certificates is not None for counterparty in bank.counterparties):
+        raise ValueError("signatures are agreed with a counterparty, and there is no key for them")
+    return None
+
+
 async def _serve(
     stack: contextlib.AsyncExitStack, application: web.Application, host: str, port: int, *, tls: Settings | None = None
 ) -> int:
@@ -83,7 +102,10 @@ async def _serve(
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, host, port, ssl_context=tls_context(tls.rail) if tls else None)
+    context = tls_context(tls.rail) if tls else None
+    if tls is not None and context is not None:
+        stack.push_async_callback(_ended, asyncio.create_task(renew(context, tls.rail), name="certificates"))
+    site = web.TCPSite(runner, host, port, ssl_context=context)
     await site.start()
     return int(runner.addresses[0][1])
 

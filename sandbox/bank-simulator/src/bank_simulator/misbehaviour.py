@@ -7,16 +7,16 @@ it has applied so far: the same occasions in the same order meet the same fate, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bank_simulator.checks import certain
-from bank_simulator.domain import BookedEntry
+from bank_simulator.domain import AccountDay, BookedEntry, Original, StatedEntry
 
 
 class Kind(StrEnum):
@@ -32,7 +32,7 @@ class Kind(StrEnum):
     REFUSE = "refuse"
     #: After what was said of a payment, its release or its cancellation comes, `delay_ms` later, a pacs.002 that `says` otherwise; the books stay as they are.
     CONTRADICT = "contradict"
-    #: The camt.054 states another amount, UETR or currency (`field`) than was booked.
+    #: The camt.054 states another amount, UETR or currency (`field`) than was booked; the tsrv.003 another amount than was issued.
     MISBOOK = "misbook"
     #: The hold ends `delay_ms` after it was placed, whatever was agreed.
     EXPIRE_EARLY = "expire_early"
@@ -48,15 +48,43 @@ class Kind(StrEnum):
     PAUSE = "pause"
     #: A request is acknowledged, and nothing comes of it.
     FORGET = "forget"
+    #: A message arrives broken, as `how` says: truncated, entity, encoding, schema, definition. A question brings it whole.
+    GARBLE = "garble"
+    #: A message arrives with a signature that does not hold, as `how` says: absent, content, value. A question brings it as it was signed.
+    MISSIGN = "missign"
+    #: A message names another payment by its UETR. A question brings it right.
+    MISNAME = "misname"
+    #: A message comes after everything else that the same request brings.
+    REORDER = "reorder"
+    #: A statement leaves out an entry, as do its sums and its closing balance.
+    OMIT_ENTRY = "omit_entry"
+    #: A statement has an entry that was never booked, as do its sums and its closing balance.
+    ADD_ENTRY = "add_entry"
+    #: A statement has an entry twice, under two references.
+    REPEAT_ENTRY = "repeat_entry"
+    #: A statement has an entry with another amount, as do its sums and its closing balance.
+    MISSTATE_ENTRY = "misstate_entry"
+    #: A statement's closing balance is not what its entries come to.
+    MISSTATE_BALANCE = "misstate_balance"
 
 
+#: What a statement can be told to state wrongly.
+MISSTATEMENTS = frozenset({Kind.OMIT_ENTRY, Kind.ADD_ENTRY, Kind.REPEAT_ENTRY, Kind.MISSTATE_ENTRY, Kind.MISSTATE_BALANCE})
 #: Kinds that are nothing without a time.
 _TIMED = frozenset({Kind.DELAY, Kind.PAUSE})
+#: Kinds that make a spoiled copy of a message, and in which ways each does.
+SPOILS: Final[Mapping[Kind, frozenset[str]]] = {
+    Kind.GARBLE: frozenset({"truncated", "entity", "encoding", "schema", "definition"}),
+    Kind.MISSIGN: frozenset({"absent", "content", "value"}),
+    Kind.MISNAME: frozenset(),
+}
 
 
-Stage = Literal["payment", "release", "cancellation", "inquiry"]
+Stage = Literal[
+    "payment", "release", "cancellation", "inquiry", "reservation", "deletion", "application", "issuance", "termination"
+]
 #: Message definitions by the name that a script uses.
-MessageName = Literal["pacs.002", "camt.029", "camt.054"]
+MessageName = Literal["pacs.002", "camt.029", "camt.053", "camt.054", "camt.025", "camt.047", "pacs.004", "tsrv.003", "tsrv.019"]
 
 
 class Script(BaseModel):
@@ -68,7 +96,7 @@ class Script(BaseModel):
     times: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     uetr: UUID | None = None
     debtor_account: str | None = None
-    #: For delay, lose and duplicate: only messages of this kind.
+    #: For what happens to messages on their way: only messages of this kind.
     message: MessageName | None = None
     #: For refuse, contradict, pause and forget: at which step. Nothing names the first that comes.
     stage: Stage | None = None
@@ -78,6 +106,8 @@ class Script(BaseModel):
     field: Literal["amount", "uetr", "currency"] = "amount"
     #: For contradict: the status that is said; one that was just said is no contradiction.
     says: Literal["RJCT", "ACSC", "ACFW"] = "RJCT"
+    #: For garble and missign: what is wrong with the message.
+    how: Annotated[str, Field(pattern="^[a-z]*$")] = ""
     #: Share of the matching occasions to which it applies.
     chance: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: int = 0
@@ -86,6 +116,9 @@ class Script(BaseModel):
     def _fits(self) -> Script:
         if self.kind in _TIMED and self.delay_ms == 0:
             raise ValueError(f"{self.kind} needs delay_ms")
+        ways = SPOILS.get(self.kind, frozenset())
+        if (self.how in ways) != bool(ways) or (self.how and not ways):
+            raise ValueError(f"{self.kind} needs how: {', '.join(sorted(ways))}" if ways else f"{self.kind} knows no how")
         return self
 
 
@@ -169,3 +202,30 @@ def falsified(entry: BookedEntry, script: Script) -> BookedEntry:
         case "uetr":
             other = UUID(int=certain(entry.original.uetr).int ^ 1)
             return replace(entry, original=replace(entry.original, uetr=other))
+
+
+def misstated(stated: AccountDay, script: Script) -> AccountDay:
+    """A statement as a bank with a mistake makes it. What is left out, repeated or changed is the script's payment, else the first one that is stated."""
+    if script.kind is Kind.MISSTATE_BALANCE:
+        return replace(stated, closing=stated.closing + 1)
+    entries = list(stated.entries)
+    if script.kind is Kind.ADD_ENTRY:
+        name = Original(
+            end_to_end_id="NEVERBOOKED", uetr=UUID(bytes=hashlib.sha256(stated.statement_id.encode()).digest()[:16], version=4)
+        )
+        entries.append(StatedEntry(-1, "PAYMENT", f"X{stated.statement_id}"[:35], name))
+    else:
+        place = next(
+            (place for place, entry in enumerate(entries) if entry.original and script.uetr in (None, entry.original.uetr)), None
+        )
+        if place is None:
+            return stated
+        entry = entries[place]
+        match script.kind:
+            case Kind.OMIT_ENTRY:
+                del entries[place]
+            case Kind.REPEAT_ENTRY:
+                entries.insert(place, replace(entry, servicer_reference=f"{entry.servicer_reference}X"))
+            case _:
+                entries[place] = replace(entry, amount=entry.amount + (1 if entry.amount > 0 else -1))
+    return replace(stated, entries=tuple(entries), closing=stated.opening + sum(entry.amount for entry in entries))

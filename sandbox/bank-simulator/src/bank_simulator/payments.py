@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
-from bank_simulator import credit, store
+from bank_simulator import credit, reservation_store, reservations, store
 from bank_simulator.books import hold_account, line_account
 from bank_simulator.correspondence import Correspondence, booked_entries, booking_reference, hold_reference
 from bank_simulator.domain import Account, Original, Payment, PaymentBatch, PaymentOrder, PaymentState, Status
 from bank_simulator.judgement import CREDIT_DENIED, Circumstances, Taken, Turned, is_here, judge
 from bank_simulator.misbehaviour import Kind, Subject
+from bank_simulator.reservation_store import Reservation, ReservationState
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class _Surroundings:
     accounts: Mapping[str, Account]
     vostros: Mapping[tuple[str, str], str]
     used_instructions: set[str]
+    reserved: Mapping[UUID, Reservation]
 
 
 async def take(desk: Correspondence, batch: PaymentBatch, message_id: str) -> None:
@@ -43,7 +46,7 @@ async def take(desk: Correspondence, batch: PaymentBatch, message_id: str) -> No
     for order in batch.payments:
         if order.uetr in known:
             statuses[order.uetr] = _status_of_known(desk, order, known[order.uetr], message_id)
-    said = await desk.status([statuses[order.uetr] for order in batch.payments], whole_message=message_id)
+    said = await desk.status([statuses[order.uetr] for order in batch.payments], whole_message=message_id, kind=batch.message_kind)
     for each in judged:
         await _keep(desk, each, statuses[each.order.uetr], message_id, said, posted)
     for each in judged:
@@ -62,7 +65,9 @@ async def _look_around(desk: Correspondence, orders: list[PaymentOrder]) -> _Sur
     others = await store.accounts(desk.tx, [account for account in credited.values() if account not in accounts], lock=False)
     instructions = [order.instruction_id for order in orders if order.instruction_id]
     used = await store.find_used_instructions(desk.tx, desk.counterparty.name, instructions)
-    return _Surroundings(accounts | others, vostros, used)
+    found = [await reservation_store.find(desk.tx, order.uetr) for order in orders if order.reserved]
+    reserved = {reservation.uetr: reservation for reservation in found if reservation is not None}
+    return _Surroundings(accounts | others, vostros, used, reserved)
 
 
 def _credited(desk: Correspondence, order: PaymentOrder, vostros: Mapping[tuple[str, str], str]) -> str | None:
@@ -80,16 +85,18 @@ def _judge(desk: Correspondence, orders: list[PaymentOrder], around: _Surroundin
             credited=around.accounts.get(_credited(desk, order, around.vostros) or ""),
             agent_known=any(bank == (order.creditor_agent or "")[:8] for bank, _ in around.vostros),
             instruction_used=order.instruction_id in around.used_instructions,
-            available=available.get(order.debtor_account, 0), credit=_credit(order, around, available), now=desk.now,
+            available=order.amount if order.reserved else available.get(order.debtor_account, 0), credit=_credit(order, around, available), now=desk.now,
         )  # fmt: skip
         verdict = judge(order, circumstances, desk.bank, desk.counterparty)
+        if isinstance(verdict, Taken) and order.reserved:
+            verdict = reservations.refuses(order, around.reserved.get(order.uetr), desk.counterparty, desk.now) or verdict
         subject = Subject(frozenset([order.uetr]), frozenset([order.debtor_account]))
         if isinstance(verdict, Taken) and (refusal := desk.mischief.take({Kind.REFUSE}, subject, stage="payment")):
             verdict = Turned(refusal.reason, "refused by the bank")
         if isinstance(verdict, Taken) and verdict.drawn and desk.mischief.take({Kind.DENY_CREDIT}, subject):
             verdict = Turned(CREDIT_DENIED, "the liquidity provider denies the credit")
         hold_until = order.expires_at if order.lock else None
-        if isinstance(verdict, Taken):
+        if isinstance(verdict, Taken) and not order.reserved:
             available[order.debtor_account] -= order.amount - verdict.drawn
             if verdict.drawn:
                 available[line_account(order.debtor_account)] -= verdict.drawn
@@ -110,14 +117,22 @@ def _credit(order: PaymentOrder, around: _Surroundings, available: Mapping[str, 
 def _postings(judged: _Judged, verdict: Taken) -> list[store.Item]:
     order = judged.order
     debtor, credited, amount = order.debtor_account, verdict.credited_account, order.amount
+    if order.reserved:
+        return [store.Item(_booked_as(order), "SETTLE", order.uetr, hold_account(order.currency), credited, amount)]
     if order.lock is None:
-        return [store.Item(f"pay:{order.uetr}", "PAYMENT", order.uetr, debtor, credited, amount)]
+        return [store.Item(_booked_as(order), "PAYMENT", order.uetr, debtor, credited, amount)]
     hold = store.Item(f"hold:{order.uetr}", "HOLD", order.uetr, debtor, hold_account(order.currency), amount)
     return [*credit.draw(order.uetr, debtor, verdict.drawn), hold]
 
 
+def _booked_as(order: PaymentOrder) -> str:
+    """Reference of the posting that books a payment which is not held."""
+    return f"{'settle' if order.reserved else 'pay'}:{order.uetr}"
+
+
 def _original(order: PaymentOrder, message_id: str) -> Original:
-    return Original(message_id, order.instruction_id, order.end_to_end_id, order.transaction_id, order.uetr)
+    names = (message_id, order.instruction_id, order.end_to_end_id, order.transaction_id, order.uetr)
+    return Original(*names, order.message_kind)
 
 
 def _status(judged: _Judged, message_id: str, posted: Mapping[str, store.Posted]) -> Status:
@@ -126,7 +141,7 @@ def _status(judged: _Judged, message_id: str, posted: Mapping[str, store.Posted]
         return Status(original, "RJCT", judged.verdict.reason, judged.verdict.text)
     if judged.order.lock is not None:
         return Status(original, "ACFW", servicer_reference=hold_reference(posted[f"hold:{judged.order.uetr}"]))
-    return Status(original, "ACSC", servicer_reference=booking_reference(posted[f"pay:{judged.order.uetr}"], "D"))
+    return Status(original, "ACSC", servicer_reference=booking_reference(posted[_booked_as(judged.order)], "D"))
 
 
 def _status_of_known(desk: Correspondence, order: PaymentOrder, payment: Payment, message_id: str) -> Status:
@@ -156,7 +171,9 @@ async def _keep(
         credited = verdict.credited_account
         state = PaymentState.HELD if order.lock else PaymentState.SETTLED
         if state is PaymentState.SETTLED:
-            entries = booked_entries(order, status.original, credited, posted[f"pay:{order.uetr}"])
+            entries = booked_entries(order, status.original, credited, posted[_booked_as(order)])
+            if order.reserved:
+                await reservation_store.end(desk.tx, order.uetr, ReservationState.PAID)
             booked = await desk.booking(entries, order.uetr, order.debtor_account)
     await store.add_payment(
         desk.tx, desk.counterparty.name, message_id, order, state, reason=reason, credited_account=credited,

@@ -10,7 +10,9 @@ Every refusal is {"error", "field", "rule"}.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
 import re
 import ssl
@@ -31,6 +33,8 @@ WAIT_SECONDS_MAX: Final = 20.0
 ITEMS_MAX: Final = 500
 ITEMS_DEFAULT: Final = 100
 CURSOR_MAX: Final = 2**63 - 1
+#: How often it is looked for a renewed certificate.
+RENEW_SECONDS: Final = 5.0
 
 _KEY = re.compile(r"[0-9A-F]{64}")
 _UETR = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -53,6 +57,21 @@ def tls_context(settings: RailSettings) -> ssl.SSLContext:
     context.load_verify_locations(settings.ca_file)
     context.load_cert_chain(settings.certificate_file, settings.key_file)
     return context
+
+
+async def renew(context: ssl.SSLContext, settings: RailSettings) -> None:
+    """Show a renewed certificate at the next handshakes, and trust an authority that was added; never ends."""
+    files = (settings.certificate_file, settings.key_file, settings.ca_file)
+    shown = [each.read_bytes() for each in files]
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        with contextlib.suppress(OSError, ssl.SSLError):
+            # A pair that does not match, as between the writing of its two files, is looked at again.
+            found = [each.read_bytes() for each in files]
+            if found != shown:
+                context.load_verify_locations(settings.ca_file)
+                context.load_cert_chain(settings.certificate_file, settings.key_file)
+                shown = found
 
 
 class Rail:

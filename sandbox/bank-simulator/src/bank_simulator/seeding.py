@@ -20,6 +20,11 @@ _READ_ACCOUNT = """
 select kind, owner_name, owner_bic, currency from accounts where account_id = $1
 """
 
+_OPEN_FACILITY = """
+-- A facility for undertakings; its limit is what the seed says now.
+insert into facilities (account_id, limit_minor) values ($1, $2) on conflict (account_id) do update set limit_minor = excluded.limit_minor
+"""
+
 _LINES = """
 -- Accounts that credit is lent to.
 select substr(account_id, $1) as account_id from accounts where kind = 'CREDIT'
@@ -33,6 +38,11 @@ select counterparty from mailboxes where counterparty <> all ($1::text[])
 _OPEN_MAILBOX = """
 -- A mailbox for a counterparty.
 insert into mailboxes (counterparty) values ($1) on conflict do nothing
+"""
+
+_OPEN_DAY = """
+-- The bank's first booking day; one that is open stays open.
+insert into bank_day (day) values ((clock_timestamp() at time zone $1)::date) on conflict do nothing
 """
 
 
@@ -50,6 +60,7 @@ async def seed(database: Database, bank: BankSeed) -> None:
     """
     async with database.transaction() as tx:
         await store.lock_names(tx, {"seed"})
+        await tx.execute(_OPEN_DAY, bank.time_zone)
         for currency in sorted({account.currency for account in bank.accounts}):
             scale = scale_of(currency)
             await tx.execute(_OPEN_ACCOUNT, capital_account(currency), "CAPITAL", bank.name, None, currency, scale, "OPEN", None)
@@ -76,6 +87,8 @@ async def _open(tx: Connection, account: AccountSeed) -> None:
             f"opening:{account.account}", "OPENING", None, capital_account(account.currency), account.account, balance
         )
         await store.post(tx, [item])
+    if account.facility is not None:
+        await tx.execute(_OPEN_FACILITY, account.account, minor_units(account.facility, account.currency))
     if account.credit_line is not None:
         line = account.credit_line
         most = minor_units(line.limit, account.currency)

@@ -5,7 +5,7 @@ Both files are YAML. An unknown field is an error, so that a misspelt limit is n
 
 from __future__ import annotations
 
-from datetime import time
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
@@ -50,6 +50,23 @@ class ControlSettings(_Part):
     token_file: Annotated[Path, Field(description="holds the bearer token")]
 
 
+class FileDropSettings(_Part):
+    """Folders by which a counterparty exchanges files instead of calling the rail."""
+
+    counterparty: Annotated[str, Field(description="its name in the seed")]
+    inbox: Annotated[Path, Field(description="its out-folder: what it sends")]
+    outbox: Annotated[Path, Field(description="its in-folder: what the bank sends")]
+    done: Annotated[Path, Field(description="gets what was carried out")]
+    refused: Annotated[Path, Field(description="gets what was not taken")]
+
+
+class SigningSettings(_Part):
+    """The bank's key for XML signatures; counterparties with `certificates` get signed messages."""
+
+    key_file: Path
+    certificate_file: Path
+
+
 class Settings(_Part):
     """The whole file of `--config`."""
 
@@ -57,6 +74,8 @@ class Settings(_Part):
     rail: RailSettings
     control: ControlSettings
     seed_file: Annotated[Path, Field(description="the bank itself: see BankSeed")]
+    file_drops: tuple[FileDropSettings, ...] = ()
+    signing: SigningSettings | None = None
     schemas: Annotated[Path | None, Field(description="folder of the official schemas; --schemas goes before it")] = None
 
 
@@ -86,9 +105,15 @@ class AccountSeed(_Part):
     correspondent_bic: str | None = None
     credit_line: Annotated[CreditLineSeed | None, Field(description="drawn for holds that the owner's money does not cover")] = None
 
+    facility: Annotated[
+        str | None, Field(description="up to what undertakings are issued for the owner, decimal; none: not at all")
+    ] = None
+
     @model_validator(mode="after")
     def _valid(self) -> AccountSeed:
         scale_of(self.currency)
+        if self.facility is not None:
+            minor_units(self.facility, self.currency)
         for text in (self.opening_balance, self.overdraft_limit):
             if minor_units(text, self.currency, zero=True) < 0:
                 raise AmountError("an amount is not negative")
@@ -109,6 +134,13 @@ class Counterparty(_Part):
     name: Annotated[str, Field(min_length=1, max_length=70)]
     bic: str
     identities: Annotated[tuple[str, ...], Field(min_length=1, description="URI, DNS name or common name in its certificate")]
+    certificates: Annotated[
+        tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] | None,
+        Field(
+            min_length=1,
+            description="SHA-256 of those that it signs with: then messages are signed, both ways; absent: none may be",
+        ),
+    ] = None
     may_debit: Annotated[tuple[str, ...] | None, Field(description="accounts that it may instruct for; all if absent")] = None
 
     @model_validator(mode="after")
@@ -124,8 +156,26 @@ class Terms(_Part):
     cut_off: Annotated[
         dict[str, time], Field(description="currency -> local time after which the day is over; none if absent")
     ] = {}
+    opens: Annotated[dict[str, time], Field(description="currency -> local time at which the day begins; midnight if absent")] = {}
+    weekdays: Annotated[tuple[int, ...], Field(min_length=1, description="ISO weekdays on which the bank works, Monday is 1")] = (
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+    )
+    holidays: Annotated[tuple[date, ...], Field(description="days on which it does not")] = ()
     hold_seconds_max: Annotated[int, Field(gt=0, description="how far ahead a hold may end")] = 7 * 24 * 3600
+    reservation_seconds: Annotated[int, Field(gt=0, description="how long a reservation stands from its start")] = 7 * 24 * 3600
     hold_amount_max: Annotated[dict[str, str], Field(description="currency -> the largest hold, decimal; none if absent")] = {}
+    undertaking_days_max: Annotated[int, Field(gt=0, description="how far ahead an undertaking may end")] = 3 * 366
+    end_of_day: Annotated[
+        time | None,
+        Field(description="local time at which a booking day ends and is stated; none: when the control interface says so"),
+    ] = None
+    statement_entries_max: Annotated[int, Field(ge=1, le=700, description="entries on one page of a statement")] = 500
     settlement_days_back_max: Annotated[int, Field(ge=0, le=30, description="tolerates a message that crosses midnight")] = 1
     settlement_days_ahead_max: Annotated[int, Field(ge=0, le=30)] = 1
 
@@ -133,6 +183,11 @@ class Terms(_Part):
     def _valid(self) -> Terms:
         for currency, text in self.hold_amount_max.items():
             minor_units(text, currency)
+        if not {*self.weekdays} <= {*range(1, 8)}:
+            raise CheckError("weekdays", "ISO_WEEKDAY", "weekdays are 1 to 7")
+        for currency, opens in self.opens.items():
+            if currency in self.cut_off and self.cut_off[currency] <= opens:
+                raise CheckError("opens", "BEFORE_CUT_OFF", f"{currency} is cut off before it opens")
         return self
 
 
@@ -188,6 +243,8 @@ def read_settings(path: Path) -> Settings:
             "database": _anchored(settings.database, base, "password_file"),
             "rail": _anchored(settings.rail, base, "port_file", "certificate_file", "key_file", "ca_file"),
             "control": _anchored(settings.control, base, "port_file", "token_file"),
+            "file_drops": tuple(_anchored(drop, base, "inbox", "outbox", "done", "refused") for drop in settings.file_drops),
+            "signing": _anchored(settings.signing, base, "key_file", "certificate_file") if settings.signing else None,
             "seed_file": base / settings.seed_file,
             "schemas": base / settings.schemas if settings.schemas else None,
         }

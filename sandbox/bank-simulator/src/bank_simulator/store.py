@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
 import asyncpg
@@ -56,13 +56,13 @@ select instruction_id from payments where counterparty = $1 and instruction_id =
 
 _LOCK_ACCOUNTS = """
 -- Accounts as they are, held until the end of the transaction, always locked in the same order.
-select account_id, kind, owner_name, currency, status, balance + coalesce(overdraft_limit, 0) as available
+select account_id, kind, owner_name, currency, status, balance + coalesce(overdraft_limit, 0) as available, owner_bic
 from accounts where account_id = any ($1::text[]) order by account_id for update
 """
 
 _READ_ACCOUNTS = """
 -- Accounts as they are.
-select account_id, kind, owner_name, currency, status, balance + coalesce(overdraft_limit, 0) as available
+select account_id, kind, owner_name, currency, status, balance + coalesce(overdraft_limit, 0) as available, owner_bic
 from accounts where account_id = any ($1::text[])
 """
 
@@ -94,12 +94,17 @@ _POST = """
 select reference, posting_id, booked_at from post($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])
 """
 
+_BOOKING_DATES = """
+-- The booking days that postings bear.
+select posting_id, booking_date from postings where posting_id = any ($1::bigint[])
+"""
+
 _ADD_PAYMENT = """
 -- A payment that was judged.
 insert into payments (uetr, counterparty, state, reason, content_sha256, message_id, instruction_id, end_to_end_id, transaction_id, amount,
     currency, scale, debtor_account, creditor_account, credited_account, hold_lock, expires_at, hold_until, status_message, status_code,
-    booking_message, drawn)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
+    booking_message, drawn, message_kind)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
 """
 
 _ADD_TOMBSTONE = """
@@ -208,6 +213,7 @@ class Posted:
 
     posting_id: int
     booked_at: datetime
+    booking_date: date
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +297,9 @@ async def post(tx: Connection, items: Sequence[Item]) -> dict[str, Posted]:
         return {}
     listed = [(item.reference, item.kind, item.uetr, item.debited, item.credited, item.amount) for item in items]
     rows = await tx.fetch(_POST, *(list(column) for column in zip(*listed, strict=True)))
-    return {row["reference"]: Posted(row["posting_id"], row["booked_at"]) for row in rows}
+    dated = await tx.fetch(_BOOKING_DATES, [row["posting_id"] for row in rows])
+    days = {row["posting_id"]: row["booking_date"] for row in dated}
+    return {row["reference"]: Posted(row["posting_id"], row["booked_at"], days[row["posting_id"]]) for row in rows}
 
 
 async def due(tx: Connection, account_id: str, line: str) -> tuple[int, int]:
@@ -323,7 +331,7 @@ async def add_payment(
     await tx.execute(
         _ADD_PAYMENT, order.uetr, counterparty, state, reason, order.content_sha256, message_id, instruction_id, order.end_to_end_id,
         order.transaction_id, order.amount, order.currency, order.scale, order.debtor_account, order.creditor_account, credited_account,
-        order.lock, order.expires_at, hold_until, status_message, status_code, booking_message, drawn,
+        order.lock, order.expires_at, hold_until, status_message, status_code, booking_message, drawn, order.message_kind,
     )  # fmt: skip
 
 
@@ -420,7 +428,8 @@ async def save_mischief(tx: Connection, used: Mischief) -> None:
 
 
 def _payment(row: asyncpg.Record) -> Payment:
-    original = Original(row["message_id"], row["instruction_id"], row["end_to_end_id"], row["transaction_id"], row["uetr"])
+    names = (row["message_id"], row["instruction_id"], row["end_to_end_id"], row["transaction_id"], row["uetr"])
+    original = Original(*names, row["message_kind"])
     return Payment(
         uetr=row["uetr"], counterparty=row["counterparty"], state=PaymentState(row["state"]), reason=row["reason"],
         content_sha256=row["content_sha256"], original=original,
@@ -429,5 +438,5 @@ def _payment(row: asyncpg.Record) -> Payment:
         credited_account=row["credited_account"] or "",
         hold_lock=row["hold_lock"], hold_key=row["hold_key"], hold_until=row["hold_until"],
         status_message=row["status_message"], status_code=row["status_code"], booking_message=row["booking_message"],
-        drawn=row["drawn"],
+        drawn=row["drawn"], returned=row["returned"],
     )  # fmt: skip

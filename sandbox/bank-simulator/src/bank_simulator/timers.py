@@ -1,4 +1,4 @@
-"""What the bank does by itself when its time comes: holds expire, late messages go out."""
+"""What the bank does by itself when its time comes: holds expire, late messages go out, booking days end."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Timers:
         """Runs until cancelled."""
         while True:
             try:
+                await self._desk.end_day_if_due()
                 busy = max(await self._desk.deliver_due(), await self._desk.expire_due()) >= DUE_MAX
                 seconds = None if busy else await self._desk.seconds_to_next()
             except Exception:

@@ -24,6 +24,7 @@ import aiohttp
 import structlog
 
 from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, TurnedDown
+from lockstep_kit.foreign_json import read_json
 from lockstep_kit.rpc import TlsSettings
 from lockstep_kit.rpc.rotation import LOOK_SECONDS
 from lockstep_kit.rpc.tls import Identity, read_again
@@ -178,8 +179,8 @@ async def _json(response: aiohttp.ClientResponse, bytes_max: int) -> dict[str, A
             response.close()
             return {}
     try:
-        found = json.loads(octets)
-    except (ValueError, RecursionError):
+        found = read_json(octets)
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 

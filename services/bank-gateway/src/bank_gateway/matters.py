@@ -15,7 +15,7 @@ from typing import Final
 
 from bank_gateway import store
 from bank_gateway.settings import BankGatewaySettings
-from lockstep_kit.db import Database
+from lockstep_kit.db import Connection, Database
 from lockstep_kit.participant import store as participant_store
 from lockstep_kit.settings import load
 
@@ -31,15 +31,20 @@ async def show(db: Database) -> list[str]:
 async def close(db: Database, number: int, finding: str) -> bool:
     """Close a matter; False when it is not open."""
     async with db.transaction() as tx:
-        closed = await store.close_matter(tx, number, finding)
-        if closed is None:
-            return False
-        leg, sentence = closed
-        if leg is not None:
-            records, _ = await participant_store.lock(tx, [leg])
-            if leg in records and records[leg].trouble == sentence:
-                await participant_store.set_trouble(tx, leg, await store.matter_of_leg(tx, *leg))
-        return True
+        return await close_in(tx, number, finding)
+
+
+async def close_in(tx: Connection, number: int, finding: str) -> bool:
+    """Close a matter within a transaction; False when it is not open."""
+    closed = await store.close_matter(tx, number, finding)
+    if closed is None:
+        return False
+    leg, sentence = closed
+    if leg is not None:
+        records, _ = await participant_store.lock(tx, [leg])
+        if leg in records and records[leg].trouble == sentence:
+            await participant_store.set_trouble(tx, leg, await store.matter_of_leg(tx, *leg))
+    return True
 
 
 async def run(settings: BankGatewaySettings, number: int | None, finding: str) -> int:

@@ -1,85 +1,25 @@
 """What a bank's words mean for a leg: one literal table for each kind of message. Pure.
 
 1. A payment is settled by a status **and** the matching booking, in whichever order they come; a status alone is no money, and a booking alone is asked
-   about. What the bank says of money that moved is remembered in every phase, so that a leg that was given up and is found settled is told as executed.
-2. A payment is released by the bank's word that it was cancelled, that it never was there, or that it was turned down for good; never once the bank has
-   said that money moved.
+   about, unless a whole statement has it and the key was shown. Money that moved is remembered in every phase: a leg given up and settled is executed.
+2. A payment is released by the bank's word that it was cancelled, never was there, or was turned down for good; never once it said that money moved.
 3. Whatever contradicts what was known calls a person. Repeats, and words that come late, change nothing.
 4. A rejection as a repeat says nothing of the first copy, so it refuses nothing: the bank is asked what it has.
-5. What a refusal is called depends on what it breaks (`REASONS`): a vote, intraday credit, a promise that had run out, or one that still stood.
+5. A hold that the bank placed for another message than the payment's own is not the payment's, whatever it is called: the amount may be another.
+6. What a refusal is called depends on what it breaks (`REASONS`): a vote, intraday credit, a promise that had run out, or one that still stood.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
-from bank_gateway.messages import Booking, Envelope, Payment, PaymentStatus, Resolution, Statement
+from bank_gateway.meanings import Answer, Ground, Meaning, Word
+from bank_gateway.messages import Booking, Envelope, Payment, PaymentStatus, ReservationStatus, Resolution, Statement
 from lockstep_kit.fence import Phase
 from lockstep_kit.keys import opens
-
-
-class Word(StrEnum):
-    """What a status says, in our words."""
-
-    HELD = "HELD"
-    WORKING = "WORKING"
-    SETTLED = "SETTLED"
-    REJECTED = "REJECTED"
-    #: Rejected as a repeat of something that the bank has: says nothing about what it has.
-    REPEATED = "REPEATED"
-    STRANGE = "STRANGE"
-
-
-class Answer(StrEnum):
-    """What a request to cancel was answered with, in our words."""
-
-    CANCELLED = "CANCELLED"
-    PENDING = "PENDING"
-    NEVER_THERE = "NEVER_THERE"
-    #: The bank had rejected the payment, or let its hold end, before.
-    TURNED_DOWN = "TURNED_DOWN"
-    SETTLED_ALREADY = "SETTLED_ALREADY"
-    REFUSED = "REFUSED"
-    STRANGE = "STRANGE"
-
-
-class Meaning(StrEnum):
-    """What it means for the leg."""
-
-    #: Nothing new.
-    NOTHING = "NOTHING"
-    #: Money is on hold.
-    VOTES_YES = "VOTES_YES"
-    #: The bank does not take the payment.
-    VOTES_NO = "VOTES_NO"
-    #: The hold ended before it was released.
-    LAPSED = "LAPSED"
-    #: Settled, if the booking is there too.
-    SETTLES = "SETTLES"
-    #: It will never be settled.
-    REFUSED = "REFUSED"
-    #: The bank will never settle it, by our own request.
-    RELEASED = "RELEASED"
-    #: Ask the bank what became of it.
-    INQUIRE = "INQUIRE"
-    #: A person must look.
-    TROUBLE = "TROUBLE"
-
-
-class Ground(StrEnum):
-    """Why a bank refuses, as far as the refusal's name depends on it."""
-
-    #: The hold that it had promised had come to the end that was agreed.
-    RAN_OUT = "RAN_OUT"
-    #: Intraday credit was denied or withdrawn.
-    NO_CREDIT = "NO_CREDIT"
-    #: Anything else.
-    OTHER = "OTHER"
-
 
 #: ExternalPaymentTransactionStatus1Code -> what it says.
 WORDS: Final[Mapping[str, Word]] = {
@@ -96,6 +36,9 @@ REPEATS: Final = frozenset({"AM05", "DU01", "DU02", "DU03", "DU04", "DU05"})
 CREDIT_DENIED: Final = frozenset({"AM23"})
 #: ExternalStatusReason1Code of an order that was cancelled: what a bank says of a payment whose cancellation it granted.
 ORDER_CANCELLED: Final = "DS02"
+
+#: ExternalEntryStatus1Code that stands for a status where an account statement alone tells that the payment was settled.
+STATED: Final = "BOOK"
 
 STATUSES: Final[Mapping[tuple[Phase, Word], Meaning]] = {
     (Phase.PREPARING, Word.HELD): Meaning.VOTES_YES,
@@ -227,13 +170,29 @@ class Known:
     booking_reference: str = ""
     #: SHA-256 in hex of the message that told it, or "".
     booking_sha256: str = ""
+    #: Account that was debited, or "".
+    booking_account: str = ""
+    #: Day of the booking (ISO 8601), or "".
+    booked_on: str = ""
+    #: Account that the bank says it credited, or "".
+    credited_account: str = ""
     #: Last answer to our request to cancel, or "".
     cancellation: str = ""
+    #: Last word about the payment's reservation (`profiles.Hold`), or "".
+    reservation: str = ""
+    #: When the bank made the message that said it (ISO 8601), or "".
+    reservation_at: str = ""
+    #: Whether the payment can never be settled any more, though its reservation may stand.
+    payment_over: bool = False
+    #: Returns of the payment: name -> minor units that came back.
+    returns: Mapping[str, int] = field(default_factory=dict)
+    #: What was booked back to the debtor: name of the ledger's posting -> booking day (ISO 8601), or "" where the bank told none.
+    returned_on: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settled(self) -> bool:
         """Whether the bank says it settled, and booked it."""
-        return WORDS.get(self.status) is Word.SETTLED and self.booking_reference != ""
+        return (WORDS.get(self.status) is Word.SETTLED or self.status == STATED) and self.booking_reference != ""
 
     @property
     def moved(self) -> bool:
@@ -278,15 +237,30 @@ class Heard:
     misfit: bool = False
 
 
-def hear(known: Known, phase: Phase, payment: Payment, said: Statement, envelope: Envelope, sha256: bytes) -> Heard:
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a status means, and what a refusal is called."""
+
+    #: (phase, word) -> meaning.
+    statuses: Mapping[tuple[Phase, Word], Meaning]
+    #: (what a refusal is, why) -> reason of docs/errors.md.
+    reasons: Mapping[tuple[Meaning, Ground], str]
+
+
+CONDITIONAL: Final = Tables(STATUSES, REASONS)
+
+
+def hear(
+    known: Known, phase: Phase, payment: Payment, said: Statement, envelope: Envelope, sha256: bytes, tables: Tables = CONDITIONAL
+) -> Heard:
     """What a bank's statement about a payment means, given what was known and where the leg stands."""
     match said:
         case PaymentStatus():
-            return _status(known, phase, payment, said, envelope, sha256)
+            return _status(known, phase, payment, said, envelope, sha256, tables)
         case Resolution():
             return _resolution(known, phase, said, envelope, sha256)
         case Booking():
-            return _booking(known, phase, payment, said, sha256)
+            return _booking(known, phase, payment, said, envelope, sha256)
 
 
 def word_of(said: PaymentStatus) -> Word:
@@ -295,13 +269,17 @@ def word_of(said: PaymentStatus) -> Word:
     return Word.REPEATED if word is Word.REJECTED and said.reason in REPEATS else word
 
 
-def _status(known: Known, phase: Phase, payment: Payment, said: PaymentStatus, envelope: Envelope, sha256: bytes) -> Heard:
+def _status(
+    known: Known, phase: Phase, payment: Payment, said: PaymentStatus, envelope: Envelope, sha256: bytes, tables: Tables
+) -> Heard:
     if said.end_to_end_id and said.end_to_end_id != payment.references.end_to_end_id:
         return Heard(known, Meaning.TROUBLE, f"the bank names another end-to-end reference: {said.end_to_end_id}")
     if said.key and not opens(said.key, payment.lock):
         return Heard(known, Meaning.TROUBLE, f"the bank says {said.status} with a key that does not open the payment's lock")
     word = word_of(said)
-    meaning = STATUSES[phase, word]
+    if word is Word.HELD and said.message_id not in ("", payment.references.message_id):
+        return Heard(known, Meaning.TROUBLE, f"the bank holds money for another message of this UETR: {said.message_id}")
+    meaning = tables.statuses[phase, word]
     detail = f"the bank says {said.status}{f' ({said.reason})' if said.reason else ''}{f': {said.text}' if said.text else ''}"
     if word is Word.REJECTED and known.moved:
         return Heard(known, Meaning.TROUBLE, f"{detail}, after it had settled or booked the payment")
@@ -314,11 +292,11 @@ def _status(known: Known, phase: Phase, payment: Payment, said: PaymentStatus, e
     counts = word in (Word.HELD, Word.SETTLED, Word.REJECTED)
     heard = known.said(said.status, said.reason, envelope, sha256) if counts else known
     meaning = _settles(heard, phase, meaning)
-    reason = REASONS.get((meaning, ground_of(said, phase, payment, envelope)), "")
+    reason = tables.reasons.get((meaning, ground_of(said, phase, payment, envelope)), "")
     return Heard(heard, meaning, f"{detail}, while the leg is {phase}" if meaning is Meaning.TROUBLE else detail, reason)
 
 
-def ground_of(said: PaymentStatus, phase: Phase, payment: Payment, envelope: Envelope) -> Ground:
+def ground_of(said: PaymentStatus | ReservationStatus, phase: Phase, payment: Payment, envelope: Envelope) -> Ground:
     """Why a bank refuses. Whether its promise still stood is judged by its own clock, at which it made the message."""
     if phase is not Phase.PREPARING and envelope.created_at >= payment.expires_at:
         return Ground.RAN_OUT
@@ -384,7 +362,7 @@ def answer_of(said: Resolution) -> Answer:
             return Answer.STRANGE
 
 
-def _booking(known: Known, phase: Phase, payment: Payment, said: Booking, sha256: bytes) -> Heard:
+def _booking(known: Known, phase: Phase, payment: Payment, said: Booking, envelope: Envelope, sha256: bytes) -> Heard:
     if said.reversal:
         return _misfit(known, f"the bank reversed a booking of the payment: {said.reference}")
     debited = said.account == payment.debtor.iban and said.debit
@@ -399,30 +377,25 @@ def _booking(known: Known, phase: Phase, payment: Payment, said: Booking, sha256
         return _misfit(known, f"the bank booked {said.amount} ({said.end_to_end_id}) instead of {payment.amount}")
     if credited:
         # The other side of the same payment; the debtor's account is the one that counts.
-        return Heard(known, Meaning.NOTHING)
+        return Heard(replace(known, credited_account=said.account), Meaning.NOTHING)
     if known.booking_reference and known.booking_reference != said.reference:
         return _misfit(known, f"the bank booked the payment twice: {known.booking_reference} and {said.reference}")
-    heard = replace(known, booking_reference=said.reference, booking_sha256=sha256.hex())
+    heard = replace(
+        known,
+        booking_reference=said.reference,
+        booking_sha256=sha256.hex(),
+        booking_account=said.account,
+        booked_on="" if said.booked_on is None else said.booked_on.isoformat(),
+    )
+    if said.stated and phase is Phase.COMMITTING and not heard.settled:
+        # Its status was lost for good: the account itself, entry and balances, says what became of the payment that the bank was told to make.
+        heard = heard.said(STATED, "", envelope, sha256)
     meaning = _settles(heard, phase, BOOKINGS[phase])
     return Heard(heard, meaning, f"the bank booked the payment while the leg is {phase}" if meaning is Meaning.TROUBLE else "")
 
 
 def _misfit(known: Known, detail: str) -> Heard:
     return Heard(known, Meaning.TROUBLE, detail, misfit=True)
-
-
-def stray(said: Statement) -> str:
-    """What a person must know of a statement about a payment that nobody here knows; "" for one that says nothing of money."""
-    match said:
-        case Booking(status="BOOK"):
-            side = "debited" if said.debit else "credited"
-            return (
-                f"the bank {side} {said.amount} ({said.reference}) for a payment that is not known here: {said.uetr or 'no UETR'}"
-            )
-        case PaymentStatus() if word_of(said) in (Word.HELD, Word.SETTLED):
-            return f"the bank says {said.status} of a payment that is not known here: {said.uetr or 'no UETR'}"
-        case _:
-            return ""
 
 
 def _settles(known: Known, phase: Phase, meaning: Meaning) -> Meaning:

@@ -9,7 +9,20 @@ from typing import Final
 from bank_gateway.messages import Kind, References
 from lockstep_kit.ids import LegId, PlanId, uetr
 
-_LETTERS: Final = {Kind.PAYMENT: "P", Kind.CANCELLATION: "C", Kind.INQUIRY: "Q"}
+_REPEAT: Final = "#"
+#: A leg has one payment, whichever definition carries it.
+_LETTERS: Final = {
+    Kind.PAYMENT: "P",
+    Kind.INSTITUTION_PAYMENT: "P",
+    Kind.CANCELLATION: "C",
+    Kind.INQUIRY: "Q",
+    Kind.RESERVATION: "R",
+    Kind.RESERVATION_DELETION: "D",
+    Kind.RESERVATION_QUERY: "N",
+    Kind.APPLICATION: "A",
+    Kind.ISSUANCE: "S",
+    Kind.TERMINATION: "W",
+}
 
 
 def references(plan_id: PlanId, leg_id: LegId) -> References:
@@ -28,6 +41,31 @@ def message_id(kind: Kind, plan_id: PlanId, leg_id: LegId, number: int = 1) -> s
     return _short(_LETTERS[kind], plan_id, leg_id, str(number))
 
 
+def number_of(plan_id: PlanId, leg_id: LegId) -> str:
+    """Number of the leg's undertaking, out of the series that is agreed with the bank."""
+    return _short("U", plan_id, leg_id)
+
+
+def repeat_key(name: str, number: int) -> str:
+    """What a message is queued by when it is sent once more, after the bank had it; the rail knows it by its own name all the same."""
+    return f"{name}{_REPEAT}{number}"
+
+
+def is_repeat(key: str) -> bool:
+    """Whether a message was queued to be sent once more."""
+    return _REPEAT in key
+
+
+def rail_key(key: str) -> str:
+    """By which key the rail knows what was queued."""
+    return key.partition(_REPEAT)[0]
+
+
 def _short(letter: str, *parts: str) -> str:
     digest = hashlib.sha256("\x1f".join((letter, *parts)).encode()).digest()
     return letter + base64.b32encode(digest)[:15].decode()
+
+
+def return_name(reference: str) -> str:
+    """How the ledger names a booking that gave money back, by the bank's own reference, which may be any text."""
+    return hashlib.sha256(reference.encode()).hexdigest()[:16]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from bank_gateway.inquiries import asked_again
 from bank_gateway.messages import Kind, References
 from bank_gateway.operations import Known
+from bank_gateway.profiles import PROFILES, Profile, ProfileName
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId, PlanId, sha256
@@ -19,7 +22,8 @@ from lockstep_kit.moments import passed
 #: no open matter any more, since the bank is told or asked about it now.
 INSERT_PAYMENT: Final = """
 with noted as (
-    insert into bank_payment (plan_id, leg_id, uetr, end_to_end_id, status, asked_at) values ($1, $2, $3, $4, '{}', $5)
+    insert into bank_payment (plan_id, leg_id, uetr, end_to_end_id, status, asked_at, settlement_date, profile)
+    values ($1, $2, $3, $4, '{}', $5, $6, $7)
     on conflict do nothing returning uetr
 )
 update bank_matter set closed_at = clock_timestamp(), closing = 'the payment became known'
@@ -28,7 +32,7 @@ from noted where bank_matter.uetr = noted.uetr and bank_matter.kind = 'UNKNOWN_P
 
 #: A payment by its UETR, locked, with the first open matter of its leg.
 LOCK_PAYMENT: Final = """
-select plan_id, leg_id, status, asked_at, coalesce((
+select plan_id, leg_id, status, asked_at, settlement_date, profile, coalesce((
     select sentence from bank_matter as matter
     where matter.plan_id = payment.plan_id and matter.leg_id = payment.leg_id and matter.closed_at is null order by matter.id limit 1
 ), '') as matter
@@ -70,13 +74,13 @@ MATTER_OF_LEG: Final = """
 select sentence from bank_matter where plan_id = $1 and leg_id = $2 and closed_at is null order by id limit 1
 """
 
-#: The payments that a message of ours carried.
+#: The payments that a message of ours carried, or was about.
 PAYMENTS_OF_MESSAGE: Final = """
-select distinct uetr from bank_message where direction = 'OUT' and message_id = $1 and kind = $2 and uetr is not null order by uetr
+select distinct uetr from bank_message where direction = 'OUT' and message_id = $1 and kind = any($2::text[]) and uetr is not null order by uetr
 """
 
 #: A payment of a leg.
-PAYMENT: Final = "select status, asked_at from bank_payment where plan_id = $1 and leg_id = $2"
+PAYMENT: Final = "select status, profile from bank_payment where plan_id = $1 and leg_id = $2"
 
 #: What is known of a payment now.
 UPDATE_PAYMENT: Final = "update bank_payment set status = $3 where plan_id = $1 and leg_id = $2"
@@ -93,18 +97,32 @@ insert into bank_outbox (plan_id, leg_id, uetr, action, idempotency_key, octets,
 values ($1, $2, $3, $4, $5, $6, $7) on conflict on constraint bank_outbox_key do nothing returning id
 """
 
+#: Lets one replica claim at a time, so that what is in flight is counted right.
+CLAIM_TURN: Final = "select pg_advisory_xact_lock(7_301_105) is null as taken"
+
 #: Takes what is due, oldest first, one of each payment: what comes later about a payment waits for what comes before. Tried is tried, whatever
-#: becomes of it, so it is SENT before it is sent; due_at keeps other replicas away meanwhile.
+#: becomes of it, so it is SENT before it is sent; due_at keeps other replicas away meanwhile. What was tried before goes before what is new, and no
+#: more is new than brings what is in flight to its limit: SENT is in flight, since nobody knows whether the bank has it.
 CLAIM: Final = f"""
-update bank_outbox set state = 'SENT', attempts = attempts + 1, due_at = clock_timestamp() + $2
-where id in (
+with again as (
     select id from bank_outbox as mine
-    where state in ('QUEUED', 'SENT') and {passed("due_at", put_off_max="$3")}
+    where state = 'SENT' and {passed("due_at", put_off_max="$3")}
       and not exists (
         select from bank_outbox as earlier
         where earlier.uetr = mine.uetr and earlier.id < mine.id and earlier.state in ('QUEUED', 'SENT'))
     order by id limit $1 for update skip locked
+), fresh as (
+    select id from bank_outbox as mine
+    where state = 'QUEUED' and {passed("due_at", put_off_max="$3")}
+      and not exists (
+        select from bank_outbox as earlier
+        where earlier.uetr = mine.uetr and earlier.id < mine.id and earlier.state in ('QUEUED', 'SENT'))
+    order by id limit least(
+        $1 - (select count(*) from again), greatest($4::bigint - (select count(*) from bank_outbox where state = 'SENT'), 0))
+    for update skip locked
 )
+update bank_outbox set state = 'SENT', attempts = attempts + 1, due_at = clock_timestamp() + $2
+where id in (select id from again union all select id from fresh)
 returning id, plan_id, leg_id, uetr, action, idempotency_key, octets, attempts, traceparent
 """
 
@@ -116,6 +134,16 @@ MARK_FAILED: Final = "update bank_outbox set state = 'FAILED', failure = $2 wher
 
 #: Nobody knows: again, later.
 RESCHEDULE: Final = "update bank_outbox set due_at = clock_timestamp() + $2 where id = $1 and state = 'SENT'"
+
+#: Nothing is waited for any more: the bank has it, and its leg has come to its end.
+SETTLE: Final = """
+update bank_outbox set state = 'SETTLED'
+where id in (
+    select message.id from bank_outbox as message join participant_leg as leg using (plan_id, leg_id)
+    where message.state = 'ACKED' and leg.phase in ('REFUSED', 'COMMITTED', 'RELEASED', 'REVERSING', 'REVERSED')
+    order by message.id limit $1 for update of message skip locked
+)
+"""
 
 #: Place up to which the mailbox was stored.
 CURSOR: Final = "select cursor from bank_mailbox where counterparty = $1"
@@ -134,32 +162,8 @@ insert into bank_quarantine (counterparty, cursor, octets, field, rule) values (
 on conflict on constraint bank_quarantine_once do nothing
 """
 
-#: Payments whose legs owe an answer though the bank has everything that we sent, and that were not asked about lately: after twice as long each time, up
-#: to a longest wait, and counted anew in each phase. A clock that was set back makes it ask at once rather than wait. A payment that somebody is working
-#: on is left to the next time, so that nobody waits for anybody in a circle.
-TO_INQUIRE: Final = """
-with overdue as (
-    select payment.plan_id, payment.leg_id, leg.phase, leg.phase_since, counted.inquiries
-    from bank_payment as payment
-    join participant_leg as leg using (plan_id, leg_id)
-    cross join lateral (
-        select case when same then payment.inquiries else 0 end as inquiries,
-            case when same then coalesce(payment.inquired_at, leg.phase_since) else leg.phase_since end as since
-        from (select payment.inquiries_since is not distinct from leg.phase_since as same) as phase) as counted
-    where leg.phase in ('PREPARING', 'COMMITTING', 'ABORTING')
-      and clock_timestamp() not between counted.since
-        and counted.since + least($1::interval * power(2, least(counted.inquiries, 20)), $2::interval)
-      and not exists (
-        select from bank_outbox where bank_outbox.uetr = payment.uetr and bank_outbox.state in ('QUEUED', 'SENT'))
-    order by counted.since limit $3
-    for update of payment skip locked
-)
-update bank_payment as payment
-set inquiries = overdue.inquiries + 1, inquiries_since = overdue.phase_since, inquired_at = clock_timestamp()
-from overdue
-where payment.plan_id = overdue.plan_id and payment.leg_id = overdue.leg_id
-returning payment.plan_id, payment.leg_id, overdue.phase, payment.inquiries
-"""
+#: Payments whose legs owe an answer, and that are to be asked about now.
+TO_INQUIRE: Final = asked_again("bank_payment")
 
 #: The key of a leg that is being executed and may still begin, kept so until the end of the transaction; nothing while somebody else is working on it.
 KEY_OF_EXECUTING: Final = """
@@ -207,6 +211,10 @@ class PaymentRow:
     known: Known
     #: When it was first asked for.
     asked_at: datetime
+    #: Settlement date; None of one that was noted by an earlier version without any.
+    settlement_date: date | None
+    #: How it is promised and made, whatever the settings say by now.
+    profile: Profile
     #: First open matter of the leg, or "".
     matter: str
 
@@ -218,6 +226,8 @@ class MatterKind(StrEnum):
     UNKNOWN_PAYMENT = "UNKNOWN_PAYMENT"
     #: A booking is not what the payment says.
     BOOKING_DIFFERS = "BOOKING_DIFFERS"
+    #: Money of a payment came back, whole or in part, or is said to.
+    PAYMENT_RETURNED = "PAYMENT_RETURNED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +254,13 @@ class Matter:
     sentence: str
 
 
-async def insert_payment(tx: Connection, plan_id: PlanId, leg_id: LegId, names: References, asked_at: datetime) -> None:
-    """Note a payment, if it is not known."""
-    await tx.execute(INSERT_PAYMENT, plan_id, leg_id, names.uetr, names.end_to_end_id, asked_at)
+async def insert_payment(
+    tx: Connection, plan_id: PlanId, leg_id: LegId, names: References, asked_at: datetime, settlement_date: date, profile: Profile
+) -> None:
+    """Note a payment, if it is not known, with its settlement date and its profile, which never change."""
+    await tx.execute(
+        INSERT_PAYMENT, plan_id, leg_id, names.uetr, names.end_to_end_id, asked_at, settlement_date, profile.name.value
+    )
 
 
 async def lock_payment(tx: Connection, uetr: str) -> PaymentRow | None:
@@ -255,7 +269,13 @@ async def lock_payment(tx: Connection, uetr: str) -> PaymentRow | None:
     if row is None:
         return None
     return PaymentRow(
-        PlanId(row["plan_id"]), LegId(row["leg_id"]), Known(**json.loads(row["status"])), row["asked_at"], row["matter"]
+        PlanId(row["plan_id"]),
+        LegId(row["leg_id"]),
+        Known(**json.loads(row["status"])),
+        row["asked_at"],
+        row["settlement_date"],
+        PROFILES[ProfileName(row["profile"])],
+        row["matter"],
     )
 
 
@@ -305,21 +325,23 @@ async def matter_of_leg(tx: Connection, plan_id: PlanId, leg_id: LegId) -> str:
     return await tx.fetchval(MATTER_OF_LEG, plan_id, leg_id) or ""
 
 
-async def payments_of_message(tx: Connection, message_id: str) -> list[str]:
-    """UETRs of the payments that a message of ours carried."""
-    rows = await tx.fetch(PAYMENTS_OF_MESSAGE, message_id, Kind.PAYMENT.value)
+async def payments_of_message(tx: Connection, message_id: str, kinds: Sequence[Kind]) -> list[str]:
+    """UETRs of the payments that a message of ours, of one of these kinds, carried or was about."""
+    rows = await tx.fetch(PAYMENTS_OF_MESSAGE, message_id, [kind.value for kind in kinds])
     return [row["uetr"] for row in rows]
 
 
-async def payment(tx: Connection, plan_id: PlanId, leg_id: LegId) -> tuple[Known, datetime] | None:
-    """What is known of a leg's payment, and when it was first asked for."""
+async def payment(tx: Connection, plan_id: PlanId, leg_id: LegId) -> tuple[Known, Profile] | None:
+    """What is known of a leg's payment, and how it is promised and made."""
     row = await tx.fetchrow(PAYMENT, plan_id, leg_id)
-    return None if row is None else (Known(**json.loads(row["status"])), row["asked_at"])
+    return None if row is None else (Known(**json.loads(row["status"])), PROFILES[ProfileName(row["profile"])])
 
 
 async def update_payment(tx: Connection, plan_id: PlanId, leg_id: LegId, known: Known) -> None:
     """Keep what is known of a payment."""
-    await tx.execute(UPDATE_PAYMENT, plan_id, leg_id, json.dumps(asdict(known)))
+    # What was never said is not written, so that a process of an earlier version reads what concerns it.
+    said = {name: value for name, value in asdict(known).items() if value}
+    await tx.execute(UPDATE_PAYMENT, plan_id, leg_id, json.dumps(said))
 
 
 async def keep_message(tx: Connection, direction: str, message_id: str, kind: str, uetr: str | None, octets: bytes) -> None:
@@ -334,9 +356,10 @@ async def enqueue(
     return await tx.fetchval(ENQUEUE, *leg, uetr, action, idempotency_key, octets, traceparent) is not None
 
 
-async def claim(tx: Connection, limit: int, lease: timedelta, wait_max: timedelta) -> list[Claimed]:
+async def claim(tx: Connection, limit: int, lease: timedelta, wait_max: timedelta, in_flight_max: int) -> list[Claimed]:
     """What is due, marked as tried; `wait_max` is the longest time that anything is put off for."""
-    rows = await tx.fetch(CLAIM, limit, lease, wait_max)
+    await tx.execute(CLAIM_TURN)
+    rows = await tx.fetch(CLAIM, limit, lease, wait_max, in_flight_max)
     return sorted((Claimed(**dict(row)) for row in rows), key=lambda each: each.id)
 
 

@@ -5,7 +5,6 @@ A crash anywhere repeats harmlessly: the row is the order to store, the store ta
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -23,6 +22,7 @@ from lockstep_kit import failpoints
 from lockstep_kit.canonical import time_from_text
 from lockstep_kit.errors import not_found
 from lockstep_kit.failpoints import failpoint
+from lockstep_kit.foreign_json import read_json
 from lockstep_kit.ids import Digest, PlanId, sha256
 from lockstep_kit.loops import Loop
 from lockstep_kit.telemetry import PLAN_IDS, span
@@ -129,7 +129,7 @@ class Auditing:
 
 def _restored(plan_id: PlanId, octets: bytes) -> AuditLog | None:
     """A log of the plan that the database lost, as the store has it; None where it is another plan's."""
-    document = json.loads(octets)
+    document = read_json(octets)
     if document["format"] != FORMAT or document["plan_id"] != plan_id:
         return None
     return AuditLog(plan_id, document["ordinal"], sha256(octets), octets, time_from_text(document["written_at"]))

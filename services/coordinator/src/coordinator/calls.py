@@ -130,10 +130,10 @@ def next_due(plan: Plan, limits: Limits) -> datetime | None:
     return min(moments, default=None)
 
 
-def awaited_gate(plan: Plan) -> Gate | None:
+def awaited_gate(plan: Plan, now: datetime) -> Gate | None:
     """The gate that a person must sign now for the plan to go on."""
     match plan.state:
-        case State.READY_FOR_PREPARE if facts.gate(plan, Gate.APPROVE) is None:
+        case State.READY_FOR_PREPARE | State.PREPARED if not facts.opened(plan, Gate.APPROVE, now):
             return Gate.APPROVE
         case State.PREPARED:
             return Gate.RELEASE

@@ -20,20 +20,25 @@ def assemble(dossier: Dossier) -> Certificate:
         AssertionError: the plan is not decided to commit; no command that needs a certificate is ordered then.
     """
     plan = dossier.plan
-    make, approve, release = (facts.gate(plan, each) for each in (Gate.MAKE, Gate.APPROVE, Gate.RELEASE))
-    if make is None or approve is None or release is None or plan.decided_at is None or plan.decision in (None, Decision.ABORT):
+    if plan.decided_at is None or plan.decision in (None, Decision.ABORT):
+        raise AssertionError(f"plan {plan.plan_id} has no decision to show")
+    make = facts.gate(plan, Gate.MAKE)
+    approvals, releases = (facts.standing(plan, each, plan.decided_at) for each in (Gate.APPROVE, Gate.RELEASE))
+    if make is None or not approvals or not releases:
         raise AssertionError(f"plan {plan.plan_id} has no decision to show")
     decided = plan.decision is Decision.COMMIT and plan.delegate
     return Certificate(
         header=dossier.header,
         make=make.signed,
-        approve=approve.signed,
-        release=release.signed,
+        approve=approvals[0].signed,
+        release=releases[0].signed,
         votes=_votes(plan),
         decision=Decision.COMMIT if plan.decision is Decision.COMMIT else Decision.DELEGATED,
         delegated_leg_id=plan.delegate,
         delegated_outcome=facts.leg(plan, plan.delegate).outcome if decided else None,
         decided_at=plan.decided_at,
+        further_approvals=tuple(each.signed for each in approvals[1:]),
+        further_releases=tuple(each.signed for each in releases[1:]),
     )
 
 
@@ -46,10 +51,16 @@ def check_release(dossier: Dossier, release: GateRecord, keys: LegKeys, registry
 
     Asked before the decision is written, since after it there is no way back.
 
+    Nothing is asked of a release that is not yet the last that the gate takes: it decides nothing.
+
     Raises:
         NotAuthorised: the first reason that a participant would have.
     """
     plan = replace(dossier.plan, gates=(*dossier.plan.gates, release), decided_at=now)
+    if not facts.opened(plan, Gate.APPROVE, now):
+        raise NotAuthorised("GATE_EXPIRED", "fewer approvals stand than the gate takes: one's time is over")
+    if not facts.opened(plan, Gate.RELEASE, now):
+        return
     soft = facts.soft_legs(plan)
     delegate = soft[0] if len(soft) == 1 else ""
     plan = replace(plan, delegate=delegate, decision=Decision.DELEGATED if delegate else Decision.COMMIT)

@@ -14,6 +14,7 @@ import structlog
 from coordinator import facts
 from coordinator.clocks import CLOCK_SKEW, measure
 from coordinator.compliance import Compliance, barred_party
+from coordinator.cut_offs import CutOffMissed, check_cut_offs
 from coordinator.dossier import Dossier
 from coordinator.engine import Engine
 from coordinator.lint import UNWIND_FIELD, Installation, check_capabilities, check_plan
@@ -100,6 +101,9 @@ def judge(dossier: Dossier, capabilities: Mapping[str, Capabilities], rules: Rul
     try:
         check_plan(dossier.header, dossier.legs, make.signed, rules.installation, now)
         check_capabilities(dossier.header, dossier.legs, capabilities, rules.routes, margin, now)
+        check_cut_offs(dossier.header, dossier.legs, capabilities, rules.routes, margin, now, preparing=True)
+    except CutOffMissed as finding:
+        return CheckFailed("CUT_OFF_MISSED", finding.leg_id, str(finding))
     except FieldInvalid as finding:
         return CheckFailed(_reason_of(finding.field), _leg_of(dossier, finding.field), str(finding))
     return ChecksPassed()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from coordinator.model import LegState, Plan, State, Ticket
+from coordinator.model import LegState, Plan, Quorum, State, Ticket
 from lockstep_kit.certificate import Binding
 from lockstep_kit.ids import ActorId, Digest, LegId, PlanId
 from lockstep_kit.permits import Permit
 from lockstep_kit.plan import Leg, PlanHeader, inclusion_path
+from lockstep_kit.registry import Matrix
+from lockstep_kit.sod import OPENING, barred_by
 from lockstep_kit.statements import Gate
 
 
@@ -74,6 +76,8 @@ class Dossier:
     traceparent: str | None
     #: Why the plan's journal takes nothing more, or "".
     frozen: str = ""
+    #: When it was read, by the database's clock; None: it was never read.
+    read_at: datetime | None = None
 
     @property
     def plan_id(self) -> PlanId:
@@ -105,8 +109,8 @@ class Dossier:
         return Binding(self.header, file.leg, index, inclusion_path(self.legs, index), file.lock)
 
 
-def new_plan(header: PlanHeader, legs: tuple[Leg, ...]) -> Plan:
-    """A plan before anything happened to it."""
+def new_plan(header: PlanHeader, legs: tuple[Leg, ...], quorum: Quorum | None = None) -> Plan:
+    """A plan before anything happened to it; its gates take one person each unless told otherwise."""
     return Plan(
         plan_id=header.plan_id,
         digest=header.digest,
@@ -114,20 +118,26 @@ def new_plan(header: PlanHeader, legs: tuple[Leg, ...]) -> Plan:
         policy=header.policy,
         legs=tuple(LegState(leg.leg_id, leg.kind, leg.depends_on) for leg in legs),
         state=State.DRAFT,
+        quorum=quorum or Quorum(),
     )
 
 
 #: Gates that one person may sign only one of.
-DISTINCT_GATES = frozenset({Gate.MAKE, Gate.APPROVE, Gate.RELEASE, Gate.VALIDATE})
+DISTINCT_GATES = frozenset(OPENING)
 
 
-def signers(plan: Plan, *, but: Gate | None = None) -> frozenset[ActorId]:
-    """Persons who signed one of the gates that need different persons; those of one gate can be left out."""
-    return frozenset(
-        record.actor
-        for record in plan.gates
-        if record.signed.statement.gate in DISTINCT_GATES and record.signed.statement.gate is not but
-    )
+def signers(plan: Plan) -> frozenset[ActorId]:
+    """Persons who signed one of the gates that need different persons, whatever the plan's matrix says."""
+    return _signed(plan, DISTINCT_GATES)
+
+
+def barred_from(plan: Plan, gate: Gate, matrix: Matrix | None) -> frozenset[ActorId]:
+    """Persons who signed a gate whose signers may not sign this one."""
+    return frozenset() if matrix is None else _signed(plan, barred_by(matrix, gate))
+
+
+def _signed(plan: Plan, gates: Collection[Gate]) -> frozenset[ActorId]:
+    return frozenset(record.actor for record in plan.gates if record.signed.statement.gate in gates)
 
 
 LegKeys = Mapping[LegId, bytes]

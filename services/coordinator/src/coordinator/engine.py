@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from coordinator import audit, calls, protocol
+from coordinator import audit, calls, escalating, protocol
 from coordinator.commands import Command, answered, command_of
 from coordinator.convert import settlement
 from coordinator.dossier import Dossier, FiledTicket
@@ -41,7 +41,7 @@ from coordinator.notices import Notice, notices
 from coordinator.participants import Routes
 from coordinator.payloads import journal_event
 from coordinator.sealing import KeyBox
-from coordinator.store import audits, letters, operators, outboxes, plans
+from coordinator.store import audits, escalation_documents, letters, operators, outboxes, plans, reading
 from coordinator.store import notices as notice_store
 from coordinator.store.notices import Subscriptions
 from coordinator.store.plans import SealedKey
@@ -137,8 +137,8 @@ class Work:
                 self._effects[plan_id] = []
         return self._now
 
-    async def create(self, dossier: Dossier, key: SealedKey, make: GateRecord) -> Dossier | None:
-        """Accept a plan; None where there is one with its id already, and nothing of the transaction must stay."""
+    async def create(self, dossier: Dossier, key: SealedKey, make: GateRecord, creator: str) -> Dossier | None:
+        """Accept a plan that a client brought; None where there is one with its id already, and nothing of the transaction must stay."""
         plan_id, owner = dossier.plan_id, self._engine.owner
         held = await leases.acquire(self.tx, [plan_id], owner.name, owner.generation, owner.lease)
         if plan_id not in held:
@@ -146,7 +146,7 @@ class Work:
         made = protocol.step(dossier.plan, Created(make), make.at, self._engine.limits)
         after = replace(dossier, plan=made.plan)
         due = calls.next_due(made.plan, self._engine.limits)
-        if not await plans.insert(self.tx, after, key, held[plan_id], due):
+        if not await plans.insert(self.tx, after, key, held[plan_id], due, creator):
             return None
         self._clock = make.at
         self._before[plan_id], self._now[plan_id] = dossier, after
@@ -228,7 +228,7 @@ class Work:
             plan = self._now[plan_id].plan
             await plans.insert_gates(self.tx, [(plan, 0)])
             await plans.insert_transitions(self.tx, [(plan_id, each) for each in self._moves(plan_id)], self.clock)
-        await self._write_tickets(changed)
+        escalated = await self._write_tickets(changed)
         recorded = await self._write_journal(changed)
         told = await self._write_commands(changed) | await self._hasten(changed)
         noticed = await self._write_notices(changed)
@@ -237,7 +237,7 @@ class Work:
         events = [(plan_id, octets) for plan_id in sorted(telling) for octets in telling[plan_id]]
         await outboxes.insert_events(self.tx, events, self.clock)
         checks = any(self._now[each].plan.state in (State.INITIATED, State.PRECONDITIONS_PENDING) for each in changed)
-        return Flushed(told, recorded, checks, audited)
+        return Flushed(told, recorded, checks, audited, escalated)
 
     def _moves(self, plan_id: PlanId) -> tuple[Moved, ...]:
         return tuple(each for each in self._effects[plan_id] if isinstance(each, Moved))
@@ -250,7 +250,7 @@ class Work:
     def _tickets(self, plan_id: PlanId) -> Sequence[FiledTicket]:
         return self.result(plan_id).tickets[len(self._now[plan_id].tickets) :]
 
-    async def _write_tickets(self, changed: Sequence[PlanId]) -> None:
+    async def _write_tickets(self, changed: Sequence[PlanId]) -> bool:
         new = [
             (plan_id, len(self._now[plan_id].tickets) + place, filed)
             for plan_id in changed
@@ -261,10 +261,14 @@ class Work:
         await operators.close_tickets(self.tx, closed, self.clock)
         for plan_id, _, filed in new:
             _log.warning("escalation", plan_id=plan_id, reason=filed.ticket.reason, leg_id=filed.ticket.leg_id)
+        said = [each for name in changed for each in escalating.said(self.result(name), self._tickets(name), self._closed(name))]
+        await escalation_documents.insert(self.tx, said, self.clock)
+        return bool(said)
 
     async def _write_journal(self, changed: Sequence[PlanId]) -> bool:
+        raised = {each: escalating.raised(self._now[each], self._effects[each], self._tickets(each)) for each in changed}
         events = [
-            (plan_id, journal_event(self._now[plan_id], each))
+            (plan_id, journal_event(self._now[plan_id], each, raised[plan_id].get(each.sequence)))
             for plan_id in changed
             for each in self._effects[plan_id]
             if isinstance(each, Record)
@@ -429,8 +433,8 @@ class Engine:
 
     async def read(self, ids: Iterable[PlanId]) -> Mapping[PlanId, Dossier]:
         """Plans as they stand."""
-        async with self.db.connection() as connection:
-            return (await plans.read(connection, ids)).dossiers
+        async with reading.snapshot(self.db) as tx:
+            return (await plans.read(tx, ids)).dossiers
 
     async def leg_keys(self, connection: Connection, dossier: Dossier) -> dict[LegId, bytes]:
         """The settling legs' keys of one plan.

@@ -12,6 +12,7 @@ from coordinator.dossier import Dossier
 from coordinator.model import LegState, Order, Plan, State
 from lockstep_kit.amounts import Amount, AssetId
 from lockstep_kit.ids import LegId
+from lockstep_kit.instruments import IssueInstrument
 from lockstep_kit.participant.ports import PlanOutcome
 from lockstep_kit.plan import CreditTransfer, Leg, TokenTransfer
 
@@ -79,7 +80,7 @@ def _exposures(dossier: Dossier) -> Iterator[Exposure]:
 
 def amount_of(leg: Leg) -> Amount | None:
     """What a leg moves; None for those that move nothing."""
-    return leg.terms.amount if isinstance(leg.terms, TokenTransfer | CreditTransfer) else None
+    return leg.terms.amount if isinstance(leg.terms, TokenTransfer | CreditTransfer | IssueInstrument) else None
 
 
 def _doubt(plan: Plan, leg: LegState) -> Doubt | None:

@@ -151,6 +151,29 @@ def gate(plan: Plan, which: Gate, verdict: Verdict = Verdict.APPROVE) -> GateRec
     return None
 
 
+def standing(plan: Plan, which: Gate, now: datetime) -> tuple[GateRecord, ...]:
+    """The approvals that count at that moment: the last one of each person that has not run out, in the order of signing."""
+    counting = plan.gates[plan.validated_from :] if which is Gate.VALIDATE else plan.gates
+    last = {record.actor: record for record in counting if _approves(record, which) and now < record.signed.statement.expires_at}
+    return tuple(sorted(last.values(), key=plan.gates.index))
+
+
+def _approves(record: GateRecord, which: Gate) -> bool:
+    statement = record.signed.statement
+    return statement.gate is which and statement.verdict is Verdict.APPROVE
+
+
+def needed(plan: Plan, which: Gate) -> int:
+    """How many persons the gate takes."""
+    told = {Gate.APPROVE: plan.quorum.approve, Gate.RELEASE: plan.quorum.release, Gate.VALIDATE: plan.quorum.validate}
+    return told.get(which, 1)
+
+
+def opened(plan: Plan, which: Gate, now: datetime) -> bool:
+    """Whether as many persons' approvals stand as the gate takes."""
+    return len(standing(plan, which, now)) >= needed(plan, which)
+
+
 def stopping_gate(plan: Plan, cause: Cause) -> GateRecord | None:
     """The signature that stopped the plan, or refused its evidence."""
     if cause is Cause.CANCELLED:
@@ -187,16 +210,16 @@ def outcome(plan: Plan) -> PlanOutcome | None:
 def cause(plan: Plan, now: datetime, limits: Limits) -> Cause | None:
     """The cause that the facts give, or None where the plan rests."""
     match plan.state:
-        case State.READY_FOR_PREPARE if all_prepared(plan) and gate(plan, Gate.APPROVE):
+        case State.READY_FOR_PREPARE if all_prepared(plan) and opened(plan, Gate.APPROVE, now):
             return _stop(plan, now, limits) or Cause.PREPARED_AND_APPROVED
-        case State.PREPARED if gate(plan, Gate.RELEASE):
+        case State.PREPARED if opened(plan, Gate.RELEASE, now):
             return _stop(plan, now, limits) or _release(plan)
         case state if state in UNDECIDED:
             return _stop(plan, now, limits)
         case State.EXECUTING:
             return _executing(plan)
         case State.VALIDATING:
-            return _validating(plan)
+            return _validating(plan, now)
         case State.COMMITTED:
             return _closing(plan, Phase.COMMITTED) or (Cause.CONTRADICTION if not plan.sealing and contradicted(plan) else None)
         case State.ABORTED:
@@ -236,6 +259,13 @@ def promise_finding(plan: Plan, limits: Limits) -> tuple[str, str, str] | None:
     soft = soft_legs(plan)
     if len(soft) > 1 and not plan.policy.accept_expiry_risk:
         return "TWO_SOFT_LEGS", soft[1], "more than one promise can lapse, and the plan does not accept that risk"
+    early = next((each for each in settling(plan) if each.kind.irrevocable and each.leg_id in soft), None)
+    if early is not None and len(settling(plan)) > 1:
+        return (
+            "STEP_DEPENDENCY_FAILED",
+            early.leg_id,
+            "its promise can lapse, so that it would go first, and it is irrevocable, so that it goes last",
+        )
     firm = {each.leg_id for each in settling(plan) if each.promise is not None and not each.promise.soft}
     for each in settling(plan):
         if each.leg_id in soft and not firm.isdisjoint(each.depends_on):
@@ -314,12 +344,12 @@ def unsettled(plan: Plan) -> bool:
     return plan.state is State.ABORTED or plan.outcome is PlanOutcome.MIXED
 
 
-def _validating(plan: Plan) -> Cause | None:
+def _validating(plan: Plan, now: datetime) -> Cause | None:
     if contradicted(plan):
         return Cause.CONTRADICTION
     if gate(plan, Gate.VALIDATE, Verdict.REJECT):
         return Cause.EVIDENCE_REJECTED
-    return Cause.EVIDENCE_VALIDATED if gate(plan, Gate.VALIDATE) else None
+    return Cause.EVIDENCE_VALIDATED if opened(plan, Gate.VALIDATE, now) else None
 
 
 def _closing(plan: Plan, sealed: Phase) -> Cause | None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from coordinator.participants import Routes
 from lockstep_kit.amounts import Amount, erc20_asset
 from lockstep_kit.fields import require, within
 from lockstep_kit.ids import LegId
+from lockstep_kit.instruments import IssueInstrument
 from lockstep_kit.participant.ports import Capabilities
 from lockstep_kit.plan import LEGS_MAX, CreditTransfer, Journal, Leg, LegKind, Notarisation, PlanHeader, TokenTransfer, legs_root
-from lockstep_kit.statements import Gate, GateSignature, PromiseKind, Verdict
+from lockstep_kit.statements import Gate, GateSignature, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,14 @@ def check_plan(header: PlanHeader, legs: Sequence[Leg], make: GateSignature, kno
     """
     _check_legs(header, legs)
     _check_dependencies(legs)
+    _check_irrevocable(legs)
     _check_times(header, make, known, now)
     require(header.sod_version in known.sod_versions, "header.sod_version", "must be a version that is in force here")
     require(make.statement.gate is Gate.MAKE, "make.gate", "must be the gate MAKE")
     require(make.statement.verdict is Verdict.APPROVE, "make.verdict", "must be APPROVE")
     for index, leg in enumerate(legs):
         with within(f"legs[{index}].{leg.kind.value}"):
-            _check_terms(leg, known)
+            _check_terms(leg, known, header.deadline)
 
 
 def _check_legs(header: PlanHeader, legs: Sequence[Leg]) -> None:
@@ -100,6 +102,17 @@ def _check_dependencies(legs: Sequence[Leg]) -> None:
         waiting = [leg for leg in waiting if leg.leg_id not in placed]
 
 
+def _check_irrevocable(legs: Sequence[Leg]) -> None:
+    """What nobody can undo is commanded when all else is done: nothing waits for it, and there is one of it, since a second could be refused."""
+    irrevocable = {leg.leg_id for leg in legs if leg.kind.irrevocable}
+    for index, leg in enumerate(legs):
+        for place, before in enumerate(leg.depends_on):
+            rule = "must name a leg that can be undone: an irrevocable leg is executed last"
+            require(before not in irrevocable, f"legs[{index}].depends_on[{place}]", rule)
+        rule = "must be the plan's only irrevocable leg"
+        require(leg.leg_id not in irrevocable or len(irrevocable) == 1, f"legs[{index}]", rule)
+
+
 def _check_times(header: PlanHeader, make: GateSignature, known: Installation, now: datetime) -> None:
     left = header.deadline - now
     require(left > timedelta(0), "header.deadline", "must be in the future")
@@ -109,7 +122,7 @@ def _check_times(header: PlanHeader, make: GateSignature, known: Installation, n
     require(make.statement.expires_at >= header.deadline, "make.expire_time", "must not be before the plan's deadline")
 
 
-def _check_terms(leg: Leg, known: Installation) -> None:
+def _check_terms(leg: Leg, known: Installation, deadline: datetime) -> None:
     match leg.terms:
         case TokenTransfer() as token:
             _check_amount(token.amount, known.assets)
@@ -120,6 +133,13 @@ def _check_terms(leg: Leg, known: Installation) -> None:
             _check_amount(credit.amount, known.assets)
             for side, account in (("debtor", credit.debtor), ("creditor", credit.creditor)):
                 require(account.agent_bic in known.banks, f"{side}.agent_bic", "must be a bank that this installation reaches")
+        case IssueInstrument() as instrument:
+            _check_amount(instrument.amount, known.assets)
+            require(instrument.issuing_bic in known.banks, "issuing_bic", "must be a bank that this installation reaches")
+            # A day is over last at UTC-12 and first at UTC+14: the next day's end lies after all of this one in UTC, wherever it is told.
+            latest = (deadline + known.delivery_margin).astimezone(UTC).date()
+            rule = f"must be after {latest.isoformat()}: the deadline and the delivery margin reach into that day (UTC)"
+            require(instrument.expiry_date > latest, "expiry_date", rule)
         case Notarisation() as notarisation:
             require(notarisation.chain in known.chains, "chain", "must be a chain of this installation")
             require(notarisation.registry in known.registries, "registry", "must be a notary registry of this installation")
@@ -147,7 +167,7 @@ def check_capabilities(
         FieldInvalid: the first rule that is broken.
     """
     soft = 0
-    lapsing = {leg.leg_id: _lapses(capabilities.get(routes.of(leg.kind))) for leg in legs}
+    lapsing = {leg.leg_id: _lapses(capabilities.get(routes.of(leg.kind)), leg) for leg in legs}
     for index, leg in enumerate(legs):
         can = capabilities.get(routes.of(leg.kind))
         if can is None:
@@ -157,13 +177,19 @@ def check_capabilities(
             with within(leg.kind.value):
                 _check_served(leg, can)
         _check_unwind(header, leg, can)
-        if can.promise_max is not None:
+        least = f"{can.promise_margin.total_seconds():g} seconds that {routes.of(leg.kind)} asks for"
+        rule = f"must be outlived by every promise, and the delivery margin of this installation is shorter than the {least}"
+        require(margin >= can.promise_margin, "header.deadline", rule)
+        if can.promise_max is not None and _lapses(can, leg):
             needed = header.deadline + margin - now
             most = int(can.promise_max.total_seconds())
             rule = f"must leave room: with the delivery margin it must lie within the {most} seconds that {routes.of(leg.kind)} can promise"
             require(needed <= can.promise_max, "header.deadline", rule)
-        if leg.settling and _lapses(can):
+        if leg.settling and _lapses(can, leg):
             soft += 1
+            alone = not leg.kind.irrevocable or sum(each.settling for each in legs) == 1
+            rule = "must be promised without an end: an irrevocable leg is executed last, and a promise that can lapse first"
+            require(alone, f"legs[{index}]", rule)
             allowed = soft <= 1 or header.policy.accept_expiry_risk
             rule = "must be the only one whose promise can lapse, unless the policy says accept_expiry_risk"
             require(allowed, f"legs[{index}]", rule)
@@ -172,9 +198,9 @@ def check_capabilities(
                 require(lapsing[before] is not False, f"legs[{index}].depends_on[{place}]", rule)
 
 
-def _lapses(can: Capabilities | None) -> bool | None:
-    """Whether what a participant promises can lapse; None of one that was not asked."""
-    return None if can is None else can.promise_kind is PromiseKind.BEST_EFFORT or can.promise_max is not None
+def _lapses(can: Capabilities | None, leg: Leg) -> bool | None:
+    """Whether what a participant promises of a leg can lapse; None of one that was not asked."""
+    return None if can is None else can.lapses(leg.kind.value)
 
 
 def _check_unwind(header: PlanHeader, leg: Leg, can: Capabilities) -> None:
@@ -187,7 +213,10 @@ def _check_unwind(header: PlanHeader, leg: Leg, can: Capabilities) -> None:
 
 
 def _check_served(leg: Leg, can: Capabilities) -> None:
-    if isinstance(leg.terms, TokenTransfer | CreditTransfer) and can.assets:
+    if isinstance(leg.terms, Notarisation) and leg.terms.anchoring is not None:
+        served = ", ".join(can.anchorings) or "none"
+        require(leg.terms.anchoring in can.anchorings, "anchoring", f"must be absent, or one that the notary serves: {served}")
+    if isinstance(leg.terms, TokenTransfer | CreditTransfer | IssueInstrument) and can.assets:
         scales = {each.asset: each.scale for each in can.assets}
         asset, scale = leg.terms.amount.asset, leg.terms.amount.scale
         require(asset in scales, "amount.asset", "must be an asset that the participant moves")
@@ -199,6 +228,8 @@ def _check_served(leg: Leg, can: Capabilities) -> None:
             require(token.escrow in can.venues, "escrow", "must be the participant's escrow contract")
         case CreditTransfer() as credit:
             require(credit.debtor.agent_bic in can.venues, "debtor.agent_bic", "must be a bank that the participant instructs")
+        case IssueInstrument() as instrument:
+            require(instrument.issuing_bic in can.venues, "issuing_bic", "must be a bank that the participant instructs")
         case Notarisation() as notarisation:
             require(notarisation.registry in can.venues, "registry", "must be the participant's registry")
         case Journal():

@@ -12,16 +12,18 @@ from typing import Final
 
 import grpc
 
+from coordinator.admission import Admission
 from coordinator.audit_store import DirectoryStore
 from coordinator.auditing import Auditing
 from coordinator.checks import CapabilityCache, Checks, Rules
 from coordinator.engine import Engine, Owner
+from coordinator.escalation_relay import EscalationRelay
 from coordinator.journal_relay import JournalRelay
 from coordinator.news import News
 from coordinator.operator_servicer import OperatorServicer
 from coordinator.outcomes import Outcomes
 from coordinator.participants import Routes
-from coordinator.peers import JournalPeer, Peer
+from coordinator.peers import JournalPeer, NotaryPeer, Peer
 from coordinator.recovery import Recovery
 from coordinator.relay import Relay
 from coordinator.resolving import Resolving
@@ -32,6 +34,7 @@ from coordinator.settings import CoordinatorSettings, read_generation
 from coordinator.settlement import Settlement
 from coordinator.store import reading
 from coordinator.store.notices import Subscriptions
+from coordinator.traffic import PlanTraffic
 from coordinator.watching import Watchers
 from coordinator.webhooks import Sender, Sweeper
 from lockstep.coordinator.v1 import (
@@ -42,12 +45,14 @@ from lockstep.coordinator.v1 import (
 )
 from lockstep_kit import failpoints, telemetry
 from lockstep_kit.db import Database
+from lockstep_kit.garbage import collect_seldom
 from lockstep_kit.logs import configure_logs
 from lockstep_kit.loops import Loop, TaskSupervisor
 from lockstep_kit.registry import Registry
 from lockstep_kit.registry_file import load_registry
-from lockstep_kit.rpc import Access, Server, channel
+from lockstep_kit.rpc import Server, channel
 from lockstep_kit.rpc.server import until_told_to_stop
+from lockstep_kit.rpc.standings import standings_of
 from lockstep_kit.settings import load
 
 NAME: Final = "coordinator"
@@ -105,11 +110,14 @@ def build(
     watchers = Watchers(db, settings.heartbeat_seconds)
     auditing = Auditing(engine, DirectoryStore(settings.audit_directory))
     journal = JournalPeer(channels[routes.journal], settings.call_seconds)
+    admission = Admission(db, standings_of(settings.clients))
     servicer = SettlementServicer(
         engine,
-        Settlement(engine, rules, cache, journal),
+        Settlement(engine, rules, cache, journal, settings.quotas),
         watchers,
         auditing,
+        admission,
+        traffic=PlanTraffic(settings.quotas),
         plan_bytes_max=settings.plan_bytes_max,
         watchers_max=settings.watchers_max,
         slow_client_seconds=settings.slow_client_seconds,
@@ -121,6 +129,7 @@ def build(
         *(Relay(engine, peer, news).loop() for peer in peers.values()),
         *(Outcomes(engine, peer, news, restores).loop() for peer in peers.values()),
         journal_relay.loop(),
+        EscalationRelay(engine, NotaryPeer(channels[routes.notary], settings.call_seconds)).loop(),
         restores.loop(),
         Checks(engine, cache, rules).loop(),
         *recovery.loops(),
@@ -128,7 +137,9 @@ def build(
         *_notifying(settings, db),
         watchers.loop(),
     )
-    return Coordinator(engine, servicer, OperatorServicer(engine, Resolving(engine)), watchers, restores, recovery, peers, loops)
+    return Coordinator(
+        engine, servicer, OperatorServicer(engine, Resolving(engine), admission), watchers, restores, recovery, peers, loops
+    )
 
 
 def _notifying(settings: CoordinatorSettings, db: Database) -> tuple[Loop, ...]:
@@ -165,6 +176,7 @@ async def run(settings: CoordinatorSettings) -> None:
     configure_logs(NAME, settings.log_level)
     routes = settings.check()
     generation, registry = read_generation(settings.generation_file), load_registry(settings.registry_file)
+    settings.installation.check_versions(registry.matrices)
     box = KeyBox([read_private_key(each) for each in settings.seal_key_files], read_public_key(settings.recovery_public_key_file))
     async with AsyncExitStack() as stack:
         tracing = telemetry.configure(NAME, settings.telemetry)
@@ -179,10 +191,11 @@ async def run(settings: CoordinatorSettings) -> None:
         coordinator = build(settings, routes, db=db, registry=registry, box=box, generation=generation, channels=channels)
         failpoints.arm_from_environment()
         ended = await stack.enter_async_context(running(coordinator))
-        server = Server(settings.listen, settings.tls, Access(settings.access()))
+        server = Server(settings.listen, settings.tls, settings.access())
         register(server, coordinator)
         try:
             await server.start()
+            collect_seldom()
             await until_told_to_stop(ended)
         finally:
             await server.stop()

@@ -1,4 +1,7 @@
-"""OperatorService: check, convert, call, convert."""
+"""OperatorService: check, convert, call, convert.
+
+Every method is about every plan: its callers are operators, and auditors where it only reads. The settings are refused where a row says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any, Final
 import grpc
 
 from coordinator import exposure
+from coordinator.admission import Admission
 from coordinator.convert import operators as convert
 from coordinator.convert import settlement
 from coordinator.dossier import Dossier
@@ -16,7 +20,7 @@ from coordinator.engine import Engine
 from coordinator.exposure import AtRisk, Exposure
 from coordinator.pages import octets_of, request_of, time_place, time_token
 from coordinator.resolving import Answer, Resolving
-from coordinator.store import letters, notices, operators, plans
+from coordinator.store import letters, notices, operators, plans, reading
 from coordinator.store.letters import DeadLetter
 from coordinator.store.operators import Wanted
 from coordinator.waiting import waiting
@@ -25,8 +29,8 @@ from lockstep.coordinator.v1 import operator_service_pb2_grpc
 from lockstep_kit import ids
 from lockstep_kit.errors import not_found
 from lockstep_kit.fields import require
+from lockstep_kit.forms import check_text
 from lockstep_kit.ids import PlanId
-from lockstep_kit.rpc.guard import peer_id
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,14 +42,19 @@ LEGS_PAGE_DEFAULT: Final = 200
 PLANS_AT_ONCE: Final = 200
 #: A reason is short, and a filter need not take more.
 REASON_LENGTH_MAX: Final = 63
+#: The ids of escalations and dead letters are shorter.
+ID_LENGTH_MAX: Final = 100
+#: Ten years.
+AGE_SECONDS_MAX: Final = 315_360_000
 
 
 class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
     """What operators call."""
 
-    def __init__(self, engine: Engine, resolving: Resolving) -> None:
+    def __init__(self, engine: Engine, resolving: Resolving, admission: Admission) -> None:
         self._engine = engine
         self._resolving = resolving
+        self._admission = admission
 
     async def ListEscalations(  # noqa: N802
         self, request: messages.ListEscalationsRequest, context: Context
@@ -54,12 +63,12 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         del context
         size = _size(request.page_size, PAGE_MAX, PAGE_DEFAULT)
         before = time_place("escalations", request.page_token) if request.page_token else None
-        require(len(request.reason) <= REASON_LENGTH_MAX, "reason", f"must have at most {REASON_LENGTH_MAX} characters")
+        check_text(request.reason, "reason", length_max=REASON_LENGTH_MAX, empty=True)
         plan_id = ids.plan_id(request.plan_id) if request.plan_id else ""
         wanted = Wanted(convert.open_from_pb(request.filter), plan_id, request.reason)
-        async with self._engine.db.connection() as connection:
-            page = await operators.page(connection, before, wanted, size + 1)
-            files = await self._files(connection, [(name, plan_id) for name, plan_id, _ in page[:size]])
+        async with reading.snapshot(self._engine.db) as tx:
+            page = await operators.page(tx, before, wanted, size + 1)
+            files = await self._files(tx, [(name, plan_id) for name, plan_id, _ in page[:size]])
         last = page[size - 1] if len(page) > size else None
         return messages.ListEscalationsResponse(
             escalations=files,
@@ -71,12 +80,13 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
     ) -> messages.GetEscalationResponse:
         """One escalation, with its plan."""
         del context
-        async with self._engine.db.connection() as connection:
-            plan_id = await operators.plan_of(connection, request.escalation_id)
+        check_text(request.escalation_id, "escalation_id", length_max=ID_LENGTH_MAX)
+        async with reading.snapshot(self._engine.db) as tx:
+            plan_id = await operators.plan_of(tx, request.escalation_id)
             if plan_id is None:
                 raise not_found("escalation", request.escalation_id)
-            (file,) = await self._files(connection, [(request.escalation_id, plan_id)])
-            read = await plans.read(connection, [plan_id])
+            (file,) = await self._files(tx, [(request.escalation_id, plan_id)])
+            read = await plans.read(tx, [plan_id])
         dossier, now = read.dossiers[plan_id], read.now
         if now is None:
             raise AssertionError("the plan of an escalation stays")
@@ -104,8 +114,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         self, request: messages.SignResolutionRequest, context: Context
     ) -> messages.SignResolutionResponse:
         """One operator's signature."""
-        del context
-        named = request_of("SignResolution", request.request_id, request)
+        named = request_of("SignResolution", request.request_id, request, self._admission.client(context))
         signed = convert.signed_from_pb(request)
 
         def respond(answer: Answer) -> bytes:
@@ -122,7 +131,8 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         del context
         size = _size(request.page_size, LEGS_PAGE_MAX, LEGS_PAGE_DEFAULT)
         after = ids.plan_id(request.page_token, "page_token") if request.page_token else ""
-        age = request.age_min.ToTimedelta() if request.HasField("age_min") else timedelta(0)
+        require(0 <= request.age_min.seconds <= AGE_SECONDS_MAX, "age_min", f"must be 0 to {AGE_SECONDS_MAX} seconds")
+        age = timedelta(seconds=request.age_min.seconds, microseconds=request.age_min.nanos // 1000)
         legs: list[messages.InDoubtLeg] = []
         totals: tuple[AtRisk, ...] = ()
         more, last, now = "", "", None
@@ -143,9 +153,9 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         """Every plan of which something is at risk, by its id."""
         after = ""
         while True:
-            async with self._engine.db.connection() as connection:
-                page = await operators.at_risk(connection, after, PLANS_AT_ONCE)
-                read = await plans.read(connection, page)
+            async with reading.snapshot(self._engine.db) as tx:
+                page = await operators.at_risk(tx, after, PLANS_AT_ONCE)
+                read = await plans.read(tx, page)
             for plan_id, dossier in sorted(read.dossiers.items()):
                 if read.now is not None:
                     found = exposure.older_than(exposure.exposures(dossier), age, read.now)
@@ -178,15 +188,14 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         self, request: messages.ReplayDeadLetterRequest, context: Context
     ) -> messages.ReplayDeadLetterResponse:
         """Send a dead letter's command again."""
-        named = request_of("ReplayDeadLetter", request.request_id, request)
-        who = peer_id(context)
-        if who is None:
-            raise AssertionError("the guard lets nobody in without a certificate")
+        client = self._admission.client(context)
+        named = request_of("ReplayDeadLetter", request.request_id, request, client)
+        check_text(request.dead_letter_id, "dead_letter_id", length_max=ID_LENGTH_MAX)
 
         def respond(letter: DeadLetter) -> bytes:
             return octets_of(messages.ReplayDeadLetterResponse(dead_letter=convert.letter_to_pb(letter)))
 
-        answer = await self._resolving.replay(named, request.dead_letter_id, who, respond)
+        answer = await self._resolving.replay(named, request.dead_letter_id, client.client_id, respond)
         return messages.ReplayDeadLetterResponse.FromString(answer)
 
 

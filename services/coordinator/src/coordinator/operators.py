@@ -36,7 +36,7 @@ from lockstep_kit.participant.ports import PlanOutcome
 from lockstep_kit.plan import LegKind
 from lockstep_kit.registry import Registry
 from lockstep_kit.resolutions import Resolution, ResolutionSignature, Verb, check_operator, check_resolution
-from lockstep_kit.statements import BankEvidence, ChainEvidence
+from lockstep_kit.statements import BankEvidence, ChainEvidence, InstrumentEvidence
 
 #: Refusals that are about the escalation's state rather than about the person: FAILED_PRECONDITION, not PERMISSION_DENIED.
 STATE_REASONS: Final = frozenset({"RESOLUTION_CLOSED", "RESOLUTION_NOT_ALLOWED", "RESOLUTION_LEG", "RESOLUTION_EVIDENCE"})
@@ -258,6 +258,14 @@ def admit(
     return Admitted(record, mandate, event_of(filed.ticket, mandate))
 
 
+#: Evidence that a settling leg is shown by.
+SHOWN_BY: Final = {
+    LegKind.TOKEN_TRANSFER: ChainEvidence,
+    LegKind.CREDIT_TRANSFER: BankEvidence,
+    LegKind.ISSUE_INSTRUMENT: InstrumentEvidence,
+}
+
+
 def _check_allowed(dossier: Dossier, filed: FiledTicket, resolution: Resolution, limits: Limits, now: datetime) -> None:
     if filed.resolved_at is not None:
         raise NotAuthorised("RESOLUTION_CLOSED", "the escalation is closed")
@@ -269,7 +277,7 @@ def _check_allowed(dossier: Dossier, filed: FiledTicket, resolution: Resolution,
         raise NotAuthorised("RESOLUTION_NOT_ALLOWED", f"{resolution.verb}{about} cannot be done as the plan stands")
     if resolution.evidence is not None:
         kind = facts.leg(dossier.plan, resolution.leg_id).kind
-        fits = ChainEvidence if kind is LegKind.TOKEN_TRANSFER else BankEvidence
+        fits = SHOWN_BY[kind]
         if not isinstance(resolution.evidence, fits):
             raise NotAuthorised("RESOLUTION_EVIDENCE", f"a {kind} leg is shown by {fits.__name__}")
 

@@ -1,8 +1,8 @@
 """Which commands follow from a plan's state, decision and facts. Pure; called by the protocol after every event.
 
-Order of execution: a delegated leg alone and first; legs whose promise can lapse before the others; then by dependency. In COMMITTED and ABORTED the
-notarisation comes first, and the journal last: it is told the number of its closing entry, and from then on nothing else is appended. In ABORTED both
-wait until nothing is held and the abort audit log is durable, since they are told its hash.
+Order of execution: a delegated leg alone and first; legs whose promise can lapse before the others; then by dependency; an irrevocable leg last. In
+COMMITTED and ABORTED the notarisation comes first, and the journal last: it is told the number of its closing entry, and from then on nothing else is
+appended. In ABORTED both wait until nothing is held and the abort audit log is durable, since they are told its hash.
 """
 
 from __future__ import annotations
@@ -69,11 +69,13 @@ def _delegated(plan: Plan, now: datetime) -> Iterator[tuple[LegState, Effect]]:
 
 
 def _executable(plan: Plan) -> Iterator[LegState]:
-    """Legs not yet commanded whose predecessors are done. Legs whose promise can lapse go before all others."""
+    """Legs not yet commanded whose predecessors are done. Legs whose promise can lapse go before all others, irrevocable ones after them."""
     soft = set(facts.soft_legs(plan))
     softs_done = all(facts.executed(each) for each in plan.legs if each.leg_id in soft)
+    revocable_done = all(facts.executed(each) for each in facts.settling(plan) if not each.kind.irrevocable)
     for each in facts.settling(plan):
         ready = all(facts.executed(facts.leg(plan, before)) for before in each.depends_on)
+        ready = ready and (revocable_done or not each.kind.irrevocable)
         if each.order is Order.PREPARE and not facts.executed(each) and ready and (softs_done or each.leg_id in soft):
             yield each
 

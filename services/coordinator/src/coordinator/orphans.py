@@ -19,6 +19,7 @@ from coordinator.restoring import Written
 from lockstep_kit.canonical import Document, canonical
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId
+from lockstep_kit.journal_payloads import VERSION
 from lockstep_kit.participant.ports import Closing, PlanOutcome
 from lockstep_kit.plan import LegKind
 from lockstep_kit.statements import evidence_digest
@@ -92,6 +93,7 @@ def _last(chain: Sequence[Written]) -> tuple[int, str]:
 
 def _aborted(chain: Sequence[Written], transition_no: int, state: str) -> JournalEvent:
     document: dict[str, Document] = {
+        "version": VERSION,
         "plan_digest": str(chain[0].document.get("plan_digest", "")),
         "transition": {
             "transition_no": transition_no,

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from google.protobuf.message import Message
 
+from coordinator.access import Client
 from coordinator.settlement import Request
 from lockstep_kit import ids
-from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.ids import sha256
+from lockstep_kit.ids import PlanId, sha256
+from lockstep_kit.opaque_tokens import no_token, number_in, place_in, token_of
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_NUMBER_LENGTH_MAX: Final = 18
+_MARK_DIGITS: Final = 24
+#: Microseconds until times end for Python.
+_TIME_END: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def octets_of(message: Message) -> bytes:
@@ -24,32 +25,59 @@ def octets_of(message: Message) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def request_of(method: str, request_id: str, message: Message) -> Request:
-    """A request by its id, method and content.
+def request_of(method: str, request_id: str, message: Message, client: Client) -> Request:
+    """A request by its id, method, content and sender.
 
     Raises:
         FieldInvalid: the id has another form.
     """
-    return Request(ids.request_id(request_id), method, sha256(method.encode("ascii") + b"\n" + octets_of(message)))
+    return Request(
+        ids.request_id(request_id), method, sha256(method.encode("ascii") + b"\n" + octets_of(message)), client.client_id
+    )
 
 
-def number_token(kind: str, number: int) -> str:
-    """A place that is a number."""
-    return _token(kind, str(number))
+def plan_token(client: Client, plan_id: PlanId) -> str:
+    """A place in the client's list of plans: behind one that it was shown, so that the token tells nothing that it has not seen."""
+    return token_of("plans:", f"{plan_id}:{_mark('plans', client, plan_id)}")
 
 
-def number_place(kind: str, token: str) -> int:
-    """The number in a page token.
+def plan_place(client: Client, token: str) -> PlanId:
+    """The plan that a page token of this client's names. That there is such a plan, and that the client may see it, is the store's to say.
 
     Raises:
-        FieldInvalid: no token of such a list.
+        FieldInvalid: no token of such a list, or another client's.
     """
-    return _count(_place(kind, token))
+    name, _, mark = place_in(token, "plans:").partition(":")
+    if mark != _mark("plans", client, name):
+        raise no_token()
+    return ids.plan_id(name, "page_token")
+
+
+def transition_token(client: Client, plan_id: PlanId, transition_no: int) -> str:
+    """A place in a plan's list of transitions, for this client."""
+    return token_of("transitions:", f"{transition_no}:{_mark('transitions', client, plan_id, str(transition_no))}")
+
+
+def transition_place(client: Client, plan_id: PlanId, token: str) -> int:
+    """The transition that a page token names.
+
+    Raises:
+        FieldInvalid: no token of such a list, or another client's, or of another plan.
+    """
+    number, _, mark = place_in(token, "transitions:").partition(":")
+    if mark != _mark("transitions", client, plan_id, number):
+        raise no_token()
+    return number_in(number)
+
+
+def _mark(kind: str, client: Client, *place: str) -> str:
+    """Binds a token to who was given it. No secret: whoever made one up for itself would learn nothing by it."""
+    return sha256("\x1f".join((kind, client.client_id, *place)).encode()).hex()[:_MARK_DIGITS]
 
 
 def time_token(kind: str, moment: datetime, name: str) -> str:
     """A place that is a time, with a name among what has the same time."""
-    return _token(kind, f"{(moment - _EPOCH) // _MICROSECOND}:{name}")
+    return token_of(f"{kind}:", f"{(moment - _EPOCH) // _MICROSECOND}:{name}")
 
 
 def time_place(kind: str, token: str) -> tuple[datetime, str]:
@@ -58,30 +86,8 @@ def time_place(kind: str, token: str) -> tuple[datetime, str]:
     Raises:
         FieldInvalid: no token of such a list.
     """
-    count, _, name = _place(kind, token).partition(":")
-    return _EPOCH + _count(count) * _MICROSECOND, name
-
-
-def _token(kind: str, place: str) -> str:
-    return base64.urlsafe_b64encode(f"{kind}:{place}".encode()).decode("ascii")
-
-
-def _place(kind: str, token: str) -> str:
-    try:
-        text = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        text = ""
-    prefix, _, place = text.partition(":")
-    if prefix != kind:
-        raise _no_token()
-    return place
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or len(text) > _NUMBER_LENGTH_MAX:
-        raise _no_token()
-    return int(text)
-
-
-def _no_token() -> FieldInvalid:
-    return FieldInvalid("page_token", "must be the token of a response of this method")
+    told, _, name = place_in(token, f"{kind}:").partition(":")
+    count = number_in(told)
+    if count > _TIME_END or not name.isprintable():
+        raise no_token()
+    return _EPOCH + count * _MICROSECOND, name

@@ -32,6 +32,11 @@ class Routes:
         return tuple(dict.fromkeys(self._names.values()))
 
     @property
+    def notary(self) -> str:
+        """Who puts on chain what is said of escalations."""
+        return self._names[LegKind.NOTARISATION]
+
+    @property
     def journal(self) -> str:
         """Who keeps the plans' chains."""
         return self._names[LegKind.JOURNAL]

@@ -7,9 +7,10 @@ from typing import Final
 
 from coordinator import facts
 from coordinator.dossier import Dossier
-from coordinator.model import EventType, GateRecord, LegState, Mandate, Record
+from coordinator.model import EventType, GateRecord, LegState, Mandate, Plan, Record
 from lockstep_kit.canonical import Document, canonical, time_text
 from lockstep_kit.ids import sha256
+from lockstep_kit.journal_payloads import VERSION
 from lockstep_kit.statements import Gate, Refusal, SignedOutcome, SignedVote, refusal_document
 
 COORDINATOR: Final = "coordinator"
@@ -42,10 +43,13 @@ class JournalEvent:
     payload: bytes
 
 
-def journal_event(dossier: Dossier, record: Record) -> JournalEvent:
-    """The event that a record of the protocol becomes, given the plan as it is after the step."""
+def journal_event(dossier: Dossier, record: Record, escalation: Document | None = None) -> JournalEvent:
+    """The event that a record of the protocol becomes, given the plan as it is after the step, and what is told of the escalation that it raises."""
     actor, role = _actor(dossier, record)
-    return JournalEvent(record.sequence, record.type, actor, role, canonical(_document(dossier, record)))
+    document = _document(dossier, record)
+    if escalation is not None:
+        document["escalation"] = escalation
+    return JournalEvent(record.sequence, record.type, actor, role, canonical(document))
 
 
 def _actor(dossier: Dossier, record: Record) -> tuple[str, str]:
@@ -62,7 +66,7 @@ def _actor(dossier: Dossier, record: Record) -> tuple[str, str]:
 
 def _document(dossier: Dossier, record: Record) -> dict[str, Document]:
     plan = dossier.plan
-    document: dict[str, Document] = {"plan_digest": plan.digest.hex()}
+    document: dict[str, Document] = {"version": VERSION, "plan_digest": plan.digest.hex()}
     if record.moved is not None:
         document["transition"] = {
             "transition_no": record.moved.transition_no,
@@ -75,6 +79,9 @@ def _document(dossier: Dossier, record: Record) -> dict[str, Document]:
         document["leg"] = _leg_document(dossier, record)
     if record.gate is not None:
         document["gate"] = _gate_document(record.gate)
+    further = _further_gates(plan, record)
+    if further:
+        document["further_gates"] = [_gate_document(each) for each in further]
     if record.mandate is not None:
         document["resolution"] = _mandate_document(record.mandate)
     if record.reason:
@@ -86,36 +93,66 @@ def _document(dossier: Dossier, record: Record) -> dict[str, Document]:
     return document
 
 
+def _further_gates(plan: Plan, record: Record) -> tuple[GateRecord, ...]:
+    """What else persons have signed: a gate's other signatures, those that ran out included, and of a plan that is stopped those that opened none."""
+    told: tuple[GateRecord | None, ...] = (record.gate,)
+    match record.type:
+        case EventType.PLAN_APPROVED:
+            gates: tuple[Gate, ...] = (Gate.APPROVE,)
+        case EventType.PLAN_RELEASED:
+            gates, told = (Gate.APPROVE, Gate.RELEASE), (record.gate, *_decisive(plan))
+        case EventType.PLAN_ABORTED if record.moved is not None and record.moved.left in facts.UNDECIDED:
+            gates = (Gate.APPROVE, Gate.RELEASE, Gate.CANCEL)
+        case _:
+            return ()
+    return tuple(each for each in plan.gates if each.signed.statement.gate in gates and each not in told)
+
+
+def _decisive(plan: Plan) -> tuple[GateRecord, ...]:
+    """The signatures that the decision rests on."""
+    at = plan.decided_at
+    made = tuple(each for each in plan.gates if each.signed.statement.gate is Gate.MAKE)
+    return () if at is None else (*made, *facts.standing(plan, Gate.APPROVE, at), *facts.standing(plan, Gate.RELEASE, at))
+
+
 def _decision_document(dossier: Dossier) -> Document:
     """All that is needed to find the decision again should the coordinator's own database be lost."""
     plan = dossier.plan
-    gates = [_gate_document(each) for each in plan.gates if each.signed.statement.gate in (Gate.MAKE, Gate.APPROVE, Gate.RELEASE)]
+    gates = [_gate_document(each) for each in _decisive(plan)]
     votes = facts.votes(plan)
     return {
         "delegate": plan.delegate,
         "decided_at": time_text(plan.decided_at) if plan.decided_at else "",
         "votes_digest": votes.hex() if votes else "",
         "gates": gates,
+        "legs": [leg.leg_id for leg in plan.legs],
     }
 
 
 def _leg_document(dossier: Dossier, record: Record) -> Document:
-    return leg_document(facts.leg(dossier.plan, record.leg_id))
+    # With the statements themselves, whoever reads the journal alone can tell who signed them, and what they were told.
+    return leg_document(facts.leg(dossier.plan, record.leg_id), statements=True)
 
 
-def leg_document(leg: LegState) -> dict[str, Document]:
-    """A leg with everything that its participant has signed about it."""
+def leg_document(leg: LegState, *, statements: bool = False) -> dict[str, Document]:
+    """A leg with everything that its participant has signed about it; with `statements`, also the signed bytes themselves."""
     document: dict[str, Document] = {"leg_id": leg.leg_id, "kind": leg.kind.value}
     if leg.vote is not None:
-        document["vote"] = vote_document(leg.vote)
+        document["vote"] = vote_document(leg.vote) | (_statement(leg.vote.vote.signed_bytes()) if statements else {})
     if leg.outcome is not None:
-        document["outcome"] = outcome_document(leg.outcome)
+        document["outcome"] = outcome_document(leg.outcome) | (_statement(leg.outcome.outcome.signed_bytes()) if statements else {})
     if leg.reversal is not None:
-        document["reversal"] = outcome_document(leg.reversal)
+        document["reversal"] = outcome_document(leg.reversal) | (
+            _statement(leg.reversal.outcome.signed_bytes()) if statements else {}
+        )
     return document
 
 
-def vote_document(signed: SignedVote) -> Document:
+def _statement(octets: bytes) -> dict[str, Document]:
+    return {"statement": octets.decode()}
+
+
+def vote_document(signed: SignedVote) -> dict[str, Document]:
     """A participant's vote, by the hash of what it signed and its signature."""
     document: dict[str, Document] = {
         "statement_sha256": sha256(signed.vote.signed_bytes()).hex(),
@@ -128,7 +165,7 @@ def vote_document(signed: SignedVote) -> Document:
     return document
 
 
-def outcome_document(signed: SignedOutcome) -> Document:
+def outcome_document(signed: SignedOutcome) -> dict[str, Document]:
     """A participant's outcome, by the hash of what it signed and its signature."""
     document: dict[str, Document] = {
         "statement_sha256": sha256(signed.outcome.signed_bytes()).hex(),

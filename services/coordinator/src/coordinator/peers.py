@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 import grpc
 
+from coordinator.convert.escalations import record_answers, record_request
 from coordinator.convert.journal import AppendAnswer, append_answers, append_request
 from coordinator.convert.participant import (
     Answered,
@@ -27,11 +28,13 @@ from coordinator.store.outboxes import PendingEvent
 from lockstep.journal.v1 import journal_reader_service_pb2, journal_service_pb2
 from lockstep.journal.v1.journal_reader_service_pb2_grpc import JournalReaderServiceStub
 from lockstep.journal.v1.journal_service_pb2_grpc import JournalServiceStub
+from lockstep.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 from lockstep.participant.v1 import leg_pb2
 from lockstep.participant.v1 import participant_service_pb2 as messages
 from lockstep.participant.v1.participant_service_pb2_grpc import ParticipantServiceStub
 from lockstep_kit.certificate import AbortAuthority, Binding
 from lockstep_kit.convert import authority_to_pb, binding_to_pb, epoch_to_pb, time_from_pb
+from lockstep_kit.escalations import Said
 from lockstep_kit.fence import Epoch
 from lockstep_kit.fields import require
 from lockstep_kit.ids import LegId, PlanId
@@ -175,6 +178,7 @@ class JournalPeer:
         Raises:
             grpc.aio.AioRpcError: it did not answer.
             FieldInvalid: what it answered is no chain of this protocol.
+            PayloadsErased: there is a chain, whose payloads were erased.
         """
         fence = journal_service_pb2.RaiseFenceRequest(plan_id=plan_id, epoch=epoch_to_pb(raise_to))
         await JournalServiceStub(self.channel).RaiseFence(fence, timeout=self.call_seconds)
@@ -189,6 +193,26 @@ class JournalPeer:
                 break
         require([each.sequence for each in found] == list(range(1, len(found) + 1)), "entries", "must be a chain without gaps")
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class NotaryPeer:
+    """The notary, where it is told of escalations."""
+
+    #: Its channel.
+    channel: grpc.aio.Channel
+    #: Longest that a call may take.
+    call_seconds: float
+
+    async def record(self, said: Sequence[Said]) -> list[str]:
+        """Of each why the notary refused it, or "" where it is kept for ever.
+
+        Raises:
+            grpc.aio.AioRpcError: nothing is known of any of them.
+            FieldInvalid: the answers are not answers to these.
+        """
+        response = await NotaryServiceStub(self.channel).RecordEscalations(record_request(said), timeout=self.call_seconds)
+        return record_answers(response, said)
 
 
 Peers = Mapping[str, Peer]

@@ -115,7 +115,7 @@ class Relay:
         ids = sorted({each.command.plan_id for each in batch})
         # One trace can be gone on with; the others find the call by its plans.
         with span(f"coordinator.{call.value.lower()}", traceparent=batch[0].command.traceparent, attributes={PLAN_IDS: ids}):
-            await failpoint(f"coordinator.{call.value.lower()}.before_send")
+            await failpoint(f"coordinator.{call.value.lower()}.before_send", about=ids)
             try:
                 answers = await self._peer.command(call, batch, self._engine.limits.delivery_margin)
             except grpc.aio.AioRpcError as error:
@@ -126,7 +126,7 @@ class Relay:
                 _log.error("answer_malformed", participant=self._peer.name, call=call, field=finding.field)
                 await self._unanswered_by(batch, "ANSWER_MALFORMED")
                 return
-            await failpoint(f"coordinator.{call.value.lower()}.after_send")
+            await failpoint(f"coordinator.{call.value.lower()}.after_send", about=ids)
             await self._take(batch, answers)
 
     async def _take(self, batch: Sequence[Outgoing], answers: Sequence[Answered]) -> None:

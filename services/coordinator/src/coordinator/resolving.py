@@ -112,7 +112,7 @@ class Resolving:
             LockstepError: no such letter.
         """
         async with self._engine.db.transaction() as tx:
-            claimed = await requests.claim(tx, request.request_id, request.method, request.digest)
+            claimed = await requests.claim(tx, request.request_id, request.method, request.digest, request.client)
             if isinstance(claimed, bytes):
                 return claimed
             letter = await letters.lock(tx, letter_id)
@@ -136,7 +136,7 @@ class Resolving:
         with span("coordinator.resolve", attributes={PLAN_IDS: [plan_id]}):
             try:
                 async with self._engine.work("resolve") as work:
-                    yield work, await requests.claim(work.tx, request.request_id, request.method, request.digest)
+                    yield work, await requests.claim(work.tx, request.request_id, request.method, request.digest, request.client)
             except asyncpg.UniqueViolationError as error:
                 raise operators.nonce_reused(error) from None
 

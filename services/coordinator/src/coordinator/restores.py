@@ -15,7 +15,7 @@ from typing import Final
 import grpc
 import structlog
 
-from coordinator import facts, orphans, reports
+from coordinator import escalating, facts, orphans, reports
 from coordinator.convert.participant import report_from_pb
 from coordinator.convert.restores import Everything
 from coordinator.dossier import Dossier, FiledTicket, LegFile
@@ -23,9 +23,9 @@ from coordinator.engine import Engine, Work
 from coordinator.journal_relay import JournalRelay
 from coordinator.model import Restored, Ticket
 from coordinator.peers import JournalPeer, Peers
-from coordinator.restoring import Contradicted, Heard, Written, adopt
+from coordinator.restoring import Contradicted, Heard, PayloadsErased, Written, adopt
 from coordinator.sealing import KeySealed
-from coordinator.store import operators, restores
+from coordinator.store import escalation_documents, operators, restores
 from coordinator.store.outboxes import PendingEvent
 from coordinator.store.restores import Sweep
 from lockstep_kit.certificate import DeadlinePassed
@@ -33,6 +33,7 @@ from lockstep_kit.errors import LockstepError
 from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.instruments import IssueInstrument
 from lockstep_kit.loops import Loop
 from lockstep_kit.plan import CreditTransfer, TokenTransfer
 from lockstep_kit.telemetry import PLAN_IDS, span
@@ -87,8 +88,10 @@ class Restores:
     async def participant_restored(self, name: str) -> None:
         """A participant's outcome log is not the one that was followed: have everything compared."""
         _log.warning("participant_restored", participant=name)
-        async with self._engine.db.connection() as connection:
-            await restores.sweep(connection, [name])
+        async with self._engine.db.transaction() as tx:
+            await restores.sweep(tx, [name])
+            if name == self._engine.routes.notary:
+                await escalation_documents.tell_again(tx)
         self._wake.set()
 
     # -- the coordinator's own plans ---------------------------------------------------------------------------------
@@ -190,6 +193,7 @@ class Restores:
             now: datetime = await tx.fetchval("select clock_timestamp()")
             filed: tuple[FiledTicket, ...] = operators.filed(plan_id, place, [Ticket("RESTORE_CONTRADICTED", "", detail, now)])
             await operators.insert_tickets(tx, [(plan_id, place + 1, filed[0])])
+            await escalation_documents.insert(tx, [escalating.opened(dossier, filed[0])], now)
         _log.error("restore_contradicted", plan_id=plan_id, detail=detail)
 
     # -- what participants know --------------------------------------------------------------------------------------
@@ -284,8 +288,11 @@ class Restores:
             found = await self._peers[participant].everything(plan_id, leg_id, epoch, 0)
             if found is not None:
                 legs[leg_id] = found
-        chain = await self._journal.chain(plan_id, epoch)
-        judged = orphans.judge(legs, chain, await self._engine.db.now())
+        try:
+            chain = await self._journal.chain(plan_id, epoch)
+            judged = orphans.judge(legs, chain, await self._engine.db.now())
+        except PayloadsErased as found_erased:
+            judged = orphans.Called(found_erased.detail)
         finding = judged.finding if isinstance(judged, orphans.Called) else ""
         for leg_id, each in legs.items():
             if finding and finding != known[leg_id][1]:
@@ -322,4 +329,8 @@ class Restores:
 def _at_risk(each: Everything) -> str:
     """What a settling leg moves, for a person; "" for evidence legs."""
     terms = each.binding.leg.terms
-    return f"{terms.amount.minor_units} {terms.amount.asset}" if isinstance(terms, TokenTransfer | CreditTransfer) else ""
+    return (
+        f"{terms.amount.minor_units} {terms.amount.asset}"
+        if isinstance(terms, TokenTransfer | CreditTransfer | IssueInstrument)
+        else ""
+    )

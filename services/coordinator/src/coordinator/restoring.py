@@ -26,6 +26,7 @@ from coordinator.protocol import TABLE
 from coordinator.reports import LegReport
 from lockstep_kit.canonical import time_from_text
 from lockstep_kit.certificate import Certificate, Decision, NotAuthorised, check_commit
+from lockstep_kit.escalations import Said, said_in
 from lockstep_kit.fence import Phase
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import ActorId, Digest, LegId
@@ -41,6 +42,13 @@ class Contradicted(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class PayloadsErased(Contradicted):
+    """The journal's chain of the plan says nothing any more: its payloads were erased, as only a sealed plan's are."""
+
+    def __init__(self) -> None:
+        super().__init__("the plan's payloads in the journal were erased: what its chain said cannot be found again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,8 @@ class Adopted:
     records: tuple[Record, ...]
     #: Escalations that the database did not have.
     tickets: tuple[Ticket, ...]
+    #: What is said of each of them on chain, as the journal has it; None where it says nothing of that.
+    said: tuple[Said | None, ...]
     #: Commands that were obeyed and that the database did not have: a participant that is put back is sent them again.
     commands: tuple[Command, ...]
 
@@ -130,7 +140,13 @@ def adopt(
         _check_decision(replace(dossier, plan=found.plan), keys, registry)
     found.command(before, now)
     return Adopted(
-        found.plan, tuple(found.moves), tuple(found.written), tuple(found.records), tuple(found.tickets), tuple(found.commands)
+        plan=found.plan,
+        moves=tuple(found.moves),
+        written=tuple(found.written),
+        records=tuple(found.records),
+        tickets=tuple(found.tickets),
+        said=tuple(found.said),
+        commands=tuple(found.commands),
     )
 
 
@@ -161,6 +177,7 @@ class _Adoption:
         self.written: list[Written] = []
         self.records: list[Record] = []
         self.tickets: list[Ticket] = []
+        self.said: list[Said | None] = []
         self.commands: list[Command] = []
         #: How the journal's closing entry says that it was told to close the plan.
         self._closing: Closing | None = None
@@ -260,20 +277,23 @@ class _Adoption:
         ticket = Ticket(str(reason.get("reason")), str(leg.get("leg_id", "")), str(reason.get("detail", "")), entry.event_time)
         if all((each.reason, each.leg_id) != (ticket.reason, ticket.leg_id) for each in self.plan.tickets):
             self.tickets.append(ticket)
+            self.said.append(said_in(entry.type.value, self.plan.plan_id, entry.event_time, entry.document))
             self.plan = replace(self.plan, tickets=(*self.plan.tickets, ticket))
 
     # -- what a certificate says -------------------------------------------------------------------------------------
 
     def decide(self, certificate: Certificate, registry: Registry, now: datetime) -> None:
         """Go on to the decision that a certificate shows, recording what the journal does not have."""
-        self._gate(_record_of(certificate.approve, registry, certificate.decided_at))
+        for approval in (certificate.approve, *certificate.further_approvals):
+            self._gate(_record_of(approval, registry, certificate.decided_at))
         for leg in self.plan.legs:
             if leg.vote is None and leg.leg_id in self._votes:
                 self._about(EventType.LEG_PREPARED, leg.leg_id)
                 self._record(EventType.LEG_PREPARED, leg_id=leg.leg_id)
         while (cause := _ONWARD.get(self.plan.state)) is not None:
             self._go(cause, now)
-        self._gate(_record_of(certificate.release, registry, certificate.decided_at))
+        for release in (certificate.release, *certificate.further_releases):
+            self._gate(_record_of(release, registry, certificate.decided_at))
         self.plan = replace(self.plan, decided_at=certificate.decided_at, delegate=certificate.delegated_leg_id)
         self._go(Cause.RELEASED_DELEGATED if certificate.delegated_leg_id else Cause.RELEASED, now)
 

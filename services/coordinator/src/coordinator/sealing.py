@@ -21,6 +21,7 @@ from coordinator.store.plans import SealedKey
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.ids import PlanId
 from lockstep_kit.keys import PLAN_KEY_BYTES
+from lockstep_kit.secret_files import read_secret_file
 
 _FILE_BYTES_MAX: Final = 4_096
 
@@ -49,11 +50,18 @@ class KeyBox:
     def draw(self, plan_id: PlanId) -> tuple[bytes, SealedKey]:
         """A fresh key for a plan, and the same sealed."""
         plan_key = os.urandom(PLAN_KEY_BYTES)
+        return plan_key, self.seal(plan_id, plan_key)
+
+    def seal(self, plan_id: PlanId, plan_key: bytes) -> SealedKey:
+        """A plan's key, sealed to the service's first key and to the recovery key."""
         message = plan_key + plan_id.encode("ascii")
-        sealed = SealedKey(
+        return SealedKey(
             self._service_key_id, self._service.encrypt(message), self._recovery_key_id, self._recovery.encrypt(message)
         )
-        return plan_key, sealed
+
+    def is_current(self, sealed: SealedKey) -> bool:
+        """Whether it is sealed to the keys that `seal` seals to."""
+        return (sealed.service_key_id, sealed.recovery_key_id) == (self._service_key_id, self._recovery_key_id)
 
     def open(self, plan_id: PlanId, key_id: str, sealed: bytes) -> bytes:
         """A plan's key.
@@ -82,9 +90,7 @@ def read_private_key(path: Path) -> bytes:
         FieldInvalid: others may read the file, or it holds no such key. The field is the path.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        require(not os.fstat(file.fileno()).st_mode & 0o077, str(path), "must not be accessible to group or others (mode 0600)")
-        octets = file.read(_FILE_BYTES_MAX)
+    octets = read_secret_file(path, _FILE_BYTES_MAX)
     try:
         key = load_pem_private_key(octets, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

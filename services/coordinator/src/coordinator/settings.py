@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -12,16 +13,25 @@ from coordinator.compliance import Compliance
 from coordinator.lint import Installation
 from coordinator.model import Limits
 from coordinator.participants import Routes
+from coordinator.quotas import QuotaSettings
 from coordinator.webhook_settings import NoticeSettings, WebhookSettings
+from lockstep.coordinator.v1 import operator_service_pb2, settlement_service_pb2
 from lockstep_kit.amounts import erc20_asset, is_currency, known_scale
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.forms import check_bic, check_chain, check_evm_address
 from lockstep_kit.plan import LegKind
+from lockstep_kit.rpc import Access, access_of
+from lockstep_kit.rpc.standings import CallerSettings, methods_of
 from lockstep_kit.settings import ServiceSettings
 
 SERVICE: Final = "/lockstep.coordinator.v1.SettlementService"
 OPERATOR_SERVICE: Final = "/lockstep.coordinator.v1.OperatorService"
-CLIENT_PREFIX: Final = "spiffe://lockstep.local/client/"
+#: Methods of SettlementService that change nothing, and all.
+READING_METHODS: Final = ("GetPlan", "ListPlans", "ListTransitions", "GetAbortAuditLog", "WatchPlan")
+METHODS: Final = methods_of(settlement_service_pb2.DESCRIPTOR, "SettlementService")
+#: The same of OperatorService.
+OPERATOR_READING_METHODS: Final = ("ListEscalations", "GetEscalation", "ListInDoubt", "ListDeadLetters")
+OPERATOR_METHODS: Final = methods_of(operator_service_pb2.DESCRIPTOR, "OperatorService")
 _GENERATION_LENGTH_MAX: Final = 16
 
 
@@ -57,6 +67,17 @@ class InstallationSettings(BaseModel):
                 check_evm_address(address, f"installation.{field}[{index}]")
         for index, bic in enumerate(self.banks):
             check_bic(bic, f"installation.banks[{index}]")
+
+    def check_versions(self, known: Collection[int]) -> None:
+        """Every version in force is one that the registry has.
+
+        Raises:
+            FieldInvalid: one is not.
+        """
+        for index, version in enumerate(self.sod_versions):
+            require(
+                version in known, f"installation.sod_versions[{index}]", "must be a version of the matrix that the registry has"
+            )
 
 
 class LimitSettings(BaseModel):
@@ -98,6 +119,7 @@ def _default_routes() -> dict[LegKind, str]:
     return {
         LegKind.TOKEN_TRANSFER: "dlt-gateway",
         LegKind.CREDIT_TRANSFER: "bank-gateway",
+        LegKind.ISSUE_INSTRUMENT: "bank-gateway",
         LegKind.NOTARISATION: "notary",
         LegKind.JOURNAL: "event-journal",
     }
@@ -120,11 +142,11 @@ class CoordinatorSettings(ServiceSettings):
         default_factory=_default_routes,
         description="kind of leg -> participant that serves it; the journal's also takes the events",
     )
-    clients: dict[str, tuple[str, ...]] = Field(
-        description="name of a client (its SPIFFE id is spiffe://lockstep.local/client/<name>) -> methods that it may call, or *"
+    clients: dict[str, CallerSettings] = Field(
+        description="name of a client (its SPIFFE id is spiffe://lockstep.local/client/<name>) -> what it may call, and whom it stands for"
     )
     operators: dict[str, tuple[str, ...]] = Field(
-        description="name of a client, as in `clients` -> methods of OperatorService that it may call, or *"
+        description="name of a client of `clients` that is an operator or auditor -> methods of OperatorService that it may call, or *"
     )
     audit_directory: Path = Field(
         description="write-once storage of abort audit logs: a directory that exists, on a file system with hard links, that all replicas share"
@@ -134,6 +156,7 @@ class CoordinatorSettings(ServiceSettings):
     installation: InstallationSettings = Field(description="what plans may name")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="how long things may take")
     compliance: ComplianceSettings = Field(default_factory=ComplianceSettings, description="who may be a party")
+    quotas: QuotaSettings = Field(default_factory=QuotaSettings, description="what one client, and one plan, may take up")
     lease_seconds: float = Field(default=10.0, gt=0, le=300, description="a plan without activity of its holder is free after this")
     recovery_seconds: float = Field(default=1.0, gt=0, le=60, description="how often what is due or left behind is looked for")
     call_seconds: float = Field(default=5.0, gt=0, le=60, description="longest call to a participant")
@@ -147,7 +170,7 @@ class CoordinatorSettings(ServiceSettings):
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=60, description="longest silence on WatchPlan")
     slow_client_seconds: float = Field(default=30.0, gt=0, description="a watcher that takes longer for one message is cut")
     watchers_max: int = Field(default=512, ge=1, le=10_000, description="open watches; more are refused")
-    plan_bytes_max: int = Field(default=262_144, ge=1_024, description="largest CreatePlan request")
+    plan_bytes_max: int = Field(default=262_144, ge=1_024, le=262_144, description="largest CreatePlan request")
 
     def check(self) -> Routes:
         """What the types cannot say; the routes.
@@ -156,6 +179,13 @@ class CoordinatorSettings(ServiceSettings):
             FieldInvalid: a rule is broken.
         """
         self.installation.check()
+        for name, client in self.clients.items():
+            client.check(f"clients.{name}", METHODS, READING_METHODS)
+        for name, methods in self.operators.items():
+            desk = self.clients[name].desk if name in self.clients else None
+            require(desk is not None, f"operators.{name}", "must be a client whose desk is operator or auditor")
+            as_row = CallerSettings(methods=methods, desk=desk)
+            as_row.check(f"operators.{name}", OPERATOR_METHODS, OPERATOR_READING_METHODS)
         names = [each.name for each in self.webhooks]
         for index, each in enumerate(self.webhooks):
             require(names.count(each.name) == 1, f"webhooks[{index}].name", "must be another than every other webhook's")
@@ -170,16 +200,20 @@ class CoordinatorSettings(ServiceSettings):
         """How far a participant's clock may be off."""
         return timedelta(seconds=self.clock_skew_seconds_max)
 
-    def access(self) -> dict[str, tuple[str, ...]]:
-        """Caller id -> methods."""
-        names = dict.fromkeys((*self.clients, *self.operators))
-        return {
-            f"{CLIENT_PREFIX}{name}": (
-                *(f"{SERVICE}/{each}" for each in self.clients.get(name, ())),
+    def access(self) -> Access:
+        """Who may call which method.
+
+        Raises:
+            FieldInvalid: a client's row names a method that is not there.
+        """
+        rows = {
+            name: (
+                *(f"{SERVICE}/{each}" for each in client.methods),
                 *(f"{OPERATOR_SERVICE}/{each}" for each in self.operators.get(name, ())),
             )
-            for name in names
+            for name, client in self.clients.items()
         }
+        return access_of("coordinator", rows)
 
     def known(self) -> Installation:
         """What plans may name, for lint."""

@@ -12,17 +12,21 @@ import asyncpg
 import grpc
 import structlog
 
-from coordinator import gates
+from coordinator import gates, quotas
 from coordinator.certificates import check_release
 from coordinator.checks import CapabilityCache, Rules
+from coordinator.cut_offs import check_cut_offs
 from coordinator.dossier import Consent, Dossier, LegFile, new_plan
 from coordinator.engine import Engine, Work
 from coordinator.lint import check_capabilities, check_plan
-from coordinator.model import ChecksBegun, ExecuteAsked, GateRecord, GateSigned, State
+from coordinator.model import ChecksBegun, ExecuteAsked, GateRecord, GateSigned, Quorum, State
 from coordinator.peers import JournalPeer
+from coordinator.quotas import QuotaSettings
+from coordinator.restoring import PayloadsErased
 from coordinator.sealing import KeySealed
 from coordinator.store import plans, reading, requests, restores
-from lockstep_kit.certificate import NotAuthorised, check_gate
+from coordinator.store import quotas as counted
+from lockstep_kit.certificate import NotAuthorised, check_gate, matrix_of
 from lockstep_kit.errors import LockstepError, aborted, not_found, permission_denied, precondition, unavailable
 from lockstep_kit.fence import Epoch
 from lockstep_kit.fields import FieldInvalid, require, within
@@ -30,6 +34,7 @@ from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.keys import leg_key, lock_of
 from lockstep_kit.permits import check_permit
 from lockstep_kit.plan import Leg, LegKind, PlanHeader, TokenTransfer
+from lockstep_kit.sod import PLURAL, scope_of, signatures_needed
 from lockstep_kit.statements import Gate, GateSignature, Verdict
 from lockstep_kit.telemetry import PLAN_IDS, current_traceparent, span
 
@@ -51,15 +56,20 @@ class Request:
     method: str
     #: SHA-256 of its canonical bytes.
     digest: Digest
+    #: SPIFFE id of the client that sent it: an answer is given again to nobody else.
+    client: str
 
 
 class Settlement:
     """The plans, as clients can change them."""
 
-    def __init__(self, engine: Engine, rules: Rules, capabilities: CapabilityCache, journal: JournalPeer) -> None:
+    def __init__(
+        self, engine: Engine, rules: Rules, capabilities: CapabilityCache, journal: JournalPeer, quota: QuotaSettings
+    ) -> None:
         self._engine: Final = engine
         self._journal = journal
         self._rules = rules
+        self._quota = quota
         self._capabilities = capabilities
 
     async def create(
@@ -78,23 +88,41 @@ class Settlement:
             rules, known = self._rules, self._capabilities.known()
             check_plan(header, legs, make, rules.installation, told)
             check_capabilities(header, legs, known, rules.routes, rules.installation.delivery_margin, told)
+            check_cut_offs(header, legs, known, rules.routes, rules.installation.delivery_margin, told, preparing=False)
             try:
-                actor = check_gate(make, Gate.MAKE, header.digest, self._engine.registry, told)
+                scope = scope_of(header, legs)
+                actor = check_gate(make, Gate.MAKE, scope, self._engine.registry, told)
+                matrix = matrix_of(scope, self._engine.registry)
+                quorum = Quorum(*(signatures_needed(matrix, gate, scope) for gate in PLURAL))
+                gates.check_staffed(scope, actor.actor_id, quorum, self._engine.registry)
             except NotAuthorised as refusal:
                 raise permission_denied(refusal.reason, refusal.detail, plan_id=header.plan_id) from None
             key, sealed = self._engine.box.draw(header.plan_id)
             files = tuple(
                 LegFile(leg, self._engine.routes.of(leg.kind), lock_of(leg_key(key, header.plan_id, leg.leg_id))) for leg in legs
             )
-            dossier = Dossier(new_plan(header, legs), header, files, (), 1, told, told, current_traceparent())
-            made = await work.create(dossier, sealed, GateRecord(make, actor.actor_id, told))
+            dossier = Dossier(new_plan(header, legs, quorum), header, files, (), 1, told, told, current_traceparent())
+            await self._count(work, request.client, told)
+            made = await work.create(dossier, sealed, GateRecord(make, actor.actor_id, told), request.client)
             if made is None:
                 taken = "there is a plan with this id already"
                 raise LockstepError(grpc.StatusCode.ALREADY_EXISTS, "PLAN_EXISTS", taken, {"plan_id": header.plan_id})
             if lost or await restores.is_orphan(work.tx, header.plan_id):
                 before = "a plan with this id was lost with a database that was put back; draw another id"
                 raise LockstepError(grpc.StatusCode.ALREADY_EXISTS, "PLAN_ORPHANED", before, {"plan_id": header.plan_id})
+            await counted.add_open(work.tx, header.plan_id, request.client)
             return await self._answer(work, request, header.plan_id, respond)
+
+    async def _count(self, work: Work, client: str, now: datetime) -> None:
+        """One more plan of a client, which then has one less to create. Other plans of the same client wait for the transaction's end.
+
+        Raises:
+            LockstepError: a quota is used up.
+        """
+        quota = self._quota
+        unspent = await counted.lock(work.tx, client, quotas.unspent(quota, now))
+        already = await counted.count_open(work.tx, client, quota.open_plans_max)
+        await counted.spend(work.tx, client, quotas.admit_plan(quota, already, unspent, now))
 
     async def _was_lost(self, plan_id: PlanId) -> bool:
         """Whether the journal has a chain of a plan that is about to be created: its first writer was lost with a database that was put back.
@@ -106,6 +134,8 @@ class Settlement:
             return False
         try:
             return bool(await self._journal.chain(plan_id, Epoch(generation, 1)))
+        except PayloadsErased:
+            return True
         except (grpc.aio.AioRpcError, FieldInvalid) as error:
             _log.warning("chain_not_asked", plan_id=plan_id, error=type(error).__name__)
             return False
@@ -168,6 +198,7 @@ class Settlement:
 
     async def _sign(self, work: Work, dossier: Dossier, signed: GateSignature) -> None:
         statement = signed.statement
+        quotas.admit_signature(self._quota, len(dossier.plan.gates), statement)
         try:
             record = gates.admit(dossier, signed, self._engine.registry, work.clock)
         except NotAuthorised as refusal:
@@ -195,7 +226,7 @@ class Settlement:
         with span(f"coordinator.{kind}", attributes={PLAN_IDS: [plan_id]}):
             try:
                 async with self._engine.work(kind) as work:
-                    yield work, await requests.claim(work.tx, request.request_id, request.method, request.digest)
+                    yield work, await requests.claim(work.tx, request.request_id, request.method, request.digest, request.client)
             except asyncpg.UniqueViolationError as error:
                 raise plans.nonce_reused(error) from None
 

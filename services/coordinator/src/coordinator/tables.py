@@ -6,67 +6,42 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from coordinator.columns import METADATA, big, flag, moment, octets, plan_reference, small, text
 from lockstep_kit import leases
 from lockstep_kit.outbox import Outbox
 
-METADATA: Final = sa.MetaData()
-
 leases.lease_table(METADATA)
-
-
-def _text(name: str, *, nullable: bool = False) -> sa.Column[Any]:
-    return sa.Column(name, sa.Text, nullable=nullable)
-
-
-def _bytes(name: str, *, nullable: bool = False) -> sa.Column[Any]:
-    return sa.Column(name, sa.LargeBinary, nullable=nullable)
-
-
-def _time(name: str, *, nullable: bool = False) -> sa.Column[Any]:
-    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
-
-
-def _big(name: str) -> sa.Column[Any]:
-    return sa.Column(name, sa.BigInteger, nullable=False, autoincrement=False)
-
-
-def _small(name: str) -> sa.Column[Any]:
-    return sa.Column(name, sa.Integer, nullable=False, autoincrement=False)
-
-
-def _flag(name: str, *, nullable: bool = False) -> sa.Column[Any]:
-    return sa.Column(name, sa.Boolean, nullable=nullable)
-
-
-def _plan_reference() -> sa.Column[Any]:
-    return sa.Column("plan_id", sa.Text, sa.ForeignKey("plan.plan_id"), nullable=False)
-
 
 PLAN: Final = sa.Table(
     "plan",
     METADATA,
-    _text("plan_id"),
+    text("plan_id"),
     sa.Column("seq", sa.BigInteger, sa.Identity(always=True), nullable=False),
-    *(_bytes(name) for name in ("digest", "header")),
-    _text("state"),
-    _text("decision", nullable=True),
-    _text("delegate"),
-    _time("decided_at", nullable=True),
-    _time("since"),
-    _small("transition_no"),
-    _big("journal_sequence"),
-    _text("cause", nullable=True),
-    *(_text(name) for name in ("reason", "reason_leg", "reason_detail")),
-    _text("outcome", nullable=True),
-    *(_flag(name) for name in ("sealing", "unwound_by_policy")),
-    *(_big(name) for name in ("version", "epoch_generation", "epoch_counter")),
-    _time("due_at", nullable=True),
-    _text("traceparent", nullable=True),
-    *(_time(name) for name in ("created_at", "updated_at")),
+    *(octets(name) for name in ("digest", "header")),
+    text("state"),
+    text("decision", nullable=True),
+    text("delegate"),
+    moment("decided_at", nullable=True),
+    moment("since"),
+    small("transition_no"),
+    big("journal_sequence"),
+    text("cause", nullable=True),
+    *(text(name) for name in ("reason", "reason_leg", "reason_detail")),
+    text("outcome", nullable=True),
+    *(flag(name) for name in ("sealing", "unwound_by_policy")),
+    *(big(name) for name in ("version", "epoch_generation", "epoch_counter")),
+    moment("due_at", nullable=True),
+    text("traceparent", nullable=True),
+    *(moment(name) for name in ("created_at", "updated_at")),
     sa.Column("validated_from", sa.Integer, nullable=False, server_default="0"),
-    _time("auditing_since", nullable=True),
-    _bytes("audit", nullable=True),
-    _bytes("unwind_refusal", nullable=True),
+    moment("auditing_since", nullable=True),
+    octets("audit", nullable=True),
+    octets("unwind_refusal", nullable=True),
+    sa.Column("created_by", sa.Text, nullable=False, server_default=""),
+    *(
+        sa.Column(name, sa.SmallInteger, nullable=False, server_default="1")
+        for name in ("approvals_needed", "releases_needed", "validations_needed")
+    ),
     sa.PrimaryKeyConstraint("plan_id", name="plan_pkey"),
     sa.UniqueConstraint("seq", name="plan_seq_key"),
     sa.ForeignKeyConstraint(["plan_id", "audit"], ["audit_log.plan_id", "audit_log.digest"], name="plan_audit", use_alter=True),
@@ -76,26 +51,37 @@ sa.Index("plan_due", PLAN.c.due_at, postgresql_where=PLAN.c.due_at.isnot(None))
 sa.Index("plan_state", PLAN.c.state, PLAN.c.seq)
 sa.Index("plan_open", PLAN.c.plan_id, postgresql_where=PLAN.c.state != "CLOSED")
 
+sa.Index("plan_created_by", PLAN.c.created_by, PLAN.c.seq, postgresql_where=PLAN.c.created_by != "")
+
+PLAN_PARTY: Final = sa.Table(
+    "plan_party",
+    METADATA,
+    text("party_id"),
+    big("seq"),
+    plan_reference(),
+    sa.PrimaryKeyConstraint("party_id", "seq", name="plan_party_pkey"),
+)
+
 PLAN_LEG: Final = sa.Table(
     "plan_leg",
     METADATA,
-    _plan_reference(),
-    _text("leg_id"),
-    _small("position"),
-    _bytes("leg"),
-    _text("participant"),
-    _bytes("lock"),
-    *(_bytes(name, nullable=True) for name in ("payer_signature", "permit")),
-    _text("last_order"),
-    _time("ordered_at", nullable=True),
-    _text("phase", nullable=True),
-    _big("revision"),
-    *(_bytes(name, nullable=True) for name in ("vote", "outcome")),
-    _text("trouble"),
-    _flag("reversed"),
-    _flag("operators_executed", nullable=True),
-    _bytes("operators_evidence", nullable=True),
-    _bytes("reversal", nullable=True),
+    plan_reference(),
+    text("leg_id"),
+    small("position"),
+    octets("leg"),
+    text("participant"),
+    octets("lock"),
+    *(octets(name, nullable=True) for name in ("payer_signature", "permit")),
+    text("last_order"),
+    moment("ordered_at", nullable=True),
+    text("phase", nullable=True),
+    big("revision"),
+    *(octets(name, nullable=True) for name in ("vote", "outcome")),
+    text("trouble"),
+    flag("reversed"),
+    flag("operators_executed", nullable=True),
+    octets("operators_evidence", nullable=True),
+    octets("reversal", nullable=True),
     sa.PrimaryKeyConstraint("plan_id", "leg_id", name="plan_leg_pkey"),
     sa.UniqueConstraint("plan_id", "position", name="plan_leg_position_key"),
 )
@@ -103,11 +89,11 @@ PLAN_LEG: Final = sa.Table(
 GATE_SIGNATURE: Final = sa.Table(
     "gate_signature",
     METADATA,
-    _plan_reference(),
-    _small("ordinal"),
-    *(_text(name) for name in ("gate", "verdict", "actor_id", "key_id")),
-    *(_bytes(name) for name in ("nonce", "signed")),
-    _time("signed_at"),
+    plan_reference(),
+    small("ordinal"),
+    *(text(name) for name in ("gate", "verdict", "actor_id", "key_id")),
+    *(octets(name) for name in ("nonce", "signed")),
+    moment("signed_at"),
     sa.PrimaryKeyConstraint("plan_id", "ordinal", name="gate_signature_pkey"),
     sa.UniqueConstraint("key_id", "nonce", name="gate_signature_nonce_key"),
 )
@@ -115,14 +101,14 @@ GATE_SIGNATURE: Final = sa.Table(
 PLAN_TRANSITION: Final = sa.Table(
     "plan_transition",
     METADATA,
-    _plan_reference(),
-    _small("transition_no"),
-    _text("left_state", nullable=True),
-    _text("entered_state"),
-    _text("decision", nullable=True),
-    _text("cause"),
-    _big("journal_sequence"),
-    _time("moved_at"),
+    plan_reference(),
+    small("transition_no"),
+    text("left_state", nullable=True),
+    text("entered_state"),
+    text("decision", nullable=True),
+    text("cause"),
+    big("journal_sequence"),
+    moment("moved_at"),
     sa.PrimaryKeyConstraint("plan_id", "transition_no", name="plan_transition_pkey"),
     sa.UniqueConstraint("plan_id", "journal_sequence", name="plan_transition_journal_key"),
 )
@@ -130,10 +116,10 @@ PLAN_TRANSITION: Final = sa.Table(
 PLAN_EVENT: Final = sa.Table(
     "plan_event",
     METADATA,
-    _big("sequence"),
-    _text("plan_id"),
-    _bytes("event"),
-    _time("event_at"),
+    big("sequence"),
+    text("plan_id"),
+    octets("event"),
+    moment("event_at"),
     sa.PrimaryKeyConstraint("sequence", name="plan_event_pkey"),
 )
 sa.Index("plan_event_plan", PLAN_EVENT.c.plan_id, PLAN_EVENT.c.sequence)
@@ -142,30 +128,30 @@ sa.Table(
     "plan_event_counter",
     METADATA,
     sa.Column("singleton", sa.Boolean, nullable=False, server_default=sa.true()),
-    _big("next_sequence"),
-    _text("incarnation"),
+    big("next_sequence"),
+    text("incarnation"),
     sa.PrimaryKeyConstraint("singleton", name="plan_event_counter_pkey"),
 )
 
 sa.Table(
     "journal_event",
     METADATA,
-    _plan_reference(),
-    _big("sequence"),
-    *(_text(name) for name in ("type", "actor", "actor_role")),
-    _time("event_time"),
-    _bytes("payload"),
-    _text("traceparent", nullable=True),
+    plan_reference(),
+    big("sequence"),
+    *(text(name) for name in ("type", "actor", "actor_role")),
+    moment("event_time"),
+    octets("payload"),
+    text("traceparent", nullable=True),
     sa.PrimaryKeyConstraint("plan_id", "sequence", name="journal_event_pkey"),
 )
 
 JOURNAL_PROGRESS: Final = sa.Table(
     "journal_progress",
     METADATA,
-    _plan_reference(),
-    _big("recorded"),
-    _big("appended"),
-    _text("frozen"),
+    plan_reference(),
+    big("recorded"),
+    big("appended"),
+    text("frozen"),
     sa.PrimaryKeyConstraint("plan_id", name="journal_progress_pkey"),
 )
 sa.Index(
@@ -177,15 +163,15 @@ sa.Index(
 LEG_COMMAND: Final = sa.Table(
     "leg_command",
     METADATA,
-    *(_text(name) for name in ("plan_id", "leg_id", "command", "participant")),
-    _flag("behind_journal"),
-    _time("not_after", nullable=True),
-    *(_bytes(name, nullable=True) for name in ("closing", "authority")),
-    _text("traceparent", nullable=True),
-    _time("due_at"),
-    *(_small(name) for name in ("attempts", "rejections")),
-    _text("last_rejection"),
-    _flag("answered"),
+    *(text(name) for name in ("plan_id", "leg_id", "command", "participant")),
+    flag("behind_journal"),
+    moment("not_after", nullable=True),
+    *(octets(name, nullable=True) for name in ("closing", "authority")),
+    text("traceparent", nullable=True),
+    moment("due_at"),
+    *(small(name) for name in ("attempts", "rejections")),
+    text("last_rejection"),
+    flag("answered"),
     sa.Column("given_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")),
     sa.PrimaryKeyConstraint("plan_id", "leg_id", "command", name="leg_command_pkey"),
     sa.ForeignKeyConstraint(["plan_id", "leg_id"], ["plan_leg.plan_id", "plan_leg.leg_id"], name="leg_command_leg"),
@@ -195,23 +181,24 @@ sa.Index("leg_command_due", LEG_COMMAND.c.participant, LEG_COMMAND.c.due_at, pos
 sa.Table(
     "request",
     METADATA,
-    *(_text(name) for name in ("request_id", "method")),
-    _bytes("digest"),
-    _bytes("response", nullable=True),
-    _time("asked_at"),
+    *(text(name) for name in ("request_id", "method")),
+    octets("digest"),
+    octets("response", nullable=True),
+    moment("asked_at"),
+    sa.Column("client", sa.Text, nullable=False, server_default=""),
     sa.PrimaryKeyConstraint("request_id", name="request_pkey"),
 )
 
 ESCALATION: Final = sa.Table(
     "escalation",
     METADATA,
-    _text("escalation_id"),
-    _plan_reference(),
-    _small("ordinal"),
-    *(_text(name) for name in ("reason", "leg_id", "detail")),
-    _time("raised_at"),
-    _time("resolved_at", nullable=True),
-    _bytes("resolution_digest", nullable=True),
+    text("escalation_id"),
+    plan_reference(),
+    small("ordinal"),
+    *(text(name) for name in ("reason", "leg_id", "detail")),
+    moment("raised_at"),
+    moment("resolved_at", nullable=True),
+    octets("resolution_digest", nullable=True),
     sa.PrimaryKeyConstraint("escalation_id", name="escalation_pkey"),
     sa.UniqueConstraint("plan_id", "ordinal", name="escalation_ordinal_key"),
     sa.ForeignKeyConstraint(
@@ -229,17 +216,37 @@ def _escalation_reference() -> sa.Column[Any]:
     return sa.Column("escalation_id", sa.Text, sa.ForeignKey("escalation.escalation_id"), nullable=False)
 
 
+ESCALATION_DOCUMENT: Final = sa.Table(
+    "escalation_document",
+    METADATA,
+    _escalation_reference(),
+    text("kind"),
+    plan_reference(),
+    octets("document"),
+    moment("written_at"),
+    moment("told_at", nullable=True),
+    sa.Column("refusal", sa.Text, nullable=False, server_default=""),
+    sa.PrimaryKeyConstraint("escalation_id", "kind", name="escalation_document_pkey"),
+)
+sa.Index(
+    "escalation_document_untold",
+    ESCALATION_DOCUMENT.c.written_at,
+    ESCALATION_DOCUMENT.c.escalation_id,
+    ESCALATION_DOCUMENT.c.kind,
+    postgresql_where=ESCALATION_DOCUMENT.c.told_at.is_(None),
+)
+
 RESOLUTION: Final = sa.Table(
     "resolution",
     METADATA,
     _escalation_reference(),
-    _bytes("digest"),
-    _plan_reference(),
-    *(_text(name) for name in ("verb", "leg_id", "first_actor")),
-    _bytes("first_signed"),
-    _text("second_actor"),
-    _bytes("second_signed"),
-    _time("effective_at"),
+    octets("digest"),
+    plan_reference(),
+    *(text(name) for name in ("verb", "leg_id", "first_actor")),
+    octets("first_signed"),
+    text("second_actor"),
+    octets("second_signed"),
+    moment("effective_at"),
     sa.PrimaryKeyConstraint("escalation_id", "digest", name="resolution_pkey"),
 )
 sa.Index("resolution_plan", RESOLUTION.c.plan_id, RESOLUTION.c.effective_at)
@@ -247,14 +254,14 @@ sa.Index("resolution_plan", RESOLUTION.c.plan_id, RESOLUTION.c.effective_at)
 RESOLUTION_SIGNATURE: Final = sa.Table(
     "resolution_signature",
     METADATA,
-    _text("key_id"),
-    _bytes("nonce"),
+    text("key_id"),
+    octets("nonce"),
     _escalation_reference(),
-    _bytes("digest"),
-    _plan_reference(),
-    _text("actor_id"),
-    _bytes("signed"),
-    _time("signed_at"),
+    octets("digest"),
+    plan_reference(),
+    text("actor_id"),
+    octets("signed"),
+    moment("signed_at"),
     sa.PrimaryKeyConstraint("key_id", "nonce", name="resolution_signature_nonce_key"),
 )
 sa.Index("resolution_signature_escalation", RESOLUTION_SIGNATURE.c.escalation_id, RESOLUTION_SIGNATURE.c.signed_at)
@@ -262,11 +269,11 @@ sa.Index("resolution_signature_escalation", RESOLUTION_SIGNATURE.c.escalation_id
 DEAD_LETTER: Final = sa.Table(
     "dead_letter",
     METADATA,
-    *(_text(name) for name in ("dead_letter_id", "plan_id", "leg_id", "command", "participant", "reason", "detail")),
-    _small("attempts"),
-    _time("dead_at"),
-    _time("replayed_at", nullable=True),
-    _text("replayed_by", nullable=True),
+    *(text(name) for name in ("dead_letter_id", "plan_id", "leg_id", "command", "participant", "reason", "detail")),
+    small("attempts"),
+    moment("dead_at"),
+    moment("replayed_at", nullable=True),
+    text("replayed_by", nullable=True),
     sa.PrimaryKeyConstraint("dead_letter_id", name="dead_letter_pkey"),
     sa.ForeignKeyConstraint(["plan_id", "leg_id"], ["plan_leg.plan_id", "plan_leg.leg_id"], name="dead_letter_leg"),
 )
@@ -281,30 +288,48 @@ sa.Index(
 sa.Index("dead_letter_dead", DEAD_LETTER.c.dead_at, DEAD_LETTER.c.dead_letter_id)
 
 sa.Table(
+    "client_quota",
+    METADATA,
+    text("client"),
+    sa.Column("unspent", sa.Double, nullable=False),
+    moment("counted_at"),
+    sa.PrimaryKeyConstraint("client", name="client_quota_pkey"),
+)
+
+OPEN_PLAN: Final = sa.Table(
+    "open_plan",
+    METADATA,
+    plan_reference(),
+    text("client"),
+    sa.PrimaryKeyConstraint("plan_id", name="open_plan_pkey"),
+)
+sa.Index("open_plan_client", OPEN_PLAN.c.client)
+
+sa.Table(
     "decision_key",
     METADATA,
-    _plan_reference(),
-    _text("service_key_id"),
-    _bytes("service_sealed"),
-    _text("recovery_key_id"),
-    _bytes("recovery_sealed"),
+    plan_reference(),
+    text("service_key_id"),
+    octets("service_sealed"),
+    text("recovery_key_id"),
+    octets("recovery_sealed"),
     sa.PrimaryKeyConstraint("plan_id", name="decision_key_pkey"),
 )
 
 sa.Table(
     "participant_cursor",
     METADATA,
-    *(_text(name) for name in ("participant", "incarnation")),
-    _big("sequence"),
+    *(text(name) for name in ("participant", "incarnation")),
+    big("sequence"),
     sa.PrimaryKeyConstraint("participant", name="participant_cursor_pkey"),
 )
 
 sa.Table(
     "leg_news",
     METADATA,
-    *(_text(name) for name in ("plan_id", "leg_id", "participant")),
-    _big("revision"),
-    _bytes("report"),
+    *(text(name) for name in ("plan_id", "leg_id", "participant")),
+    big("revision"),
+    octets("report"),
     sa.PrimaryKeyConstraint("plan_id", "leg_id", name="leg_news_pkey"),
 )
 
@@ -312,45 +337,45 @@ sa.Table(
     "installation",
     METADATA,
     sa.Column("singleton", sa.Boolean, nullable=False, server_default=sa.true()),
-    _big("generation"),
+    big("generation"),
     sa.PrimaryKeyConstraint("singleton", name="installation_pkey"),
 )
 
 sa.Table(
     "plan_restore",
     METADATA,
-    _plan_reference(),
-    _big("generation"),
-    _text("finding"),
+    plan_reference(),
+    big("generation"),
+    text("finding"),
     sa.PrimaryKeyConstraint("plan_id", name="plan_restore_pkey"),
 )
 
 sa.Table(
     "sweep",
     METADATA,
-    _text("participant"),
-    _big("number"),
-    _text("page_token"),
+    text("participant"),
+    big("number"),
+    text("page_token"),
     sa.PrimaryKeyConstraint("participant", name="sweep_pkey"),
 )
 
 sa.Table(
     "listed_leg",
     METADATA,
-    *(_text(name) for name in ("participant", "plan_id", "leg_id")),
-    _big("revision"),
-    _text("phase"),
+    *(text(name) for name in ("participant", "plan_id", "leg_id")),
+    big("revision"),
+    text("phase"),
     sa.PrimaryKeyConstraint("participant", "plan_id", "leg_id", name="listed_leg_pkey"),
 )
 
 ORPHAN_LEG: Final = sa.Table(
     "orphan_leg",
     METADATA,
-    *(_text(name) for name in ("plan_id", "leg_id", "participant", "phase")),
-    _time("deadline", nullable=True),
-    *(_text(name) for name in ("amount", "finding")),
+    *(text(name) for name in ("plan_id", "leg_id", "participant", "phase")),
+    moment("deadline", nullable=True),
+    *(text(name) for name in ("amount", "finding")),
     sa.Column("found_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
-    _time("settled_at", nullable=True),
+    moment("settled_at", nullable=True),
     sa.PrimaryKeyConstraint("plan_id", "leg_id", name="orphan_leg_pkey"),
 )
 sa.Index("orphan_leg_open", ORPHAN_LEG.c.plan_id, postgresql_where=ORPHAN_LEG.c.settled_at.is_(None))
@@ -358,17 +383,17 @@ sa.Index("orphan_leg_open", ORPHAN_LEG.c.plan_id, postgresql_where=ORPHAN_LEG.c.
 sa.Table(
     "journal_refill",
     METADATA,
-    _plan_reference(),
+    plan_reference(),
     sa.PrimaryKeyConstraint("plan_id", name="journal_refill_pkey"),
 )
 
 sa.Table(
     "audit_log",
     METADATA,
-    _plan_reference(),
-    _small("ordinal"),
-    *(_bytes(name) for name in ("digest", "octets")),
-    _time("written_at"),
+    plan_reference(),
+    small("ordinal"),
+    *(octets(name) for name in ("digest", "octets")),
+    moment("written_at"),
     sa.PrimaryKeyConstraint("plan_id", "ordinal", name="audit_log_pkey"),
     sa.UniqueConstraint("plan_id", "digest", name="audit_log_digest_key"),
 )
@@ -376,11 +401,11 @@ sa.Table(
 NOTICE: Final = sa.Table(
     "notice",
     METADATA,
-    _text("notice_id"),
-    _plan_reference(),
-    _text("kind"),
-    _bytes("event"),
-    _time("noticed_at"),
+    text("notice_id"),
+    plan_reference(),
+    text("kind"),
+    octets("event"),
+    moment("noticed_at"),
     sa.PrimaryKeyConstraint("notice_id", name="notice_pkey"),
 )
 sa.Index("notice_plan", NOTICE.c.plan_id, NOTICE.c.noticed_at)
@@ -392,14 +417,14 @@ NOTICE_OUTBOX.declare(METADATA)
 NOTICE_DEAD_LETTER: Final = sa.Table(
     "notice_dead_letter",
     METADATA,
-    _text("dead_letter_id"),
+    text("dead_letter_id"),
     sa.Column("notice_id", sa.Text, sa.ForeignKey("notice.notice_id"), nullable=False),
-    _text("webhook"),
-    _small("attempts"),
-    _text("detail"),
-    _time("dead_at"),
-    _time("replayed_at", nullable=True),
-    _text("replayed_by", nullable=True),
+    text("webhook"),
+    small("attempts"),
+    text("detail"),
+    moment("dead_at"),
+    moment("replayed_at", nullable=True),
+    text("replayed_by", nullable=True),
     sa.PrimaryKeyConstraint("dead_letter_id", name="notice_dead_letter_pkey"),
 )
 sa.Index(

@@ -10,9 +10,10 @@ from enum import StrEnum
 from coordinator import facts
 from coordinator.calls import awaited_gate
 from coordinator.commands import answered
-from coordinator.dossier import Dossier, signers
+from coordinator.dossier import Dossier, barred_from, signers
 from coordinator.model import Limits, State
-from lockstep_kit.registry import GATE_ROLES, Registry, Role
+from lockstep_kit.registry import Registry, Role
+from lockstep_kit.sod import able, scope_of
 from lockstep_kit.statements import Gate
 
 
@@ -35,6 +36,8 @@ class Waiting:
     who: tuple[str, ...]
     #: GATE: which.
     gate: Gate | None = None
+    #: GATE: how many persons have still to sign.
+    signatures_missing: int = 0
     #: PARTICIPANT: about which leg.
     leg_id: str = ""
     #: Until when; None: no limit.
@@ -53,12 +56,15 @@ def _waiting(dossier: Dossier, registry: Registry, limits: Limits) -> Iterator[W
     until = plan.deadline if plan.state in facts.UNDECIDED else None
     if plan.state is State.DRAFT:
         yield Waiting(WaitingKind.EXECUTE, ("client",), until=until)
-    gate = awaited_gate(plan)
+    now = dossier.read_at or dossier.updated_at
+    gate = awaited_gate(plan, now)
     if gate is not None:
-        barred = signers(plan, but=gate)
-        who = tuple(each.actor_id for each in registry.with_role(GATE_ROLES[gate]) if each.actor_id not in barred)
+        signed = facts.standing(plan, gate, now)
+        barred = barred_from(plan, gate, registry.matrices.get(dossier.header.sod_version)) | {each.actor for each in signed}
+        who = tuple(each.actor_id for each in able(registry, scope_of(dossier.header, dossier.legs), gate, barred))
+        missing = facts.needed(plan, gate) - len(signed)
         overdue = plan.since + limits.validate_max if gate is Gate.VALIDATE and plan.since else until
-        yield Waiting(WaitingKind.GATE, who, gate=gate, until=overdue)
+        yield Waiting(WaitingKind.GATE, who, gate=gate, signatures_missing=missing, until=overdue)
     for file in dossier.files:
         leg = facts.leg(plan, file.leg.leg_id)
         if not answered(leg):

@@ -27,6 +27,8 @@ class Flushed:
     checks: bool = False
     #: Whether abort audit logs are to be stored.
     audited: bool = False
+    #: Whether the notary is to be told of escalations.
+    escalated: bool = False
 
 
 class Takeovers:
@@ -67,6 +69,8 @@ class Wakes:
     checks: asyncio.Event = field(default_factory=asyncio.Event)
     #: Abort audit logs are to be stored.
     audits: asyncio.Event = field(default_factory=asyncio.Event)
+    #: The notary is to be told of escalations.
+    escalations: asyncio.Event = field(default_factory=asyncio.Event)
     #: Plans were taken from other replicas.
     takeovers: Takeovers = field(default_factory=Takeovers)
 
@@ -80,3 +84,5 @@ class Wakes:
             self.checks.set()
         if flushed.audited:
             self.audits.set()
+        if flushed.escalated:
+            self.escalations.set()

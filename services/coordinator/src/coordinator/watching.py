@@ -1,7 +1,8 @@
 """Following a plan: everything behind a place in the log of changes, then live, with heartbeats.
 
-Pulled, never pushed: changes are read when the ones before have been taken, so that a slow watcher costs one page of memory and no more. A place is a
-number that is taken last in its transaction, so that no watcher passes over one that commits later; any replica can go on from it.
+Pulled, never pushed: changes are read when the ones before have been taken, so that a slow watcher costs one page of memory and no more. A place is the
+number of a change within its plan; changes are put into one order by a number that is taken last in their transaction, so that no watcher passes over one
+that commits later, and any replica can go on from a place. Nothing that a watcher is given tells how much happens to other plans.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ class Place:
     plan_id: PlanId
     #: Log that the number is of.
     incarnation: str
-    #: Last change seen.
-    sequence: int
+    #: Last change of the plan that was seen.
+    number: int
 
     def token(self) -> str:
         """The place as watchers keep it: opaque, and of use for this plan alone."""
-        return base64.urlsafe_b64encode(self.sequence.to_bytes(8, "big") + self._mark()).decode("ascii")
+        return base64.urlsafe_b64encode(self.number.to_bytes(8, "big") + self._mark()).decode("ascii")
 
     def _mark(self) -> bytes:
-        return hashlib.sha256(f"{self.plan_id}\x1f{self.incarnation}\x1f{self.sequence}".encode()).digest()[:_MARK_BYTES]
+        return hashlib.sha256(f"{self.plan_id}\x1f{self.incarnation}\x1f{self.number}".encode()).digest()[:_MARK_BYTES]
 
 
 def place_of(token: str, plan_id: PlanId, incarnation: str, last: int) -> Place:
@@ -69,7 +70,7 @@ def place_of(token: str, plan_id: PlanId, incarnation: str, last: int) -> Place:
     if len(octets) != 8 + _MARK_BYTES:
         raise FieldInvalid("resume_token", "must be a token of a message of WatchPlan")
     place = Place(plan_id, incarnation, int.from_bytes(octets[:8], "big"))
-    if place.token() != token or place.sequence > last:
+    if place.token() != token or place.number > last:
         why = "the token is of another plan, or of a log that is no more: watch again without it"
         raise LockstepError(grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED", why, {"plan_id": plan_id})
     return place
@@ -114,7 +115,7 @@ class Watchers:
         """Wake whoever follows a plan that has changed since the last look."""
         async with self._db.connection() as connection:
             if self._at is None:
-                self._at, _ = await reading.event_head(connection)
+                self._at = await reading.event_head(connection)
                 self._ring(self._bells)
             while changed := await reading.changed(connection, self._at, CHANGED_MAX):
                 self._at = changed[-1][0]
@@ -155,7 +156,7 @@ class Watchers:
             ticket = bell.ticket()
             changes, over, clock = await self._read(place)
             for change in changes:
-                place = Place(plan_id, place.incarnation, change.sequence)
+                place = Place(plan_id, place.incarnation, change.number)
                 yield Seen(place, change=change)
             if over and len(changes) < PAGE_MAX:
                 return
@@ -164,25 +165,23 @@ class Watchers:
 
     async def _snapshot(self, plan_id: PlanId) -> Seen:
         """The plan and its place, of one moment, so that nothing falls between them."""
-        async with self._db.transaction() as tx:
-            await reading.one_moment(tx)
-            sequence, incarnation = await reading.event_head(tx)
+        async with reading.snapshot(self._db) as tx:
+            number, incarnation = await reading.plan_event_head(tx, plan_id)
             found = (await plans.read(tx, [plan_id])).dossiers
         if plan_id not in found:
             raise not_found("plan", plan_id)
-        return Seen(Place(plan_id, incarnation, sequence), snapshot=found[plan_id])
+        return Seen(Place(plan_id, incarnation, number), snapshot=found[plan_id])
 
     async def _resume(self, plan_id: PlanId, token: str) -> Seen:
         async with self._db.connection() as connection:
             if not await reading.exists(connection, plan_id):
                 raise not_found("plan", plan_id)
-            last, incarnation = await reading.event_head(connection)
+            last, incarnation = await reading.plan_event_head(connection, plan_id)
         return Seen(place_of(token, plan_id, incarnation, last))
 
     async def _read(self, place: Place) -> tuple[list[Change], bool, datetime]:
         """Changes behind a place, whether the plan is closed, and the database's clock, of one moment."""
-        async with self._db.transaction() as tx:
-            await reading.one_moment(tx)
-            changes = await reading.changes(tx, place.plan_id, place.sequence, PAGE_MAX)
+        async with reading.snapshot(self._db) as tx:
+            changes = await reading.changes(tx, place.plan_id, place.number, PAGE_MAX)
             over, clock = await reading.closed(tx, place.plan_id)
         return changes, over, clock

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-import os
-import stat
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -18,6 +16,7 @@ from coordinator.notices import NoticeKind
 from coordinator.webhooks import Patience, Webhook, forbidden
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.outbox import PUT_OFF_MAX
+from lockstep_kit.secret_files import read_secret_file
 
 _SECRET_PREFIX: Final = "whsec_"
 _SECRET_BYTES: Final = (24, 64)
@@ -96,11 +95,7 @@ def read_secret(path: Path) -> bytes:
         FieldInvalid: others may read the file, or it holds no secret. The field is the path; what the file holds is not told.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        status = os.fstat(file.fileno())
-        require(stat.S_ISREG(status.st_mode), str(path), "must be a regular file")
-        require(not status.st_mode & 0o077, str(path), "must not be accessible to group or others (mode 0600)")
-        text = file.read(_FILE_BYTES_MAX).decode("ascii", errors="replace").strip()
+    text = read_secret_file(path, _FILE_BYTES_MAX).decode("ascii", errors="replace").strip()
     least, most = _SECRET_BYTES
     try:
         secret = base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True) if text.startswith(_SECRET_PREFIX) else b""

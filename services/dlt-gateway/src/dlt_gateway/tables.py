@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from lockstep_chain import leg_store, schema
+from lockstep_chain import final_store, leg_store, schema
 from lockstep_kit.participant.schema import participant_tables
 
 METADATA = sa.MetaData()
 participant_tables(METADATA)
 schema.transaction_tables(METADATA)
+final_store.final_tables(METADATA)
 leg_store.order_tables(METADATA)

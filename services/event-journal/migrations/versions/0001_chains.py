@@ -16,20 +16,15 @@ STATEMENTS = (
         entry_count bigint not null check (entry_count >= 0),
         head_hash bytea not null check (octet_length(head_hash) = 32),
         sealed boolean not null,
-        frozen text not null,
-        epoch_generation bigint not null check (epoch_generation >= 0),
-        epoch_counter bigint not null check (epoch_counter >= 0)
+        frozen text not null
     )
     """,
-    # A chain only grows, its fence is never lowered, and a seal is for ever: whatever the service's code does.
+    # A chain only grows, and a seal is for ever: whatever the service's code does.
     """
     create function journal_chain_grows() returns trigger language plpgsql as $$
     begin
         if new.plan_id <> old.plan_id or new.entry_count < old.entry_count or (old.sealed and new is distinct from old) then
             raise exception 'a chain only grows, and a sealed one never changes' using errcode = 'integrity_constraint_violation';
-        end if;
-        if (new.epoch_generation, new.epoch_counter) < (old.epoch_generation, old.epoch_counter) then
-            raise exception 'a chain''s fence is never lowered' using errcode = 'integrity_constraint_violation';
         end if;
         return new;
     end $$

@@ -12,7 +12,10 @@ from typing import Final
 
 from event_journal import store
 from event_journal.appending import Answer, Submission, append, fenced
+from event_journal.grouping import GroupWriter
 from event_journal.operations import CAPABILITIES, Sealed, Stuck, Waits, judge_closing, judge_prepare
+from event_journal.payload_keys import PayloadVault
+from event_journal.signing_keys import SigningKeys
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import declare, failpoint
 from lockstep_kit.fence import Epoch, Phase
@@ -20,7 +23,6 @@ from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
 from lockstep_kit.registry import Registry
-from lockstep_kit.signing import SigningKey
 
 declare("event-journal.append.before_tx")
 declare("event-journal.append.in_tx")
@@ -33,9 +35,10 @@ ADVANCED_MAX: Final = 256
 class JournalOperations:
     """What the journal does when its leg of a plan enters a working phase."""
 
-    def __init__(self, key: SigningKey, registry: Registry) -> None:
-        self._key = key
+    def __init__(self, keys: SigningKeys, registry: Registry, vault: PayloadVault) -> None:
+        self._keys = keys
         self._registry = registry
+        self._vault = vault
         self._waits = False
         #: Set when legs were begun whose entries are not there yet.
         self.waiting = asyncio.Event()
@@ -59,9 +62,14 @@ class JournalOperations:
     async def judge(
         self, tx: Connection, work: Sequence[LegWork], now: datetime
     ) -> tuple[list[Completion], list[tuple[LegWork, str]]]:
-        """What is found of the legs now, and of which of them a person must look."""
+        """What is found of the legs now, and of which of them a person must look.
+
+        Raises:
+            LockstepError: SIGNING_KEY_REFUSED; a vote, an outcome or a seal would be signed by a key that does not count.
+        """
         if not work:
             return [], []
+        history = await self._keys.require(tx)
         heads = await store.lock_heads(tx, [each.plan_id for each in work])
         completions: list[Completion] = []
         troubles: list[tuple[LegWork, str]] = []
@@ -69,10 +77,10 @@ class JournalOperations:
         for each in work:
             head = heads[each.plan_id]
             if each.phase is Phase.PREPARING:
-                _, chain = await store.whole_chain(tx, each.plan_id) if head.entry_count else (head, [])
-                found: Completion | Sealed | Waits | Stuck = judge_prepare(each, chain, head, self._registry)
+                _, chain = await store.whole_chain(tx, each.plan_id, self._vault) if head.entry_count else (head, [])
+                found: Completion | Sealed | Waits | Stuck = judge_prepare(each, chain, head, self._registry, history)
             else:
-                found = judge_closing(each, head, self._key, now)
+                found = judge_closing(each, head, self._keys.key, now)
             match found:
                 case Completion():
                     completions.append(found)
@@ -83,29 +91,41 @@ class JournalOperations:
                     troubles.append((each, found.why))
                 case Waits():
                     pass
-        await store.save(tx, [seal.entry for seal in seals], [seal.head for seal in seals])
+        await store.save(tx, [seal.entry for seal in seals], [seal.head for seal in seals], self._vault)
         return completions, troubles
 
 
 class Appender:
-    """Appends events."""
+    """Appends events: the calls of one process in groups, by one transaction at a time."""
 
-    def __init__(self, db: Database, engine: ParticipantEngine, operations: JournalOperations, key: SigningKey) -> None:
+    def __init__(
+        self, db: Database, engine: ParticipantEngine, operations: JournalOperations, keys: SigningKeys, vault: PayloadVault
+    ) -> None:
         self._db = db
         self._engine = engine
         self._operations = operations
-        self._key = key
+        self._keys = keys
+        self._group = GroupWriter(self._write)
+        self._vault = vault
 
-    async def append(self, events: Sequence[Submission]) -> tuple[Answer, ...]:
-        """Append a batch in one transaction; each event is answered by itself."""
+    async def append(self, events: Sequence[Submission]) -> Sequence[Answer]:
+        """Append a batch; each event is answered by itself.
+
+        Raises:
+            LockstepError: JOURNAL_BUSY; too much waits already. SIGNING_KEY_REFUSED; no key counts by which entries could be signed.
+        """
+        return await self._group.append(events)
+
+    async def _write(self, events: Sequence[Submission]) -> Sequence[Answer]:
         plans = [each.event.plan_id for each in events]
         await failpoint("event-journal.append.before_tx")
         async with self._db.transaction() as tx:
+            await self._keys.require(tx)
             waiting = await store.lock_waiting_legs(tx, plans)
             heads = await store.lock_heads(tx, plans)
-            known = await store.known_entries(tx, [each.event for each in events])
-            appended = append(events, heads, known, self._key)
-            await store.save(tx, appended.entries, appended.heads)
+            known = await store.known_entries(tx, events, heads)
+            appended = append(events, heads, known, self._keys.key)
+            await store.save(tx, appended.entries, appended.heads, self._vault)
             if waiting:
                 await self._advance(tx, await self._engine.load(tx, waiting))
             await failpoint("event-journal.append.in_tx")
@@ -117,7 +137,7 @@ class Appender:
         async with self._db.transaction() as tx:
             head = (await store.lock_heads(tx, [plan_id]))[plan_id]
             after = fenced(head, epoch)
-            await store.save(tx, [], [after] if after != head else [])
+            await store.save(tx, [], [after] if after != head else [], self._vault)
 
     async def advance(self) -> None:
         """Go on with every leg that owes an answer, as at a restart, a batch at a time."""

@@ -8,12 +8,13 @@ epoch that another one has ended is not looked at, however late it comes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from event_journal.chain import GENESIS, Entry, Event, Finding, Verification, check_event, link
+from event_journal.chain import GENESIS, Entry, Event, Finding, Verification, check_document, check_event, link
 from lockstep_kit.fence import Epoch
+from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import Digest, PlanId, sha256
 from lockstep_kit.signing import SigningKey
 
@@ -34,12 +35,21 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """An event as it was sent."""
+    """An event as it was sent, held against the rules of form once, before anything is locked."""
 
     #: What happened.
     event: Event
     #: Epoch of the plan under which its writer sent it.
     epoch: Epoch
+    #: What is wrong with its form; None: nothing. Such an event is not even looked for: its texts may be such that the database refuses them.
+    malformed: FieldInvalid | None = field(init=False)
+    #: What is wrong with what its payload holds; None: nothing.
+    invalid: FieldInvalid | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        malformed = check_event(self.event)
+        object.__setattr__(self, "malformed", malformed)
+        object.__setattr__(self, "invalid", check_document(self.event) if malformed is None else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +128,15 @@ def append(events: Sequence[Submission], heads: Mapping[PlanId, Head], known: Se
     ids = {each.event_id: each for each in known}
     answers: list[Answer] = []
     entries: list[Entry] = []
-    for event, epoch in ((each.event, each.epoch) for each in events):
+    for sent in events:
+        event = sent.event
         head = now.get(event.plan_id) or Head(event.plan_id, 0, GENESIS, sealed=False, frozen="")
         place = (event.plan_id, event.sequence)
-        answer, entry, after = _append_one(event, epoch, head, places.get(place), ids.get(event.event_id), key)
+        answer, entry, after = _append_one(sent, head, places.get(place), ids.get(event.event_id), key)
         answers.append(answer)
         if entry is not None:
             entries.append(entry)
-            placed = Known(*place, event.event_id, event.type, sha256(event.payload), entry.entry_hash)
+            placed = Known(*place, event.event_id, event.type, entry.payload_hash, entry.entry_hash)
             places[place] = ids[event.event_id] = placed
         if after != head:
             now[event.plan_id] = after
@@ -135,7 +146,7 @@ def append(events: Sequence[Submission], heads: Mapping[PlanId, Head], known: Se
 
 def fenced(head: Head, epoch: Epoch) -> Head:
     """The chain once an epoch was seen. A sealed one takes nothing anyhow, and never changes."""
-    return head if head.sealed else replace(head, epoch=max(head.epoch, epoch))
+    return head if head.sealed or epoch <= head.epoch else replace(head, epoch=epoch)
 
 
 def against_head(found: Verification, head: Head | None) -> Verification:
@@ -148,17 +159,20 @@ def against_head(found: Verification, head: Head | None) -> Verification:
 
 
 def _append_one(
-    event: Event, epoch: Epoch, head: Head, standing: Known | None, named: Known | None, key: SigningKey
+    sent: Submission, head: Head, standing: Known | None, named: Known | None, key: SigningKey
 ) -> tuple[Answer, Entry | None, Head]:
-    invalid = check_event(event)
-    if invalid is not None:
-        return Answer(Verdict.INVALID, message=str(invalid)), None, head
+    event, epoch = sent.event, sent.epoch
+    if sent.malformed is not None:
+        return Answer(Verdict.INVALID, message=str(sent.malformed)), None, head
     if standing is not None and (standing.event_id, standing.type, standing.payload_hash) == (
         event.event_id,
         event.type,
         sha256(event.payload),
     ):
         return Answer(Verdict.APPENDED, standing.entry_hash), None, head
+    if sent.invalid is not None:
+        # Behind the repeat: what was appended under other rules stays appended, whoever asks.
+        return Answer(Verdict.INVALID, message=str(sent.invalid)), None, head
     if epoch < head.epoch:
         return Answer(Verdict.STALE, message=f"the chain has seen epoch {head.epoch.generation}.{head.epoch.counter}"), None, head
     head = fenced(head, epoch)
@@ -172,5 +186,5 @@ def _append_one(
     if event.sequence != head.entry_count + 1:
         return Answer(Verdict.GAP, expected_sequence=head.entry_count + 1, message="earlier events are missing"), None, head
     entry = link(event, head.head_hash, key)
-    after = replace(head, entry_count=event.sequence, head_hash=entry.entry_hash)
-    return Answer(Verdict.APPENDED, entry.entry_hash), entry, after
+    after = Head(event.plan_id, event.sequence, entry.entry_hash, sealed=False, frozen="", epoch=head.epoch)
+    return Answer(Verdict.APPENDED, after.head_hash), entry, after

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-import asyncpg
-
 from event_journal.appending import Answer, Submission, Verdict
-from event_journal.chain import Event, Verification
-from event_journal.store import entry_of
-from lockstep.journal.v1 import entry_pb2, journal_reader_service_pb2, journal_service_pb2
+from event_journal.chain import Entry, Event, Verification
+from lockstep.journal.v1 import entry_pb2, journal_reader_service_pb2, journal_service_pb2, key_history_pb2
 from lockstep_kit import ids
 from lockstep_kit.convert import enum_to_pb, epoch_from_pb, signature_to_pb, time_from_pb, time_to_pb
 from lockstep_kit.fields import within
-from lockstep_kit.ids import sha256
+from lockstep_kit.key_history import SignedKey
 
 VERDICTS: Final = {
     journal_service_pb2.APPEND_VERDICT_APPENDED: Verdict.APPENDED,
@@ -51,25 +48,25 @@ def answer_to_pb(answer: Answer) -> journal_service_pb2.AppendAnswer:
     )
 
 
-def entry_to_pb(row: asyncpg.Record) -> entry_pb2.Entry:
-    """A stored entry as a message."""
-    entry = entry_of(row)
+def entry_to_pb(entry: Entry, position: int) -> entry_pb2.Entry:
+    """An entry as a message, with its place in the journal's order."""
     event = entry.event
     return entry_pb2.Entry(
         plan_id=event.plan_id,
         sequence=event.sequence,
-        position=row["position"],
+        position=position,
         event_id=event.event_id,
         type=event.type,
         actor=event.actor,
         actor_role=event.actor_role,
         event_time=time_to_pb(event.event_time),
         payload=event.payload,
-        payload_hash=sha256(event.payload),
+        payload_hash=entry.payload_hash,
         previous_hash=entry.previous_hash,
         entry_hash=entry.entry_hash,
         canonical_bytes=entry.canonical_bytes,
         signature=signature_to_pb(entry.signature),
+        erased=entry.erased,
     )
 
 
@@ -84,4 +81,10 @@ def verification_to_pb(found: Verification) -> journal_reader_service_pb2.Verify
             journal_reader_service_pb2.VerificationFinding(sequence=each.sequence, rule=each.rule, message=each.message)
             for each in found.findings
         ],
+        payloads_erased=found.payloads_erased,
     )
+
+
+def signed_key_to_pb(signed: SignedKey) -> key_history_pb2.SignedKey:
+    """A key of the history as a message."""
+    return key_history_pb2.SignedKey(statement=signed.statement, signatures=[signature_to_pb(each) for each in signed.signatures])

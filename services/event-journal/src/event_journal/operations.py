@@ -16,6 +16,8 @@ from event_journal.chain import CLOSED, JOURNAL_ACTOR, Entry, Event, created_dig
 from lockstep_kit.canonical import canonical
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.ids import PlanId, journal_event_id
+from lockstep_kit.journal_payloads import VERSION
+from lockstep_kit.key_history import HistoryFinding, KeyHistory
 from lockstep_kit.participant.ports import Capabilities, Closing, Completion, LegWork
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import SigningKey
@@ -49,7 +51,9 @@ class Sealed:
     completion: Completion
 
 
-def judge_prepare(work: LegWork, chain: Sequence[Entry], head: Head, registry: Registry) -> Completion | Waits:
+def judge_prepare(
+    work: LegWork, chain: Sequence[Entry], head: Head, registry: Registry, keys: KeyHistory | HistoryFinding
+) -> Completion | Waits:
     """Vote on a plan whose chain stands."""
     if head.frozen:
         return _no(work, "JOURNAL_CHAIN_FROZEN", head.frozen)
@@ -57,9 +61,12 @@ def judge_prepare(work: LegWork, chain: Sequence[Entry], head: Head, registry: R
         return Waits()
     if not chain:
         return _no(work, "JOURNAL_CHAIN_INVALID", f"the chain is empty, its head says {head.entry_count}")
+    if chain[0].erased:
+        # Only what is sealed is erased.
+        return _no(work, "JOURNAL_CHAIN_SEALED", "the plan's chain is sealed, and its payloads were erased")
     if created_digest(chain[0]) != work.binding.header.digest.hex():
         return _no(work, "JOURNAL_PLAN_DIFFERS", "the chain was opened for another plan with this id")
-    found = against_head(verify(chain, registry), head)
+    found = against_head(verify(chain, registry, keys), head)
     if not found.valid:
         return _no(work, "JOURNAL_CHAIN_INVALID", found.findings[0].message)
     if found.sealed:
@@ -104,6 +111,7 @@ def closing_event(plan_id: PlanId, closing: Closing, head: Head, now: datetime) 
     """The seal: what the chain holds, and how the plan ended."""
     payload = canonical(
         {
+            "version": VERSION,
             "outcome": closing.outcome.value,
             "evidence_digest": closing.evidence_digest.hex(),
             "transition": {

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
 
-from event_journal import store
+from event_journal import key_store, store
 from event_journal.appender import Appender
 from event_journal.appending import against_head
 from event_journal.chain import verify
-from event_journal.convert import answer_to_pb, entry_to_pb, submission_from_pb, verification_to_pb
+from event_journal.convert import answer_to_pb, entry_to_pb, signed_key_to_pb, submission_from_pb, verification_to_pb
+from event_journal.log.reading import audit_plan
+from event_journal.log.servicer import LogServicer
+from event_journal.payload_keys import PayloadVault
+from event_journal.payload_store import entries_of
+from event_journal.streams import MESSAGE_BYTES_MAX, EntryStreams, Place
 from lockstep.journal.v1 import (
+    entry_pb2,
     journal_reader_service_pb2,
-    journal_reader_service_pb2_grpc,
     journal_service_pb2,
     journal_service_pb2_grpc,
+    key_history_pb2,
 )
 from lockstep_kit import ids
 from lockstep_kit.convert import epoch_from_pb
 from lockstep_kit.db import Database
-from lockstep_kit.errors import not_found, resume_token_expired, unavailable
-from lockstep_kit.fields import FieldInvalid, require
-from lockstep_kit.ids import PlanId
+from lockstep_kit.errors import not_found, unavailable
+from lockstep_kit.fields import require
+from lockstep_kit.opaque_tokens import number_in, place_in, token_of
+from lockstep_kit.participant.readers import PlanReaders
 from lockstep_kit.registry import Registry
 
 EVENTS_MAX = 512
 PAGE_MAX = 500
 PAGE_DEFAULT = 100
-WATCH_BATCH = 256
+_JOURNAL = "journal:"
 
 
 class JournalServicer(journal_service_pb2_grpc.JournalServiceServicer):
@@ -61,28 +68,35 @@ class JournalServicer(journal_service_pb2_grpc.JournalServiceServicer):
         return journal_service_pb2.RaiseFenceResponse()
 
 
-class JournalReaderServicer(journal_reader_service_pb2_grpc.JournalReaderServiceServicer):
+class JournalReaderServicer(LogServicer):
     """The readers' side."""
 
-    def __init__(self, db: Database, registry: Registry, news: asyncio.Condition, heartbeat_seconds: float) -> None:
-        self._db = db
+    def __init__(
+        self,
+        db: Database,
+        registry: Registry,
+        vault: PayloadVault,
+        streams: EntryStreams,
+        readers: PlanReaders,
+        *,
+        slow_reader_seconds: float = 30.0,
+    ) -> None:
+        super().__init__(db, vault, readers)
         self._registry = registry
-        self._news = news
-        self._heartbeat_seconds = heartbeat_seconds
-        self._draining = False
+        self._vault = vault
+        self._streams = streams
+        self._slow_reader_seconds = slow_reader_seconds
 
     async def drain(self) -> None:
         """End every open stream; its reader resumes at another replica."""
-        self._draining = True
-        async with self._news:
-            self._news.notify_all()
+        self._streams.drain()
 
     async def ListEntries(  # noqa: N802 - the protocol's name
         self, request: journal_reader_service_pb2.ListEntriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> journal_reader_service_pb2.ListEntriesResponse:
         """A page of a plan's chain."""
-        del context
         plan_id = ids.plan_id(request.plan_id)
+        await self._readers.admit(context, plan_id)
         require(0 <= request.page_size <= PAGE_MAX, "page_size", f"must be at most {PAGE_MAX}")
         size = request.page_size or PAGE_DEFAULT
         after = 0
@@ -91,66 +105,75 @@ class JournalReaderServicer(journal_reader_service_pb2_grpc.JournalReaderService
             require(asked == plan_id, "page_token", "must be a token of this plan")
         async with self._db.connection() as connection:
             rows = await store.plan_entries(connection, plan_id, after=after, limit=size + 1)
-        more = _token(plan_id, rows[size - 1]["sequence"]) if len(rows) > size else ""
-        return journal_reader_service_pb2.ListEntriesResponse(
-            entries=[entry_to_pb(row) for row in rows[:size]], next_page_token=more
-        )
+            entries = await entries_of(connection, rows[:size], self._vault)
+        page = list(_fitting(entry_to_pb(entry, row["position"]) for entry, row in zip(entries, rows, strict=False)))
+        more = _token(plan_id, page[-1].sequence) if len(page) < len(rows) else ""
+        return journal_reader_service_pb2.ListEntriesResponse(entries=page, next_page_token=more)
 
     async def VerifyPlan(  # noqa: N802 - the protocol's name
         self, request: journal_reader_service_pb2.VerifyPlanRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> journal_reader_service_pb2.VerifyPlanResponse:
         """Recompute a plan's chain."""
-        del context
         plan_id = ids.plan_id(request.plan_id)
+        await self._readers.admit(context, plan_id)
         async with self._db.connection() as connection:
-            head, chain = await store.whole_chain(connection, plan_id)
-        if not chain and (head is None or head.entry_count == 0):
-            raise not_found("plan", plan_id)
-        return verification_to_pb(against_head(verify(chain, self._registry), head))
+            head, chain = await store.whole_chain(connection, plan_id, self._vault)
+            # Read after the chain: whatever signed it was in the history before.
+            keys = await key_store.history(connection)
+            if not chain and (head is None or head.entry_count == 0):
+                raise not_found("plan", plan_id)
+            logged = await audit_plan(connection, plan_id, self._registry)
+        found = against_head(verify(chain, self._registry, keys), head)
+        return verification_to_pb(replace(found, findings=(*found.findings, *logged)))
 
-    async def WatchEntries(  # noqa: N802 - the protocol's name
+    async def GetKeyHistory(  # noqa: N802 - the protocol's name
+        self, request: key_history_pb2.GetKeyHistoryRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> key_history_pb2.GetKeyHistoryResponse:
+        """The journal's keys, each introduced by the one before."""
+        del request, context
+        async with self._db.connection() as connection:
+            signed = await key_store.statements(connection)
+        return key_history_pb2.GetKeyHistoryResponse(keys=[signed_key_to_pb(each) for each in signed])
+
+    async def WatchEntries(  # type: ignore[override]  # noqa: N802 - the protocol's name; gRPC takes a coroutine that writes
         self, request: journal_reader_service_pb2.WatchEntriesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[journal_reader_service_pb2.WatchEntriesResponse]:
-        """Entries from a place on, then live. A place is taken and committed in one order, so none is passed over."""
-        del context
+    ) -> None:
+        """Entries from a place on, then live. A place is taken and committed in one order, so none is passed over.
+
+        The messages are written here, each within a limit of time: a reader that takes none is not waited for.
+        """
         plan_id = ids.plan_id(request.plan_id) if request.plan_id else None
-        async with self._db.connection() as connection:
-            incarnation, last = await store.log_end(connection)
-        position = 0
-        if request.resume_token:
-            log, position = _place(request.resume_token, "resume_token")
-            if log != incarnation or position > last:
-                # It was drawn from a log that a restore has ended: what stands at such places now is something else.
-                raise resume_token_expired()
-        while not self._draining:
-            rows = await self._after(position, plan_id)
-            if rows:
-                position = rows[-1]["position"]
-            yield journal_reader_service_pb2.WatchEntriesResponse(
-                entries=[entry_to_pb(row) for row in rows], resume_token=_token(incarnation, position)
-            )
-            if len(rows) < WATCH_BATCH and not self._draining:
-                await self._wait(position, plan_id)
-        raise unavailable("DRAINING", "the server is stopping; resume at another one")
+        if plan_id is not None:
+            await self._readers.admit(context, plan_id)
+        else:
+            require(self._readers.sees_all(context), "plan_id", "must name a plan: this caller does not read all plans")
+        after = Place(*_place(request.resume_token, "resume_token")) if request.resume_token else None
+        async with contextlib.aclosing(self._streams.stream(plan_id, after)) as stretches:
+            async for stretch in stretches:
+                message = journal_reader_service_pb2.WatchEntriesResponse(
+                    entries=stretch.entries,
+                    resume_token=_token(stretch.place.log_id, stretch.place.position),
+                    log_id=stretch.place.log_id,
+                )
+                try:
+                    async with asyncio.timeout(self._slow_reader_seconds):
+                        await context.write(message)
+                except TimeoutError:
+                    raise unavailable("WATCHER_SLOW", "the reader took too long for one message; resume with the token") from None
 
-    async def _after(self, position: int, plan_id: PlanId | None) -> list[Any]:
-        async with self._db.connection() as connection:
-            return await store.entries_after(connection, position, plan_id=plan_id, limit=WATCH_BATCH)
 
-    async def _wait(self, position: int, plan_id: PlanId | None) -> None:
-        """Until there is something new, or a heartbeat is due."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._heartbeat_seconds
-        while loop.time() < until and not self._draining:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(until), self._news:
-                    await self._news.wait()
-            if plan_id is None or await self._after(position, plan_id):
-                return
+def _fitting(entries: Iterable[entry_pb2.Entry]) -> Iterator[entry_pb2.Entry]:
+    """The first entries, as many as a message holds; one at least."""
+    octets = 0
+    for entry in entries:
+        octets += entry.ByteSize()
+        if octets > MESSAGE_BYTES_MAX and octets > entry.ByteSize():
+            return
+        yield entry
 
 
 def _token(scope: str, number: int) -> str:
-    return base64.urlsafe_b64encode(f"journal:{scope}:{number}".encode()).decode()
+    return token_of(_JOURNAL, f"{scope}:{number}")
 
 
 def _place(token: str, field: str) -> tuple[str, int]:
@@ -159,10 +182,5 @@ def _place(token: str, field: str) -> tuple[str, int]:
     Raises:
         FieldInvalid: no token of this service.
     """
-    try:
-        name, scope, number = base64.b64decode(token, b"-_", validate=True).decode("ascii").split(":")
-    except ValueError:
-        name, scope, number = "", "", ""
-    if name != "journal" or not number.isdigit() or len(number) > 18:
-        raise FieldInvalid(field, "must be a token that this service gave")
-    return scope, int(number)
+    scope, _, number = place_in(token, _JOURNAL, field).partition(":")
+    return scope, number_in(number, field)

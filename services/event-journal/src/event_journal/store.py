@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 import asyncpg
 
-from event_journal.appending import Head, Known
-from event_journal.chain import Entry, Event, check_event
-from lockstep_kit.db import Connection
+from event_journal.appending import Head, Known, Submission
+from event_journal.chain import Entry
+from event_journal.payload_keys import PayloadVault, StoredPayload
+from event_journal.payload_store import entries_of, seal
+from lockstep_kit.db import Connection, CopyInto
 from lockstep_kit.fence import Epoch
-from lockstep_kit.ids import Digest, KeyId, LegId, PlanId, sha256
-from lockstep_kit.signing import Signature
+from lockstep_kit.ids import Digest, LegId, PlanId
 
 #: Makes sure that the plans' chains have a row to lock, whatever else happens.
 OPEN_CHAINS: Final = """
@@ -37,11 +38,13 @@ where chain.plan_id = moved.plan_id
 
 #: Entries that stand already at the places of a batch, or under its ids.
 KNOWN_ENTRIES: Final = """
-select entry.plan_id, entry.sequence, entry.event_id, entry.type, entry.payload, entry.entry_hash
+select entry.plan_id, entry.sequence, entry.event_id, entry.type, coalesce(entry.payload_hash, sha256(entry.payload)) as payload_hash,
+    entry.entry_hash
 from journal_entry as entry
 join unnest($1::text[], $2::bigint[]) as place (plan_id, sequence) using (plan_id, sequence)
 union
-select entry.plan_id, entry.sequence, entry.event_id, entry.type, entry.payload, entry.entry_hash
+select entry.plan_id, entry.sequence, entry.event_id, entry.type, coalesce(entry.payload_hash, sha256(entry.payload)) as payload_hash,
+    entry.entry_hash
 from journal_entry as entry
 where entry.event_id = any($3)
 """
@@ -53,13 +56,27 @@ TAKE_POSITIONS: Final = "update journal_counter set next_position = next_positio
 COUNTER: Final = "select incarnation, next_position from journal_counter"
 
 #: Appends entries.
-INSERT_ENTRIES: Final = """
-insert into journal_entry
-    (plan_id, sequence, position, event_id, type, actor, actor_role, event_time, payload, previous_hash, entry_hash, canonical_bytes,
-     key_id, signature)
-select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::bytea[],
-    $10::bytea[], $11::bytea[], $12::bytea[], $13::text[], $14::bytea[])
-"""
+COPY_ENTRIES: Final = CopyInto(
+    "journal_entry",
+    (
+        "plan_id",
+        "sequence",
+        "position",
+        "event_id",
+        "type",
+        "actor",
+        "actor_role",
+        "event_time",
+        "payload",
+        "previous_hash",
+        "entry_hash",
+        "canonical_bytes",
+        "key_id",
+        "signature",
+        "payload_hash",
+        "payload_nonce",
+    ),
+)
 
 #: A plan's whole chain beside its head, as one state of both; one row without an entry when there is none.
 WHOLE_CHAIN: Final = """
@@ -119,14 +136,14 @@ def _head(row: asyncpg.Record) -> Head:
     )
 
 
-async def known_entries(tx: Connection, events: Sequence[Event]) -> list[Known]:
-    """Entries that stand at the events' places, or under their ids."""
-    # What is no event is answered without a look: its texts may be such that the database refuses them.
-    sound = [event for event in events if check_event(event) is None]
+async def known_entries(tx: Connection, sent: Sequence[Submission], heads: Mapping[PlanId, Head]) -> list[Known]:
+    """Entries that stand at the events' places, or under their ids; behind the locked heads there are none."""
+    sound = [each.event for each in sent if each.malformed is None]
+    taken = [event for event in sound if event.sequence <= heads[event.plan_id].entry_count]
     rows = await tx.fetch(
         KNOWN_ENTRIES,
-        [event.plan_id for event in sound],
-        [event.sequence for event in sound],
+        [event.plan_id for event in taken],
+        [event.sequence for event in taken],
         [event.event_id for event in sound],
     )
     return [
@@ -135,15 +152,15 @@ async def known_entries(tx: Connection, events: Sequence[Event]) -> list[Known]:
             row["sequence"],
             row["event_id"],
             row["type"],
-            sha256(row["payload"]),
+            Digest(row["payload_hash"]),
             Digest(row["entry_hash"]),
         )
         for row in rows
     ]
 
 
-async def save(tx: Connection, entries: Sequence[Entry], heads: Sequence[Head]) -> None:
-    """Append entries and move heads; the journal's counter is taken last."""
+async def save(tx: Connection, entries: Sequence[Entry], heads: Sequence[Head], vault: PayloadVault) -> None:
+    """Append entries, their payloads encrypted, and move heads; the journal's counter is taken last."""
     if heads:
         await tx.execute(
             MOVE_HEADS,
@@ -157,41 +174,34 @@ async def save(tx: Connection, entries: Sequence[Entry], heads: Sequence[Head]) 
         )
     if not entries:
         return
+    payloads = await seal(tx, entries, vault)
     first = await tx.fetchval(TAKE_POSITIONS, len(entries))
-    events = [entry.event for entry in entries]
-    await tx.execute(
-        INSERT_ENTRIES,
-        [event.plan_id for event in events],
-        [event.sequence for event in events],
-        list(range(first, first + len(entries))),
-        [event.event_id for event in events],
-        [event.type for event in events],
-        [event.actor for event in events],
-        [event.actor_role for event in events],
-        [event.event_time for event in events],
-        [event.payload for event in events],
-        [entry.previous_hash for entry in entries],
-        [entry.entry_hash for entry in entries],
-        [entry.canonical_bytes for entry in entries],
-        [entry.signature.key_id for entry in entries],
-        [entry.signature.octets for entry in entries],
-    )
+    rows = [_row(entry, first + place, payload) for place, (entry, payload) in enumerate(zip(entries, payloads, strict=True))]
+    await COPY_ENTRIES.copy(tx, rows)
     await tx.execute(NOTIFY)
 
 
-def entry_of(row: asyncpg.Record) -> Entry:
-    """A stored entry."""
-    event = Event(
-        plan_id=PlanId(row["plan_id"]),
-        sequence=row["sequence"],
-        event_id=row["event_id"],
-        type=row["type"],
-        actor=row["actor"],
-        actor_role=row["actor_role"],
-        event_time=row["event_time"],
-        payload=row["payload"],
+def _row(entry: Entry, position: int, payload: StoredPayload) -> tuple[object, ...]:
+    """An entry as `COPY_ENTRIES` takes it."""
+    event, signature = entry.event, entry.signature
+    return (
+        event.plan_id,
+        event.sequence,
+        position,
+        event.event_id,
+        event.type,
+        event.actor,
+        event.actor_role,
+        event.event_time,
+        payload.octets,
+        entry.previous_hash,
+        entry.entry_hash,
+        entry.canonical_bytes,
+        signature.key_id,
+        signature.octets,
+        entry.payload_hash,
+        payload.nonce,
     )
-    return Entry(event, Digest(row["previous_hash"]), row["canonical_bytes"], Signature(KeyId(row["key_id"]), row["signature"]))
 
 
 async def plan_entries(tx: Connection, plan_id: PlanId, *, after: int = 0, limit: int = 500) -> list[asyncpg.Record]:
@@ -199,14 +209,14 @@ async def plan_entries(tx: Connection, plan_id: PlanId, *, after: int = 0, limit
     return await tx.fetch(PLAN_ENTRIES, plan_id, after, limit)
 
 
-async def whole_chain(tx: Connection, plan_id: PlanId) -> tuple[Head | None, list[Entry]]:
+async def whole_chain(tx: Connection, plan_id: PlanId, vault: PayloadVault) -> tuple[Head | None, list[Entry]]:
     """A plan's head and whole chain; read in one statement, so that they are one state of it."""
     rows = await tx.fetch(WHOLE_CHAIN, plan_id)
     first = rows[0]
     head = None
     if first["entry_count"] is not None:
         head = Head(plan_id, first["entry_count"], Digest(first["head_hash"]), sealed=first["sealed"], frozen=first["frozen"])
-    return head, [entry_of(row) for row in rows if row["sequence"] is not None]
+    return head, await entries_of(tx, [row for row in rows if row["sequence"] is not None], vault)
 
 
 async def log_end(connection: Connection) -> tuple[str, int]:

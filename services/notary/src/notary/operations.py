@@ -13,7 +13,7 @@ from lockstep_contracts import gas
 from lockstep_contracts import notary as registry
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.participant.ports import Capabilities, LegWork, PlanOutcome
-from lockstep_kit.plan import Notarisation
+from lockstep_kit.plan import Anchoring, Notarisation
 from lockstep_kit.statements import PromiseKind, Refusal
 
 RULES: Final = Rules(
@@ -62,6 +62,8 @@ class RegistryBook:
     chain: str
     #: EIP-55 address.
     contract: str
+    #: Ways of anchoring in batches that are promised; legs that were promised before are served all the same.
+    anchorings: tuple[Anchoring, ...] = ()
     #: More would use more gas than a transaction may (EIP-7825).
     batch_max: int = min(gas.REGISTER_PLANS_MAX, gas.FINALISE_PLANS_MAX)
     #: How entries are judged.
@@ -75,7 +77,11 @@ class RegistryBook:
     def capabilities(self) -> Capabilities:
         """An entry never goes away."""
         return Capabilities(
-            leg_kinds=("notarisation",), promise_kind=PromiseKind.GUARANTEED, promise_max=None, venues=(self.contract,)
+            leg_kinds=("notarisation",),
+            promise_kind=PromiseKind.GUARANTEED,
+            promise_max=None,
+            venues=(self.contract,),
+            anchorings=self.anchorings,
         )
 
     def entry_key(self, work: LegWork) -> bytes:
@@ -83,17 +89,24 @@ class RegistryBook:
         return work.binding.header.digest
 
     def refuses(self, work: LegWork) -> Refusal | None:
-        """Another chain or another registry."""
+        """Another chain or another registry, or a way of anchoring that is not served."""
         if self.foreign(work):
             return Refusal("NOTARY_PREPARE_FAILED", "REGISTRY_UNKNOWN", f"this notary writes to {self.contract} on {self.chain}")
+        anchoring = _terms(work).anchoring
+        if anchoring is not None and anchoring not in self.anchorings:
+            served = ", ".join(self.anchorings) or "none"
+            detail = f"notarisation.anchoring is {anchoring}, and this notary serves {served}"
+            return Refusal("NOTARY_PREPARE_FAILED", "ANCHORING_UNSERVED", detail)
         return None
 
     def foreign(self, work: LegWork) -> bool:
         """Another chain or another registry."""
-        terms = work.binding.leg.terms
-        if not isinstance(terms, Notarisation):
-            raise AssertionError("the engine hands over legs of the declared kinds only")
+        terms = _terms(work)
         return (terms.chain, terms.registry) != (self.chain, self.contract)
+
+    def has_entry(self, work: LegWork) -> bool:
+        """A plan in batches has none."""
+        return self.foreign(work) or _terms(work).anchoring is None
 
     def call(self, phase: Phase, batch: Sequence[LegWork]) -> Call:
         """One call for a batch of plans."""
@@ -118,6 +131,13 @@ class RegistryBook:
     def skips(self, logs: Sequence[Log]) -> tuple[Skip, ...]:
         """The contract's Skipped events."""
         return skipped(self.contract, logs)
+
+
+def _terms(work: LegWork) -> Notarisation:
+    terms = work.binding.leg.terms
+    if not isinstance(terms, Notarisation):
+        raise AssertionError("the engine hands over legs of the declared kinds only")
+    return terms
 
 
 def finalisation(work: LegWork) -> registry.Finalisation:

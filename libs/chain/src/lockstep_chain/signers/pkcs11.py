@@ -27,6 +27,7 @@ from lockstep_chain.signers.envelope import sealed, signing_hash
 from lockstep_chain.signers.secret_files import read_secret
 from lockstep_chain.signers.settings import Pkcs11Settings
 from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.tokens import PinRefused, find_key, find_token, log_in
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -37,14 +38,6 @@ SECP256K1: Final = bytes.fromhex("06052b8104000a")
 ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 #: DER of an octet string of 65 bytes: an uncompressed point, as CKA_EC_POINT holds it.
 _POINT_PREFIX: Final = bytes.fromhex("0441")
-_PIN_ERRORS: Final = (
-    pkcs11.exceptions.PinIncorrect,
-    pkcs11.exceptions.PinInvalid,
-    pkcs11.exceptions.PinLenRange,
-    pkcs11.exceptions.PinLocked,
-    pkcs11.exceptions.PinExpired,
-    pkcs11.exceptions.UserPinNotInitialized,
-)
 
 
 class _Module:
@@ -170,8 +163,8 @@ class Pkcs11Signer:
         try:
             self._generation = self._module.generation
             self._session = self._logged_in(library)
-            self._key = self._found(ObjectClass.PRIVATE_KEY, key_field, "private")
-            public = self._found(ObjectClass.PUBLIC_KEY, key_field, "public")
+            self._key = self._found(ObjectClass.PRIVATE_KEY, key_field)
+            public = self._found(ObjectClass.PUBLIC_KEY, key_field)
             self._check(key_field, public)
             self._address = _address_of(bytes(public[Attribute.EC_POINT]), key_field)
             self._signature(keccak(b"lockstep: the key can sign"))
@@ -188,32 +181,19 @@ class Pkcs11Signer:
             raise
 
     def _logged_in(self, library: Any) -> Any:
-        label = self._settings.token_label
-        try:
-            token = library.get_token(token_label=label)
-        except pkcs11.exceptions.NoSuchToken:
-            raise FieldInvalid("token_label", "must be the label of a token of the module") from None
-        except pkcs11.exceptions.MultipleTokensReturned:
-            raise FieldInvalid("token_label", "must be the label of one token only") from None
+        token = find_token(library, "token_label", {"label": self._settings.token_label})
         pin = read_secret("pin_file", self._settings.pin_file)
         require(pin != "", "pin_file", "must hold the token's user PIN")
         try:
-            return token.open(user_pin=pin)
-        except pkcs11.exceptions.UserAlreadyLoggedIn:
-            # Another account of this process: who is logged in is a matter of the process, not of a session (PKCS#11 2.40, 2.6.6).
-            return token.open()
-        except _PIN_ERRORS as error:
-            self._refused = type(error).__name__
-            raise FieldInvalid("pin_file", f"must hold the token's user PIN; the token answers {self._refused}") from None
+            # Another account of this process may have logged in.
+            return log_in(token, "pin_file", pin)
+        except PinRefused as finding:
+            self._refused = finding.error
+            raise
 
-    def _found(self, kind: ObjectClass, key_field: str, word: str) -> Any:
-        named = {Attribute.LABEL: self._settings.key_label, Attribute.ID: self._settings.key_id_bytes}
-        wanted = {Attribute.CLASS: kind, Attribute.KEY_TYPE: KeyType.EC} | {name: value for name, value in named.items() if value}
-        # Read to its end: a search that is left unfinished keeps the session from anything else.
-        found = list(self._session.get_objects(wanted))
-        require(bool(found), key_field, f"must name a key of the token: there is no such {word} key")
-        require(len(found) == 1, key_field, f"must name one key: there is more than one such {word} key")
-        return found[0]
+    def _found(self, kind: ObjectClass, key_field: str) -> Any:
+        label, key_id = self._settings.key_label, self._settings.key_id_bytes
+        return find_key(self._session, key_field, kind, KeyType.EC, label=label, key_id=key_id)
 
     def _check(self, key_field: str, public: Any) -> None:
         require(bytes(public[Attribute.EC_PARAMS]) == SECP256K1, key_field, "must name a key on the curve secp256k1")

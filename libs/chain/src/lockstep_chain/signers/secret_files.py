@@ -1,13 +1,12 @@
-"""Secrets in files that only their owner may read."""
+"""Keystores, passwords and PINs in files that only their owner may read."""
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import Final
 
-from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.secret_files import read_secret_file
 
 #: Keystores and passwords are far smaller.
 FILE_BYTES_MAX: Final = 64 * 1024
@@ -20,11 +19,7 @@ def read_secret(field: str, path: Path) -> str:
         FieldInvalid: the file cannot be read, or others than its owner may read it.
     """
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            require(stat.S_ISREG(status.st_mode), field, "must be a regular file")
-            require(status.st_mode & 0o077 == 0, field, "must be readable by its owner only (mode 0600)")
-            return file.read(FILE_BYTES_MAX).decode().strip()
+        return read_secret_file(path, FILE_BYTES_MAX, field=field).decode().strip()
     except OSError as error:
         raise FieldInvalid(field, f"must be a readable file: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -77,11 +77,12 @@ async def _checked(
 ) -> tuple[AuditView, PlanView, RegistryRecord | None, list[Any]]:
     """The log, its plan, what the chain says (None where no node is configured), and everything that does not hold."""
     from lockstep_client.audit_check import check_audit, check_registry, check_seal
+    from lockstep_client.batch_proof import absent, check_batched
     from lockstep_client.chain_reader import ChainReader
     from lockstep_client.commands.settling import client_of
     from lockstep_client.convert import audit_from_pb, entry_from_pb, plan_from_pb
     from lockstep_client.journal_chain import verify_chain
-    from lockstep_client.readers import JournalClient
+    from lockstep_client.readers import JournalClient, NotaryClient
     from lockstep_kit.plan import Notarisation
     from lockstep_kit.registry_file import load_registry
 
@@ -97,7 +98,14 @@ async def _checked(
     record: RegistryRecord | None = None
     if configuration.chain_rpc_url is not None and places:
         async with ChainReader(configuration.chain_rpc_url) as reader:
-            record = await reader.registry_record(places[0].registry, plan.header.digest)
+            if places[0].anchoring is None:
+                record = await reader.registry_record(places[0].registry, plan.header.digest)
+            else:
+                async with NotaryClient(configuration.notary, configuration.tls) as notary:
+                    proof = (await notary.get_notarisation(plan_id)).outcome_proof
+                root = await reader.root_record(places[0].registry, proof.root_hash or bytes(32))
+                record, found = check_batched(proof, plan.header.digest, root) if proof.root_hash else (absent(root.chain), [])
+                findings.extend(found)
         findings.extend(check_registry(view, record, places[0].chain))
     return view, plan, record, findings
 

@@ -33,11 +33,14 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", help="Configuration file. [$LOCKSTEP_CONFIG, else .sandbox/current/client.yaml here or above]"),
 ]
+KEY_FORMS: Final = "a file, ssh-agent:FINGERPRINT-or-comment, or pkcs11:… (RFC 7512)"
+Key = Annotated[str, typer.Option("--key", metavar="KEY", help=f"Key of the person who signs: {KEY_FORMS}.")]
 PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="Id of the plan.")]
 
 #: What to do next, by the reason of a refusal.
 _ADVICE: Final[Mapping[str, str]] = {
     "PLAN_NOT_FOUND": "see `lockstep plan list`",
+    "CHECKPOINT_PENDING": "the journal signs one within seconds: try again, or wait longer (--wait)",
     "AUDIT_LOG_NOT_FOUND": "only a plan that did not settle has one, once nothing is held for it any more",
     "PLAN_STATE": "see `lockstep plan show`",
     "PLAN_CHANGED": "look at the plan again, then cancel with its present etag",
@@ -113,6 +116,7 @@ def console() -> Console:
 def run(work: Callable[[], Awaitable[_T]], *, json_wanted: bool) -> _T:
     """Do the work of a subcommand; every error becomes one line and an exit code."""
     from lockstep_client.reading import ReadingFailed
+    from lockstep_client.signers import SignerUnavailable
     from lockstep_kit.certificate import NotAuthorised
     from lockstep_kit.errors import LockstepError
     from lockstep_kit.fields import FieldInvalid
@@ -130,6 +134,8 @@ def run(work: Callable[[], Awaitable[_T]], *, json_wanted: bool) -> _T:
         _fail(REFUSED, error.reason, error.detail, json_wanted, {})
     except Refused as error:
         _fail(REFUSED, error.reason, error.message, json_wanted, error.details)
+    except SignerUnavailable as error:
+        _fail(UNREACHABLE, "KEY_UNAVAILABLE", str(error), json_wanted, {"source": error.source})
     except ReadingFailed as error:
         _fail(UNREACHABLE, f"{error.source.upper()}_UNREADABLE", error.message, json_wanted, {})
     except OSError as error:

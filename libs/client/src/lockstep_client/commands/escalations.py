@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lockstep_client.commands.context import Config, Json, console, emit, read_configuration, run
+from lockstep_client.commands.context import Config, Json, Key, console, emit, read_configuration, run
+
+if TYPE_CHECKING:
+    from lockstep.notary.v1.escalation_record_pb2 import EscalationRecord
+    from lockstep_client.configuration import ClientConfiguration
+    from lockstep_contracts.notary import KnownEscalation
 
 app = typer.Typer(no_args_is_help=True, help="List, show and resolve escalations.")
 
@@ -69,22 +76,50 @@ def list_escalations(
 
 @app.command("show")
 def show(escalation: Escalation, config: Config = None, as_json: Json = False) -> None:
-    """Show an escalation: what is at risk, where every leg stands, what may be done, who signed what."""
+    """Show an escalation: what is at risk, where every leg stands, what may be done, who signed what, and its record on chain."""
 
     async def work() -> None:
         from lockstep_client.commands.resolutions import operators_of
-        from lockstep_client.operator_documents import escalation_file_document
-        from lockstep_client.operator_rendering import escalation_renderable
+        from lockstep_client.escalation_record import check_records
+        from lockstep_client.operator_documents import escalation_file_document, record_document
+        from lockstep_client.operator_rendering import escalation_renderable, records_renderable
 
         configuration = read_configuration(config)
         async with operators_of(configuration) as client:
             found = await client.get_escalation(escalation)
+        kept, known = await _recorded(configuration, found.escalation.plan_id, found.escalation.escalation.escalation_id)
+        views, findings = check_records(found.escalation, kept, known)
         if as_json:
-            emit(escalation_file_document(found))
+            emit(escalation_file_document(found) | record_document(views, findings))
         else:
             console().print(escalation_renderable(found))
+            console().print(records_renderable(views, findings))
 
     run(work, json_wanted=as_json)
+
+
+async def _recorded(
+    configuration: ClientConfiguration, plan_id: str, escalation_id: str
+) -> tuple[Sequence[EscalationRecord] | None, KnownEscalation | None]:
+    """What the notary keeps and a node says of an escalation; None for who is not configured or does not answer, since it is shown all the same."""
+    from lockstep_client.calls import CallSettings
+    from lockstep_client.chain_reader import ChainReader
+    from lockstep_client.readers import NotaryClient
+    from lockstep_client.reading import ReadingFailed
+    from lockstep_kit.errors import LockstepError
+    from lockstep_kit.escalations import escalation_hash
+
+    kept, known = None, None
+    # Operators wait for the escalation, not for what is said of it.
+    soon = CallSettings(deadline_seconds=3.0, attempts_max=2)
+    async with NotaryClient(configuration.notary, configuration.tls, soon) as notary:
+        with contextlib.suppress(LockstepError):
+            kept = await notary.get_escalation_records(plan_id)
+    if configuration.chain_rpc_url is not None:
+        async with ChainReader(configuration.chain_rpc_url) as reader:
+            with contextlib.suppress(ReadingFailed):
+                known = await reader.escalation_record(configuration.notary_registry, escalation_hash(escalation_id))
+    return kept, known
 
 
 @app.command("sign")
@@ -94,7 +129,7 @@ def sign(
     detail: Annotated[
         str, typer.Option("--detail", help="Why, in one sentence; it is journaled, and both operators sign the same.")
     ],
-    key: Annotated[Path, typer.Option("--key", help="Key of the operator who signs.")],
+    key: Key,
     leg: Annotated[str, typer.Option("--leg", help="The leg, for retry and resolve.")] = "",
     executed: Annotated[
         bool | None, typer.Option("--executed/--not-executed", help="resolve --leg: whether the leg took effect.")
@@ -107,25 +142,26 @@ def sign(
     """Sign what is to be done about an escalation. The second operator's like signature makes it take effect."""
 
     async def work() -> None:
+        import asyncio
         from datetime import UTC, datetime
 
         from lockstep_client.commands.resolutions import Asked, check_shown, lines, operators_of, read_evidence, signature
         from lockstep_client.operator_documents import file_document
         from lockstep_client.operator_rendering import escalation_renderable
         from lockstep_client.planfile import deadline
+        from lockstep_client.signers import open_signer
         from lockstep_kit.fields import within
-        from lockstep_kit.key_files import read_signing_key
         from lockstep_kit.resolutions import Verb
 
         configuration = read_configuration(config)
-        signer = read_signing_key(key)
+        signer = open_signer(key)
         with within("--valid"):
             expires_at = deadline(valid, datetime.now(UTC))
         shown = None if evidence is None else read_evidence(evidence)
         asked = Asked(escalation, Verb(verb.value.upper()), leg, executed, shown, detail)
         async with operators_of(configuration) as client:
             found = await client.get_escalation(escalation)
-            signed = signature(signer, asked, check_shown(found, escalation), expires_at)
+            signed = await asyncio.to_thread(signature, signer, asked, check_shown(found, escalation), expires_at)
             if not as_json:
                 for line in lines(signed.statement):
                     console().print(line, markup=False)

@@ -1,4 +1,4 @@
-"""`lockstep keys`: keys that sign gates."""
+"""`lockstep keys`: keys that people sign with."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from lockstep_client.commands.context import Json, emit, run
+from lockstep_client.commands.context import KEY_FORMS, Json, emit, run
 
-app = typer.Typer(no_args_is_help=True, help="Keys that sign gates.")
+app = typer.Typer(no_args_is_help=True, help="Keys that people sign with.")
 
 
 @app.callback()
 def _group() -> None:
-    """Keys that sign gates."""
+    """Keys that people sign with."""
 
 
 @app.command("new")
@@ -42,5 +42,27 @@ def new(
             emit({"key_file": str(out), "public_key": public, "key_id": key.public.key_id})
         else:
             typer.echo(f"private key  {out}\npublic key   {public}\nkey id       {key.public.key_id}")
+
+    run(work, json_wanted=as_json)
+
+
+@app.command("show")
+def show(
+    key: Annotated[str, typer.Argument(metavar="KEY", help=f"The key: {KEY_FORMS}.")],
+    as_json: Json = False,
+) -> None:
+    """Show a key's id and its public half, as the registry wants them, wherever the key lies."""
+
+    async def work() -> None:
+        import base64
+
+        from lockstep_client.signers import open_signer
+
+        public = open_signer(key, option="KEY").public
+        encoded = base64.b64encode(public.octets).decode()
+        if as_json:
+            emit({"key": key, "public_key": encoded, "key_id": public.key_id})
+        else:
+            typer.echo(f"public key   {encoded}\nkey id       {public.key_id}")
 
     run(work, json_wanted=as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lockstep_client.commands.context import Config, Json, PlanId, console, emit, read_configuration, run
+from lockstep_client.commands.context import KEY_FORMS, Config, Json, PlanId, console, emit, read_configuration, run
 
 app = typer.Typer(no_args_is_help=True, help="Create, execute, show, list and cancel plans.")
 
@@ -21,7 +21,9 @@ RequestId = Annotated[
 @app.command("create")
 def create(
     file: File,
-    key: Annotated[Path | None, typer.Option("--key", help="The maker's key. [maker_key_file of the configuration]")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="KEY", help=f"The maker's key: {KEY_FORMS}. [maker_key of the configuration]")
+    ] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -130,7 +132,9 @@ def list_plans(
 @app.command("cancel")
 def cancel(
     plan: PlanId,
-    key: Annotated[Path, typer.Option("--key", help="Key of the maker, approver, releaser or an operator.")],
+    key: Annotated[
+        str, typer.Option("--key", metavar="KEY", help=f"Key of the maker, approver, releaser or an operator: {KEY_FORMS}.")
+    ],
     etag: Annotated[str, typer.Option("--etag", help="Refuse if the plan has changed since it had this etag.")] = "",
     config: Config = None,
     as_json: Json = False,
@@ -138,19 +142,21 @@ def cancel(
     """Stop a plan before its decision; every hold is released."""
 
     async def work() -> None:
+        import asyncio
+
         from lockstep_client.commands.settling import check_plan_id, client_of
         from lockstep_client.commands.signatures import cancel_signature
         from lockstep_client.convert import plan_from_pb
         from lockstep_client.documents import plan_document
         from lockstep_client.rendering import plan_renderable
-        from lockstep_kit.key_files import read_signing_key
+        from lockstep_client.signers import open_signer
 
         configuration = read_configuration(config)
         plan_id = check_plan_id(plan)
-        signer = read_signing_key(key)
+        signer = open_signer(key)
         async with client_of(configuration) as client:
             view = plan_from_pb(await client.get_plan(plan_id))
-            stopped = await client.cancel_plan(plan_id, cancel_signature(signer, view), etag=etag)
+            stopped = await client.cancel_plan(plan_id, await asyncio.to_thread(cancel_signature, signer, view), etag=etag)
         if as_json:
             emit(plan_document(stopped))
         else:

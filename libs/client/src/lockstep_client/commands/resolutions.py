@@ -18,8 +18,8 @@ from lockstep_client.operators import OperatorClient
 from lockstep_kit.fields import require
 from lockstep_kit.ids import DIGEST_BYTES, NONCE_BYTES, Digest
 from lockstep_kit.resolutions import Resolution, ResolutionSignature, ResolutionStatement, Verb, sign_resolution
-from lockstep_kit.signing import SigningKey
-from lockstep_kit.statements import BankEvidence, ChainEvidence, Evidence
+from lockstep_kit.signing import Signer
+from lockstep_kit.statements import BankEvidence, ChainEvidence, Evidence, InstrumentEvidence
 from lockstep_kit.strict_yaml import read
 
 
@@ -55,6 +55,16 @@ class BankPart(_Part):
     message_id: str = Field(default="", description="id of the message that says so")
 
 
+class InstrumentPart(_Part):
+    """Evidence of an undertaking."""
+
+    bank: str = Field(description="BIC of the bank that issues it")
+    reference: str = Field(description="the applicant's reference: the leg's UETR without hyphens")
+    undertaking_number: str = Field(description="its number")
+    status: str = Field(description="what the bank says, such as ISSU or APPL/WTHD")
+    message_id: str = Field(default="", description="id of the message that says so")
+
+
 class ChainPart(_Part):
     """Evidence on chain."""
 
@@ -68,10 +78,11 @@ class ChainPart(_Part):
 
 
 class EvidenceFile(_Part):
-    """What shows what became of a leg: exactly one of the two."""
+    """What shows what became of a leg: exactly one of the three."""
 
     bank: BankPart | None = Field(default=None, description="at the bank")
     chain: ChainPart | None = Field(default=None, description="on chain")
+    instrument: InstrumentPart | None = Field(default=None, description="an undertaking at its bank")
 
 
 def operators_of(configuration: ClientConfiguration) -> OperatorClient:
@@ -86,12 +97,16 @@ def read_evidence(path: Path) -> Evidence:
         FieldInvalid: the file is not there, or breaks a rule.
     """
     file = read(path, EvidenceFile)
-    require((file.bank is None) != (file.chain is None), str(path), "must hold exactly one of bank and chain")
+    given = [each for each in (file.bank, file.chain, file.instrument) if each is not None]
+    require(len(given) == 1, str(path), "must hold exactly one of bank, chain and instrument")
+    if file.instrument is not None:
+        issued = file.instrument
+        return InstrumentEvidence(issued.bank, issued.reference, issued.undertaking_number, issued.status, issued.message_id, b"")
     if file.bank is not None:
         told = file.bank
         return BankEvidence(told.bank, told.uetr, told.status, message_id=told.message_id, booking_reference=told.booking_reference)
     if file.chain is None:
-        raise AssertionError("one of the two is there")
+        raise AssertionError("one of the three is there")
     told_chain = file.chain
     return ChainEvidence(
         told_chain.chain,
@@ -127,7 +142,7 @@ def check_shown(answer: messages.GetEscalationResponse, escalation_id: str) -> D
     return view.header.digest
 
 
-def signature(key: SigningKey, asked: Asked, plan_digest: Digest, expires_at: datetime) -> ResolutionSignature:
+def signature(key: Signer, asked: Asked, plan_digest: Digest, expires_at: datetime) -> ResolutionSignature:
     """The resolution, signed with a fresh nonce.
 
     Raises:

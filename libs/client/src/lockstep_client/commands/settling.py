@@ -21,10 +21,10 @@ from lockstep_client.documents import event_document, outcome_name, plan_documen
 from lockstep_client.making import consent, create, draw_plan, permits, token_payers, unlock
 from lockstep_client.planfile import DraftPlan, PlanFile
 from lockstep_client.rendering import event_text, plan_renderable, waiting_text
+from lockstep_client.signers import open_signer
 from lockstep_client.watching import PlanNews, Snapshot
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.ids import LegId
-from lockstep_kit.key_files import read_signing_key
 from lockstep_kit.permits import Permit
 from lockstep_kit.strict_yaml import read
 from lockstep_kit.telemetry import configure, span
@@ -50,14 +50,14 @@ def drawn(configuration: ClientConfiguration, file: Path) -> DraftPlan:
     return draw_plan(read(file, PlanFile), configuration.venue, datetime.now(UTC))
 
 
-async def sent(client: LockstepClient, configuration: ClientConfiguration, draft: DraftPlan, key: Path | None) -> settlement.Plan:
+async def sent(client: LockstepClient, configuration: ClientConfiguration, draft: DraftPlan, key: str | None) -> settlement.Plan:
     """The plan, signed by its maker and accepted."""
-    maker_key = key or configuration.maker_key_file
+    maker_key = key or configuration.maker_key
     if maker_key is None:
         raise Refused(
-            "MAKER_KEY_MISSING", "nobody is configured to make plans; name a key with --key, or maker_key_file in the configuration"
+            "MAKER_KEY_MISSING", "nobody is configured to make plans; name a key with --key, or maker_key in the configuration"
         )
-    return await create(client, draft, read_signing_key(maker_key))
+    return await create(client, draft, open_signer(maker_key, option="--key" if key else "maker_key"))
 
 
 async def executed(

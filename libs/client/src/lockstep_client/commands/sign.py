@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lockstep_client.commands.context import Config, Json, PlanId, console, emit, read_configuration, run
+from lockstep_client.commands.context import Config, Json, Key, PlanId, console, emit, read_configuration, run
 
 
 class GateName(StrEnum):
@@ -22,7 +21,7 @@ class GateName(StrEnum):
 def sign(
     plan: PlanId,
     gate: Annotated[GateName, typer.Option("--gate", help="What is decided.")],
-    key: Annotated[Path, typer.Option("--key", help="Key of the person who signs.")],
+    key: Key,
     reject: Annotated[bool, typer.Option("--reject", help="Refuse the gate instead of opening it.")] = False,
     valid: Annotated[
         str | None,
@@ -36,6 +35,7 @@ def sign(
     """Sign a gate of a plan. Shows what is signed; for `validate` it inspects the evidence first and refuses over anything that does not hold."""
 
     async def work() -> None:
+        import asyncio
         from datetime import UTC, datetime
 
         from lockstep_client.commands.settling import check_plan_id, client_of
@@ -45,14 +45,14 @@ def sign(
         from lockstep_client.inspection import Inspector
         from lockstep_client.planfile import deadline
         from lockstep_client.rendering import plan_renderable
+        from lockstep_client.signers import open_signer
         from lockstep_kit.fields import within
-        from lockstep_kit.key_files import read_signing_key
         from lockstep_kit.registry_file import load_registry
         from lockstep_kit.statements import Gate, Verdict
 
         configuration = read_configuration(config)
         plan_id = check_plan_id(plan)
-        signer = read_signing_key(key)
+        signer = open_signer(key)
         now = datetime.now(UTC)
         with within("--valid"):
             valid_for = deadline(valid, now) - now if valid is not None else None
@@ -66,7 +66,7 @@ def sign(
             if not as_json:
                 for line in wanted.lines():
                     console().print(line, markup=False)
-            signed = await client.sign_gate(plan_id, wanted.signed(signer))
+            signed = await client.sign_gate(plan_id, await asyncio.to_thread(wanted.signed, signer))
         if as_json:
             emit(
                 {

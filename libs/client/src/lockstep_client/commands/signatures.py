@@ -10,13 +10,14 @@ from typing import Final
 
 from lockstep_client.commands.context import Refused
 from lockstep_client.convert import PlanView
-from lockstep_client.evidence import SERVERS, Finding, check_leg
+from lockstep_client.evidence import Finding, check_votes
 from lockstep_client.making import check_bound
 from lockstep_client.signing import gate_signature
 from lockstep_kit.ids import NONCE_BYTES, Digest
-from lockstep_kit.plan import CreditTransfer, Leg, Notarisation, TokenTransfer
+from lockstep_kit.instruments import IssueInstrument
+from lockstep_kit.plan import Anchoring, CreditTransfer, Leg, Notarisation, TokenTransfer
 from lockstep_kit.registry import Registry
-from lockstep_kit.signing import SigningKey
+from lockstep_kit.signing import Signer
 from lockstep_kit.statements import Gate, GateSignature, SignedOutcome, SignedVote, Verdict, evidence_digest, votes_digest
 
 #: A signature must be good when the decision is written, and until the last participant has looked at it; clocks differ.
@@ -60,7 +61,7 @@ class Statement:
         shown.append(f"good until {self.expires_at.isoformat()}")
         return shown
 
-    def signed(self, key: SigningKey) -> GateSignature:
+    def signed(self, key: Signer) -> GateSignature:
         """The statement, signed with a fresh nonce."""
         return gate_signature(
             key,
@@ -81,9 +82,22 @@ def leg_text(leg: Leg) -> str:
             return f"{token.amount} from {token.payer} ({token.payer_party}) to {token.payee} ({token.payee_party}) by escrow {token.escrow}"
         case CreditTransfer() as credit:
             debtor, creditor = credit.debtor, credit.creditor
-            return f"{credit.amount} from {debtor.iban} {debtor.agent_bic} ({debtor.name}) to {creditor.iban} {creditor.agent_bic} ({creditor.name})"
+            between = (
+                f", between the institutions {debtor.institution_bic} and {creditor.institution_bic}"
+                if debtor.institution_bic
+                else ""
+            )
+            return f"{credit.amount} from {debtor.iban} {debtor.agent_bic} ({debtor.name}) to {creditor.iban} {creditor.agent_bic} ({creditor.name}){between}"
+        case IssueInstrument() as instrument:
+            return (
+                f"undertaking ({instrument.form}, {instrument.governing_rules}) of {instrument.amount} by {instrument.issuing_bic} for"
+                f" {instrument.applicant.name} (account {instrument.applicant_account}) in favour of {instrument.beneficiary.name},"
+                f" {instrument.beneficiary.town}, advised by {instrument.advising_bic}, until {instrument.expiry_date} in"
+                f" {instrument.expiry_place}, terms {instrument.terms.name} (SHA-256 {instrument.terms.sha256.hex()})"
+            )
         case Notarisation() as notarisation:
-            return f"notarised in {notarisation.registry} on {notarisation.chain}"
+            batches = {None: "", Anchoring.BATCHED: ", in batches", Anchoring.DEFERRED: ", in batches, after the plan has gone on"}
+            return f"notarised in {notarisation.registry} on {notarisation.chain}{batches[notarisation.anchoring]}"
         case _:
             return "recorded in the event journal"
 
@@ -119,8 +133,7 @@ def _votes(view: PlanView, registry: Registry, verdict: Verdict) -> Digest | Non
         return votes_digest(votes) if complete else None
     if not complete:
         raise Refused("VOTES_INCOMPLETE", f"{len(votes)} of {len(view.legs)} legs have voted; sign the release when all have")
-    findings = [finding for each in view.legs for finding in check_leg(each, view, registry, SERVERS) if finding.rule in _OF_VOTES]
-    refuse_over(findings, "the votes do not hold")
+    refuse_over(check_votes(view, registry), "the votes do not hold")
     digest = votes_digest(votes)
     if view.votes_digest != digest:
         raise Refused(
@@ -128,12 +141,6 @@ def _votes(view: PlanView, registry: Registry, verdict: Verdict) -> Digest | Non
             "the coordinator names another digest than that of the votes it shows; do not sign, call an operator",
         )
     return digest
-
-
-#: What of a leg's check is about its vote.
-_OF_VOTES: Final = frozenset(
-    {"PARTICIPANT_WRONG", "VOTE_MISSING", "VOTE_SIGNATURE", "VOTE_PARTICIPANT", "VOTE_SUBJECT", "VOTE_LOCK", "VOTE_NO"}
-)
 
 
 def _outcomes(view: PlanView, verdict: Verdict) -> Digest | None:
@@ -158,7 +165,7 @@ def refuse_over(findings: Sequence[Finding], what: str) -> None:
     raise Refused(findings[0].rule, f"{what}, nothing was signed: {lines}", {"findings": details})
 
 
-def cancel_signature(key: SigningKey, view: PlanView) -> GateSignature:
+def cancel_signature(key: Signer, view: PlanView) -> GateSignature:
     """A person's signature that stops the plan."""
     check_bound(view)
     return Statement(Gate.CANCEL, Verdict.APPROVE, view, None, None, datetime.now(UTC) + _UNBOUNDED).signed(key)

@@ -12,7 +12,7 @@ from lockstep_kit.convert.certificates import (
     certificate_from_pb,
     certificate_to_pb,
 )
-from lockstep_kit.convert.plans import BEARERS, header_from_pb, header_to_pb, leg_from_pb, leg_to_pb
+from lockstep_kit.convert.plans import ANCHORINGS, BEARERS, header_from_pb, header_to_pb, leg_from_pb, leg_to_pb
 from lockstep_kit.convert.resolutions import (
     VERBS,
     resolution_from_pb,
@@ -53,6 +53,7 @@ from lockstep_kit.convert.values import (
 )
 
 __all__ = [
+    "ANCHORINGS",
     "BEARERS",
     "DECISIONS",
     "GATES",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from lockstep.participant.v1 import leg_pb2
@@ -24,6 +25,7 @@ from lockstep_kit.convert.values import (
     time_to_pb,
 )
 from lockstep_kit.fields import FieldInvalid, require, within
+from lockstep_kit.sod import SIGNATURES_MAX
 
 DECISIONS: Final = {
     certificate_pb2.DECISION_COMMIT: Decision.COMMIT,
@@ -76,7 +78,14 @@ def certificate_from_pb(message: certificate_pb2.DecisionCertificate) -> Certifi
         delegated_leg_id=message.delegated_leg_id,
         delegated_outcome=_outcome_within(message.delegated_outcome) if message.HasField("delegated_outcome") else None,
         decided_at=time_from_pb(message.decide_time, "decide_time"),
+        further_approvals=_further(message.further_approvals, "further_approvals"),
+        further_releases=_further(message.further_releases, "further_releases"),
     )
+
+
+def _further(messages: Sequence[signature_pb2.GateSignature], field: str) -> tuple[statements.GateSignature, ...]:
+    require(len(messages) < SIGNATURES_MAX, field, f"must be fewer than {SIGNATURES_MAX}")
+    return tuple(_gate_within(each, f"{field}[{index}]") for index, each in enumerate(messages))
 
 
 def _gate_within(message: signature_pb2.GateSignature, prefix: str) -> statements.GateSignature:
@@ -105,6 +114,8 @@ def certificate_to_pb(certificate: Certificate) -> certificate_pb2.DecisionCerti
         decision=enum_to_pb(DECISIONS, certificate.decision),
         delegated_leg_id=certificate.delegated_leg_id,
         decide_time=time_to_pb(certificate.decided_at),
+        further_approvals=[gate_to_pb(each) for each in certificate.further_approvals],
+        further_releases=[gate_to_pb(each) for each in certificate.further_releases],
     )
     if certificate.delegated_outcome is not None:
         message.delegated_outcome.CopyFrom(outcome_to_pb(certificate.delegated_outcome))

@@ -7,6 +7,7 @@ from typing import Final
 from lockstep.type.v1 import amount_pb2, plan_pb2
 from lockstep_kit import ids, plan
 from lockstep_kit.amounts import Amount
+from lockstep_kit.convert.instruments import instrument_from_pb, instrument_to_pb
 from lockstep_kit.convert.values import (
     amount_from_pb,
     amount_to_pb,
@@ -16,7 +17,12 @@ from lockstep_kit.convert.values import (
     time_to_pb,
 )
 from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.instruments import IssueInstrument
 
+ANCHORINGS: Final = {
+    plan_pb2.ANCHORING_BATCHED: plan.Anchoring.BATCHED,
+    plan_pb2.ANCHORING_DEFERRED: plan.Anchoring.DEFERRED,
+}
 BEARERS: Final = {
     plan_pb2.CHARGE_BEARER_DEBTOR: plan.ChargeBearer.DEBTOR,
     plan_pb2.CHARGE_BEARER_SHARED: plan.ChargeBearer.SHARED,
@@ -81,14 +87,21 @@ def _terms_from_pb(message: plan_pb2.Leg) -> plan.Terms:
                 return _token_transfer_from_pb(message.token_transfer)
             case "credit_transfer":
                 return _credit_transfer_from_pb(message.credit_transfer)
+            case "issue_instrument":
+                return instrument_from_pb(message.issue_instrument)
             case "notarisation":
-                return plan.Notarisation(message.notarisation.chain, message.notarisation.registry)
+                return _notarisation_from_pb(message.notarisation)
             case "journal":
                 return plan.Journal()
             case _:
                 raise FieldInvalid("terms", "must be one of the kinds of terms that this version knows")
     except FieldInvalid as finding:
         raise (finding.under(kind) if kind else finding) from None
+
+
+def _notarisation_from_pb(message: plan_pb2.Notarisation) -> plan.Notarisation:
+    anchoring = enum_from_pb(ANCHORINGS, message.anchoring, "anchoring") if message.anchoring else None
+    return plan.Notarisation(message.chain, message.registry, anchoring)
 
 
 def _token_transfer_from_pb(message: plan_pb2.TokenTransfer) -> plan.TokenTransfer:
@@ -125,6 +138,7 @@ def _account_from_pb(message: plan_pb2.BankAccount, field: str) -> plan.BankAcco
         name=message.name,
         iban=message.iban,
         agent_bic=message.agent_bic,
+        institution_bic=message.institution_bic,
     )
 
 
@@ -153,12 +167,22 @@ def leg_to_pb(leg: plan.Leg) -> plan_pb2.Leg:
                     remittance=credit.remittance,
                 )
             )
+        case IssueInstrument() as instrument:
+            message.issue_instrument.CopyFrom(instrument_to_pb(instrument))
         case plan.Notarisation() as notarisation:
             message.notarisation.CopyFrom(plan_pb2.Notarisation(chain=notarisation.chain, registry=notarisation.registry))
+            if notarisation.anchoring is not None:
+                message.notarisation.anchoring = enum_to_pb(ANCHORINGS, notarisation.anchoring)
         case plan.Journal():
             message.journal.CopyFrom(plan_pb2.Journal())
     return message
 
 
 def _account_to_pb(account: plan.BankAccount) -> plan_pb2.BankAccount:
-    return plan_pb2.BankAccount(party_id=account.party_id, name=account.name, iban=account.iban, agent_bic=account.agent_bic)
+    return plan_pb2.BankAccount(
+        party_id=account.party_id,
+        name=account.name,
+        iban=account.iban,
+        agent_bic=account.agent_bic,
+        institution_bic=account.institution_bic,
+    )

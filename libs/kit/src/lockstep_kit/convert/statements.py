@@ -98,16 +98,7 @@ def evidence_from_pb(message: outcome_pb2.Evidence) -> statements.Evidence:
     """Evidence; which place it names is checked by whoever relies on it."""
     match message.WhichOneof("evidence"):
         case "chain":
-            chain = message.chain
-            return statements.ChainEvidence(
-                chain=chain.chain,
-                contract=chain.contract,
-                entry_key=chain.entry_key,
-                entry_status=chain.entry_status,
-                transaction_hash=chain.transaction_hash,
-                block_number=count_from_pb(chain.block_number, "evidence.chain.block_number"),
-                block_hash=chain.block_hash,
-            )
+            return _chain_from_pb(message.chain, "evidence.chain")
         case "bank":
             bank = message.bank
             return statements.BankEvidence(
@@ -119,29 +110,46 @@ def evidence_from_pb(message: outcome_pb2.Evidence) -> statements.Evidence:
                 booking_reference=bank.booking_reference,
                 booking_sha256=bank.booking_sha256,
             )
+        case "instrument":
+            instrument = message.instrument
+            return statements.InstrumentEvidence(
+                bank_bic=instrument.bank_bic,
+                reference=instrument.reference,
+                undertaking_number=instrument.undertaking_number,
+                status=instrument.status,
+                message_id=instrument.message_id,
+                message_sha256=instrument.message_sha256,
+                issuance_sha256=instrument.issuance_sha256,
+            )
         case "journal":
             journal = message.journal
             entry_count = count_from_pb(journal.entry_count, "evidence.journal.entry_count")
             return statements.JournalEvidence(entry_count, journal.head_hash, journal.sealed)
+        case "batch":
+            batch = message.batch
+            root = _chain_from_pb(batch.root, "evidence.batch.root") if batch.HasField("root") else None
+            return statements.BatchEvidence(batch.leaf_hash, root)
         case _:
             raise FieldInvalid("evidence", "must be of a kind that this version knows")
+
+
+def _chain_from_pb(message: outcome_pb2.ChainEvidence, field: str) -> statements.ChainEvidence:
+    return statements.ChainEvidence(
+        chain=message.chain,
+        contract=message.contract,
+        entry_key=message.entry_key,
+        entry_status=message.entry_status,
+        transaction_hash=message.transaction_hash,
+        block_number=count_from_pb(message.block_number, f"{field}.block_number"),
+        block_hash=message.block_hash,
+    )
 
 
 def evidence_to_pb(evidence: statements.Evidence) -> outcome_pb2.Evidence:
     """Evidence as a message."""
     match evidence:
         case statements.ChainEvidence():
-            return outcome_pb2.Evidence(
-                chain=outcome_pb2.ChainEvidence(
-                    chain=evidence.chain,
-                    contract=evidence.contract,
-                    entry_key=evidence.entry_key,
-                    entry_status=evidence.entry_status,
-                    transaction_hash=evidence.transaction_hash,
-                    block_number=evidence.block_number,
-                    block_hash=evidence.block_hash,
-                )
-            )
+            return outcome_pb2.Evidence(chain=_chain_to_pb(evidence))
         case statements.BankEvidence():
             return outcome_pb2.Evidence(
                 bank=outcome_pb2.BankEvidence(
@@ -154,12 +162,41 @@ def evidence_to_pb(evidence: statements.Evidence) -> outcome_pb2.Evidence:
                     booking_sha256=evidence.booking_sha256,
                 )
             )
+        case statements.InstrumentEvidence():
+            return outcome_pb2.Evidence(
+                instrument=outcome_pb2.InstrumentEvidence(
+                    bank_bic=evidence.bank_bic,
+                    reference=evidence.reference,
+                    undertaking_number=evidence.undertaking_number,
+                    status=evidence.status,
+                    message_id=evidence.message_id,
+                    message_sha256=evidence.message_sha256,
+                    issuance_sha256=evidence.issuance_sha256,
+                )
+            )
         case statements.JournalEvidence():
             return outcome_pb2.Evidence(
                 journal=outcome_pb2.JournalEvidence(
                     entry_count=evidence.entry_count, head_hash=evidence.head_hash, sealed=evidence.sealed
                 )
             )
+        case statements.BatchEvidence():
+            batch = outcome_pb2.BatchEvidence(leaf_hash=evidence.leaf_hash)
+            if evidence.root is not None:
+                batch.root.CopyFrom(_chain_to_pb(evidence.root))
+            return outcome_pb2.Evidence(batch=batch)
+
+
+def _chain_to_pb(evidence: statements.ChainEvidence) -> outcome_pb2.ChainEvidence:
+    return outcome_pb2.ChainEvidence(
+        chain=evidence.chain,
+        contract=evidence.contract,
+        entry_key=evidence.entry_key,
+        entry_status=evidence.entry_status,
+        transaction_hash=evidence.transaction_hash,
+        block_number=evidence.block_number,
+        block_hash=evidence.block_hash,
+    )
 
 
 def refusal_from_pb(message: outcome_pb2.Refusal) -> statements.Refusal:
@@ -239,6 +276,7 @@ def outcome_from_pb(message: outcome_pb2.SignedOutcome) -> statements.SignedOutc
         revision=count_from_pb(message.revision, "revision"),
         settled_at=time_from_pb(message.outcome_time, "outcome_time"),
         order=ids.digest(message.order, "order") if message.order else None,
+        decision=ids.digest(message.decision, "decision") if message.decision else None,
     )
     return statements.SignedOutcome(outcome, signature_from_pb(message.signature))
 
@@ -255,6 +293,7 @@ def outcome_to_pb(signed: statements.SignedOutcome) -> outcome_pb2.SignedOutcome
         revision=outcome.revision,
         outcome_time=time_to_pb(outcome.settled_at),
         order=outcome.order or b"",
+        decision=outcome.decision or b"",
         signature=signature_to_pb(signed.signature),
     )
     if outcome.evidence is not None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from lockstep_kit import fence
+from lockstep_kit.decisions import decision_told
 from lockstep_kit.fence import FenceRow, Finding
-from lockstep_kit.participant.convert import lock_of_record, outcome_bytes, vote_bytes
+from lockstep_kit.participant.convert import lock_of_record, outcome_bytes, stored_certificate, vote_bytes
 from lockstep_kit.participant.ports import Completion
 from lockstep_kit.participant.records import LegRecord
 from lockstep_kit.participant.rules import Standing, contradiction, standing
@@ -71,6 +72,7 @@ class Signer:
         if record.plan_digest is None:
             raise AssertionError("an outcome of no plan")
         kind = _OUTCOMES[completion.finding]
+        certificate = stored_certificate(record)
         outcome = Outcome(
             participant=self.name,
             plan_id=record.plan_id,
@@ -82,6 +84,7 @@ class Signer:
             revision=after.revision,
             settled_at=now,
             order=after.reversals[-1] if kind in REVERSALS else None,
+            decision=decision_told(certificate) if kind is OutcomeKind.DONE and certificate is not None else None,
         )
         return outcome_bytes(sign_outcome(outcome, self.key))
 

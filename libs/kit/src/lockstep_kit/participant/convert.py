@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
@@ -16,6 +16,7 @@ from lockstep.type.v1 import certificate_pb2, outcome_pb2, signature_pb2
 from lockstep_kit import ids
 from lockstep_kit.certificate import Binding, Certificate, Decision
 from lockstep_kit.convert import (
+    ANCHORINGS,
     PROMISES,
     authority_from_pb,
     binding_from_pb,
@@ -34,6 +35,7 @@ from lockstep_kit.convert import (
     vote_from_pb,
     vote_to_pb,
 )
+from lockstep_kit.convert.hours import hours_to_pb
 from lockstep_kit.fence import Phase, fence_digest
 from lockstep_kit.fields import FieldInvalid, require, within
 from lockstep_kit.participant.ports import Capabilities, Closing, LegWork, PlanOutcome
@@ -80,6 +82,8 @@ VERDICTS: Final = {
 BATCH_ITEMS_MAX: Final = 256
 PAYER_SIGNATURE_BYTES_MAX: Final = 4096
 STATE_NAME_LENGTH_MAX: Final = 64
+#: So far ahead a participant whose promises do not lapse tells its hours.
+HOURS_AHEAD: Final = timedelta(days=14)
 
 CommandMessage: TypeAlias = leg_pb2.PrepareCommand | leg_pb2.CommitCommand | leg_pb2.AbortCommand | leg_pb2.ReverseCommand
 
@@ -384,13 +388,23 @@ def description(
         promise_kind=enum_to_pb(PROMISES, capabilities.promise_kind),
         promise_expires=capabilities.promise_max is not None,
         assets=[
-            participant_service_pb2.AssetCapability(asset=each.asset, scale=each.scale, reversible=each.reversible)
+            participant_service_pb2.AssetCapability(
+                asset=each.asset,
+                scale=each.scale,
+                reversible=each.reversible,
+                cut_offs=each.hours is not None,
+                windows=[] if each.hours is None else hours_to_pb(each.hours, now, now + (capabilities.promise_max or HOURS_AHEAD)),
+            )
             for each in capabilities.assets
         ],
         venues=capabilities.venues,
+        firm_leg_kinds=capabilities.firm_kinds,
+        anchoring=[enum_to_pb(ANCHORINGS, each) for each in capabilities.anchorings],
         log_incarnation=incarnation,
         clock_time=time_to_pb(now),
     )
+    if capabilities.promise_margin:
+        response.promise_margin.FromTimedelta(capabilities.promise_margin)
     if capabilities.promise_max is not None:
         response.promise_max.FromTimedelta(capabilities.promise_max)
     return response

@@ -13,10 +13,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from lockstep_kit.calendars import Hours
 from lockstep_kit.certificate import Binding, Decision
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.permits import Permit
+from lockstep_kit.plan import Anchoring
 from lockstep_kit.statements import Evidence, Promise, PromiseKind, Refusal, SignedVote
 
 if TYPE_CHECKING:
@@ -122,6 +124,8 @@ class AssetCapability:
     scale: int
     #: Whether an executed leg that moved it can be reversed.
     reversible: bool = False
+    #: When it can be settled; None: at any time.
+    hours: Hours | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,17 @@ class Capabilities:
     assets: tuple[AssetCapability, ...] = ()
     #: Outside places that terms must match: contract addresses, bank BICs.
     venues: tuple[str, ...] = ()
+    #: Those of `leg_kinds` whose promises are guaranteed and never lapse, whatever is said of the others above.
+    firm_kinds: tuple[str, ...] = ()
+    #: Notaries: ways of anchoring in batches that it serves.
+    anchorings: tuple[Anchoring, ...] = ()
+
+    def lapses(self, kind: str) -> bool:
+        """Whether a promise about a leg of this kind can lapse."""
+        return kind not in self.firm_kinds and (self.promise_kind is PromiseKind.BEST_EFFORT or self.promise_max is not None)
+
+    #: By how much its promises must outlive a plan's deadline at the least.
+    promise_margin: timedelta = timedelta(0)
 
 
 class Operations(Protocol):

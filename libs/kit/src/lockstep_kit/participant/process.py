@@ -12,11 +12,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from lockstep.participant.v1 import participant_service_pb2, participant_service_pb2_grpc
 from lockstep_kit import failpoints, telemetry
 from lockstep_kit.db import Database
+from lockstep_kit.garbage import collect_seldom
 from lockstep_kit.key_files import read_signing_key
 from lockstep_kit.logs import configure_logs
 from lockstep_kit.loops import Loop, TaskSupervisor
@@ -26,12 +27,10 @@ from lockstep_kit.participant.servicer import ParticipantServicer
 from lockstep_kit.participant.settings import ParticipantSettings
 from lockstep_kit.registry import Registry
 from lockstep_kit.registry_file import load_registry
-from lockstep_kit.rpc import Access, Server
+from lockstep_kit.rpc import Server, access_of
 from lockstep_kit.rpc.server import until_told_to_stop
 from lockstep_kit.settings import ServiceSettings
 from lockstep_kit.signing import SigningKey
-
-PARTICIPANT_METHODS: Final = "/lockstep.participant.v1.ParticipantService/*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +104,16 @@ class ParticipantProcess:
         *,
         loops: Sequence[Loop] = (),
         services: Sequence[Service] = (),
-        access: Mapping[str, tuple[str, ...]] | None = None,
+        clients: Mapping[str, tuple[str, ...]] | None = None,
+        standing: Callable[[], Awaitable[Mapping[str, bool]]] | None = None,
     ) -> None:
         """Take calls and run loops until SIGTERM or SIGINT, or until a loop ends, which none should; then drain.
 
-        Only the coordinator may call ParticipantService; `access` says who may call the other services.
+        Who may call is said in `rpc.arrows`; `clients` adds which clients may call which of the methods that clients may call at all. `standing`
+        is asked every `poll_seconds` which services, by their full names, can do their work, for health to say.
         """
         failpoints.arm_from_environment()
-        table = dict(access or {})
-        coordinator = self.participant.coordinator_id
-        table[coordinator] = (*table.get(coordinator, ()), PARTICIPANT_METHODS)
-        server = Server(self.settings.listen, self.settings.tls, Access(table))
+        server = Server(self.settings.listen, self.settings.tls, access_of(self.name, clients or {}))
         servicer = ParticipantServicer(engine)
         descriptor = participant_service_pb2.DESCRIPTOR.services_by_name["ParticipantService"]
         server.add(participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server, servicer, descriptor)
@@ -124,11 +122,19 @@ class ParticipantProcess:
             if each.drain is not None:
                 server.on_drain(each.drain)
         server.on_drain(engine.drain)
+        if standing is not None:
+
+            async def told() -> None:
+                for name, serving in (await standing()).items():
+                    await server.report(name, serving=serving)
+
+            loops = (*loops, Loop("participant.health", told, poll_seconds=self.participant.poll_seconds))
         supervisor = TaskSupervisor()
         supervisor.start(*engine.loops(), *loops)
         ended = asyncio.ensure_future(supervisor.wait())
         try:
             await server.start()
+            collect_seldom()
             await until_told_to_stop(ended)
         finally:
             await server.stop()

@@ -101,7 +101,7 @@ def authorise(item: Item, participant: str, registry: Registry, now: datetime, e
         case CommitOrder() as commit:
             check_commit(commit.certificate, item.binding, commit.key, participant, registry)
         case AbortOrder() as abort:
-            check_abort(abort.authority, item.binding, registry, now)
+            check_abort(abort.authority, item.binding, participant, registry, now)
         case ReverseOrder() as reverse:
             check_reverse(reverse.authority, item.binding, registry, now, executed_by)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -18,6 +16,7 @@ from lockstep_kit.convert import count_from_pb, epoch_from_pb
 from lockstep_kit.errors import LockstepError, unavailable
 from lockstep_kit.fence import Command
 from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.opaque_tokens import number_in, place_in, token_of
 from lockstep_kit.participant import convert
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.records import Answer, Item, ItemReason, Rejection, Verdict
@@ -31,7 +30,7 @@ PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 500
 #: Kept of the caller's deadline for reading the answers and sending them.
 ANSWER_MARGIN_SECONDS: Final = 0.25
-_PAGE_TOKEN_PREFIX: Final = "legs/1/"
+_LEGS: Final = "legs/1/"
 
 
 class ParticipantServicer(participant_service_pb2_grpc.ParticipantServiceServicer):
@@ -132,10 +131,11 @@ class ParticipantServicer(participant_service_pb2_grpc.ParticipantServiceService
         require(0 <= request.page_size <= PAGE_SIZE_MAX, "page_size", f"must be 1 to {PAGE_SIZE_MAX}, or absent")
         size = request.page_size or PAGE_SIZE_DEFAULT
         # One more than asked shows whether there is a next page.
-        page = await self._engine.page(_seq_of(request.page_token), size + 1)
+        after = number_in(place_in(request.page_token, _LEGS)) if request.page_token else 0
+        page = await self._engine.page(after, size + 1)
         response = participant_service_pb2.ListLegsResponse(reports=[convert.report_of(record) for _, record in page[:size]])
         if len(page) > size:
-            response.next_page_token = _page_token(page[size - 1][0])
+            response.next_page_token = token_of(_LEGS, str(page[size - 1][0]))
         return response
 
     async def WatchOutcomes(  # noqa: N802
@@ -181,20 +181,3 @@ def _by_plan(
 def _wait(message: Duration) -> float:
     asked, left = convert.wait_seconds(message), remaining_seconds()
     return asked if left is None else min(asked, left - ANSWER_MARGIN_SECONDS)
-
-
-def _page_token(seq: int) -> str:
-    return base64.urlsafe_b64encode(f"{_PAGE_TOKEN_PREFIX}{seq}".encode()).decode()
-
-
-def _seq_of(token: str) -> int:
-    if not token:
-        return 0
-    try:
-        text = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
-        text = ""
-    seq = text.removeprefix(_PAGE_TOKEN_PREFIX)
-    if not text.startswith(_PAGE_TOKEN_PREFIX) or not seq.isascii() or not seq.isdigit() or len(seq) > 18:
-        raise FieldInvalid("page_token", "must be the next_page_token of a response")
-    return int(seq)

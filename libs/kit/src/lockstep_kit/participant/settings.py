@@ -14,9 +14,6 @@ class ParticipantSettings(BaseModel):
 
     signing_key_file: Path = Field(description="Ed25519 key that signs votes and outcomes, PKCS8 PEM, mode 0600")
     registry_file: Path = Field(description="registry of persons' and participants' keys, YAML; this participant's own copy")
-    coordinator_id: str = Field(
-        default="spiffe://lockstep.local/coordinator", description="SPIFFE id of the only caller that may command this participant"
-    )
     heartbeat_seconds: float = Field(
         default=5.0, gt=0, le=60, description="longest silence on WatchOutcomes; what is longer means a lost connection"
     )

@@ -17,7 +17,7 @@ class VerifyingRegistry(Registry):
     """A registry with the same answers as another's; safe to ask from several threads."""
 
     def __init__(self, registry: Registry) -> None:
-        super().__init__(registry.actors, registry.participants)
+        super().__init__(registry.actors, registry.participants, registry.matrices.values())
         self._actor = lru_cache(REMEMBERED_MAX)(super().actor_of)
         self._participant = lru_cache(REMEMBERED_MAX)(super().participant_of)
 

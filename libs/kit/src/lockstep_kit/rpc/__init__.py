@@ -1,9 +1,21 @@
 """gRPC as the services speak it: mutual TLS, default deny, deadlines that only shrink, errors that keep their reason, health and drain."""
 
+from lockstep_kit.rpc.access import Access
+from lockstep_kit.rpc.arrows import access_of
+from lockstep_kit.rpc.certificates import peer_id
 from lockstep_kit.rpc.client import channel
 from lockstep_kit.rpc.deadlines import call_seconds, remaining_seconds
-from lockstep_kit.rpc.guard import Access, peer_id
 from lockstep_kit.rpc.server import ListenSettings, Server
 from lockstep_kit.rpc.tls import TlsSettings
 
-__all__ = ["Access", "ListenSettings", "Server", "TlsSettings", "call_seconds", "channel", "peer_id", "remaining_seconds"]
+__all__ = [
+    "Access",
+    "ListenSettings",
+    "Server",
+    "TlsSettings",
+    "access_of",
+    "call_seconds",
+    "channel",
+    "peer_id",
+    "remaining_seconds",
+]

@@ -18,8 +18,10 @@ _OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     # A watch may be silent for longer than the pings that are allowed without data by default.
     ("grpc.http2.max_pings_without_data", 0),
-    # Whether a call may be repeated is decided by whoever knows what it does, never by the transport.
-    ("grpc.enable_retries", 0),
+    # Whether a call may be repeated is decided by whoever knows what it does, never by the transport or by what the name service says of it. What no server
+    # has looked at, because the connection was given up meanwhile, is no repetition: the transport sends it over the next connection.
+    ("grpc.enable_retries", 1),
+    ("grpc.service_config_disable_resolution", 1),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
 )

@@ -17,7 +17,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 from pydantic import BaseModel, ConfigDict, Field
 
-from lockstep_kit.rpc.guard import Access, Guard
+from lockstep_kit.rpc.access import Access
+from lockstep_kit.rpc.arrows import SERVICE_IDS
+from lockstep_kit.rpc.certificates import Certificates
+from lockstep_kit.rpc.gate import Gate
+from lockstep_kit.rpc.guard import Guard
+from lockstep_kit.rpc.limits import Limiter, ServingLimits
 from lockstep_kit.rpc.tls import TlsSettings, server_credentials
 
 _log = structlog.get_logger()
@@ -30,7 +35,14 @@ _OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     # Callers ping every 20 s, also between calls; what pings more often is let go.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.max_metadata_size", 16_384),
+    ("grpc.http2.max_ping_strikes", 2),
+    # Callers that say nothing, or nothing in time, do not keep a connection.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # What is between the two may be refused, what is above always is.
+    ("grpc.max_metadata_size", 8_192),
+    ("grpc.absolute_max_metadata_size", 16_384),
 )
 
 
@@ -44,6 +56,24 @@ class ListenSettings(BaseModel):
     port_file: Path | None = Field(default=None, description="file to write the port to once the server takes calls")
     message_bytes_max: int = Field(default=4 << 20, description="largest message that is taken")
     concurrent_calls_max: int = Field(default=1_000, description="calls at one time; more are refused with RESOURCE_EXHAUSTED")
+    limits: ServingLimits = Field(default_factory=ServingLimits, description="what each caller may have of this replica")
+    call_seconds_max: float = Field(default=300.0, gt=0, description="longest time that a caller may give a unary call")
+    stream_seconds_max: float = Field(default=86_400.0, gt=0, description="longest time that a caller may give a stream")
+    connections_max: int = Field(default=1_024, ge=1, description="connections at one time; more are closed at once")
+    connection_streams_max: int = Field(
+        default=256, ge=1, description="calls and streams at one time on one connection; its client waits with more"
+    )
+    connection_seconds_max: float = Field(
+        default=1_800.0,
+        gt=0,
+        description="a connection that is older takes no new call, so that its client connects again, perhaps to another replica, and shows a new certificate",
+    )
+    connection_grace_seconds: float = Field(default=600.0, gt=0, description="how long what is open on such a connection may go on")
+    certificate_seconds_max: float = Field(
+        default=90_000.0,
+        gt=0,
+        description="longest life of a caller's certificate, from its first to its last moment: what is not renewed is revoked",
+    )
     drain_seconds: float = Field(default=5.0, description="time that calls under way get when the server stops")
 
 
@@ -53,18 +83,30 @@ class Server:
     def __init__(self, listen: ListenSettings, tls: TlsSettings, access: Access) -> None:
         self._listen = listen
         self._access = access
-        self._guard = Guard(access)
+        certificates = Certificates(listen.certificate_seconds_max)
+        self._guard = Guard(certificates)
+        gate = Gate(
+            access,
+            Limiter(listen.limits, listen.concurrent_calls_max, SERVICE_IDS),
+            certificates,
+            call_seconds_max=listen.call_seconds_max,
+            stream_seconds_max=listen.stream_seconds_max,
+        )
         self._services: list[str] = []
         self._methods: list[str] = []
         self._drains: list[Callable[[], Awaitable[None]]] = []
         self._health = health.aio.HealthServicer()
         tracing = aio_server_interceptor(filter_=filters.negate(filters.health_check()))
         self._server = grpc.aio.server(
-            interceptors=(tracing, self._guard),
+            interceptors=(gate, tracing, self._guard),
             options=(
                 *_OPTIONS,
                 ("grpc.max_receive_message_length", listen.message_bytes_max),
                 ("grpc.max_send_message_length", listen.message_bytes_max),
+                ("grpc.max_concurrent_streams", listen.connection_streams_max),
+                ("grpc.max_allowed_incoming_connections", listen.connections_max),
+                ("grpc.max_connection_age_ms", int(listen.connection_seconds_max * 1_000)),
+                ("grpc.max_connection_age_grace_ms", int(listen.connection_grace_seconds * 1_000)),
             ),
             maximum_concurrent_rpcs=listen.concurrent_calls_max,
         )
@@ -91,11 +133,9 @@ class Server:
         """Take calls.
 
         Raises:
-            RuntimeError: a method has no row in the access table.
+            RuntimeError: a method has no row in the access table, or a row is about a method that is not served.
         """
-        uncovered = [method for method in self._methods if not self._access.covers(method)]
-        if uncovered:
-            raise RuntimeError(f"no caller is named for {', '.join(uncovered)}")
+        self._access.check(self._methods)
         await self._server.start()
         for service in self._services:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -104,6 +144,11 @@ class Server:
             part.write_text(f"{self.port}\n")
             part.replace(self._listen.port_file)
         _log.info("serving", host=self._listen.host, port=self.port)
+
+    async def report(self, service: str, *, serving: bool) -> None:
+        """Say by health whether a service, by its full name, can do its work; its calls are taken all the same, and answer why they cannot."""
+        status = health_pb2.HealthCheckResponse
+        await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
 
     async def stop(self) -> None:
         """Say that no more calls are wanted, end streams, let unary calls finish, all within `drain_seconds`."""

@@ -12,22 +12,22 @@ from typing import Any, Final
 
 import asyncpg
 
+from bank_gateway.ledger import __main__ as ledger
+from event_journal.payload_keys import read_vault
+from event_journal.payload_store import entries_of
 from lockstep.type.v1 import plan_pb2, signature_pb2
 from lockstep_client.journal_chain import Entry
 from lockstep_contracts import decode_log, escrow, events, notary, token
 from lockstep_kit import convert
-from lockstep_kit.ids import Digest, KeyId, PlanId
+from lockstep_kit.db import Database, DatabaseSettings
+from lockstep_kit.ids import Digest, PlanId
 from lockstep_kit.participant.records import LegRecord
 from lockstep_kit.participant.store import record_of
 from lockstep_kit.registry_file import load_registry
-from lockstep_kit.signing import Signature
 from lockstep_sandbox.stack import BANK, PARTICIPANTS, Sandbox, package_of
+from lockstep_testkit.checker.bank import BankAccount, BankBook, BankLine, BankPayment, BankPosting, BankUndertaking
+from lockstep_testkit.checker.batched import Batch, standings
 from lockstep_testkit.checker.evidence import (
-    BankAccount,
-    BankBook,
-    BankLine,
-    BankPayment,
-    BankPosting,
     ChainBook,
     EscrowEvent,
     Evidence,
@@ -40,6 +40,9 @@ from lockstep_testkit.checker.evidence import (
     Transfer,
     TransitionRow,
 )
+from lockstep_testkit.checker.log_reading import read_log
+from lockstep_testkit.checker.witness_reading import read_witness
+from lockstep_testkit.ownership import as_owner
 
 #: Questions that go into one call of a contract.
 ASKED_AT_ONCE_MAX: Final = 256
@@ -68,19 +71,16 @@ async def collect(
         probes=tuple(probes),
         resting=frozenset(PlanId(each) for each in resting),
         focus=None if focus is None else frozenset(PlanId(each) for each in focus),
+        ledger_findings=await _ledger(sandbox),
+        log_findings=(*await read_log(sandbox), *await read_witness(sandbox)),
     )
 
 
 @asynccontextmanager
 async def database(sandbox: Sandbox, service: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """A service's database, as its owner sees it, in one snapshot."""
-    login = sandbox.databases.logins[package_of(service)]
-    connection = await asyncpg.connect(login.owner_url, password=login.owner_password_file.read_text().strip())
-    try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            yield connection
-    finally:
-        await connection.close()
+    async with as_owner(sandbox, service) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        yield connection
 
 
 # -- The services' databases -------------------------------------------------------------------------------------------
@@ -136,26 +136,39 @@ async def leg_rows(sandbox: Sandbox, participant: str) -> tuple[LegRecord, ...]:
 
 async def _journal(sandbox: Sandbox) -> tuple[dict[PlanId, tuple[Entry, ...]], tuple[int, ...]]:
     async with database(sandbox, "event-journal") as tx:
-        rows = await tx.fetch("select *, sha256(payload) as payload_hash from journal_entry order by plan_id, sequence")
+        rows = await tx.fetch("select * from journal_entry order by plan_id, sequence")
+        stored = await entries_of(tx, rows, read_vault([sandbox.payload_key_file]))
     chains: dict[PlanId, list[Entry]] = {}
-    for row in rows:
+    for each in stored:
+        event = each.event
         entry = Entry(
-            plan_id=PlanId(row["plan_id"]),
-            sequence=row["sequence"],
-            event_id=row["event_id"],
-            type=row["type"],
-            actor=row["actor"],
-            actor_role=row["actor_role"],
-            event_time=row["event_time"],
-            payload=row["payload"],
-            payload_hash=Digest(row["payload_hash"]),
-            previous_hash=Digest(row["previous_hash"]),
-            entry_hash=Digest(row["entry_hash"]),
-            canonical_bytes=row["canonical_bytes"],
-            signature=Signature(KeyId(row["key_id"]), row["signature"]),
+            plan_id=event.plan_id,
+            sequence=event.sequence,
+            event_id=event.event_id,
+            type=event.type,
+            actor=event.actor,
+            actor_role=event.actor_role,
+            event_time=event.event_time,
+            payload=event.payload,
+            payload_hash=each.payload_hash,
+            previous_hash=each.previous_hash,
+            entry_hash=each.entry_hash,
+            canonical_bytes=each.canonical_bytes,
+            signature=each.signature,
         )
         chains.setdefault(entry.plan_id, []).append(entry)
     return {plan_id: tuple(entries) for plan_id, entries in chains.items()}, tuple(sorted(row["position"] for row in rows))
+
+
+async def _ledger(sandbox: Sandbox) -> tuple[str, ...]:
+    """What the audit of the bank-gateway's ledger finds; it computes everything anew from the rows."""
+    login = sandbox.databases.logins[package_of("bank-gateway")]
+    settings = DatabaseSettings(url=login.url, password_file=login.password_file)
+    db = await Database.connect(settings, application_name="checker")
+    try:
+        return tuple((await ledger.audit(db))[1])
+    finally:
+        await db.close()
 
 
 # -- The bank ----------------------------------------------------------------------------------------------------------
@@ -167,6 +180,11 @@ async def _bank(sandbox: Sandbox) -> BankBook:
         lines = await tx.fetch(
             "select posting_id, kind, uetr, account_id, currency, amount from postings join entries using (posting_id)"
             " order by posting_id, account_id"
+        )
+        undertakings = await tx.fetch(
+            "select uetr, state, coalesce(amount, 0) as amount, coalesce(currency, '') as currency, coalesce(account_id, '') as account,"
+            " coalesce(beneficiary_name, '') as beneficiary, coalesce(expires_on::text, '') as expires_on,"
+            " (select count(*) from undertaking_issues as issued where issued.uetr = undertakings.uetr) as issues from undertakings"
         )
         payments = await tx.fetch("select uetr, state, amount, currency, debtor_account, credited_account from payments")
     postings: dict[int, tuple[str, str, list[BankLine]]] = {}
@@ -187,6 +205,7 @@ async def _bank(sandbox: Sandbox) -> BankBook:
             )
             for row in payments
         },
+        undertakings={str(row["uetr"]): BankUndertaking(**{**dict(row), "uetr": str(row["uetr"])}) for row in undertakings},
     )
 
 
@@ -217,8 +236,28 @@ async def _chain(sandbox: Sandbox, plans: Sequence[PlanRow]) -> ChainBook:
     for of_plans in (digests[at : at + ASKED_AT_ONCE_MAX] for at in range(0, len(digests), ASKED_AT_ONCE_MAX)):
         found = notary.decode_plan_status_of_many(await _call(sandbox, registry, notary.encode_plan_status_of_many(of_plans)))
         notarised |= dict(zip(of_plans, found, strict=True))
+    notarised |= await _batched(sandbox, registry)
     tokens = [await _token(sandbox, address, transfers) for address in sandbox.chain.tokens.values()]
     return ChainBook(contract.lower(), tuple(tokens), transfers, happened, statuses, notarised)
+
+
+async def _batched(sandbox: Sandbox, registry: str) -> dict[Digest, notary.PlanStatus]:
+    """Where plans stand that are in batches whose roots the registry holds."""
+    async with database(sandbox, "notary") as tx:
+        rows = await tx.fetch(
+            "select batch.id, batch.kind, leaf_data from plan_batch as batch join plan_leaf as leaf on leaf.batch_id = batch.id"
+            " order by batch.id, leaf_index"
+        )
+    leaves: defaultdict[tuple[int, int], list[bytes]] = defaultdict(list)
+    for row in rows:
+        leaves[row["id"], row["kind"]].append(row["leaf_data"])
+    batches = [Batch(notary.AnchorKind(kind), tuple(each)) for (_, kind), each in leaves.items()]
+    roots = [batch.root for batch in batches]
+    anchors: dict[bytes, tuple[notary.AnchorKind, int]] = {}
+    for some in (roots[at : at + ASKED_AT_ONCE_MAX] for at in range(0, len(roots), ASKED_AT_ONCE_MAX)):
+        found = notary.decode_anchor_of_many(await _call(sandbox, registry, notary.encode_anchor_of_many(some)))
+        anchors |= dict(zip(some, found, strict=True))
+    return standings(batches, anchors)
 
 
 async def _token(sandbox: Sandbox, address: str, transfers: Sequence[Transfer]) -> TokenBook:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from lockstep_contracts import events
 from lockstep_contracts.escrow import LegStatus
-from lockstep_testkit.checker.evidence import BankBook, ChainBook, Evidence, TokenBook, Violation
+from lockstep_testkit.checker.bank import BankBook
+from lockstep_testkit.checker.evidence import ChainBook, Evidence, TokenBook, Violation
 
 NOBODY = "0x" + "0" * 40
 #: Kinds of accounts from which the book was opened; money comes from there by an opening, and in no other way.
@@ -19,6 +20,7 @@ def check_conservation(evidence: Evidence) -> Iterator[Violation]:
     for token in evidence.chain.tokens:
         yield from _token(evidence.chain, token)
     yield from _bank(evidence.bank)
+    yield from (Violation("I2", "", "", finding) for finding in evidence.ledger_findings)
 
 
 def _token(chain: ChainBook, token: TokenBook) -> Iterator[Violation]:

@@ -6,7 +6,7 @@ entries. Each has to hold by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from lockstep.type.v1 import certificate_pb2
@@ -15,8 +15,9 @@ from lockstep_kit.canonical import time_text
 from lockstep_kit.certificate import NotAuthorised, check_distinct, check_gate
 from lockstep_kit.convert import certificate_from_pb
 from lockstep_kit.fields import FieldInvalid
-from lockstep_kit.ids import ActorId, Digest
+from lockstep_kit.ids import ActorId
 from lockstep_kit.registry import Registry
+from lockstep_kit.sod import Scope, scope_of, signatures_needed
 from lockstep_kit.statements import Gate, GateSignature, Verdict
 from lockstep_testkit.checker.evidence import Effect, Evidence, PlanRow, Violation
 from lockstep_testkit.checker.journalling import document
@@ -35,7 +36,7 @@ def check_duties(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("I6", plan.plan_id, "", sentence)
     for name, row in evidence.judged_rows:
         if row.certificate is not None:
-            for sentence in _certificate(evidence.registry, row.certificate):
+            for sentence in _certificate(evidence, row.plan_id, row.certificate):
                 yield Violation("I6", row.plan_id, row.leg_id, f"{name}: {sentence}")
 
 
@@ -45,43 +46,52 @@ def _executed(evidence: Evidence, plan: PlanRow) -> bool:
 
 def _plan(registry: Registry, plan: PlanRow, *, executed: bool) -> Iterator[str]:
     approved = [(signed, at) for signed, at in plan.gates if signed.statement.verdict is Verdict.APPROVE]
-    yield from _signers(registry, plan.digest, approved)
-    opened = {signed.statement.gate for signed, _ in approved}
     needed = set(_RELEASED) if executed else {Gate.MAKE}
     if plan.outcome == "COMMITTED":
         needed |= set(DISTINCT)
-    for gate in sorted(needed - opened):
-        yield f"the plan went on without the gate {gate}"
+    yield from _signers(registry, scope_of(plan.header, plan.legs), approved, needed)
 
 
-def _certificate(registry: Registry, octets: bytes) -> Iterator[str]:
+def _certificate(evidence: Evidence, plan_id: str, octets: bytes) -> Iterator[str]:
     try:
         certificate = certificate_from_pb(certificate_pb2.DecisionCertificate.FromString(octets))
     except FieldInvalid as finding:
         yield f"the certificate cannot be read: {finding}"
         return
-    gates = (certificate.make, certificate.approve, certificate.release)
-    if tuple(each.statement.gate for each in gates) != _RELEASED:
+    if any(signed.statement.gate is not gate for gate, signatures in certificate.gates for signed in signatures):
         yield "the certificate's gates are not those of maker, approver and releaser"
-    yield from _signers(registry, certificate.header.digest, [(each, certificate.decided_at) for each in gates])
+    # The whole plan's, where the coordinator has it; else what the head alone says.
+    legs = next((plan.legs for plan in evidence.judged_plans if plan.plan_id == plan_id), ())
+    gates = [(each, certificate.decided_at) for each in certificate.signatures]
+    yield from _signers(evidence.registry, scope_of(certificate.header, legs), gates, _RELEASED)
 
 
-def _signers(registry: Registry, digest: Digest, gates: Iterable[tuple[GateSignature, datetime]]) -> Iterator[str]:
-    """What is wrong with who signed what."""
-    people: dict[Gate, list[ActorId]] = {}
+def _signers(
+    registry: Registry, scope: Scope, gates: Iterable[tuple[GateSignature, datetime]], needed: Collection[Gate]
+) -> Iterator[str]:
+    """What is wrong with who signed what: gates that are needed are signed by as many persons as the plan's matrix asks for."""
+    people: dict[Gate, set[ActorId]] = {}
+    refused: set[Gate] = set()
     for signed, at in gates:
         gate = signed.statement.gate
         try:
-            actor = check_gate(signed, gate, digest, registry, at)
+            actor = check_gate(signed, gate, scope, registry, at)
         except NotAuthorised as refusal:
             yield f"the gate {gate} was opened by a signature that does not hold: {refusal}"
+            refused.add(gate)
             continue
-        people.setdefault(gate, []).append(actor.actor_id)
+        people.setdefault(gate, set()).add(actor.actor_id)
     # The same person may sign the same gate again, as when evidence was sent back; never another.
     try:
-        check_distinct([actor for gate in DISTINCT for actor in sorted(set(people.get(gate, ())))])
+        check_distinct([actor for gate in DISTINCT for actor in sorted(people.get(gate, ()))])
     except NotAuthorised as refusal:
         yield str(refusal)
+    matrix = registry.matrices.get(scope.sod_version)
+    for gate in sorted(set(needed) - refused):
+        if gate not in people:
+            yield f"the plan went on without the gate {gate}"
+        elif matrix is not None and len(people[gate]) < signatures_needed(matrix, gate, scope):
+            yield f"the plan went on with fewer persons' signatures than the gate {gate} takes"
 
 
 def _journalled(plan: PlanRow, chain: Sequence[Entry]) -> Iterator[str]:

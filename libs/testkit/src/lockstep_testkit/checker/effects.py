@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from lockstep_contracts import events
 from lockstep_contracts.escrow import leg_id_hash
 from lockstep_kit.amounts import erc20_asset
+from lockstep_kit.instruments import IssueInstrument
 from lockstep_kit.plan import CreditTransfer, Leg, TokenTransfer
-from lockstep_testkit.checker.evidence import BankPosting, EscrowEvent, Evidence, PlanRow, Violation
+from lockstep_testkit.checker.bank import BankPosting
+from lockstep_testkit.checker.evidence import EscrowEvent, Evidence, PlanRow, Violation
 
 #: Events by which value ends up somewhere; a leg has one of them at the most.
 _ENDS = (events.Committed, events.Aborted, events.Executed)
@@ -22,6 +24,7 @@ def check_effects(evidence: Evidence) -> Iterator[Violation]:
     """Every effect that happened twice, otherwise than agreed, or for no plan."""
     yield from _tokens(evidence)
     yield from _payments(evidence)
+    yield from _undertakings(evidence)
 
 
 # -- Tokens ------------------------------------------------------------------------------------------------------------
@@ -135,3 +138,28 @@ def _booked_as_agreed(
     if terms.creditor.iban in own and sums[terms.creditor.iban] != taken:
         text = f"the creditor was given {sums[terms.creditor.iban]} minor units, and should have been given {taken}"
         yield Violation("I3", plan.plan_id, leg.leg_id, text)
+
+
+# -- Undertakings ------------------------------------------------------------------------------------------------------
+
+
+def _undertakings(evidence: Evidence) -> Iterator[Violation]:
+    """At most one for a leg, as the plan's terms say, and none without a plan."""
+    for reference, found in evidence.bank.undertakings.items():
+        plan, leg = evidence.instruments.get(reference, (None, None))
+        if plan is None or leg is None:
+            if found.state in ("LODGED", "ISSUED"):
+                yield Violation("I3", "", "", f"the bank has undertaking {reference}, which is in no plan")
+            continue
+        if not evidence.judged(plan.plan_id):
+            continue
+        if found.issues != (found.state == "ISSUED"):
+            text = f"the bank issued the undertaking {found.issues} times, and says {found.state}"
+            yield Violation("I3", plan.plan_id, leg.leg_id, text)
+        terms = leg.terms
+        if not isinstance(terms, IssueInstrument):
+            raise TypeError(f"leg {leg.leg_id} issues nothing")
+        told = (found.amount, found.currency, found.account, found.beneficiary, found.expires_on)
+        agreed = terms.amount.minor_units, terms.amount.asset, terms.applicant_account, terms.beneficiary.name
+        if found.state in ("LODGED", "ISSUED") and told != (*agreed, terms.expiry_date.isoformat()):
+            yield Violation("I3", plan.plan_id, leg.leg_id, f"the bank undertook something else than agreed: {told}")

@@ -27,6 +27,9 @@ def _orphans(evidence: Evidence) -> Iterator[Violation]:
     for key, status in evidence.chain.statuses.items():
         if status is LegStatus.PREPARED and key not in evidence.leg_keys:
             yield Violation("I5", "", "", f"the escrow holds tokens for leg {key.hex()}, which is in no plan")
+    for reference, undertaking in evidence.bank.undertakings.items():
+        if undertaking.state == "LODGED" and reference not in evidence.instruments:
+            yield Violation("I5", "", "", f"the bank holds the draft of undertaking {reference}, which is in no plan")
     for reference, payment in evidence.bank.payments.items():
         if payment.state == "HELD" and reference not in evidence.uetrs:
             yield Violation("I5", "", "", f"the bank holds money for payment {reference}, which is in no plan")

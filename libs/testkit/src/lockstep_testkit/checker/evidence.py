@@ -17,10 +17,12 @@ from lockstep_contracts.escrow import LegStatus, leg_key
 from lockstep_contracts.events import Event
 from lockstep_contracts.notary import PlanStatus
 from lockstep_kit.ids import Digest, LegId, PlanId, uetr
+from lockstep_kit.instruments import IssueInstrument
 from lockstep_kit.participant.records import LegRecord
 from lockstep_kit.plan import CreditTransfer, Leg, PlanHeader, TokenTransfer
 from lockstep_kit.registry import Registry
 from lockstep_kit.statements import GateSignature
+from lockstep_testkit.checker.bank import BankBook
 
 
 class Effect(StrEnum):
@@ -98,74 +100,6 @@ class ChainBook:
     statuses: Mapping[bytes, LegStatus]
     #: Plan digest -> status at the notary's registry, of every known plan.
     notarised: Mapping[Digest, PlanStatus]
-
-
-@dataclass(frozen=True, slots=True)
-class BankAccount:
-    """An account in the bank's book."""
-
-    #: IBAN, or the bank's own name for it.
-    account_id: str
-    #: CUSTOMER, VOSTRO, HOLD, CAPITAL, …
-    kind: str
-    #: ISO 4217.
-    currency: str
-    #: Minor units.
-    balance: int
-
-
-@dataclass(frozen=True, slots=True)
-class BankLine:
-    """One line of a posting."""
-
-    #: Account that it moves.
-    account_id: str
-    #: ISO 4217.
-    currency: str
-    #: Minor units; positive credits the holder.
-    amount: int
-
-
-@dataclass(frozen=True, slots=True)
-class BankPosting:
-    """One posting of the bank's book."""
-
-    #: OPENING, HOLD, RELEASE, SETTLE, PAYMENT, …
-    kind: str
-    #: Payment that it belongs to; "" where it belongs to none.
-    uetr: str
-    #: Its lines.
-    lines: tuple[BankLine, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BankPayment:
-    """A payment as the bank knows it."""
-
-    #: Its reference.
-    uetr: str
-    #: TOMBSTONED, REJECTED, HELD, SETTLED, CANCELLED, EXPIRED.
-    state: str
-    #: Minor units; 0 for a tombstone.
-    amount: int
-    #: ISO 4217; "" for a tombstone.
-    currency: str
-    #: Account that pays, or "".
-    debtor_account: str
-    #: Account of this bank that is paid, or "".
-    credited_account: str
-
-
-@dataclass(frozen=True, slots=True)
-class BankBook:
-    """What the bank says."""
-
-    #: Its accounts.
-    accounts: tuple[BankAccount, ...]
-    #: Its postings, in order.
-    postings: tuple[BankPosting, ...]
-    #: UETR -> payment.
-    payments: Mapping[str, BankPayment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +257,10 @@ class Evidence:
     resting: frozenset[PlanId] = field(default_factory=frozenset)
     #: Plans that are judged one by one; None: all. What is true of all plans together is judged in any case.
     focus: frozenset[PlanId] | None = None
+    #: What the bank-gateway's own audit finds wrong with its ledger: entries, links, balances, and where the money of each leg stands.
+    ledger_findings: tuple[str, ...] = ()
+    #: What the event-journal's own audit finds wrong with its log: the tree over all entries, its checkpoints, and entries that are in none.
+    log_findings: tuple[str, ...] = ()
 
     def judged(self, plan_id: PlanId) -> bool:
         """Whether a plan is judged by itself."""
@@ -353,6 +291,16 @@ class Evidence:
             if isinstance(leg.terms, CreditTransfer)
         }
 
+    @cached_property
+    def instruments(self) -> dict[str, tuple[PlanRow, Leg]]:
+        """An undertaking's UETR -> the leg, of every plan."""
+        return {
+            uetr(plan.plan_id, leg.leg_id): (plan, leg)
+            for plan in self.plans.values()
+            for leg in plan.legs
+            if isinstance(leg.terms, IssueInstrument)
+        }
+
     def effect(self, plan: PlanRow, leg: Leg) -> Effect:
         """What the outside world shows of a settling leg."""
         match leg.terms:
@@ -361,6 +309,9 @@ class Evidence:
             case CreditTransfer():
                 payment = self.bank.payments.get(uetr(plan.plan_id, leg.leg_id))
                 return Effect.NONE if payment is None else _AT_BANK[payment.state]
+            case IssueInstrument():
+                undertaking = self.bank.undertakings.get(uetr(plan.plan_id, leg.leg_id))
+                return Effect.NONE if undertaking is None else _UNDERTAKEN[undertaking.state]
             case _:
                 raise ValueError(f"leg {leg.leg_id} moves no value")
 
@@ -379,6 +330,13 @@ _ON_CHAIN = {
     "COMMITTED": Effect.EXECUTED,
     "ABORTED": Effect.RELEASED,
     "REVERSED": Effect.REVERSED,
+}
+_UNDERTAKEN = {
+    "TOMBSTONED": Effect.RELEASED,
+    "REJECTED": Effect.RELEASED,
+    "LODGED": Effect.HELD,
+    "ISSUED": Effect.EXECUTED,
+    "WITHDRAWN": Effect.RELEASED,
 }
 _AT_BANK = {
     "TOMBSTONED": Effect.RELEASED,

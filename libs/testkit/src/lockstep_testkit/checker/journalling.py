@@ -14,6 +14,8 @@ def check_journal(evidence: Evidence) -> Iterator[Violation]:
     """Everything that the record of what happened lacks, repeats or invents."""
     if evidence.positions != tuple(range(1, len(evidence.positions) + 1)):
         yield Violation("I4", "", "", "the log over all chains has a hole or a place that is taken twice")
+    for sentence in evidence.log_findings:
+        yield Violation("I4", "", "", sentence)
     for plan_id, chain in evidence.chains.items():
         if not evidence.judged(plan_id):
             continue

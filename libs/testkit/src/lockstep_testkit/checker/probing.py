@@ -22,7 +22,7 @@ from lockstep_sandbox.stack import PARTICIPANTS, Sandbox
 from lockstep_testkit.checker.collecting import leg_rows
 from lockstep_testkit.checker.evidence import Evidence, PlanRow, Probe
 
-CALL_SECONDS_MAX: Final = 10.0
+CALL_SECONDS_MAX: Final = 60.0
 #: Legs of each participant that are tried, the newest first.
 LEGS_MAX: Final = 3
 _VERDICTS: Final = {leg_pb2.COMMAND_VERDICT_REJECTED: "REJECTED"}

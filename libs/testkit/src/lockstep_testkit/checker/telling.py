@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lockstep_client.journal_chain import CLOSED
 from lockstep_contracts.notary import PlanStatus
-from lockstep_kit.plan import Notarisation
+from lockstep_kit.plan import Anchoring, Notarisation
 from lockstep_testkit.checker.evidence import Effect, Evidence, PlanRow, Told, Violation
 from lockstep_testkit.checker.journalling import document
 
@@ -51,8 +51,11 @@ def _said(evidence: Evidence, plan: PlanRow) -> Iterator[tuple[str, str]]:
     for entry in evidence.chains.get(plan.plan_id, ()):
         if entry.type == CLOSED:
             yield "the journal's seal", str(document(entry).get("outcome", ""))
-    if any(isinstance(leg.terms, Notarisation) for leg in plan.legs):
+    for terms in (leg.terms for leg in plan.legs if isinstance(leg.terms, Notarisation)):
         status = evidence.chain.notarised.get(plan.digest, PlanStatus.NONE)
+        # A deferred plan may have ended before its batch is anchored.
+        if terms.anchoring is Anchoring.DEFERRED and status in (PlanStatus.NONE, PlanStatus.REGISTERED):
+            continue
         # A plan that was stopped before it was registered needs no entry to say that nothing happened.
         if status is not PlanStatus.NONE or plan.outcome != "ABORTED":
             names = {status for outcome, status in _NOTARISED.items() if outcome == plan.outcome}

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from lockstep_kit.ids import LegId, PlanId, uetr
+from lockstep_testkit.simulation import ledger_checking
 from lockstep_testkit.simulation.bank_book import Standing
 from lockstep_testkit.simulation.bank_desk import ANOTHER_AMOUNT, ANOTHER_UETR, STRANGER
 from lockstep_testkit.simulation.bank_party import BankParty
@@ -49,7 +50,8 @@ def excused(bank: BankParty, tables: Mapping[str, Mapping[Key, Row]], plan_id: s
 def written(
     bank: BankParty, writes: Mapping[str, Mapping[Key, Row | None]], before: Mapping[str, Mapping[Key, Row]], *, restored: bool
 ) -> Iterator[str]:
-    """What a transaction of the gateway says that the bank's book does not show at that moment."""
+    """What a transaction of the gateway says that the bank's book does not show at that moment, or its own ledger."""
+    yield from ledger_checking.written(writes, before)
     for key, row in writes.get("participant_leg", {}).items():
         if row is None:
             continue
@@ -95,6 +97,7 @@ def _heard(row: Row, old: Row | None, payment: Row | None, payment_before: Row |
 
 def kept(bank: BankParty, tables: Mapping[str, Mapping[Key, Row]], *, restored: bool) -> Iterator[str]:
     """What the gateway keeps at the end and has no reason to."""
+    yield from ledger_checking.kept(tables)
     for row in tables["bank_quarantine"].values():
         if not row["rule"].startswith(_DAMAGED):
             yield f"I8: delivery {row['cursor']} is kept in the quarantine: {row['field']} {row['rule']}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bank_gateway.courier import Courier
 from bank_gateway.gateway import BankOperations
 from bank_gateway.iso20022.schemas import Schemas
-from bank_gateway.settings import BankGatewaySettings
+from bank_gateway.settings import BankGatewaySettings, HttpRailSettings, RailSettings
 from lockstep_kit.db import DatabaseSettings
 from lockstep_kit.loops import Loop
 from lockstep_kit.participant.engine import ParticipantEngine
@@ -51,7 +51,7 @@ def settings(hold_seconds: float) -> BankGatewaySettings:
         own_bic=CUSTOMER_BIC,
         bank_bic=BANK_BIC,
         currencies=("EUR",),
-        rail_url="https://none",
+        rail=RailSettings(http=HttpRailSettings(url="https://none")),
         schemas=_NO_FILE,
         hold_max_hours=hold_seconds / 3600,
         inquiry_seconds=3.0,

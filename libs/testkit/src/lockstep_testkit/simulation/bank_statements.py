@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
@@ -14,7 +14,9 @@ from lockstep_testkit.simulation.specs import Triggers, inserted
 
 STATEMENTS: Final = Registry()
 
-_STEPS: Final = frozenset({("QUEUED", "SENT"), ("SENT", "SENT"), ("SENT", "ACKED"), ("SENT", "FAILED")})
+_STEPS: Final = frozenset({("QUEUED", "SENT"), ("SENT", "SENT"), ("SENT", "ACKED"), ("SENT", "FAILED"), ("ACKED", "SETTLED")})
+#: Phases of a leg that nothing is waited for any more.
+_ENDED: Final = ("REFUSED", "COMMITTED", "RELEASED", "REVERSING", "REVERSED")
 _WAITING: Final = ("QUEUED", "SENT")
 _OWING: Final = ("PREPARING", "COMMITTING", "ABORTING")
 _KEPT: Final = ("octets", "idempotency_key", "action", "uetr")
@@ -22,13 +24,18 @@ _KEPT: Final = ("octets", "idempotency_key", "action", "uetr")
 _DOUBLINGS_MAX: Final = 20
 
 
-def _moves(_: Statement, before: Row | None, after: Row) -> None:
+def _moves(s: Statement, before: Row | None, after: Row) -> None:
     """The trigger `bank_outbox_moves`."""
     if before is None:
         return
     step = before["state"], after["state"]
     if step not in _STEPS or any(before[name] != after[name] for name in _KEPT):
         raise violation(asyncpg.IntegrityConstraintViolationError, "bank_outbox_moves", f"a message goes from {step} never")
+    leg = s.get("participant_leg", after["plan_id"], after["leg_id"])
+    if after["state"] == "SETTLED" and (leg is None or leg["phase"] not in _ENDED):
+        raise violation(
+            asyncpg.IntegrityConstraintViolationError, "bank_outbox_moves", "a message is settled when its leg is at its end"
+        )
 
 
 def _stays(_: Statement, before: Row | None, after: Row) -> None:
@@ -82,8 +89,11 @@ def _matter(s: Statement, plan_id: str, leg_id: str) -> str | None:
 
 
 @STATEMENTS.on(store.INSERT_PAYMENT)
-async def insert_payment(s: Statement, plan_id: str, leg_id: str, uetr: str, end_to_end_id: str, asked_at: datetime) -> Rows:
-    row = {"plan_id": plan_id, "leg_id": leg_id, "uetr": uetr, "end_to_end_id": end_to_end_id, "status": "{}", "asked_at": asked_at}
+async def insert_payment(
+    s: Statement, plan_id: str, leg_id: str, uetr: str, end_to_end_id: str, asked_at: datetime, settlement_date: date, profile: str
+) -> Rows:
+    names = {"plan_id": plan_id, "leg_id": leg_id, "uetr": uetr, "end_to_end_id": end_to_end_id}
+    row = {**names, "status": "{}", "asked_at": asked_at, "settlement_date": settlement_date, "profile": profile}
     if await s.insert_new("bank_payment", row) is None:
         return []
 
@@ -102,7 +112,7 @@ def _payment_of(s: Statement, column: str, value: str) -> Rows:
 @STATEMENTS.on(store.LOCK_PAYMENT)
 async def lock_payment(s: Statement, uetr: str) -> Rows:
     return [
-        {name: row[name] for name in ("plan_id", "leg_id", "status", "asked_at")}
+        {name: row[name] for name in ("plan_id", "leg_id", "status", "asked_at", "settlement_date", "profile")}
         | {"matter": _matter(s, row["plan_id"], row["leg_id"]) or ""}
         for row in await s.locking("bank_payment", _payment_of(s, "uetr", uetr))
     ]
@@ -155,11 +165,11 @@ def matter_of_leg(s: Statement, plan_id: str, leg_id: str) -> Rows:
 
 
 @STATEMENTS.on(store.PAYMENTS_OF_MESSAGE)
-def payments_of_message(s: Statement, message_id: str, kind: str) -> Rows:
+def payments_of_message(s: Statement, message_id: str, kinds: list[str]) -> Rows:
     named = {
         row["uetr"]
         for row in s.all("bank_message")
-        if (row["direction"], row["message_id"], row["kind"]) == ("OUT", message_id, kind) and row["uetr"] is not None
+        if (row["direction"], row["message_id"]) == ("OUT", message_id) and row["kind"] in kinds and row["uetr"] is not None
     }
     return [{"uetr": uetr} for uetr in sorted(named)]
 
@@ -167,7 +177,7 @@ def payments_of_message(s: Statement, message_id: str, kind: str) -> Rows:
 @STATEMENTS.on(store.PAYMENT)
 def payment(s: Statement, plan_id: str, leg_id: str) -> Rows:
     row = s.get("bank_payment", plan_id, leg_id)
-    return [] if row is None else [{"status": row["status"], "asked_at": row["asked_at"]}]
+    return [] if row is None else [{"status": row["status"], "profile": row["profile"]}]
 
 
 @STATEMENTS.on(store.UPDATE_PAYMENT)
@@ -190,8 +200,14 @@ async def enqueue(s: Statement, *values: Any) -> Rows:
     return [] if added is None else [{"id": added["id"]}]
 
 
+@STATEMENTS.on(store.CLAIM_TURN)
+async def claim_turn(s: Statement) -> Rows:
+    await s.server.lock(s.tx, ("claim", ()))
+    return [{"taken": False}]
+
+
 @STATEMENTS.on(store.CLAIM)
-async def claim(s: Statement, limit: int, lease: timedelta, wait_max: timedelta) -> Rows:
+async def claim(s: Statement, limit: int, lease: timedelta, wait_max: timedelta, in_flight_max: int) -> Rows:
     now = s.now
     first: dict[str, int] = {}
     waiting = sorted((row for row in s.all("bank_outbox") if row["state"] in _WAITING), key=lambda row: row["id"])
@@ -199,12 +215,28 @@ async def claim(s: Statement, limit: int, lease: timedelta, wait_max: timedelta)
         first.setdefault(row["uetr"], row["id"])
     due = [row for row in waiting if first[row["uetr"]] == row["id"] and passed(row["due_at"], now, wait_max)]
     free = [row for row in due if not s.server.locked(s.tx, ("bank_outbox", (row["id"],)))]
+    again = [row for row in free if row["state"] == "SENT"][:limit]
+    room = max(in_flight_max - sum(row["state"] == "SENT" for row in waiting), 0)
+    fresh = [row for row in free if row["state"] == "QUEUED"][: min(limit - len(again), room)]
     named = ("id", "plan_id", "leg_id", "uetr", "action", "idempotency_key", "octets", "attempts", "traceparent")
     taken = [
         s.update("bank_outbox", row, state="SENT", attempts=row["attempts"] + 1, due_at=s.now + lease)
-        for row in await s.locking("bank_outbox", free[:limit])
+        for row in await s.locking("bank_outbox", [*again, *fresh])
     ]
     return [{name: row[name] for name in named} for row in taken]
+
+
+@STATEMENTS.on(store.SETTLE)
+async def settle(s: Statement, limit: int) -> Rows:
+    def over(row: Row) -> bool:
+        leg = s.get("participant_leg", row["plan_id"], row["leg_id"])
+        return row["state"] == "ACKED" and leg is not None and leg["phase"] in _ENDED
+
+    ended = sorted((row for row in s.all("bank_outbox") if over(row)), key=lambda row: row["id"])
+    free = [row for row in ended if not s.server.locked(s.tx, ("bank_outbox", (row["id"],)))]
+    for row in await s.locking("bank_outbox", free[:limit], over):
+        s.update("bank_outbox", row, state="SETTLED")
+    return []
 
 
 async def _sent(s: Statement, number: int, **changes: Any) -> Rows:

@@ -1,4 +1,4 @@
-"""What the contracts do, as pure state machines: SettlementEscrow with a token that it holds, and NotaryRegistry (contracts/src).
+"""What the contracts do, as pure state machines: SettlementEscrow with a token that it holds; NotaryRegistry is in `registry_contract` (contracts/src).
 
 They take and give the same bytes as the real ones: calldata, results, logs and errors, by the ABI that the compiler gave. Of gas there is only what the
 circumstances of a block say. What is lost at the edge: permits, roles other than the operator's, the arbiter, tokens that call back.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from eth_abi.abi import decode, encode
 from eth_utils.address import to_canonical_address as raw
@@ -22,14 +22,19 @@ from lockstep_contracts.artifacts import Artifact
 from lockstep_contracts.calldata import SELECTOR_BYTES, Function, abi_type, input_types, selector_of, signature_hash
 from lockstep_contracts.escrow import LegStatus, LegTerms
 from lockstep_contracts.events import terms_from_fields
-from lockstep_contracts.notary import PlanStatus
+from lockstep_contracts.notary import AnchorKind, PlanStatus
 from lockstep_contracts.token import TOKEN
+
+if TYPE_CHECKING:
+    from lockstep_testkit.simulation.registry_contract import NotaryRegistry
 
 #: An allowance that does not shrink.
 UNLIMITED: Final = 2**256 - 1
 #: Bytes of a hash that a slot keeps.
-_KEPT: Final = 31
-_NOTHING: Final = bytes(_KEPT)
+KEPT: Final = 31
+NOTHING: Final = bytes(KEPT)
+#: Selectors of what is asked, and changes nothing.
+_READING: Final = (escrow.STATUS_OF_MANY.selector, notary.ANCHOR_OF_MANY.selector)
 
 
 def payer_signature(payer: str, signing_hash: bytes) -> bytes:
@@ -50,10 +55,14 @@ class State:
     claimable: dict[str, int] = field(default_factory=dict)
     #: Plans by their digests: status, and what is kept of the hash of the evidence.
     plans: dict[bytes, tuple[PlanStatus, bytes]] = field(default_factory=dict)
+    #: Anchored roots: kind, and number of leaves.
+    anchors: dict[bytes, tuple[AnchorKind, int]] = field(default_factory=dict)
 
     def copy(self) -> State:
         """The same, apart."""
-        return State(dict(self.legs), dict(self.balances), dict(self.allowances), dict(self.claimable), dict(self.plans))
+        return State(
+            dict(self.legs), dict(self.balances), dict(self.allowances), dict(self.claimable), dict(self.plans), dict(self.anchors)
+        )
 
     def leg(self, key: bytes) -> LegStatus:
         """Where a leg stands."""
@@ -80,7 +89,7 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What changed for good if its block stays: an event's name, and the leg or plan that it names."""
+    """What changed for good if its block stays: an event's name, and the leg, plan or root that it names."""
 
     name: str
     key: bytes
@@ -117,7 +126,7 @@ def _error(contract: Artifact, name: str, *values: Any) -> _Reverted:
 _ARTIFACTS: Final = {each.name: each for each in (escrow.ESCROW, notary.REGISTRY, TOKEN)}
 
 
-class _Run:
+class Run:
     """One transaction on one contract while it runs."""
 
     def __init__(self, state: State, address: str, contract: Artifact, now: Circumstances) -> None:
@@ -130,8 +139,11 @@ class _Run:
 
     def emit(self, name: str, key: bytes, *values: Any) -> None:
         """Write an event whose first argument is a key."""
+        self.write(name, key, (key, *values))
+
+    def write(self, name: str, key: bytes, values: Sequence[Any]) -> None:
+        """Write an event about a key."""
         topic, indexed, plain = _event_layout(self._contract.name, name)
-        values = (key, *values)
         topics = (topic, *(encode([kind], [values[place]]) for place, kind in indexed))
         data = encode([kind for _, kind in plain], [values[place] for place, _ in plain])
         self.logs.append(Log(self.address, topics, data))
@@ -162,7 +174,8 @@ def _event_layout(contract: str, name: str) -> tuple[bytes, tuple[tuple[int, str
 
 
 @lru_cache(maxsize=4096)
-def _arguments(function: Function, data: bytes) -> tuple[Any, ...]:
+def arguments(function: Function, data: bytes) -> tuple[Any, ...]:
+    """Arguments of a call."""
     return decode(function.inputs, data[SELECTOR_BYTES:])
 
 
@@ -170,7 +183,7 @@ def _arguments(function: Function, data: bytes) -> tuple[Any, ...]:
 def _leg(fields: tuple[Any, ...]) -> tuple[LegTerms, bytes]:
     """The terms of a leg, and what a slot keeps of their hash."""
     terms = terms_from_fields(fields)
-    return terms, escrow.terms_hash(terms)[:_KEPT]
+    return terms, escrow.terms_hash(terms)[:KEPT]
 
 
 class Escrow:
@@ -184,36 +197,36 @@ class Escrow:
         #: Whether the token's owner made the escrow one of its controllers.
         self._controlled = controlled
 
-    def run(self, state: State, data: bytes, now: Circumstances) -> _Run:
+    def run(self, state: State, data: bytes, now: Circumstances) -> Run:
         """Run a transaction of the operator on a state."""
-        run = _Run(state, self.address, escrow.ESCROW, now)
+        run = Run(state, self.address, escrow.ESCROW, now)
         selector = data[:SELECTOR_BYTES]
         if selector == escrow.TRY_PREPARE_MANY.selector:
-            legs, signatures, _ = _arguments(escrow.TRY_PREPARE_MANY, data)
+            legs, signatures, _ = arguments(escrow.TRY_PREPARE_MANY, data)
             run.each(list(zip(legs, signatures, strict=True)), _key_of_first, lambda item: self._prepare(run, *item))
         elif selector == escrow.PREPARE.selector:
-            self._prepare(run, *_arguments(escrow.PREPARE, data)[:2])
+            self._prepare(run, *arguments(escrow.PREPARE, data)[:2])
         elif selector == escrow.TRY_COMMIT_MANY.selector:
-            legs, keys = _arguments(escrow.TRY_COMMIT_MANY, data)
+            legs, keys = arguments(escrow.TRY_COMMIT_MANY, data)
             run.each(list(zip(legs, keys, strict=True)), _key_of_first, lambda item: self._commit(run, *item))
         elif selector == escrow.TRY_ABORT_MANY.selector:
-            run.each(_arguments(escrow.TRY_ABORT_MANY, data)[0], _key_of, lambda leg: self._abort(run, leg))
+            run.each(arguments(escrow.TRY_ABORT_MANY, data)[0], _key_of, lambda leg: self._abort(run, leg))
         elif selector == escrow.TRY_REVERSE_MANY.selector:
-            run.each(_arguments(escrow.TRY_REVERSE_MANY, data)[0], _key_of, lambda leg: self._reverse(run, leg))
+            run.each(arguments(escrow.TRY_REVERSE_MANY, data)[0], _key_of, lambda leg: self._reverse(run, leg))
         else:
             raise AssertionError(f"the escrow's {selector.hex()} has no twin")
         return run
 
     def read(self, state: State, data: bytes) -> bytes:
         """Result of statusOfMany."""
-        (keys,) = _arguments(escrow.STATUS_OF_MANY, data)
+        (keys,) = arguments(escrow.STATUS_OF_MANY, data)
         return encode(escrow.STATUS_OF_MANY.outputs, [[state.leg(key) for key in keys]])
 
     def ask_token(self, state: State, question: Question, now: Circumstances) -> Told:
         """What the token answers: balances, allowances for the escrow, and whether it would pay somebody."""
         selector, data = question.data[:SELECTOR_BYTES], question.data
         if selector == token.TRANSFER.selector:
-            to, amount = _arguments(token.TRANSFER, data)
+            to, amount = arguments(token.TRANSFER, data)
             payee = to_checksum_address(to)
             if payee in now.unpaid:
                 return Told(succeeded=False, output=_error(TOKEN, "ERC20InvalidReceiver", payee).reason)
@@ -223,14 +236,14 @@ class Escrow:
                 return Told(succeeded=False, output=found.reason)
             return Told(succeeded=True, output=encode(["bool"], [True]))
         if selector == token.BALANCE_OF.selector:
-            (owner,) = _arguments(token.BALANCE_OF, data)
+            (owner,) = arguments(token.BALANCE_OF, data)
             return Told(succeeded=True, output=encode(["uint256"], [state.balances.get(to_checksum_address(owner), 0)]))
         if selector == token.ALLOWANCE.selector:
-            owner, _ = _arguments(token.ALLOWANCE, data)
+            owner, _ = arguments(token.ALLOWANCE, data)
             return Told(succeeded=True, output=encode(["uint256"], [state.allowances.get(to_checksum_address(owner), 0)]))
         raise AssertionError(f"the token's {selector.hex()} has no twin")
 
-    def _prepare(self, run: _Run, fields: tuple[Any, ...], signature: bytes) -> None:
+    def _prepare(self, run: Run, fields: tuple[Any, ...], signature: bytes) -> None:
         terms, kept = _leg(fields)
         key, state = terms.leg_key, run.state
         if key in state.legs:
@@ -257,11 +270,11 @@ class Escrow:
         state.legs[key] = LegStatus.PREPARED, kept
         run.emit("Prepared", key, terms.fields())
 
-    def _commit(self, run: _Run, fields: tuple[Any, ...], preimage: bytes) -> None:
+    def _commit(self, run: Run, fields: tuple[Any, ...], preimage: bytes) -> None:
         terms, kept = _leg(fields)
         key = terms.leg_key
-        status, held = run.state.legs.get(key, (LegStatus.NONE, _NOTHING))
-        if status is LegStatus.NONE or held == _NOTHING:
+        status, held = run.state.legs.get(key, (LegStatus.NONE, NOTHING))
+        if status is LegStatus.NONE or held == NOTHING:
             raise run.fail("BadState", key, status)
         if held != kept:
             raise run.fail("TermsConflict", key)
@@ -275,15 +288,15 @@ class Escrow:
         paid = self._pay_out(run, terms.payee, terms.amount)
         run.emit("Committed", key, raw(terms.token), raw(terms.payee), terms.amount, preimage, paid)
 
-    def _abort(self, run: _Run, fields: tuple[Any, ...]) -> None:
+    def _abort(self, run: Run, fields: tuple[Any, ...]) -> None:
         terms, kept = _leg(fields)
         key = terms.leg_key
-        status, held = run.state.legs.get(key, (LegStatus.NONE, _NOTHING))
+        status, held = run.state.legs.get(key, (LegStatus.NONE, NOTHING))
         if status is LegStatus.NONE:
-            run.state.legs[key] = LegStatus.ABORTED, _NOTHING
+            run.state.legs[key] = LegStatus.ABORTED, NOTHING
             run.emit("Tombstoned", key)
             return
-        if held not in (kept, _NOTHING):
+        if held not in (kept, NOTHING):
             raise run.fail("TermsConflict", key)
         if status in (LegStatus.COMMITTED, LegStatus.REVERSED):
             raise run.fail("BadState", key, status)
@@ -293,11 +306,11 @@ class Escrow:
         paid = self._pay_out(run, terms.payer, terms.amount)
         run.emit("Aborted", key, raw(terms.token), raw(terms.payer), terms.amount, paid)
 
-    def _reverse(self, run: _Run, fields: tuple[Any, ...]) -> None:
+    def _reverse(self, run: Run, fields: tuple[Any, ...]) -> None:
         terms, kept = _leg(fields)
         key, state = terms.leg_key, run.state
-        status, held = state.legs.get(key, (LegStatus.NONE, _NOTHING))
-        if status is LegStatus.NONE or held == _NOTHING:
+        status, held = state.legs.get(key, (LegStatus.NONE, NOTHING))
+        if status is LegStatus.NONE or held == NOTHING:
             raise run.fail("BadState", key, status)
         if held != kept:
             raise run.fail("TermsConflict", key)
@@ -316,7 +329,7 @@ class Escrow:
         state.legs[key] = LegStatus.REVERSED, kept
         run.emit("Reversed", key, raw(terms.token), raw(terms.payer), raw(terms.payee), terms.amount, forced, paid)
 
-    def _pay_out(self, run: _Run, owner: str, amount: int) -> bool:
+    def _pay_out(self, run: Run, owner: str, amount: int) -> bool:
         """Pay from what is held, or owe it."""
         if owner in run.now.unpaid:
             run.state.claimable[owner] = run.state.claimable.get(owner, 0) + amount
@@ -338,55 +351,6 @@ def _key_of(fields: tuple[Any, ...]) -> bytes:
 
 def _key_of_first(item: tuple[tuple[Any, ...], bytes]) -> bytes:
     return _key_of(item[0])
-
-
-class NotaryRegistry:
-    """NotaryRegistry."""
-
-    def __init__(self, address: str, operators: Collection[str]) -> None:
-        self.address: Final = address
-        self.operators: Final = frozenset(operators)
-
-    def run(self, state: State, data: bytes, now: Circumstances) -> _Run:
-        """Run a transaction of the operator on a state."""
-        # Its items cost so little that gas runs out for all of them or for none.
-        run = _Run(state, self.address, notary.REGISTRY, replace(now, items_max=None))
-        selector = data[:SELECTOR_BYTES]
-        if selector == notary.REGISTER_MANY.selector:
-            run.each(_arguments(notary.REGISTER_MANY, data)[0], bytes, lambda digest: self._register(run, digest))
-        elif selector == notary.FINALISE_MANY.selector:
-            run.each(
-                _arguments(notary.FINALISE_MANY, data)[0], lambda item: bytes(item[0]), lambda item: self._finalise(run, *item)
-            )
-        else:
-            raise AssertionError(f"the registry's {selector.hex()} has no twin")
-        return run
-
-    def read(self, state: State, data: bytes) -> bytes:
-        """Result of statusOfMany."""
-        (digests,) = _arguments(notary.STATUS_OF_MANY, data)
-        return encode(notary.STATUS_OF_MANY.outputs, [[state.plan(digest) for digest in digests]])
-
-    def _register(self, run: _Run, digest: bytes) -> None:
-        status = run.state.plan(digest)
-        if status is PlanStatus.ABORTED:
-            raise run.fail("BadState", digest, status)
-        if status is PlanStatus.NONE:
-            run.state.plans[digest] = PlanStatus.REGISTERED, _NOTHING
-            run.emit("Registered", digest)
-
-    def _finalise(self, run: _Run, digest: bytes, outcome: int, evidence: bytes) -> None:
-        if outcome < PlanStatus.COMMITTED:
-            raise run.fail("OutcomeInvalid", digest)
-        status, after = run.state.plan(digest), (PlanStatus(outcome), evidence[:_KEPT])
-        if run.state.plans.get(digest) == after:
-            return
-        if status >= PlanStatus.COMMITTED:
-            raise run.fail("OutcomeConflict", digest, status)
-        if status is PlanStatus.NONE and outcome != PlanStatus.ABORTED:
-            raise run.fail("BadState", digest, status)
-        run.state.plans[digest] = after
-        run.emit("Finalised", digest, outcome, evidence)
 
 
 class Contracts:
@@ -434,7 +398,7 @@ class Contracts:
         contract = self._by_address.get(to)
         if contract is None:
             return b""
-        if data[:SELECTOR_BYTES] != escrow.STATUS_OF_MANY.selector:
+        if data[:SELECTOR_BYTES] not in _READING:
             # A transaction that is run once more, to hear why it reverted.
             raise CallReverted(b"")
         return contract.read(state, data)

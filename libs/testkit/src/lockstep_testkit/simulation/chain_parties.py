@@ -21,11 +21,12 @@ from lockstep_kit.plan import LegKind
 from lockstep_kit.registry import Registry
 from lockstep_kit.rpc import TlsSettings
 from lockstep_testkit.factories import CHAIN, PARTICIPANTS, address_of, key_of, token_terms
-from lockstep_testkit.simulation.chain_contracts import UNLIMITED, Contracts, Escrow, NotaryRegistry, State
+from lockstep_testkit.simulation.chain_contracts import UNLIMITED, Contracts, Escrow, State
 from lockstep_testkit.simulation.chain_port import SimulatedEvm
 from lockstep_testkit.simulation.chance import Seeded
 from lockstep_testkit.simulation.loop import Process
 from lockstep_testkit.simulation.node import BLOCK_SECONDS, FINAL_DEPTH, Node, PlainSigner
+from lockstep_testkit.simulation.registry_contract import NotaryRegistry
 from notary.operations import RegistryBook
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import asyncpg
 
-from lockstep_chain import schema, store
+from lockstep_chain import final_store, schema, store
 from lockstep_chain.machine import TRANSITIONS, State
 from lockstep_testkit.simulation.memory import Registry, Row, Rows, Statement, violation
 from lockstep_testkit.simulation.specs import Triggers, columns, inserted, listed
 
 STATEMENTS: Final = Registry()
 
-_SIGNER, _TRANSACTION, _ATTEMPT = "evm_signer", "evm_transaction", "evm_attempt"
+_SIGNER, _TRANSACTION, _ATTEMPT, _FINAL = "evm_signer", "evm_transaction", "evm_attempt", "evm_final_block"
 _FIXED: Final = ("id", "chain_id", "idempotency_key", "payload_hash", "to_address", "data", "value", "gas_limit")
 _IN_FLIGHT: Final = ("signed", "sent", "mined")
 _PLACED: Final = ("mined", "final", "reverted", "cancelled")
@@ -67,6 +67,25 @@ def _of_account(s: Statement, chain_id: int, signer: str, states: Sequence[str])
     return [
         row for row in s.all(_TRANSACTION) if row["state"] in states and row["signer"] == signer and row["chain_id"] == chain_id
     ]
+
+
+# -- what is final ---------------------------------------------------------------------------------------------------------
+
+
+@STATEMENTS.on(final_store.HELD)
+def held_final(s: Statement, chain_id: int) -> Rows:
+    row = s.get(_FINAL, chain_id)
+    return [] if row is None else [{name: row[name] for name in ("number", "hash")}]
+
+
+@STATEMENTS.on(final_store.HOLD)
+async def hold_final(s: Statement, chain_id: int, number: int, block_hash: bytes) -> Rows:
+    row = await s.lock(_FINAL, chain_id)
+    if row is None:
+        await s.insert(_FINAL, {"chain_id": chain_id, "number": number, "hash": block_hash})
+    elif row["number"] < number:
+        s.update(_FINAL, row, number=number, hash=block_hash)
+    return []
 
 
 # -- the account ---------------------------------------------------------------------------------------------------------
@@ -126,26 +145,28 @@ async def lock_signer(s: Statement, chain_id: int, address: str, holder: str) ->
 
 
 @STATEMENTS.on(store.ENQUEUE)
-async def enqueue(s: Statement, *values: Any) -> Rows:
-    row = dict(zip(inserted(store.ENQUEUE), values, strict=True))
-    # A number is drawn before the key is looked at, and is never given back.
-    row["id"] = s.server.sequences[_TRANSACTION] = s.server.sequences.get(_TRANSACTION, 0) + 1
-    await s.server.lock(s.tx, ("evm_transaction_key", (row["idempotency_key"],)))
-    if _by_key(s, row["idempotency_key"]) is not None:
-        return []
-    await s.insert(_TRANSACTION, row)
-    s.notify(schema.CHANNEL)
-    return [{"id": row["id"]}]
+async def enqueue(s: Statement, chain_id: int, *values: Any) -> Rows:
+    added = []
+    for row in columns(inserted(store.ENQUEUE)[1:], values):
+        # A number is drawn before the key is looked at, and is never given back.
+        row["id"] = s.server.sequences[_TRANSACTION] = s.server.sequences.get(_TRANSACTION, 0) + 1
+        await s.server.lock(s.tx, ("evm_transaction_key", (row["idempotency_key"],)))
+        if _by_key(s, row["idempotency_key"]) is None:
+            await s.insert(_TRANSACTION, {"chain_id": chain_id, **row})
+            added.append({"id": row["id"], "idempotency_key": row["idempotency_key"]})
+    if added:
+        s.notify(schema.CHANNEL)
+    return added
 
 
 def _by_key(s: Statement, key: str) -> Row | None:
     return next((row for row in s.all(_TRANSACTION) if row["idempotency_key"] == key), None)
 
 
-@STATEMENTS.on(store.BY_KEY)
-def by_key(s: Statement, key: str) -> Rows:
-    row = _by_key(s, key)
-    return [] if row is None else [{"id": row["id"], "payload_hash": row["payload_hash"]}]
+@STATEMENTS.on(store.BY_KEYS)
+def by_keys(s: Statement, keys: Sequence[str]) -> Rows:
+    found = [row for key in keys if (row := _by_key(s, key)) is not None]
+    return [{name: row[name] for name in ("id", "idempotency_key", "payload_hash")} for row in found]
 
 
 @STATEMENTS.on(store.REQUEST_CANCEL)
@@ -161,7 +182,7 @@ async def request_cancel(s: Statement, key: str) -> Rows:
 
 @STATEMENTS.on(store.HAS_QUEUED)
 def has_queued(s: Statement, chain_id: int) -> Rows:
-    return [{"exists": any(row["state"] == "queued" and row["chain_id"] == chain_id for row in s.all(_TRANSACTION))}]
+    return [{"exists": any(_queued(row, chain_id) for row in s.all(_TRANSACTION))}]
 
 
 @STATEMENTS.on(store.BURDEN)
@@ -174,10 +195,14 @@ def burden(s: Statement, chain_id: int, signer: str) -> Rows:
 @STATEMENTS.on(store.TAKE_QUEUED)
 async def take_queued(s: Statement, chain_id: int, limit: int) -> Rows:
     def waits(row: Row) -> bool:
-        return row["state"] == "queued" and row["chain_id"] == chain_id and not s.server.locked(s.tx, (_TRANSACTION, (row["id"],)))
+        return _queued(row, chain_id) and not s.server.locked(s.tx, (_TRANSACTION, (row["id"],)))
 
     rows = sorted((row for row in s.all(_TRANSACTION) if waits(row)), key=lambda row: row["id"])
     return await s.locking(_TRANSACTION, rows[:limit], waits)
+
+
+def _queued(row: Row, chain_id: int) -> bool:
+    return bool(row["state"] == "queued" and row["chain_id"] == chain_id and not row["cancel_requested"])
 
 
 def _dead(row: Row, chain_id: int, gas_limit_max: int, data_bytes_max: int) -> bool:

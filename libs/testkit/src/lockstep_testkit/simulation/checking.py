@@ -17,13 +17,13 @@ from typing import Any, Final, cast
 import asyncpg
 
 from event_journal.chain import verify
-from event_journal.store import entry_of
+from event_journal.payload_store import opened
 from lockstep_contracts.escrow import LegStatus, leg_key
 from lockstep_kit.ids import uetr
 from lockstep_kit.plan import CreditTransfer, Leg, LegKind, TokenTransfer
 from lockstep_kit.statements import Gate
 from lockstep_testkit.factories import PARTICIPANTS, address_of
-from lockstep_testkit.simulation import bank_checking, chain_checking
+from lockstep_testkit.simulation import bank_checking, chain_checking, journal_log_checking, monitoring
 from lockstep_testkit.simulation.bank_book import Standing
 from lockstep_testkit.simulation.memory import LONG_AGO, Key, Row
 from lockstep_testkit.simulation.people import Case
@@ -129,7 +129,9 @@ def findings(world: World) -> list[str]:
             *_told(case, row),
         ]
     kept = bank_checking.kept(world.bank, gateway_tables(world), restored=world.restored)
-    return [*found, *_conserved(world), *_once(world), *chain_checking.findings(world), *kept]
+    journal = world.servers[PARTICIPANTS[_journal_kind()]]
+    log = journal_log_checking.findings(journal.tables, registry(), journal.now())
+    return [*found, *_conserved(world), *_once(world), *chain_checking.findings(world), *kept, *log, *monitoring.findings(world)]
 
 
 def _settling(case: Case) -> list[Leg]:
@@ -175,16 +177,18 @@ def _ended(world: World, case: Case, row: dict[str, Any]) -> Iterator[str]:
 
 def _journal(world: World, row: dict[str, Any]) -> Iterator[str]:
     plan_id, database = row["plan_id"], PARTICIPANTS[_journal_kind()]
-    entries = sorted(
+    stored = sorted(
         (each for each in rows(world, "journal_entry", database) if each["plan_id"] == plan_id), key=lambda each: each["sequence"]
     )
-    if [each["sequence"] for each in entries] != list(range(1, len(entries) + 1)):
+    keys = [{**each, "erased": False} for each in rows(world, "journal_payload_key", database) if each["plan_id"] == plan_id]
+    entries = opened(cast("list[asyncpg.Record]", stored), cast("list[asyncpg.Record]", keys), world.vault)
+    if [each.event.sequence for each in entries] != list(range(1, len(entries) + 1)):
         yield f"I4: plan {plan_id} has gaps in its chain"
     if entries:
-        verified = verify([entry_of(cast("asyncpg.Record", each)) for each in entries], registry())
+        verified = verify(entries, registry())
         if not verified.valid:
             yield f"I4: plan {plan_id} has an invalid chain: {verified.findings[0].message}"
-    recorded = [number for each in entries if (number := _transition_of(each["payload"])) is not None]
+    recorded = [number for each in entries if (number := _transition_of(each.event.payload)) is not None]
     moved = sorted(each["transition_no"] for each in of_plan(world, "plan_transition", plan_id))
     frozen = any(each["frozen"] for each in of_plan(world, "journal_progress", plan_id))
     if not frozen and row["state"] == "CLOSED" and recorded != moved:

@@ -54,7 +54,7 @@ def read_frozen(s: Statement, plan_ids: Sequence[str]) -> Rows:
 
 @STATEMENTS.on(plans.INSERT_PLAN)
 async def insert_plan(s: Statement, *values: Any) -> Rows:
-    plan_id, digest, header, created_at, generation, counter, due_at, traceparent = values
+    plan_id, digest, header, created_at, generation, counter, due_at, traceparent, created_by, parties, *needed = values
     fresh = {"transition_no": 1, "journal_sequence": 1, "version": 1, "sealing": False, "unwound_by_policy": False}
     row: Row = {
         **dict.fromkeys(("delegate", "reason", "reason_leg", "reason_detail"), ""),
@@ -68,8 +68,15 @@ async def insert_plan(s: Statement, *values: Any) -> Rows:
         "traceparent": traceparent,
         "epoch_generation": generation,
         "epoch_counter": counter,
+        "created_by": created_by,
+        **dict(zip(("approvals_needed", "releases_needed", "validations_needed"), needed, strict=True)),
     }
-    return [] if await s.insert_new("plan", row) is None else [{"plan_id": plan_id}]
+    made = await s.insert_new("plan", row)
+    if made is None:
+        return []
+    for party_id in parties:
+        await s.insert("plan_party", {"party_id": party_id, "seq": made["seq"], "plan_id": plan_id})
+    return [{"plan_id": plan_id}]
 
 
 @STATEMENTS.on(plans.INSERT_LEGS)
@@ -147,6 +154,20 @@ def page(s: Statement, before: int | None, states: Sequence[str], limit: int) ->
     return sorted(rows, key=lambda row: -row["seq"])[:limit]
 
 
+@STATEMENTS.on(reading.PAGE_OF)
+def page_of(s: Statement, before: int | None, states: Sequence[str], limit: int, parties: Sequence[str], client: str) -> Rows:
+    own = {row["seq"] for row in s.all("plan_party") if row["party_id"] in parties}
+    rows = [row for row in s.all("plan") if row["seq"] in own or (client and row["created_by"] == client)]
+    fits = [row for row in rows if (before is None or row["seq"] < before) and (not states or row["state"] in states)]
+    return sorted(fits, key=lambda row: -row["seq"])[:limit]
+
+
+@STATEMENTS.on(reading.PLACE)
+def place(s: Statement, plan_id: str) -> Rows:
+    row = s.get("plan", plan_id)
+    return [] if row is None else [row]
+
+
 @STATEMENTS.on(reading.TRANSITIONS)
 def transitions(s: Statement, plan_id: str, after: int, limit: int) -> Rows:
     rows = [row for row in s.all("plan_transition") if row["plan_id"] == plan_id and row["transition_no"] > after]
@@ -170,13 +191,19 @@ def exists(s: Statement, plan_id: str) -> Rows:
 
 @STATEMENTS.on(reading.EVENT_HEAD)
 def event_head(s: Statement) -> Rows:
-    return [{"sequence": row["next_sequence"] - 1, "incarnation": row["incarnation"]} for row in s.all("plan_event_counter")]
+    return [{"sequence": row["next_sequence"] - 1} for row in s.all("plan_event_counter")]
+
+
+@STATEMENTS.on(reading.PLAN_EVENT_HEAD)
+def plan_event_head(s: Statement, plan_id: str) -> Rows:
+    count = sum(row["plan_id"] == plan_id for row in s.all("plan_event"))
+    return [{"number": count, "incarnation": row["incarnation"]} for row in s.all("plan_event_counter")]
 
 
 @STATEMENTS.on(reading.EVENTS)
 def events(s: Statement, plan_id: str, after: int, limit: int) -> Rows:
-    rows = [row for row in s.all("plan_event") if row["plan_id"] == plan_id and row["sequence"] > after]
-    return sorted(rows, key=lambda row: row["sequence"])[:limit]
+    own = sorted((row for row in s.all("plan_event") if row["plan_id"] == plan_id), key=lambda row: row["sequence"])
+    return [{**row, "number": number} for number, row in enumerate(own, 1) if number > after][:limit]
 
 
 @STATEMENTS.on(reading.CHANGED)
@@ -263,9 +290,9 @@ async def release_all(s: Statement, owner: str) -> Rows:
 
 
 @STATEMENTS.on(requests.CLAIM)
-async def claim(s: Statement, request_id: str, method: str, digest: bytes) -> Rows:
+async def claim(s: Statement, request_id: str, method: str, digest: bytes, client: str) -> Rows:
     asked_at = s.now
-    row = {"request_id": request_id, "method": method, "digest": digest, "asked_at": asked_at}
+    row = {"request_id": request_id, "method": method, "digest": digest, "client": client, "asked_at": asked_at}
     return [] if await s.insert_new("request", row) is None else [{"asked_at": asked_at}]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -15,9 +17,10 @@ from typing import Any, Final, cast
 
 import asyncpg
 
-from lockstep_kit.db import Connection, Database
+from lockstep_kit.db import Connection, CopyInto, Database
 from lockstep_testkit.simulation.loop import Process
 from lockstep_testkit.simulation.memory import Asked, Handler, Recorder, Row, Rows, Server, Statement, Transaction
+from lockstep_testkit.simulation.specs import copied
 
 #: As `DatabaseSettings` has them.
 POOL_SIZE_MAX: Final = 10
@@ -74,6 +77,24 @@ class Session:
     async def execute(self, text: str, *args: Any) -> None:
         """Run a statement for what it does."""
         await self._run(text, args)
+
+    async def copy_records_to_table(self, table_name: str, *, records: Sequence[Sequence[Any]], columns: Sequence[str]) -> None:
+        """Copy rows into a table."""
+        await self._run(copied(CopyInto(table_name, tuple(columns))), tuple(records))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """A savepoint: what is written from here on is undone if it ends with an error, and what was written before stays."""
+        tx = self._tx
+        if tx is None:
+            raise AssertionError("a savepoint is inside a transaction")
+        writes = {table: dict(rows) for table, rows in tx.writes.items()}
+        notified, deferred = dict(tx.notified), list(tx.deferred)
+        try:
+            yield
+        except BaseException:
+            tx.writes, tx.notified, tx.deferred, tx.failed = writes, notified, deferred, False
+            raise
 
     async def _run(self, text: str, args: tuple[Any, ...]) -> Rows:
         handler = self._server.schema.statements.get(text)

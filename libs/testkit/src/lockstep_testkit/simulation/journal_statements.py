@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
 import asyncpg
 
-from event_journal import store
+from event_journal import key_store, payload_store, store
 from lockstep_testkit.simulation.memory import Registry, Row, Rows, Statement, violation
-from lockstep_testkit.simulation.specs import Triggers, columns, inserted, listed
+from lockstep_testkit.simulation.specs import Triggers, columns, copied, inserted, listed
 
 STATEMENTS: Final = Registry()
 
@@ -74,6 +75,29 @@ def known_entries(s: Statement, plan_ids: Sequence[str], sequences: Sequence[int
     return [row for row in s.all("journal_entry") if (row["plan_id"], row["sequence"]) in places or row["event_id"] in named]
 
 
+@STATEMENTS.on(payload_store.PAYLOAD_KEYS)
+def payload_keys(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    absent = {"wrapped_key": None, "wrapping_key_id": None}
+    found = {each: s.get("journal_payload_key", each) or absent for each in plan_ids}
+    return [
+        {"plan_id": plan_id, "wrapped_key": key["wrapped_key"], "wrapping_key_id": key["wrapping_key_id"]}
+        | {"erased": s.get("journal_erasure", plan_id) is not None}
+        for plan_id, key in found.items()
+    ]
+
+
+@STATEMENTS.on(payload_store.INSERT_PAYLOAD_KEYS)
+async def insert_payload_keys(s: Statement, *values: Sequence[Any]) -> Rows:
+    for row in columns(inserted(payload_store.INSERT_PAYLOAD_KEYS), values):
+        await s.insert("journal_payload_key", row)
+    return []
+
+
+@STATEMENTS.on(payload_store.WRAPPING_KEYS)
+def wrapping_keys(s: Statement) -> Rows:
+    return [{"wrapping_key_id": each} for each in sorted({row["wrapping_key_id"] for row in s.all("journal_payload_key")})]
+
+
 @STATEMENTS.on(store.TAKE_POSITIONS)
 async def take_positions(s: Statement, count: int) -> Rows:
     row = await s.lock("journal_counter", True) or {}
@@ -86,19 +110,33 @@ def counter(s: Statement) -> Rows:
     return list(s.all("journal_counter"))
 
 
-@STATEMENTS.on(store.INSERT_ENTRIES)
-async def insert_entries(s: Statement, *values: Sequence[Any]) -> Rows:
-    for row in columns(inserted(store.INSERT_ENTRIES), values):
-        await s.insert("journal_entry", row)
+@STATEMENTS.on(copied(store.COPY_ENTRIES))
+async def copy_entries(s: Statement, *records: Sequence[Any]) -> Rows:
+    for record in records:
+        await s.insert(store.COPY_ENTRIES.table, dict(zip(store.COPY_ENTRIES.columns, record, strict=True)))
     return []
 
 
 @STATEMENTS.on(store.WHOLE_CHAIN)
 def whole_chain(s: Statement, plan_id: str) -> Rows:
-    absent = dict.fromkeys((*inserted(store.INSERT_ENTRIES), "entry_count", "head_hash", "sealed", "frozen"))
+    absent = dict.fromkeys((*store.COPY_ENTRIES.columns, "entry_count", "head_hash", "sealed", "frozen"))
     head = {name: value for name, value in (s.get("journal_chain", plan_id) or absent).items() if name in absent}
     entries = sorted((row for row in s.all("journal_entry") if row["plan_id"] == plan_id), key=lambda row: row["sequence"])
     return [{**absent, **head, **row} for row in entries] or [{**absent, **head, "plan_id": None}]
+
+
+@STATEMENTS.on(key_store.KEY_HISTORY)
+def key_history(s: Statement) -> Rows:
+    return sorted(s.all("journal_key"), key=lambda row: row["number"])
+
+
+@STATEMENTS.on(key_store.STANDING)
+def key_standing(s: Statement) -> Rows:
+    whole = b""
+    for row in sorted(s.all("journal_key"), key=lambda row: row["number"]):
+        number, statement = row["number"].to_bytes(8), hashlib.sha256(row["statement"]).digest()
+        whole += number + row["key_id"].encode() + statement + (row["previous_signature"] or b"") + row["own_signature"]
+    return [{"moment": s.now, "mark": hashlib.sha256(whole).digest()}]
 
 
 @STATEMENTS.on(store.NOW)

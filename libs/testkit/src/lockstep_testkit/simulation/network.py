@@ -20,6 +20,7 @@ from grpc.aio import AioRpcError, Metadata
 
 from lockstep_kit.errors import as_error
 from lockstep_kit.rpc import deadlines
+from lockstep_kit.rpc.tls import TRUST_DOMAIN
 from lockstep_testkit.simulation.loop import Process, VirtualLoop
 
 #: A message of a stream that is cut is noticed by nobody; a new stream is refused after this.
@@ -159,6 +160,22 @@ class Network:
         return True
 
 
+def identity(process: str) -> str:
+    """What a process's certificate names it."""
+    return f"spiffe://{TRUST_DOMAIN}/client/{process}"
+
+
+class Caller:
+    """Who calls, as the caller's certificate would say it."""
+
+    def __init__(self, process: str) -> None:
+        self._identity = identity(process).encode()
+
+    def auth_context(self) -> Mapping[str, tuple[bytes, ...]]:
+        """As of a call over mutual TLS."""
+        return {"peer_spiffe_id": (self._identity,)}
+
+
 class Channel:
     """What generated stubs are made with."""
 
@@ -238,7 +255,7 @@ class _Unary:
         deadlines.enter(seconds)
         reply: Any
         try:
-            reply = method.encode(await method.handle(method.decode(octets), None))
+            reply = method.encode(await method.handle(method.decode(octets), Caller(self._process.name)))
         except Exception as error:  # noqa: BLE001 - every error leaves as a status
             reply = self._network_error(error)
         self._reply(answer, reply)
@@ -322,7 +339,7 @@ class Stream:
         process.on_kill.append(self._closed)
 
     async def _serve(self, method: Method, octets: bytes) -> None:
-        answers = method.handle(method.decode(octets), None)
+        answers = method.handle(method.decode(octets), Caller(self._source))
         try:
             async for each in answers:
                 if not self._send(method.encode(each)):

@@ -7,22 +7,27 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from bank_gateway.tables import METADATA as BANK_TABLES
-from coordinator.tables import METADATA as COORDINATOR_TABLES
+from coordinator.columns import METADATA as COORDINATOR_TABLES
 from coordinator.tables import NOTICE_OUTBOX
 from dlt_gateway.tables import METADATA as DLT_TABLES
 from event_journal.tables import METADATA as JOURNAL_TABLES
 from lockstep_testkit.simulation import (
+    anchor_statements,
     audits_statements,
     bank_statements,
     chain_orders_statements,
     chain_statements,
     coordinator_statements,
+    escalation_statements,
+    journal_log_statements,
     journal_statements,
     leases_statements,
+    ledger_statements,
     operators_statements,
     outbox_statements,
     outboxes_statements,
     participant_statements,
+    quotas_statements,
     restores_statements,
 )
 from lockstep_testkit.simulation.memory import Handler, Registry, Row, Schema, Table
@@ -45,10 +50,12 @@ def _coordinator() -> tuple[Mapping[str, Table], dict[str, Handler]]:
         operators_statements,
         audits_statements,
         restores_statements,
+        quotas_statements,
         leases_statements,
     )
     triggers: Mapping[str, Triggers] = leases_statements.TRIGGERS
-    statements = _statements(*(each.STATEMENTS for each in modules), outbox_statements.twins(NOTICE_OUTBOX))
+    registries = (*(each.STATEMENTS for each in modules), escalation_statements.COORDINATOR_STATEMENTS)
+    statements = _statements(*registries, outbox_statements.twins(NOTICE_OUTBOX))
     return tables_of(COORDINATOR_TABLES, triggers), statements
 
 
@@ -65,20 +72,21 @@ def _dlt_gateway() -> tuple[Mapping[str, Table], dict[str, Handler]]:
 
 @cache
 def _notary() -> tuple[Mapping[str, Table], dict[str, Handler]]:
-    return _chain(NOTARY_TABLES, chain_orders_statements.NOTARY_STATEMENTS)
+    own = (chain_orders_statements.NOTARY_STATEMENTS, anchor_statements.STATEMENTS, escalation_statements.NOTARY_STATEMENTS)
+    return _chain(NOTARY_TABLES, *own)
 
 
 @cache
 def _journal() -> tuple[Mapping[str, Table], dict[str, Handler]]:
-    triggers = {**participant_statements.TRIGGERS, **journal_statements.TRIGGERS}
-    statements = _statements(participant_statements.STATEMENTS, journal_statements.STATEMENTS)
+    triggers = {**participant_statements.TRIGGERS, **journal_statements.TRIGGERS, **journal_log_statements.TRIGGERS}
+    statements = _statements(participant_statements.STATEMENTS, journal_statements.STATEMENTS, journal_log_statements.STATEMENTS)
     return tables_of(JOURNAL_TABLES, triggers), statements
 
 
 @cache
 def _bank() -> tuple[Mapping[str, Table], dict[str, Handler]]:
-    triggers = {**participant_statements.TRIGGERS, **bank_statements.TRIGGERS}
-    statements = _statements(participant_statements.STATEMENTS, bank_statements.STATEMENTS)
+    triggers = {**participant_statements.TRIGGERS, **bank_statements.TRIGGERS, **ledger_statements.TRIGGERS}
+    statements = _statements(participant_statements.STATEMENTS, bank_statements.STATEMENTS, ledger_statements.STATEMENTS)
     return tables_of(BANK_TABLES, triggers), statements
 
 
@@ -102,7 +110,8 @@ def notary(incarnation: str) -> Schema:
 
 def journal(incarnation: str) -> Schema:
     """The event journal's database."""
-    return Schema(*_journal(), (*participant_statements.seeds(incarnation), *journal_statements.seeds(incarnation)))
+    stores = (participant_statements, journal_statements, journal_log_statements)
+    return Schema(*_journal(), tuple(row for store in stores for row in store.seeds(incarnation)))
 
 
 def bank(incarnation: str) -> Schema:

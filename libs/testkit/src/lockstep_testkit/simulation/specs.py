@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from lockstep_kit.db import CopyInto
 from lockstep_testkit.simulation.memory import Row, Statement, Table, Unique
 
 _UNNESTED: Final = re.compile(r"\)\s+(?:with ordinality\s+)?(?:as\s+)?\w+\s*\(([^()]*)\)")
@@ -112,6 +113,11 @@ def inserted(text: str) -> tuple[str, ...]:
     if found is None:
         raise ValueError(f"nothing is inserted in {text}")
     return tuple(name.strip() for name in found[1].split(","))
+
+
+def copied(into: CopyInto) -> str:
+    """What the twin of copying rows into a table stands under."""
+    return f"copy {into.table} ({', '.join(into.columns)}) from stdin"
 
 
 def columns(names: Iterable[str], values: Sequence[Sequence[Any]]) -> list[Row]:

@@ -5,10 +5,10 @@ What runs is what production runs, put together as `coordinator.main` and `locks
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +20,14 @@ from coordinator.audit_store import CopyCorrupt
 from coordinator.participants import Routes
 from coordinator.sealing import KeyBox
 from coordinator.settings import CoordinatorSettings, InstallationSettings, LimitSettings
+from event_journal import store as journal_store
 from event_journal.appender import Appender, JournalOperations
+from event_journal.log.publishing import Rhythm
+from event_journal.log.sequencer import Sequencer
+from event_journal.payload_keys import PayloadVault
 from event_journal.servicer import JournalReaderServicer, JournalServicer
+from event_journal.signing_keys import SigningKeys
+from event_journal.streams import EntryStreams
 from lockstep.coordinator.v1 import settlement_service_pb2_grpc
 from lockstep.journal.v1 import journal_reader_service_pb2_grpc, journal_service_pb2_grpc
 from lockstep.notary.v1 import notary_service_pb2_grpc
@@ -30,20 +36,33 @@ from lockstep_kit.db import DatabaseSettings, is_transient
 from lockstep_kit.ids import Digest
 from lockstep_kit.loops import Loop
 from lockstep_kit.participant.engine import ParticipantEngine
+from lockstep_kit.participant.readers import PlanReaders
 from lockstep_kit.participant.servicer import ParticipantServicer
 from lockstep_kit.participant.settings import ParticipantSettings
 from lockstep_kit.plan import LegKind
 from lockstep_kit.registry import Registry
 from lockstep_kit.rpc import TlsSettings
-from lockstep_testkit.factories import CHAIN, PARTICIPANTS, address_of, credit_terms, key_of, registry_of, token_terms
+from lockstep_kit.rpc.standings import CallerSettings, Standings
+from lockstep_kit.standing import Desk, Standing
+from lockstep_testkit.factories import (
+    BUYER,
+    CHAIN,
+    PARTICIPANTS,
+    SELLER,
+    address_of,
+    credit_terms,
+    key_of,
+    registry_of,
+    token_terms,
+)
 from lockstep_testkit.simulation import bank_checking, chain_checking, schemas
 from lockstep_testkit.simulation.bank_party import BankParty
-from lockstep_testkit.simulation.chain_parties import ACCOUNTS, DLT_GATEWAY, NOTARY, ChainParty
+from lockstep_testkit.simulation.chain_parties import ACCOUNTS, DLT_GATEWAY, NOTARY, REGISTRY, ChainParty
 from lockstep_testkit.simulation.chance import Seeded
 from lockstep_testkit.simulation.database import MemoryDatabase, Trouble
 from lockstep_testkit.simulation.loop import Process, VirtualLoop, current_process
 from lockstep_testkit.simulation.memory import Key, Row, Server, Transaction
-from lockstep_testkit.simulation.network import Network, Weather, methods_of
+from lockstep_testkit.simulation.network import Network, Weather, identity, methods_of
 from lockstep_testkit.simulation.people import People
 from lockstep_testkit.simulation.timeline import Timeline, listen
 from notary.servicer import NotaryServicer
@@ -91,7 +110,7 @@ def coordinator_settings() -> CoordinatorSettings:
         seal_key_files=(_NO_FILE,),
         recovery_public_key_file=_NO_FILE,
         participants=dict.fromkeys(PARTICIPANTS.values(), "none"),
-        clients={"people": ("*",)},
+        clients={"people": CallerSettings(methods=("*",), parties=(BUYER.party_id, SELLER.party_id))},
         operators={},
         audit_directory=_NO_FILE,
         installation=InstallationSettings(
@@ -185,7 +204,7 @@ class World:
         money = {credit_terms().debtor.iban: MONEY, credit_terms().creditor.iban: 0}
         self.bank: Final = BankParty(seeded, self.outside, self.timeline, self.faults, money, shape.promise_seconds)
         self.servers: Final = {COORDINATOR: self._server(COORDINATOR, schemas.coordinator(self._incarnation()))}
-        for name in PARTICIPANTS.values():
+        for name in dict.fromkeys(PARTICIPANTS.values()):
             self.servers[name] = self._server(name, _SCHEMAS[name](self._incarnation()))
         self.troubles: Final = {name: Trouble() for name in self.servers}
         #: Outside the database; every restore of it raises it.
@@ -204,6 +223,8 @@ class World:
         book = self.servers[COORDINATOR]
         self.people: Final = People(channels, book, seeded.stream("people"), self.timeline)
         self._chance = seeded.stream("databases")
+        drawn = seeded.stream("payload-keys").randbytes
+        self.vault: Final = PayloadVault([drawn(32)], draw=drawn)
 
     def _incarnation(self) -> str:
         return self.seeded.octets(8).hex()
@@ -297,21 +318,32 @@ class World:
             self._serve(process, engine, {})
             return (*engine.loops(), *loops)
         gateway = self.chain.gateway(name, db.typed, registry())
-        reading = methods_of(notary_service_pb2_grpc.add_NotaryServiceServicer_to_server, NotaryServicer(db.typed))
+        reading = methods_of(
+            notary_service_pb2_grpc.add_NotaryServiceServicer_to_server,
+            NotaryServicer(db.typed, CHAIN, REGISTRY, self._readers(db)),
+        )
         if process.name == name:
             self._serve(process, gateway.engine, reading if name == NOTARY else {})
         return (*gateway.engine.loops(), *gateway.loops)
 
     def _journal(self, process: Process, db: MemoryDatabase) -> tuple[Loop, ...]:
-        key = key_of(process.name)
-        operations = JournalOperations(key, registry())
+        keys = SigningKeys(key_of(process.name), registry())
+        operations = JournalOperations(keys, registry(), self.vault)
         engine = self._engine(process.name, db, operations)
-        appender = Appender(db.typed, engine, operations, key)
-        reader = JournalReaderServicer(db.typed, registry(), asyncio.Condition(), 5.0)
+        appender = Appender(db.typed, engine, operations, keys, self.vault)
+        streams = EntryStreams(db.typed, self.vault, heartbeat_seconds=5.0)
+        reader = JournalReaderServicer(db.typed, registry(), self.vault, streams, self._readers(db))
         writing = methods_of(journal_service_pb2_grpc.add_JournalServiceServicer_to_server, JournalServicer(appender))
         reading = methods_of(journal_reader_service_pb2_grpc.add_JournalReaderServiceServicer_to_server, reader)
         self._serve(process, engine, {**writing, **reading})
-        return (*engine.loops(), Loop("journal.advance", appender.advance, poll_seconds=1.0, wake=operations.waiting))
+        sequencer = Sequencer(db.typed, keys, "lockstep.local/journal", Rhythm(timedelta(seconds=1), entries=64))
+        db.listen(journal_store.CHANNEL, sequencer.wake)
+        advance = Loop("journal.advance", appender.advance, poll_seconds=1.0, wake=operations.waiting)
+        return (*engine.loops(), advance, Loop("journal.log", sequencer.run, poll_seconds=1.0, wake=sequencer.wake))
+
+    def _readers(self, db: MemoryDatabase) -> PlanReaders:
+        """The coordinator's replicas read what they had written."""
+        return PlanReaders(db.typed, Standings({identity(name): Standing(desk=Desk.AUDITOR) for name in self.replicas}))
 
     def _engine(self, name: str, db: MemoryDatabase, operations: Any) -> ParticipantEngine:
         return ParticipantEngine(
@@ -334,7 +366,7 @@ class World:
     def names(self) -> tuple[str, ...]:
         """Every process that can be killed."""
         standbys = tuple(f"{name}{_STANDBY}" for name in ACCOUNTS) if self.shape.standbys else ()
-        return (*self.replicas, *PARTICIPANTS.values(), *standbys)
+        return (*self.replicas, *dict.fromkeys(PARTICIPANTS.values()), *standbys)
 
     def begin(self) -> None:
         """Start everything."""

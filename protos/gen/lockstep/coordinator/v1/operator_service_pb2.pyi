@@ -109,6 +109,7 @@ class EscalationFile(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     RESOLUTIONS_FIELD_NUMBER: _builtins.int
     WHO_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Required. Plan that it is about."""
     plan_digest: _builtins.bytes
@@ -141,6 +142,10 @@ class EscalationFile(_message.Message):
     def who(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Operators who may sign for this plan: registered, and not among those who opened its gates."""
 
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___EscalationDocument]:
+        """What is recorded on chain of it, first of its opening: none of one that was opened before records were made."""
+
     def __init__(
         self,
         *,
@@ -154,14 +159,47 @@ class EscalationFile(_message.Message):
         options: _abc.Iterable[Global___ResolutionOption] | None = ...,
         resolutions: _abc.Iterable[Global___ResolutionRecord] | None = ...,
         who: _abc.Iterable[_builtins.str] | None = ...,
+        documents: _abc.Iterable[Global___EscalationDocument] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "escalation", b"escalation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "at_risk", b"at_risk", "decision", b"decision", "escalation", b"escalation", "options", b"options", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "resolutions", b"resolutions", "state", b"state", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "at_risk", b"at_risk", "decision", b"decision", "documents", b"documents", "escalation", b"escalation", "options", b"options", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "resolutions", b"resolutions", "state", b"state", "who", b"who"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EscalationFile: _TypeAlias = EscalationFile  # noqa: Y015
+
+@_typing.final
+class EscalationDocument(_message.Message):
+    """What is said of an escalation on chain, and whether the notary took it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    TELL_TIME_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    document: _builtins.bytes
+    """Required. RFC 8785 bytes of the document. Its SHA-256 is what stands on chain."""
+    refusal: _builtins.str
+    """Present where the notary refused it, since it holds something else. One sentence."""
+    @_builtins.property
+    def tell_time(self) -> _timestamp_pb2.Timestamp:
+        """Present once the notary took it, or refused it. When."""
+
+    def __init__(
+        self,
+        *,
+        document: _builtins.bytes = ...,
+        tell_time: _timestamp_pb2.Timestamp | None = ...,
+        refusal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tell_time", b"tell_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "refusal", b"refusal", "tell_time", b"tell_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EscalationDocument: _TypeAlias = EscalationDocument  # noqa: Y015
 
 @_typing.final
 class ResolutionOption(_message.Message):

@@ -395,15 +395,18 @@ class Waiting(_message.Message):
     LEG_ID_FIELD_NUMBER: _builtins.int
     WHO_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
+    SIGNATURES_MISSING_FIELD_NUMBER: _builtins.int
     kind: Global___WaitingKind.ValueType
     """Required. What."""
     gate: _signature_pb2.Gate.ValueType
     """Present when a person is awaited: the gate."""
     leg_id: _builtins.str
     """Present when a participant is awaited: the leg."""
+    signatures_missing: _builtins.int
+    """Present when a person is awaited: how many different persons have still to sign the gate."""
     @_builtins.property
     def who(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. Who can act: registered persons with the role who are not barred, or the participant."""
+        """Required. Who can act: registered persons who may sign the gate for what the plan is worth and are not barred, or the participant."""
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
@@ -417,10 +420,11 @@ class Waiting(_message.Message):
         leg_id: _builtins.str = ...,
         who: _abc.Iterable[_builtins.str] | None = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
+        signatures_missing: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate", "kind", b"kind", "leg_id", b"leg_id", "until", b"until", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate", "kind", b"kind", "leg_id", b"leg_id", "signatures_missing", b"signatures_missing", "until", b"until", "who", b"who"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -568,7 +572,7 @@ class PlanEvent(_message.Message):
     plan_id: _builtins.str
     """Required. Plan that it is about."""
     sequence: _builtins.int
-    """Required. Grows over all plans; watchers drop what is not greater than the last one seen."""
+    """Required. Grows by one with every change of the plan; watchers drop what is not greater than the last one seen."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """Required. When it happened."""

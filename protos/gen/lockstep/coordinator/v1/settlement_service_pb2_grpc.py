@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class SettlementServiceStub:
-    """What internal services call to settle plans.
+    """What internal services call to settle plans. A client sees the plans of the parties that it stands for, and those that it brought; operators and auditors
+    see all. A plan that the caller may not see is answered as one that is not there.
     """
 
     def __init__(self, channel):
@@ -83,7 +84,8 @@ class SettlementServiceStub:
 
 
 class SettlementServiceServicer:
-    """What internal services call to settle plans.
+    """What internal services call to settle plans. A client sees the plans of the parties that it stands for, and those that it brought; operators and auditors
+    see all. A plan that the caller may not see is answered as one that is not there.
     """
 
     def CreatePlan(self, request, context):
@@ -108,7 +110,7 @@ class SettlementServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPlans(self, request, context):
-        """Plans, newest first.
+        """The plans that the caller may see, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,7 +208,8 @@ def add_SettlementServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SettlementService:
-    """What internal services call to settle plans.
+    """What internal services call to settle plans. A client sees the plans of the parties that it stands for, and those that it brought; operators and auditors
+    see all. A plan that the caller may not see is answered as one that is not there.
     """
 
     @staticmethod

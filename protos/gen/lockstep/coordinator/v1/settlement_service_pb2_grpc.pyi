@@ -13,7 +13,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SettlementServiceStub:
-    """What internal services call to settle plans."""
+    """What internal services call to settle plans. A client sees the plans of the parties that it stands for, and those that it brought; operators and auditors
+    see all. A plan that the caller may not see is answered as one that is not there.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePlan: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.CreatePlanRequest, _settlement_service_pb2.CreatePlanResponse]
@@ -23,7 +25,7 @@ class SettlementServiceStub:
     GetPlan: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.GetPlanRequest, _settlement_service_pb2.GetPlanResponse]
     """A plan as it stands."""
     ListPlans: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ListPlansRequest, _settlement_service_pb2.ListPlansResponse]
-    """Plans, newest first."""
+    """The plans that the caller may see, newest first."""
     CancelPlan: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.CancelPlanRequest, _settlement_service_pb2.CancelPlanResponse]
     """Stops a plan before its decision, with a person's signature."""
     SignGate: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.SignGateRequest, _settlement_service_pb2.SignGateResponse]
@@ -36,7 +38,9 @@ class SettlementServiceStub:
     """One plan: snapshot, then events, then heartbeats. Ends with OK after the plan's last event."""
 
 class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What internal services call to settle plans."""
+    """What internal services call to settle plans. A client sees the plans of the parties that it stands for, and those that it brought; operators and auditors
+    see all. A plan that the caller may not see is answered as one that is not there.
+    """
 
     @_abc_1.abstractmethod
     def CreatePlan(
@@ -68,7 +72,7 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_service_pb2.ListPlansRequest,
         context: _aio.ServicerContext[_settlement_service_pb2.ListPlansRequest, _abc.Awaitable[_settlement_service_pb2.ListPlansResponse]],
     ) -> _abc.Awaitable[_settlement_service_pb2.ListPlansResponse]:
-        """Plans, newest first."""
+        """The plans that the caller may see, newest first."""
 
     @_abc_1.abstractmethod
     def CancelPlan(

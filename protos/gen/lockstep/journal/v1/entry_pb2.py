@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lockstep.type.v1 import signature_pb2 as lockstep_dot_type_dot_v1_dot_signature__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flockstep/journal/v1/entry.proto\x12\x13lockstep.journal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a lockstep/type/v1/signature.proto\"\xca\x02\n\x05\x45ntry\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x12\n\nactor_role\x18\x07 \x01(\t\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07payload\x18\t \x01(\x0c\x12\x14\n\x0cpayload_hash\x18\n \x01(\x0c\x12\x15\n\rprevious_hash\x18\x0b \x01(\x0c\x12\x12\n\nentry_hash\x18\x0c \x01(\x0c\x12\x17\n\x0f\x63\x61nonical_bytes\x18\r \x01(\x0c\x12.\n\tsignature\x18\x0e \x01(\x0b\x32\x1b.lockstep.type.v1.Signatureb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flockstep/journal/v1/entry.proto\x12\x13lockstep.journal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a lockstep/type/v1/signature.proto\"\xda\x02\n\x05\x45ntry\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x12\n\nactor_role\x18\x07 \x01(\t\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07payload\x18\t \x01(\x0c\x12\x14\n\x0cpayload_hash\x18\n \x01(\x0c\x12\x15\n\rprevious_hash\x18\x0b \x01(\x0c\x12\x12\n\nentry_hash\x18\x0c \x01(\x0c\x12\x17\n\x0f\x63\x61nonical_bytes\x18\r \x01(\x0c\x12.\n\tsignature\x18\x0e \x01(\x0b\x32\x1b.lockstep.type.v1.Signature\x12\x0e\n\x06\x65rased\x18\x0f \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.journal.v1.entry_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENTRY']._serialized_start=124
-  _globals['_ENTRY']._serialized_end=454
+  _globals['_ENTRY']._serialized_end=470
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,7 @@ class Entry(_message.Message):
     ENTRY_HASH_FIELD_NUMBER: _builtins.int
     CANONICAL_BYTES_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Required. Plan of the chain."""
     sequence: _builtins.int
@@ -53,7 +54,7 @@ class Entry(_message.Message):
     actor_role: _builtins.str
     """Required. In which role."""
     payload: _builtins.bytes
-    """Required. RFC 8785 bytes of the payload, as they were received."""
+    """Required. RFC 8785 bytes of the payload, as they were received. Empty when erased."""
     payload_hash: _builtins.bytes
     """Required. SHA-256 of payload (32 bytes)."""
     previous_hash: _builtins.bytes
@@ -62,6 +63,8 @@ class Entry(_message.Message):
     """Required. Hash of this entry (32 bytes)."""
     canonical_bytes: _builtins.bytes
     """Required. The exact bytes that were hashed and signed, as stored."""
+    erased: _builtins.bool
+    """Whether the plan's payloads were erased: payload is empty then, and payload_hash says what it was."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """Required. When it happened, by the writer's database clock."""
@@ -87,10 +90,11 @@ class Entry(_message.Message):
         entry_hash: _builtins.bytes = ...,
         canonical_bytes: _builtins.bytes = ...,
         signature: _signature_pb2.Signature | None = ...,
+        erased: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "actor_role", b"actor_role", "canonical_bytes", b"canonical_bytes", "entry_hash", b"entry_hash", "event_id", b"event_id", "event_time", b"event_time", "payload", b"payload", "payload_hash", b"payload_hash", "plan_id", b"plan_id", "position", b"position", "previous_hash", b"previous_hash", "sequence", b"sequence", "signature", b"signature", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "actor_role", b"actor_role", "canonical_bytes", b"canonical_bytes", "entry_hash", b"entry_hash", "erased", b"erased", "event_id", b"event_id", "event_time", b"event_time", "payload", b"payload", "payload_hash", b"payload_hash", "plan_id", b"plan_id", "position", b"position", "previous_hash", b"previous_hash", "sequence", b"sequence", "signature", b"signature", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

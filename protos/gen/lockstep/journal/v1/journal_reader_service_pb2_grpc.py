@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from lockstep.journal.v1 import journal_reader_service_pb2 as lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2
+from lockstep.journal.v1 import key_history_pb2 as lockstep_dot_journal_dot_v1_dot_key__history__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -50,6 +51,31 @@ class JournalReaderServiceStub:
                 request_serializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.VerifyPlanRequest.SerializeToString,
                 response_deserializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.VerifyPlanResponse.FromString,
                 _registered_method=True)
+        self.GetCheckpoint = channel.unary_unary(
+                '/lockstep.journal.v1.JournalReaderService/GetCheckpoint',
+                request_serializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetCheckpointRequest.SerializeToString,
+                response_deserializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetCheckpointResponse.FromString,
+                _registered_method=True)
+        self.GetInclusionProof = channel.unary_unary(
+                '/lockstep.journal.v1.JournalReaderService/GetInclusionProof',
+                request_serializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetInclusionProofRequest.SerializeToString,
+                response_deserializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetInclusionProofResponse.FromString,
+                _registered_method=True)
+        self.GetConsistencyProof = channel.unary_unary(
+                '/lockstep.journal.v1.JournalReaderService/GetConsistencyProof',
+                request_serializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetConsistencyProofRequest.SerializeToString,
+                response_deserializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetConsistencyProofResponse.FromString,
+                _registered_method=True)
+        self.ExportBundle = channel.unary_unary(
+                '/lockstep.journal.v1.JournalReaderService/ExportBundle',
+                request_serializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.ExportBundleRequest.SerializeToString,
+                response_deserializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.ExportBundleResponse.FromString,
+                _registered_method=True)
+        self.GetKeyHistory = channel.unary_unary(
+                '/lockstep.journal.v1.JournalReaderService/GetKeyHistory',
+                request_serializer=lockstep_dot_journal_dot_v1_dot_key__history__pb2.GetKeyHistoryRequest.SerializeToString,
+                response_deserializer=lockstep_dot_journal_dot_v1_dot_key__history__pb2.GetKeyHistoryResponse.FromString,
+                _registered_method=True)
 
 
 class JournalReaderServiceServicer:
@@ -77,6 +103,41 @@ class JournalReaderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCheckpoint(self, request, context):
+        """The journal's tree at some size, signed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInclusionProof(self, request, context):
+        """Shows that an entry is in the tree.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConsistencyProof(self, request, context):
+        """Shows that the tree at one size begins with the tree at a smaller one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportBundle(self, request, context):
+        """The journal's part of a plan's evidence, as one state of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKeyHistory(self, request, context):
+        """The keys by which the journal signs and signed, each introduced by the one before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JournalReaderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +155,31 @@ def add_JournalReaderServiceServicer_to_server(servicer, server):
                     servicer.VerifyPlan,
                     request_deserializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.VerifyPlanRequest.FromString,
                     response_serializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.VerifyPlanResponse.SerializeToString,
+            ),
+            'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCheckpoint,
+                    request_deserializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetCheckpointRequest.FromString,
+                    response_serializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInclusionProof,
+                    request_deserializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetInclusionProofRequest.FromString,
+                    response_serializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetInclusionProofResponse.SerializeToString,
+            ),
+            'GetConsistencyProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsistencyProof,
+                    request_deserializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetConsistencyProofRequest.FromString,
+                    response_serializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetConsistencyProofResponse.SerializeToString,
+            ),
+            'ExportBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportBundle,
+                    request_deserializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.ExportBundleRequest.FromString,
+                    response_serializer=lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.ExportBundleResponse.SerializeToString,
+            ),
+            'GetKeyHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeyHistory,
+                    request_deserializer=lockstep_dot_journal_dot_v1_dot_key__history__pb2.GetKeyHistoryRequest.FromString,
+                    response_serializer=lockstep_dot_journal_dot_v1_dot_key__history__pb2.GetKeyHistoryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +264,141 @@ class JournalReaderService:
             '/lockstep.journal.v1.JournalReaderService/VerifyPlan',
             lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.VerifyPlanRequest.SerializeToString,
             lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.VerifyPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.journal.v1.JournalReaderService/GetCheckpoint',
+            lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetCheckpointRequest.SerializeToString,
+            lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInclusionProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.journal.v1.JournalReaderService/GetInclusionProof',
+            lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetInclusionProofRequest.SerializeToString,
+            lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetInclusionProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsistencyProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.journal.v1.JournalReaderService/GetConsistencyProof',
+            lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetConsistencyProofRequest.SerializeToString,
+            lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.GetConsistencyProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.journal.v1.JournalReaderService/ExportBundle',
+            lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.ExportBundleRequest.SerializeToString,
+            lockstep_dot_journal_dot_v1_dot_journal__reader__service__pb2.ExportBundleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKeyHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.journal.v1.JournalReaderService/GetKeyHistory',
+            lockstep_dot_journal_dot_v1_dot_key__history__pb2.GetKeyHistoryRequest.SerializeToString,
+            lockstep_dot_journal_dot_v1_dot_key__history__pb2.GetKeyHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

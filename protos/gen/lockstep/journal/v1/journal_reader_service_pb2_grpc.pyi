@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from lockstep.journal.v1 import journal_reader_service_pb2 as _journal_reader_service_pb2
+from lockstep.journal.v1 import key_history_pb2 as _key_history_pb2
 import abc as _abc_1
 
 
@@ -22,6 +23,16 @@ class JournalReaderServiceStub:
     """Entries of one plan or of all, from a place on, then live without gap or duplicate, with heartbeats."""
     VerifyPlan: _aio.UnaryUnaryMultiCallable[_journal_reader_service_pb2.VerifyPlanRequest, _journal_reader_service_pb2.VerifyPlanResponse]
     """Recomputes a plan's chain: links, hashes, signatures, order, seal."""
+    GetCheckpoint: _aio.UnaryUnaryMultiCallable[_journal_reader_service_pb2.GetCheckpointRequest, _journal_reader_service_pb2.GetCheckpointResponse]
+    """The journal's tree at some size, signed."""
+    GetInclusionProof: _aio.UnaryUnaryMultiCallable[_journal_reader_service_pb2.GetInclusionProofRequest, _journal_reader_service_pb2.GetInclusionProofResponse]
+    """Shows that an entry is in the tree."""
+    GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_journal_reader_service_pb2.GetConsistencyProofRequest, _journal_reader_service_pb2.GetConsistencyProofResponse]
+    """Shows that the tree at one size begins with the tree at a smaller one."""
+    ExportBundle: _aio.UnaryUnaryMultiCallable[_journal_reader_service_pb2.ExportBundleRequest, _journal_reader_service_pb2.ExportBundleResponse]
+    """The journal's part of a plan's evidence, as one state of it."""
+    GetKeyHistory: _aio.UnaryUnaryMultiCallable[_key_history_pb2.GetKeyHistoryRequest, _key_history_pb2.GetKeyHistoryResponse]
+    """The keys by which the journal signs and signed, each introduced by the one before."""
 
 class JournalReaderServiceServicer(metaclass=_abc_1.ABCMeta):
     """The journal's readers: internal services, auditors, and the notary as its witness."""
@@ -49,5 +60,45 @@ class JournalReaderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_journal_reader_service_pb2.VerifyPlanRequest, _abc.Awaitable[_journal_reader_service_pb2.VerifyPlanResponse]],
     ) -> _abc.Awaitable[_journal_reader_service_pb2.VerifyPlanResponse]:
         """Recomputes a plan's chain: links, hashes, signatures, order, seal."""
+
+    @_abc_1.abstractmethod
+    def GetCheckpoint(
+        self,
+        request: _journal_reader_service_pb2.GetCheckpointRequest,
+        context: _aio.ServicerContext[_journal_reader_service_pb2.GetCheckpointRequest, _abc.Awaitable[_journal_reader_service_pb2.GetCheckpointResponse]],
+    ) -> _abc.Awaitable[_journal_reader_service_pb2.GetCheckpointResponse]:
+        """The journal's tree at some size, signed."""
+
+    @_abc_1.abstractmethod
+    def GetInclusionProof(
+        self,
+        request: _journal_reader_service_pb2.GetInclusionProofRequest,
+        context: _aio.ServicerContext[_journal_reader_service_pb2.GetInclusionProofRequest, _abc.Awaitable[_journal_reader_service_pb2.GetInclusionProofResponse]],
+    ) -> _abc.Awaitable[_journal_reader_service_pb2.GetInclusionProofResponse]:
+        """Shows that an entry is in the tree."""
+
+    @_abc_1.abstractmethod
+    def GetConsistencyProof(
+        self,
+        request: _journal_reader_service_pb2.GetConsistencyProofRequest,
+        context: _aio.ServicerContext[_journal_reader_service_pb2.GetConsistencyProofRequest, _abc.Awaitable[_journal_reader_service_pb2.GetConsistencyProofResponse]],
+    ) -> _abc.Awaitable[_journal_reader_service_pb2.GetConsistencyProofResponse]:
+        """Shows that the tree at one size begins with the tree at a smaller one."""
+
+    @_abc_1.abstractmethod
+    def ExportBundle(
+        self,
+        request: _journal_reader_service_pb2.ExportBundleRequest,
+        context: _aio.ServicerContext[_journal_reader_service_pb2.ExportBundleRequest, _abc.Awaitable[_journal_reader_service_pb2.ExportBundleResponse]],
+    ) -> _abc.Awaitable[_journal_reader_service_pb2.ExportBundleResponse]:
+        """The journal's part of a plan's evidence, as one state of it."""
+
+    @_abc_1.abstractmethod
+    def GetKeyHistory(
+        self,
+        request: _key_history_pb2.GetKeyHistoryRequest,
+        context: _aio.ServicerContext[_key_history_pb2.GetKeyHistoryRequest, _abc.Awaitable[_key_history_pb2.GetKeyHistoryResponse]],
+    ) -> _abc.Awaitable[_key_history_pb2.GetKeyHistoryResponse]:
+        """The keys by which the journal signs and signed, each introduced by the one before."""
 
 def add_JournalReaderServiceServicer_to_server(servicer: JournalReaderServiceServicer, server: _aio.Server) -> None: ...

@@ -22,20 +22,41 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lockstep.notary.v1 import anchor_pb2 as lockstep_dot_notary_dot_v1_dot_anchor__pb2
+from lockstep.notary.v1 import escalation_record_pb2 as lockstep_dot_notary_dot_v1_dot_escalation__record__pb2
 from lockstep.type.v1 import outcome_pb2 as lockstep_dot_type_dot_v1_dot_outcome__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lockstep/notary/v1/notary_service.proto\x12\x12lockstep.notary.v1\x1a\x1elockstep/type/v1/outcome.proto\")\n\x16GetNotarisationRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xad\x01\n\x17GetNotarisationResponse\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x35\n\x0cregistration\x18\x02 \x01(\x0b\x32\x1f.lockstep.type.v1.ChainEvidence\x12\x35\n\x0c\x66inalisation\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.ChainEvidence\x12\x0f\n\x07outcome\x18\x04 \x01(\t2{\n\rNotaryService\x12j\n\x0fGetNotarisation\x12*.lockstep.notary.v1.GetNotarisationRequest\x1a+.lockstep.notary.v1.GetNotarisationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lockstep/notary/v1/notary_service.proto\x12\x12lockstep.notary.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flockstep/notary/v1/anchor.proto\x1a*lockstep/notary/v1/escalation_record.proto\x1a\x1elockstep/type/v1/outcome.proto\"W\n\x18RecordEscalationsRequest\x12;\n\nstatements\x18\x01 \x03(\x0b\x32\'.lockstep.notary.v1.EscalationStatement\"N\n\x19RecordEscalationsResponse\x12\x31\n\x07\x61nswers\x18\x01 \x03(\x0b\x32 .lockstep.notary.v1.RecordAnswer\".\n\x1bGetEscalationRecordsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"U\n\x1cGetEscalationRecordsResponse\x12\x35\n\x07records\x18\x01 \x03(\x0b\x32$.lockstep.notary.v1.EscalationRecord\")\n\x16GetNotarisationRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xd9\x02\n\x17GetNotarisationResponse\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x35\n\x0cregistration\x18\x02 \x01(\x0b\x32\x1f.lockstep.type.v1.ChainEvidence\x12\x35\n\x0c\x66inalisation\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.ChainEvidence\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\x39\n\x12registration_proof\x18\x05 \x01(\x0b\x32\x1d.lockstep.notary.v1.PlanProof\x12\x34\n\routcome_proof\x18\x06 \x01(\x0b\x32\x1d.lockstep.notary.v1.PlanProof\x12\x39\n\x0b\x65scalations\x18\x07 \x03(\x0b\x32$.lockstep.notary.v1.EscalationRecord\"H\n\x1dGetWitnessedCheckpointRequest\x12\x15\n\rtree_size_min\x18\x01 \x01(\x03\x12\x10\n\x08\x61nchored\x18\x02 \x01(\x08\"]\n\x1eGetWitnessedCheckpointResponse\x12;\n\ncheckpoint\x18\x01 \x01(\x0b\x32\'.lockstep.notary.v1.WitnessedCheckpoint\"\x19\n\x17GetWitnessStatusRequest\"\xe9\x01\n\x18GetWitnessStatusResponse\x12\x35\n\x04last\x18\x01 \x01(\x0b\x32\'.lockstep.notary.v1.WitnessedCheckpoint\x12/\n\x05\x61larm\x18\x02 \x01(\x0b\x32 .lockstep.notary.v1.WitnessAlarm\x12-\n\tlooked_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0c\x61\x63knowledged\x18\x04 \x03(\x0b\x32 .lockstep.notary.v1.WitnessAlarm\"\xef\x01\n\x0cWitnessAlarm\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x14\n\x0crefused_note\x18\x03 \x01(\x0c\x12-\n\traised_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcosigned_note\x18\x05 \x01(\x0c\x12\x0c\n\x04path\x18\x06 \x03(\x0c\x12\x0f\n\x07\x66inding\x18\x07 \x01(\t\x12\x33\n\x0f\x61\x63knowledged_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x66ollowed\x18\t \x01(\x08\x32\xd8\x04\n\rNotaryService\x12p\n\x11RecordEscalations\x12,.lockstep.notary.v1.RecordEscalationsRequest\x1a-.lockstep.notary.v1.RecordEscalationsResponse\x12y\n\x14GetEscalationRecords\x12/.lockstep.notary.v1.GetEscalationRecordsRequest\x1a\x30.lockstep.notary.v1.GetEscalationRecordsResponse\x12j\n\x0fGetNotarisation\x12*.lockstep.notary.v1.GetNotarisationRequest\x1a+.lockstep.notary.v1.GetNotarisationResponse\x12\x7f\n\x16GetWitnessedCheckpoint\x12\x31.lockstep.notary.v1.GetWitnessedCheckpointRequest\x1a\x32.lockstep.notary.v1.GetWitnessedCheckpointResponse\x12m\n\x10GetWitnessStatus\x12+.lockstep.notary.v1.GetWitnessStatusRequest\x1a,.lockstep.notary.v1.GetWitnessStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.notary.v1.notary_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETNOTARISATIONREQUEST']._serialized_start=95
-  _globals['_GETNOTARISATIONREQUEST']._serialized_end=136
-  _globals['_GETNOTARISATIONRESPONSE']._serialized_start=139
-  _globals['_GETNOTARISATIONRESPONSE']._serialized_end=312
-  _globals['_NOTARYSERVICE']._serialized_start=314
-  _globals['_NOTARYSERVICE']._serialized_end=437
+  _globals['_RECORDESCALATIONSREQUEST']._serialized_start=205
+  _globals['_RECORDESCALATIONSREQUEST']._serialized_end=292
+  _globals['_RECORDESCALATIONSRESPONSE']._serialized_start=294
+  _globals['_RECORDESCALATIONSRESPONSE']._serialized_end=372
+  _globals['_GETESCALATIONRECORDSREQUEST']._serialized_start=374
+  _globals['_GETESCALATIONRECORDSREQUEST']._serialized_end=420
+  _globals['_GETESCALATIONRECORDSRESPONSE']._serialized_start=422
+  _globals['_GETESCALATIONRECORDSRESPONSE']._serialized_end=507
+  _globals['_GETNOTARISATIONREQUEST']._serialized_start=509
+  _globals['_GETNOTARISATIONREQUEST']._serialized_end=550
+  _globals['_GETNOTARISATIONRESPONSE']._serialized_start=553
+  _globals['_GETNOTARISATIONRESPONSE']._serialized_end=898
+  _globals['_GETWITNESSEDCHECKPOINTREQUEST']._serialized_start=900
+  _globals['_GETWITNESSEDCHECKPOINTREQUEST']._serialized_end=972
+  _globals['_GETWITNESSEDCHECKPOINTRESPONSE']._serialized_start=974
+  _globals['_GETWITNESSEDCHECKPOINTRESPONSE']._serialized_end=1067
+  _globals['_GETWITNESSSTATUSREQUEST']._serialized_start=1069
+  _globals['_GETWITNESSSTATUSREQUEST']._serialized_end=1094
+  _globals['_GETWITNESSSTATUSRESPONSE']._serialized_start=1097
+  _globals['_GETWITNESSSTATUSRESPONSE']._serialized_end=1330
+  _globals['_WITNESSALARM']._serialized_start=1333
+  _globals['_WITNESSALARM']._serialized_end=1572
+  _globals['_NOTARYSERVICE']._serialized_start=1575
+  _globals['_NOTARYSERVICE']._serialized_end=2175
 # @@protoc_insertion_point(module_scope)

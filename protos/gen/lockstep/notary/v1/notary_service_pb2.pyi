@@ -3,8 +3,13 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from lockstep.notary.v1 import anchor_pb2 as _anchor_pb2
+from lockstep.notary.v1 import escalation_record_pb2 as _escalation_record_pb2
 from lockstep.type.v1 import outcome_pb2 as _outcome_pb2
 import builtins as _builtins
 import sys
@@ -16,6 +21,100 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class RecordEscalationsRequest(_message.Message):
+    """Statements about escalations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statements(self) -> _containers.RepeatedCompositeFieldContainer[_escalation_record_pb2.EscalationStatement]:
+        """Required. 1 to 256; each is judged by itself, in their order."""
+
+    def __init__(
+        self,
+        *,
+        statements: _abc.Iterable[_escalation_record_pb2.EscalationStatement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statements", b"statements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordEscalationsRequest: _TypeAlias = RecordEscalationsRequest  # noqa: Y015
+
+@_typing.final
+class RecordEscalationsResponse(_message.Message):
+    """The answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[_escalation_record_pb2.RecordAnswer]:
+        """One of each statement, in their order."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[_escalation_record_pb2.RecordAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordEscalationsResponse: _TypeAlias = RecordEscalationsResponse  # noqa: Y015
+
+@_typing.final
+class GetEscalationRecordsRequest(_message.Message):
+    """Asks for what is said of a plan's escalations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    """Required. The plan."""
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_id", b"plan_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEscalationRecordsRequest: _TypeAlias = GetEscalationRecordsRequest  # noqa: Y015
+
+@_typing.final
+class GetEscalationRecordsResponse(_message.Message):
+    """What is said of a plan's escalations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_escalation_record_pb2.EscalationRecord]:
+        """In the order in which the notary took them; none where it was told of none."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[_escalation_record_pb2.EscalationRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEscalationRecordsResponse: _TypeAlias = GetEscalationRecordsResponse  # noqa: Y015
 
 @_typing.final
 class GetNotarisationRequest(_message.Message):
@@ -49,6 +148,9 @@ class GetNotarisationResponse(_message.Message):
     REGISTRATION_FIELD_NUMBER: _builtins.int
     FINALISATION_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    REGISTRATION_PROOF_FIELD_NUMBER: _builtins.int
+    OUTCOME_PROOF_FIELD_NUMBER: _builtins.int
+    ESCALATIONS_FIELD_NUMBER: _builtins.int
     plan_digest: _builtins.bytes
     """Required. Digest that stands in the registry (32 bytes)."""
     outcome: _builtins.str
@@ -61,6 +163,18 @@ class GetNotarisationResponse(_message.Message):
     def finalisation(self) -> _outcome_pb2.ChainEvidence:
         """Present once final: the transaction that recorded the outcome."""
 
+    @_builtins.property
+    def registration_proof(self) -> _anchor_pb2.PlanProof:
+        """Present where the plan's digest is registered in a batch: its leaf, and the anchor once there is one."""
+
+    @_builtins.property
+    def outcome_proof(self) -> _anchor_pb2.PlanProof:
+        """Present where the plan's outcome is recorded in a batch: its leaf, and the anchor once there is one."""
+
+    @_builtins.property
+    def escalations(self) -> _containers.RepeatedCompositeFieldContainer[_escalation_record_pb2.EscalationRecord]:
+        """What is said of the plan's escalations, in the order in which the notary took it."""
+
     def __init__(
         self,
         *,
@@ -68,11 +182,183 @@ class GetNotarisationResponse(_message.Message):
         registration: _outcome_pb2.ChainEvidence | None = ...,
         finalisation: _outcome_pb2.ChainEvidence | None = ...,
         outcome: _builtins.str = ...,
+        registration_proof: _anchor_pb2.PlanProof | None = ...,
+        outcome_proof: _anchor_pb2.PlanProof | None = ...,
+        escalations: _abc.Iterable[_escalation_record_pb2.EscalationRecord] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["finalisation", b"finalisation", "registration", b"registration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finalisation", b"finalisation", "outcome_proof", b"outcome_proof", "registration", b"registration", "registration_proof", b"registration_proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finalisation", b"finalisation", "outcome", b"outcome", "plan_digest", b"plan_digest", "registration", b"registration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["escalations", b"escalations", "finalisation", b"finalisation", "outcome", b"outcome", "outcome_proof", b"outcome_proof", "plan_digest", b"plan_digest", "registration", b"registration", "registration_proof", b"registration_proof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetNotarisationResponse: _TypeAlias = GetNotarisationResponse  # noqa: Y015
+
+@_typing.final
+class GetWitnessedCheckpointRequest(_message.Message):
+    """Asks for a checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TREE_SIZE_MIN_FIELD_NUMBER: _builtins.int
+    ANCHORED_FIELD_NUMBER: _builtins.int
+    tree_size_min: _builtins.int
+    """Optional. The smallest one that has at least so many leaves; absent: the newest."""
+    anchored: _builtins.bool
+    """Optional. Only one whose root is anchored."""
+    def __init__(
+        self,
+        *,
+        tree_size_min: _builtins.int = ...,
+        anchored: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchored", b"anchored", "tree_size_min", b"tree_size_min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWitnessedCheckpointRequest: _TypeAlias = GetWitnessedCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class GetWitnessedCheckpointResponse(_message.Message):
+    """A checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checkpoint(self) -> _anchor_pb2.WitnessedCheckpoint:
+        """Required. The checkpoint."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: _anchor_pb2.WitnessedCheckpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWitnessedCheckpointResponse: _TypeAlias = GetWitnessedCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class GetWitnessStatusRequest(_message.Message):
+    """Asks how the notary stands to the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWitnessStatusRequest: _TypeAlias = GetWitnessStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetWitnessStatusResponse(_message.Message):
+    """How the notary stands to the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_FIELD_NUMBER: _builtins.int
+    ALARM_FIELD_NUMBER: _builtins.int
+    LOOKED_AT_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def last(self) -> _anchor_pb2.WitnessedCheckpoint:
+        """Absent until there was one. The last checkpoint that it cosigned."""
+
+    @_builtins.property
+    def alarm(self) -> Global___WitnessAlarm:
+        """Present while it refuses what the journal shows."""
+
+    @_builtins.property
+    def looked_at(self) -> _timestamp_pb2.Timestamp:
+        """Absent until there was one. When the journal last showed what the notary could agree with."""
+
+    @_builtins.property
+    def acknowledged(self) -> _containers.RepeatedCompositeFieldContainer[Global___WitnessAlarm]:
+        """Alarms that a person has looked at, newest first; at most 16. They are kept for ever."""
+
+    def __init__(
+        self,
+        *,
+        last: _anchor_pb2.WitnessedCheckpoint | None = ...,
+        alarm: Global___WitnessAlarm | None = ...,
+        looked_at: _timestamp_pb2.Timestamp | None = ...,
+        acknowledged: _abc.Iterable[Global___WitnessAlarm] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "last", b"last", "looked_at", b"looked_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "alarm", b"alarm", "last", b"last", "looked_at", b"looked_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWitnessStatusResponse: _TypeAlias = GetWitnessStatusResponse  # noqa: Y015
+
+@_typing.final
+class WitnessAlarm(_message.Message):
+    """What the notary refuses to cosign."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REFUSED_NOTE_FIELD_NUMBER: _builtins.int
+    RAISED_AT_FIELD_NUMBER: _builtins.int
+    COSIGNED_NOTE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    FINDING_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_AT_FIELD_NUMBER: _builtins.int
+    FOLLOWED_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """Required. UPPER_SNAKE name of the rule that is broken."""
+    message: _builtins.str
+    """Required. One sentence."""
+    refused_note: _builtins.bytes
+    """Absent where the journal showed none. The signed note that was refused, as it was received."""
+    cosigned_note: _builtins.bytes
+    """Absent where nothing was cosigned before. The signed note that it was held against."""
+    finding: _builtins.str
+    """Absent until a person has looked. What was found out."""
+    followed: _builtins.bool
+    """Whether the notary went on with the tree that the journal showed then, which does not continue what was cosigned before."""
+    @_builtins.property
+    def raised_at(self) -> _timestamp_pb2.Timestamp:
+        """Required. Since when."""
+
+    @_builtins.property
+    def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The consistency proof that was shown; none where none was asked or given."""
+
+    @_builtins.property
+    def acknowledged_at(self) -> _timestamp_pb2.Timestamp:
+        """Absent until a person has looked. When."""
+
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        message: _builtins.str = ...,
+        refused_note: _builtins.bytes = ...,
+        raised_at: _timestamp_pb2.Timestamp | None = ...,
+        cosigned_note: _builtins.bytes = ...,
+        path: _abc.Iterable[_builtins.bytes] | None = ...,
+        finding: _builtins.str = ...,
+        acknowledged_at: _timestamp_pb2.Timestamp | None = ...,
+        followed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "raised_at", b"raised_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "cosigned_note", b"cosigned_note", "finding", b"finding", "followed", b"followed", "message", b"message", "path", b"path", "raised_at", b"raised_at", "refused_note", b"refused_note", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WitnessAlarm: _TypeAlias = WitnessAlarm  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class NotaryServiceStub:
-    """Read-only view of what the notary put on chain.
+    """What the notary puts on chain, beside its legs.
     """
 
     def __init__(self, channel):
@@ -35,16 +35,51 @@ class NotaryServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.RecordEscalations = channel.unary_unary(
+                '/lockstep.notary.v1.NotaryService/RecordEscalations',
+                request_serializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.RecordEscalationsRequest.SerializeToString,
+                response_deserializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.RecordEscalationsResponse.FromString,
+                _registered_method=True)
+        self.GetEscalationRecords = channel.unary_unary(
+                '/lockstep.notary.v1.NotaryService/GetEscalationRecords',
+                request_serializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetEscalationRecordsRequest.SerializeToString,
+                response_deserializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetEscalationRecordsResponse.FromString,
+                _registered_method=True)
         self.GetNotarisation = channel.unary_unary(
                 '/lockstep.notary.v1.NotaryService/GetNotarisation',
                 request_serializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetNotarisationRequest.SerializeToString,
                 response_deserializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetNotarisationResponse.FromString,
                 _registered_method=True)
+        self.GetWitnessedCheckpoint = channel.unary_unary(
+                '/lockstep.notary.v1.NotaryService/GetWitnessedCheckpoint',
+                request_serializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessedCheckpointRequest.SerializeToString,
+                response_deserializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessedCheckpointResponse.FromString,
+                _registered_method=True)
+        self.GetWitnessStatus = channel.unary_unary(
+                '/lockstep.notary.v1.NotaryService/GetWitnessStatus',
+                request_serializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessStatusRequest.SerializeToString,
+                response_deserializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessStatusResponse.FromString,
+                _registered_method=True)
 
 
 class NotaryServiceServicer:
-    """Read-only view of what the notary put on chain.
+    """What the notary puts on chain, beside its legs.
     """
+
+    def RecordEscalations(self, request, context):
+        """Keeps what is said of escalations, and puts it on chain. Only the coordinator may. It is durable when this is answered, and stands on chain later
+        (GetEscalationRecords). The same again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEscalationRecords(self, request, context):
+        """What is said of a plan's escalations.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetNotarisation(self, request, context):
         """The registration and finalisation of one plan.
@@ -53,13 +88,47 @@ class NotaryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWitnessedCheckpoint(self, request, context):
+        """A checkpoint of the journal that the notary has witnessed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWitnessStatus(self, request, context):
+        """How the notary stands to the journal's log: what it saw last, and what it refuses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NotaryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'RecordEscalations': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordEscalations,
+                    request_deserializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.RecordEscalationsRequest.FromString,
+                    response_serializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.RecordEscalationsResponse.SerializeToString,
+            ),
+            'GetEscalationRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEscalationRecords,
+                    request_deserializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetEscalationRecordsRequest.FromString,
+                    response_serializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetEscalationRecordsResponse.SerializeToString,
+            ),
             'GetNotarisation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNotarisation,
                     request_deserializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetNotarisationRequest.FromString,
                     response_serializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetNotarisationResponse.SerializeToString,
+            ),
+            'GetWitnessedCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWitnessedCheckpoint,
+                    request_deserializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessedCheckpointRequest.FromString,
+                    response_serializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessedCheckpointResponse.SerializeToString,
+            ),
+            'GetWitnessStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWitnessStatus,
+                    request_deserializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessStatusRequest.FromString,
+                    response_serializer=lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -70,8 +139,62 @@ def add_NotaryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NotaryService:
-    """Read-only view of what the notary put on chain.
+    """What the notary puts on chain, beside its legs.
     """
+
+    @staticmethod
+    def RecordEscalations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.notary.v1.NotaryService/RecordEscalations',
+            lockstep_dot_notary_dot_v1_dot_notary__service__pb2.RecordEscalationsRequest.SerializeToString,
+            lockstep_dot_notary_dot_v1_dot_notary__service__pb2.RecordEscalationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEscalationRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.notary.v1.NotaryService/GetEscalationRecords',
+            lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetEscalationRecordsRequest.SerializeToString,
+            lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetEscalationRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetNotarisation(request,
@@ -90,6 +213,60 @@ class NotaryService:
             '/lockstep.notary.v1.NotaryService/GetNotarisation',
             lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetNotarisationRequest.SerializeToString,
             lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetNotarisationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWitnessedCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.notary.v1.NotaryService/GetWitnessedCheckpoint',
+            lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessedCheckpointRequest.SerializeToString,
+            lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessedCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWitnessStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.notary.v1.NotaryService/GetWitnessStatus',
+            lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessStatusRequest.SerializeToString,
+            lockstep_dot_notary_dot_v1_dot_notary__service__pb2.GetWitnessStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

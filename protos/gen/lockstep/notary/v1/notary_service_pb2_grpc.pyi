@@ -13,14 +13,42 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class NotaryServiceStub:
-    """Read-only view of what the notary put on chain."""
+    """What the notary puts on chain, beside its legs."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    RecordEscalations: _aio.UnaryUnaryMultiCallable[_notary_service_pb2.RecordEscalationsRequest, _notary_service_pb2.RecordEscalationsResponse]
+    """Keeps what is said of escalations, and puts it on chain. Only the coordinator may. It is durable when this is answered, and stands on chain later
+    (GetEscalationRecords). The same again changes nothing.
+    """
+    GetEscalationRecords: _aio.UnaryUnaryMultiCallable[_notary_service_pb2.GetEscalationRecordsRequest, _notary_service_pb2.GetEscalationRecordsResponse]
+    """What is said of a plan's escalations."""
     GetNotarisation: _aio.UnaryUnaryMultiCallable[_notary_service_pb2.GetNotarisationRequest, _notary_service_pb2.GetNotarisationResponse]
     """The registration and finalisation of one plan."""
+    GetWitnessedCheckpoint: _aio.UnaryUnaryMultiCallable[_notary_service_pb2.GetWitnessedCheckpointRequest, _notary_service_pb2.GetWitnessedCheckpointResponse]
+    """A checkpoint of the journal that the notary has witnessed."""
+    GetWitnessStatus: _aio.UnaryUnaryMultiCallable[_notary_service_pb2.GetWitnessStatusRequest, _notary_service_pb2.GetWitnessStatusResponse]
+    """How the notary stands to the journal's log: what it saw last, and what it refuses."""
 
 class NotaryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Read-only view of what the notary put on chain."""
+    """What the notary puts on chain, beside its legs."""
+
+    @_abc_1.abstractmethod
+    def RecordEscalations(
+        self,
+        request: _notary_service_pb2.RecordEscalationsRequest,
+        context: _aio.ServicerContext[_notary_service_pb2.RecordEscalationsRequest, _abc.Awaitable[_notary_service_pb2.RecordEscalationsResponse]],
+    ) -> _abc.Awaitable[_notary_service_pb2.RecordEscalationsResponse]:
+        """Keeps what is said of escalations, and puts it on chain. Only the coordinator may. It is durable when this is answered, and stands on chain later
+        (GetEscalationRecords). The same again changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def GetEscalationRecords(
+        self,
+        request: _notary_service_pb2.GetEscalationRecordsRequest,
+        context: _aio.ServicerContext[_notary_service_pb2.GetEscalationRecordsRequest, _abc.Awaitable[_notary_service_pb2.GetEscalationRecordsResponse]],
+    ) -> _abc.Awaitable[_notary_service_pb2.GetEscalationRecordsResponse]:
+        """What is said of a plan's escalations."""
 
     @_abc_1.abstractmethod
     def GetNotarisation(
@@ -29,5 +57,21 @@ class NotaryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_notary_service_pb2.GetNotarisationRequest, _abc.Awaitable[_notary_service_pb2.GetNotarisationResponse]],
     ) -> _abc.Awaitable[_notary_service_pb2.GetNotarisationResponse]:
         """The registration and finalisation of one plan."""
+
+    @_abc_1.abstractmethod
+    def GetWitnessedCheckpoint(
+        self,
+        request: _notary_service_pb2.GetWitnessedCheckpointRequest,
+        context: _aio.ServicerContext[_notary_service_pb2.GetWitnessedCheckpointRequest, _abc.Awaitable[_notary_service_pb2.GetWitnessedCheckpointResponse]],
+    ) -> _abc.Awaitable[_notary_service_pb2.GetWitnessedCheckpointResponse]:
+        """A checkpoint of the journal that the notary has witnessed."""
+
+    @_abc_1.abstractmethod
+    def GetWitnessStatus(
+        self,
+        request: _notary_service_pb2.GetWitnessStatusRequest,
+        context: _aio.ServicerContext[_notary_service_pb2.GetWitnessStatusRequest, _abc.Awaitable[_notary_service_pb2.GetWitnessStatusResponse]],
+    ) -> _abc.Awaitable[_notary_service_pb2.GetWitnessStatusResponse]:
+        """How the notary stands to the journal's log: what it saw last, and what it refuses."""
 
 def add_NotaryServiceServicer_to_server(servicer: NotaryServiceServicer, server: _aio.Server) -> None: ...

@@ -27,51 +27,54 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lockstep.participant.v1 import leg_pb2 as lockstep_dot_participant_dot_v1_dot_leg__pb2
 from lockstep.type.v1 import certificate_pb2 as lockstep_dot_type_dot_v1_dot_certificate__pb2
 from lockstep.type.v1 import outcome_pb2 as lockstep_dot_type_dot_v1_dot_outcome__pb2
+from lockstep.type.v1 import plan_pb2 as lockstep_dot_type_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1lockstep/participant/v1/participant_service.proto\x12\x17lockstep.participant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lockstep/participant/v1/leg.proto\x1a\"lockstep/type/v1/certificate.proto\x1a\x1elockstep/type/v1/outcome.proto\"\x11\n\x0f\x44\x65scribeRequest\"\xdb\x02\n\x10\x44\x65scribeResponse\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x11\n\tleg_kinds\x18\x02 \x03(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x33\n\x0cpromise_kind\x18\x04 \x01(\x0e\x32\x1d.lockstep.type.v1.PromiseKind\x12\x17\n\x0fpromise_expires\x18\x05 \x01(\x08\x12.\n\x0bpromise_max\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x06\x61ssets\x18\x07 \x03(\x0b\x32(.lockstep.participant.v1.AssetCapability\x12\x0e\n\x06venues\x18\x08 \x03(\t\x12\x17\n\x0flog_incarnation\x18\t \x01(\t\x12.\n\nclock_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x0f\x41ssetCapability\x12\r\n\x05\x61sset\x18\x01 \x01(\t\x12\r\n\x05scale\x18\x02 \x01(\x05\x12\x12\n\nreversible\x18\x03 \x01(\x08\"t\n\x0ePrepareRequest\x12\x39\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\'.lockstep.participant.v1.PrepareCommand\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x0fPrepareResponse\x12\x37\n\x07\x61nswers\x18\x01 \x03(\x0b\x32&.lockstep.participant.v1.CommandAnswer\"\xaf\x01\n\rCommitRequest\x12\x38\n\x08\x63ommands\x18\x01 \x03(\x0b\x32&.lockstep.participant.v1.CommitCommand\x12;\n\x0c\x63\x65rtificates\x18\x02 \x03(\x0b\x32%.lockstep.type.v1.DecisionCertificate\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"I\n\x0e\x43ommitResponse\x12\x37\n\x07\x61nswers\x18\x01 \x03(\x0b\x32&.lockstep.participant.v1.CommandAnswer\"p\n\x0c\x41\x62ortRequest\x12\x37\n\x08\x63ommands\x18\x01 \x03(\x0b\x32%.lockstep.participant.v1.AbortCommand\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"H\n\rAbortResponse\x12\x37\n\x07\x61nswers\x18\x01 \x03(\x0b\x32&.lockstep.participant.v1.CommandAnswer\"t\n\x0eReverseRequest\x12\x39\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\'.lockstep.participant.v1.ReverseCommand\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x0fReverseResponse\x12\x37\n\x07\x61nswers\x18\x01 \x03(\x0b\x32&.lockstep.participant.v1.CommandAnswer\"s\n\rGetLegRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06leg_id\x18\x02 \x01(\t\x12)\n\x08raise_to\x18\x03 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12\x16\n\x0eknown_revision\x18\x04 \x01(\x03\"\xb6\x01\n\x0eGetLegResponse\x12\x32\n\x06report\x18\x01 \x01(\x0b\x32\".lockstep.participant.v1.LegReport\x12\x34\n\x07\x62inding\x18\x02 \x01(\x0b\x32#.lockstep.participant.v1.LegBinding\x12:\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0b\x32%.lockstep.type.v1.DecisionCertificate\"8\n\x0fListLegsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x10ListLegsResponse\x12\x33\n\x07reports\x18\x01 \x03(\x0b\x32\".lockstep.participant.v1.LegReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x14WatchOutcomesRequest\x12\x35\n\x05\x61\x66ter\x18\x01 \x01(\x0b\x32&.lockstep.participant.v1.OutcomeCursor\"6\n\rOutcomeCursor\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"\x84\x01\n\x15WatchOutcomesResponse\x12\x33\n\x07reports\x18\x01 \x03(\x0b\x32\".lockstep.participant.v1.LegReport\x12\x36\n\x06\x63ursor\x18\x02 \x01(\x0b\x32&.lockstep.participant.v1.OutcomeCursor2\x92\x06\n\x12ParticipantService\x12_\n\x08\x44\x65scribe\x12(.lockstep.participant.v1.DescribeRequest\x1a).lockstep.participant.v1.DescribeResponse\x12\\\n\x07Prepare\x12\'.lockstep.participant.v1.PrepareRequest\x1a(.lockstep.participant.v1.PrepareResponse\x12Y\n\x06\x43ommit\x12&.lockstep.participant.v1.CommitRequest\x1a\'.lockstep.participant.v1.CommitResponse\x12V\n\x05\x41\x62ort\x12%.lockstep.participant.v1.AbortRequest\x1a&.lockstep.participant.v1.AbortResponse\x12\\\n\x07Reverse\x12\'.lockstep.participant.v1.ReverseRequest\x1a(.lockstep.participant.v1.ReverseResponse\x12Y\n\x06GetLeg\x12&.lockstep.participant.v1.GetLegRequest\x1a\'.lockstep.participant.v1.GetLegResponse\x12_\n\x08ListLegs\x12(.lockstep.participant.v1.ListLegsRequest\x1a).lockstep.participant.v1.ListLegsResponse\x12p\n\rWatchOutcomes\x12-.lockstep.participant.v1.WatchOutcomesRequest\x1a..lockstep.participant.v1.WatchOutcomesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1lockstep/participant/v1/participant_service.proto\x12\x17lockstep.participant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lockstep/participant/v1/leg.proto\x1a\"lockstep/type/v1/certificate.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a\x1blockstep/type/v1/plan.proto\"\x11\n\x0f\x44\x65scribeRequest\"\xd6\x03\n\x10\x44\x65scribeResponse\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x11\n\tleg_kinds\x18\x02 \x03(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x33\n\x0cpromise_kind\x18\x04 \x01(\x0e\x32\x1d.lockstep.type.v1.PromiseKind\x12\x17\n\x0fpromise_expires\x18\x05 \x01(\x08\x12.\n\x0bpromise_max\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x06\x61ssets\x18\x07 \x03(\x0b\x32(.lockstep.participant.v1.AssetCapability\x12\x0e\n\x06venues\x18\x08 \x03(\t\x12\x17\n\x0flog_incarnation\x18\t \x01(\t\x12.\n\nclock_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x66irm_leg_kinds\x18\x0c \x03(\t\x12.\n\tanchoring\x18\r \x03(\x0e\x32\x1b.lockstep.type.v1.Anchoring\x12\x31\n\x0epromise_margin\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\"\x91\x01\n\x0f\x41ssetCapability\x12\r\n\x05\x61sset\x18\x01 \x01(\t\x12\r\n\x05scale\x18\x02 \x01(\x05\x12\x12\n\nreversible\x18\x03 \x01(\x08\x12\x10\n\x08\x63ut_offs\x18\x04 \x01(\x08\x12:\n\x07windows\x18\x05 \x03(\x0b\x32).lockstep.participant.v1.SettlementWindow\"\x8c\x01\n\x10SettlementWindow\x12\x17\n\x0fsettlement_date\x18\x01 \x01(\t\x12-\n\topen_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ut_off_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x0ePrepareRequest\x12\x39\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\'.lockstep.participant.v1.PrepareCommand\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x0fPrepareResponse\x12\x37\n\x07\x61nswers\x18\x01 \x03(\x0b\x32&.lockstep.participant.v1.CommandAnswer\"\xaf\x01\n\rCommitRequest\x12\x38\n\x08\x63ommands\x18\x01 \x03(\x0b\x32&.lockstep.participant.v1.CommitCommand\x12;\n\x0c\x63\x65rtificates\x18\x02 \x03(\x0b\x32%.lockstep.type.v1.DecisionCertificate\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"I\n\x0e\x43ommitResponse\x12\x37\n\x07\x61nswers\x18\x01 \x03(\x0b\x32&.lockstep.participant.v1.CommandAnswer\"p\n\x0c\x41\x62ortRequest\x12\x37\n\x08\x63ommands\x18\x01 \x03(\x0b\x32%.lockstep.participant.v1.AbortCommand\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"H\n\rAbortResponse\x12\x37\n\x07\x61nswers\x18\x01 \x03(\x0b\x32&.lockstep.participant.v1.CommandAnswer\"t\n\x0eReverseRequest\x12\x39\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\'.lockstep.participant.v1.ReverseCommand\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x0fReverseResponse\x12\x37\n\x07\x61nswers\x18\x01 \x03(\x0b\x32&.lockstep.participant.v1.CommandAnswer\"s\n\rGetLegRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06leg_id\x18\x02 \x01(\t\x12)\n\x08raise_to\x18\x03 \x01(\x0b\x32\x17.lockstep.type.v1.Epoch\x12\x16\n\x0eknown_revision\x18\x04 \x01(\x03\"\xb6\x01\n\x0eGetLegResponse\x12\x32\n\x06report\x18\x01 \x01(\x0b\x32\".lockstep.participant.v1.LegReport\x12\x34\n\x07\x62inding\x18\x02 \x01(\x0b\x32#.lockstep.participant.v1.LegBinding\x12:\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0b\x32%.lockstep.type.v1.DecisionCertificate\"8\n\x0fListLegsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x10ListLegsResponse\x12\x33\n\x07reports\x18\x01 \x03(\x0b\x32\".lockstep.participant.v1.LegReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x14WatchOutcomesRequest\x12\x35\n\x05\x61\x66ter\x18\x01 \x01(\x0b\x32&.lockstep.participant.v1.OutcomeCursor\"6\n\rOutcomeCursor\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"\x84\x01\n\x15WatchOutcomesResponse\x12\x33\n\x07reports\x18\x01 \x03(\x0b\x32\".lockstep.participant.v1.LegReport\x12\x36\n\x06\x63ursor\x18\x02 \x01(\x0b\x32&.lockstep.participant.v1.OutcomeCursor2\x92\x06\n\x12ParticipantService\x12_\n\x08\x44\x65scribe\x12(.lockstep.participant.v1.DescribeRequest\x1a).lockstep.participant.v1.DescribeResponse\x12\\\n\x07Prepare\x12\'.lockstep.participant.v1.PrepareRequest\x1a(.lockstep.participant.v1.PrepareResponse\x12Y\n\x06\x43ommit\x12&.lockstep.participant.v1.CommitRequest\x1a\'.lockstep.participant.v1.CommitResponse\x12V\n\x05\x41\x62ort\x12%.lockstep.participant.v1.AbortRequest\x1a&.lockstep.participant.v1.AbortResponse\x12\\\n\x07Reverse\x12\'.lockstep.participant.v1.ReverseRequest\x1a(.lockstep.participant.v1.ReverseResponse\x12Y\n\x06GetLeg\x12&.lockstep.participant.v1.GetLegRequest\x1a\'.lockstep.participant.v1.GetLegResponse\x12_\n\x08ListLegs\x12(.lockstep.participant.v1.ListLegsRequest\x1a).lockstep.participant.v1.ListLegsResponse\x12p\n\rWatchOutcomes\x12-.lockstep.participant.v1.WatchOutcomesRequest\x1a..lockstep.participant.v1.WatchOutcomesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.participant.v1.participant_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DESCRIBEREQUEST']._serialized_start=246
-  _globals['_DESCRIBEREQUEST']._serialized_end=263
-  _globals['_DESCRIBERESPONSE']._serialized_start=266
-  _globals['_DESCRIBERESPONSE']._serialized_end=613
-  _globals['_ASSETCAPABILITY']._serialized_start=615
-  _globals['_ASSETCAPABILITY']._serialized_end=682
-  _globals['_PREPAREREQUEST']._serialized_start=684
-  _globals['_PREPAREREQUEST']._serialized_end=800
-  _globals['_PREPARERESPONSE']._serialized_start=802
-  _globals['_PREPARERESPONSE']._serialized_end=876
-  _globals['_COMMITREQUEST']._serialized_start=879
-  _globals['_COMMITREQUEST']._serialized_end=1054
-  _globals['_COMMITRESPONSE']._serialized_start=1056
-  _globals['_COMMITRESPONSE']._serialized_end=1129
-  _globals['_ABORTREQUEST']._serialized_start=1131
-  _globals['_ABORTREQUEST']._serialized_end=1243
-  _globals['_ABORTRESPONSE']._serialized_start=1245
-  _globals['_ABORTRESPONSE']._serialized_end=1317
-  _globals['_REVERSEREQUEST']._serialized_start=1319
-  _globals['_REVERSEREQUEST']._serialized_end=1435
-  _globals['_REVERSERESPONSE']._serialized_start=1437
-  _globals['_REVERSERESPONSE']._serialized_end=1511
-  _globals['_GETLEGREQUEST']._serialized_start=1513
-  _globals['_GETLEGREQUEST']._serialized_end=1628
-  _globals['_GETLEGRESPONSE']._serialized_start=1631
-  _globals['_GETLEGRESPONSE']._serialized_end=1813
-  _globals['_LISTLEGSREQUEST']._serialized_start=1815
-  _globals['_LISTLEGSREQUEST']._serialized_end=1871
-  _globals['_LISTLEGSRESPONSE']._serialized_start=1873
-  _globals['_LISTLEGSRESPONSE']._serialized_end=1969
-  _globals['_WATCHOUTCOMESREQUEST']._serialized_start=1971
-  _globals['_WATCHOUTCOMESREQUEST']._serialized_end=2048
-  _globals['_OUTCOMECURSOR']._serialized_start=2050
-  _globals['_OUTCOMECURSOR']._serialized_end=2104
-  _globals['_WATCHOUTCOMESRESPONSE']._serialized_start=2107
-  _globals['_WATCHOUTCOMESRESPONSE']._serialized_end=2239
-  _globals['_PARTICIPANTSERVICE']._serialized_start=2242
-  _globals['_PARTICIPANTSERVICE']._serialized_end=3028
+  _globals['_DESCRIBEREQUEST']._serialized_start=275
+  _globals['_DESCRIBEREQUEST']._serialized_end=292
+  _globals['_DESCRIBERESPONSE']._serialized_start=295
+  _globals['_DESCRIBERESPONSE']._serialized_end=765
+  _globals['_ASSETCAPABILITY']._serialized_start=768
+  _globals['_ASSETCAPABILITY']._serialized_end=913
+  _globals['_SETTLEMENTWINDOW']._serialized_start=916
+  _globals['_SETTLEMENTWINDOW']._serialized_end=1056
+  _globals['_PREPAREREQUEST']._serialized_start=1058
+  _globals['_PREPAREREQUEST']._serialized_end=1174
+  _globals['_PREPARERESPONSE']._serialized_start=1176
+  _globals['_PREPARERESPONSE']._serialized_end=1250
+  _globals['_COMMITREQUEST']._serialized_start=1253
+  _globals['_COMMITREQUEST']._serialized_end=1428
+  _globals['_COMMITRESPONSE']._serialized_start=1430
+  _globals['_COMMITRESPONSE']._serialized_end=1503
+  _globals['_ABORTREQUEST']._serialized_start=1505
+  _globals['_ABORTREQUEST']._serialized_end=1617
+  _globals['_ABORTRESPONSE']._serialized_start=1619
+  _globals['_ABORTRESPONSE']._serialized_end=1691
+  _globals['_REVERSEREQUEST']._serialized_start=1693
+  _globals['_REVERSEREQUEST']._serialized_end=1809
+  _globals['_REVERSERESPONSE']._serialized_start=1811
+  _globals['_REVERSERESPONSE']._serialized_end=1885
+  _globals['_GETLEGREQUEST']._serialized_start=1887
+  _globals['_GETLEGREQUEST']._serialized_end=2002
+  _globals['_GETLEGRESPONSE']._serialized_start=2005
+  _globals['_GETLEGRESPONSE']._serialized_end=2187
+  _globals['_LISTLEGSREQUEST']._serialized_start=2189
+  _globals['_LISTLEGSREQUEST']._serialized_end=2245
+  _globals['_LISTLEGSRESPONSE']._serialized_start=2247
+  _globals['_LISTLEGSRESPONSE']._serialized_end=2343
+  _globals['_WATCHOUTCOMESREQUEST']._serialized_start=2345
+  _globals['_WATCHOUTCOMESREQUEST']._serialized_end=2422
+  _globals['_OUTCOMECURSOR']._serialized_start=2424
+  _globals['_OUTCOMECURSOR']._serialized_end=2478
+  _globals['_WATCHOUTCOMESRESPONSE']._serialized_start=2481
+  _globals['_WATCHOUTCOMESRESPONSE']._serialized_end=2613
+  _globals['_PARTICIPANTSERVICE']._serialized_start=2616
+  _globals['_PARTICIPANTSERVICE']._serialized_end=3402
 # @@protoc_insertion_point(module_scope)

@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from lockstep.participant.v1 import leg_pb2 as _leg_pb2
 from lockstep.type.v1 import certificate_pb2 as _certificate_pb2
 from lockstep.type.v1 import outcome_pb2 as _outcome_pb2
+from lockstep.type.v1 import plan_pb2 as _plan_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -56,6 +57,9 @@ class DescribeResponse(_message.Message):
     VENUES_FIELD_NUMBER: _builtins.int
     LOG_INCARNATION_FIELD_NUMBER: _builtins.int
     CLOCK_TIME_FIELD_NUMBER: _builtins.int
+    FIRM_LEG_KINDS_FIELD_NUMBER: _builtins.int
+    ANCHORING_FIELD_NUMBER: _builtins.int
+    PROMISE_MARGIN_FIELD_NUMBER: _builtins.int
     participant: _builtins.str
     """Required. Name that its votes and outcomes carry ("dlt-gateway")."""
     key_id: _builtins.str
@@ -86,6 +90,18 @@ class DescribeResponse(_message.Message):
     def clock_time(self) -> _timestamp_pb2.Timestamp:
         """Required. Its database's clock."""
 
+    @_builtins.property
+    def firm_leg_kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Kinds of legs that it serves with promises that are guaranteed and never lapse, whatever is said of its promises above."""
+
+    @_builtins.property
+    def anchoring(self) -> _containers.RepeatedScalarFieldContainer[_plan_pb2.Anchoring.ValueType]:
+        """Ways of anchoring plans in batches that it serves. Empty for all but notaries, and for a notary that makes records of their own alone."""
+
+    @_builtins.property
+    def promise_margin(self) -> _duration_pb2.Duration:
+        """By how much its promises must outlive a plan's deadline at the least; absent: they need not."""
+
     def __init__(
         self,
         *,
@@ -99,10 +115,13 @@ class DescribeResponse(_message.Message):
         venues: _abc.Iterable[_builtins.str] | None = ...,
         log_incarnation: _builtins.str = ...,
         clock_time: _timestamp_pb2.Timestamp | None = ...,
+        firm_leg_kinds: _abc.Iterable[_builtins.str] | None = ...,
+        anchoring: _abc.Iterable[_plan_pb2.Anchoring.ValueType] | None = ...,
+        promise_margin: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_time", b"clock_time", "promise_max", b"promise_max"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_time", b"clock_time", "promise_margin", b"promise_margin", "promise_max", b"promise_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assets", b"assets", "clock_time", b"clock_time", "key_id", b"key_id", "leg_kinds", b"leg_kinds", "log_incarnation", b"log_incarnation", "participant", b"participant", "promise_expires", b"promise_expires", "promise_kind", b"promise_kind", "promise_max", b"promise_max", "venues", b"venues"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchoring", b"anchoring", "assets", b"assets", "clock_time", b"clock_time", "firm_leg_kinds", b"firm_leg_kinds", "key_id", b"key_id", "leg_kinds", b"leg_kinds", "log_incarnation", b"log_incarnation", "participant", b"participant", "promise_expires", b"promise_expires", "promise_kind", b"promise_kind", "promise_margin", b"promise_margin", "promise_max", b"promise_max", "venues", b"venues"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,26 +136,72 @@ class AssetCapability(_message.Message):
     ASSET_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
     REVERSIBLE_FIELD_NUMBER: _builtins.int
+    CUT_OFFS_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
     asset: _builtins.str
     """Required. ISO 4217 code or CAIP-19 id."""
     scale: _builtins.int
     """Required. Number of decimal places."""
     reversible: _builtins.bool
     """Whether an executed leg that moved it can be reversed. Where it cannot, an order to reverse is answered with a signed refusal."""
+    cut_offs: _builtins.bool
+    """Whether it settles at certain times only."""
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettlementWindow]:
+        """Those times, in order and apart: the one that is open now and all that begin within the longest promise from now on. Empty where it settles at any
+        time.
+        """
+
     def __init__(
         self,
         *,
         asset: _builtins.str = ...,
         scale: _builtins.int = ...,
         reversible: _builtins.bool = ...,
+        cut_offs: _builtins.bool = ...,
+        windows: _abc.Iterable[Global___SettlementWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "reversible", b"reversible", "scale", b"scale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "cut_offs", b"cut_offs", "reversible", b"reversible", "scale", b"scale", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AssetCapability: _TypeAlias = AssetCapability  # noqa: Y015
+
+@_typing.final
+class SettlementWindow(_message.Message):
+    """A time during which an asset settles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTLEMENT_DATE_FIELD_NUMBER: _builtins.int
+    OPEN_TIME_FIELD_NUMBER: _builtins.int
+    CUT_OFF_TIME_FIELD_NUMBER: _builtins.int
+    settlement_date: _builtins.str
+    """Required. Settlement date of what settles in it (ISO 8601, "2026-11-23")."""
+    @_builtins.property
+    def open_time(self) -> _timestamp_pb2.Timestamp:
+        """Required. From when on."""
+
+    @_builtins.property
+    def cut_off_time(self) -> _timestamp_pb2.Timestamp:
+        """Required. From when on no longer."""
+
+    def __init__(
+        self,
+        *,
+        settlement_date: _builtins.str = ...,
+        open_time: _timestamp_pb2.Timestamp | None = ...,
+        cut_off_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cut_off_time", b"cut_off_time", "open_time", b"open_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_off_time", b"cut_off_time", "open_time", b"open_time", "settlement_date", b"settlement_date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettlementWindow: _TypeAlias = SettlementWindow  # noqa: Y015
 
 @_typing.final
 class PrepareRequest(_message.Message):

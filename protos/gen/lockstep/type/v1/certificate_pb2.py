@@ -28,19 +28,19 @@ from lockstep.type.v1 import plan_pb2 as lockstep_dot_type_dot_v1_dot_plan__pb2
 from lockstep.type.v1 import signature_pb2 as lockstep_dot_type_dot_v1_dot_signature__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lockstep/type/v1/certificate.proto\x12\x10lockstep.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a\x1blockstep/type/v1/plan.proto\x1a lockstep/type/v1/signature.proto\"\xb6\x03\n\x13\x44\x65\x63isionCertificate\x12*\n\x04plan\x18\x01 \x01(\x0b\x32\x1c.lockstep.type.v1.PlanHeader\x12-\n\x04make\x18\x02 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12\x30\n\x07\x61pprove\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12\x30\n\x07release\x18\x04 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12+\n\x05votes\x18\x05 \x03(\x0b\x32\x1c.lockstep.type.v1.SignedVote\x12,\n\x08\x64\x65\x63ision\x18\x06 \x01(\x0e\x32\x1a.lockstep.type.v1.Decision\x12\x18\n\x10\x64\x65legated_leg_id\x18\x07 \x01(\t\x12:\n\x11\x64\x65legated_outcome\x18\x08 \x01(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome\x12/\n\x0b\x64\x65\x63ide_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf0\x01\n\x0e\x41\x62ortAuthority\x12/\n\x07no_vote\x18\x01 \x01(\x0b\x32\x1c.lockstep.type.v1.SignedVoteH\x00\x12\x32\n\x07refused\x18\x02 \x01(\x0b\x32\x1f.lockstep.type.v1.SignedOutcomeH\x00\x12/\n\x04gate\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignatureH\x00\x12;\n\x0f\x64\x65\x61\x64line_passed\x18\x04 \x01(\x0b\x32 .lockstep.type.v1.DeadlinePassedH\x00\x42\x0b\n\tauthority\"\x10\n\x0e\x44\x65\x61\x64linePassed*e\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ISION_COMMIT\x10\x01\x12\x12\n\x0e\x44\x45\x43ISION_ABORT\x10\x02\x12\x16\n\x12\x44\x45\x43ISION_DELEGATED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lockstep/type/v1/certificate.proto\x12\x10lockstep.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a\x1blockstep/type/v1/plan.proto\x1a lockstep/type/v1/signature.proto\"\xad\x04\n\x13\x44\x65\x63isionCertificate\x12*\n\x04plan\x18\x01 \x01(\x0b\x32\x1c.lockstep.type.v1.PlanHeader\x12-\n\x04make\x18\x02 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12\x30\n\x07\x61pprove\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12\x30\n\x07release\x18\x04 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12+\n\x05votes\x18\x05 \x03(\x0b\x32\x1c.lockstep.type.v1.SignedVote\x12,\n\x08\x64\x65\x63ision\x18\x06 \x01(\x0e\x32\x1a.lockstep.type.v1.Decision\x12\x18\n\x10\x64\x65legated_leg_id\x18\x07 \x01(\t\x12:\n\x11\x64\x65legated_outcome\x18\x08 \x01(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome\x12/\n\x0b\x64\x65\x63ide_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x11\x66urther_approvals\x18\n \x03(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12\x39\n\x10\x66urther_releases\x18\x0b \x03(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"\xf0\x01\n\x0e\x41\x62ortAuthority\x12/\n\x07no_vote\x18\x01 \x01(\x0b\x32\x1c.lockstep.type.v1.SignedVoteH\x00\x12\x32\n\x07refused\x18\x02 \x01(\x0b\x32\x1f.lockstep.type.v1.SignedOutcomeH\x00\x12/\n\x04gate\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignatureH\x00\x12;\n\x0f\x64\x65\x61\x64line_passed\x18\x04 \x01(\x0b\x32 .lockstep.type.v1.DeadlinePassedH\x00\x42\x0b\n\tauthority\"\x10\n\x0e\x44\x65\x61\x64linePassed*e\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ISION_COMMIT\x10\x01\x12\x12\n\x0e\x44\x45\x43ISION_ABORT\x10\x02\x12\x16\n\x12\x44\x45\x43ISION_DELEGATED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.type.v1.certificate_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISION']._serialized_start=886
-  _globals['_DECISION']._serialized_end=987
+  _globals['_DECISION']._serialized_start=1005
+  _globals['_DECISION']._serialized_end=1106
   _globals['_DECISIONCERTIFICATE']._serialized_start=185
-  _globals['_DECISIONCERTIFICATE']._serialized_end=623
-  _globals['_ABORTAUTHORITY']._serialized_start=626
-  _globals['_ABORTAUTHORITY']._serialized_end=866
-  _globals['_DEADLINEPASSED']._serialized_start=868
-  _globals['_DEADLINEPASSED']._serialized_end=884
+  _globals['_DECISIONCERTIFICATE']._serialized_end=742
+  _globals['_ABORTAUTHORITY']._serialized_start=745
+  _globals['_ABORTAUTHORITY']._serialized_end=985
+  _globals['_DEADLINEPASSED']._serialized_start=987
+  _globals['_DEADLINEPASSED']._serialized_end=1003
 # @@protoc_insertion_point(module_scope)

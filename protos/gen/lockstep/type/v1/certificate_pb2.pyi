@@ -66,6 +66,8 @@ class DecisionCertificate(_message.Message):
     DELEGATED_LEG_ID_FIELD_NUMBER: _builtins.int
     DELEGATED_OUTCOME_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    FURTHER_APPROVALS_FIELD_NUMBER: _builtins.int
+    FURTHER_RELEASES_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """Required. What was decided."""
     delegated_leg_id: _builtins.str
@@ -98,6 +100,14 @@ class DecisionCertificate(_message.Message):
     def decide_time(self) -> _timestamp_pb2.Timestamp:
         """Required. When the releaser's gate opened, by the coordinator's database clock: signatures and promises had to be valid then."""
 
+    @_builtins.property
+    def further_approvals(self) -> _containers.RepeatedCompositeFieldContainer[_signature_pb2.GateSignature]:
+        """Approvals by further persons, where the plan's matrix of duties asks for several; at most 6."""
+
+    @_builtins.property
+    def further_releases(self) -> _containers.RepeatedCompositeFieldContainer[_signature_pb2.GateSignature]:
+        """Releases by further persons, over the same votes, where the matrix asks for several; at most 6."""
+
     def __init__(
         self,
         *,
@@ -110,10 +120,12 @@ class DecisionCertificate(_message.Message):
         delegated_leg_id: _builtins.str = ...,
         delegated_outcome: _outcome_pb2.SignedOutcome | None = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
+        further_approvals: _abc.Iterable[_signature_pb2.GateSignature] | None = ...,
+        further_releases: _abc.Iterable[_signature_pb2.GateSignature] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["approve", b"approve", "decide_time", b"decide_time", "delegated_outcome", b"delegated_outcome", "make", b"make", "plan", b"plan", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve", b"approve", "decide_time", b"decide_time", "decision", b"decision", "delegated_leg_id", b"delegated_leg_id", "delegated_outcome", b"delegated_outcome", "make", b"make", "plan", b"plan", "release", b"release", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve", b"approve", "decide_time", b"decide_time", "decision", b"decision", "delegated_leg_id", b"delegated_leg_id", "delegated_outcome", b"delegated_outcome", "further_approvals", b"further_approvals", "further_releases", b"further_releases", "make", b"make", "plan", b"plan", "release", b"release", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,17 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lockstep.type.v1 import signature_pb2 as lockstep_dot_type_dot_v1_dot_signature__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elockstep/type/v1/outcome.proto\x12\x10lockstep.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a lockstep/type/v1/signature.proto\",\n\x05\x45poch\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x03\"\xa8\x02\n\nSignedVote\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x0e\n\x06leg_id\x18\x04 \x01(\t\x12\x0c\n\x04lock\x18\x05 \x01(\x0c\x12,\n\x07promise\x18\x06 \x01(\x0b\x32\x19.lockstep.type.v1.PromiseH\x00\x12,\n\x07refusal\x18\x07 \x01(\x0b\x32\x19.lockstep.type.v1.RefusalH\x00\x12-\n\tvote_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\tsignature\x18\t \x01(\x0b\x32\x1b.lockstep.type.v1.SignatureB\x06\n\x04vote\"\x95\x01\n\x07Promise\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.lockstep.type.v1.PromiseKind\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65vidence\x18\x03 \x01(\x0b\x32\x1a.lockstep.type.v1.Evidence\"?\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x14\n\x0coutside_code\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xe4\x02\n\rSignedOutcome\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x0e\n\x06leg_id\x18\x04 \x01(\t\x12+\n\x04kind\x18\x05 \x01(\x0e\x32\x1d.lockstep.type.v1.OutcomeKind\x12,\n\x08\x65vidence\x18\x06 \x01(\x0b\x32\x1a.lockstep.type.v1.Evidence\x12*\n\x07refusal\x18\x07 \x01(\x0b\x32\x19.lockstep.type.v1.Refusal\x12\x10\n\x08revision\x18\x08 \x01(\x03\x12\x30\n\x0coutcome_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\tsignature\x18\n \x01(\x0b\x32\x1b.lockstep.type.v1.Signature\x12\r\n\x05order\x18\x0b \x01(\x0c\"\xae\x01\n\x08\x45vidence\x12\x30\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x1f.lockstep.type.v1.ChainEvidenceH\x00\x12.\n\x04\x62\x61nk\x18\x02 \x01(\x0b\x32\x1e.lockstep.type.v1.BankEvidenceH\x00\x12\x34\n\x07journal\x18\x03 \x01(\x0b\x32!.lockstep.type.v1.JournalEvidenceH\x00\x42\n\n\x08\x65vidence\"\x9d\x01\n\rChainEvidence\x12\r\n\x05\x63hain\x18\x01 \x01(\t\x12\x10\n\x08\x63ontract\x18\x02 \x01(\t\x12\x11\n\tentry_key\x18\x03 \x01(\x0c\x12\x14\n\x0c\x65ntry_status\x18\x04 \x01(\t\x12\x18\n\x10transaction_hash\x18\x05 \x01(\x0c\x12\x14\n\x0c\x62lock_number\x18\x06 \x01(\x03\x12\x12\n\nblock_hash\x18\x07 \x01(\x0c\"\x9d\x01\n\x0c\x42\x61nkEvidence\x12\x10\n\x08\x62\x61nk_bic\x18\x01 \x01(\t\x12\x0c\n\x04uetr\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12\x16\n\x0emessage_sha256\x18\x05 \x01(\x0c\x12\x19\n\x11\x62ooking_reference\x18\x06 \x01(\t\x12\x16\n\x0e\x62ooking_sha256\x18\x07 \x01(\x0c\"I\n\x0fJournalEvidence\x12\x13\n\x0b\x65ntry_count\x18\x01 \x01(\x03\x12\x11\n\thead_hash\x18\x02 \x01(\x0c\x12\x0e\n\x06sealed\x18\x03 \x01(\x08*f\n\x0bPromiseKind\x12\x1c\n\x18PROMISE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17PROMISE_KIND_GUARANTEED\x10\x01\x12\x1c\n\x18PROMISE_KIND_BEST_EFFORT\x10\x02*\xb5\x01\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_KIND_DONE\x10\x01\x12\x18\n\x14OUTCOME_KIND_REFUSED\x10\x02\x12\x19\n\x15OUTCOME_KIND_RELEASED\x10\x03\x12\x19\n\x15OUTCOME_KIND_REVERSED\x10\x04\x12!\n\x1dOUTCOME_KIND_REVERSAL_REFUSED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elockstep/type/v1/outcome.proto\x12\x10lockstep.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a lockstep/type/v1/signature.proto\",\n\x05\x45poch\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x03\"\xa8\x02\n\nSignedVote\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x0e\n\x06leg_id\x18\x04 \x01(\t\x12\x0c\n\x04lock\x18\x05 \x01(\x0c\x12,\n\x07promise\x18\x06 \x01(\x0b\x32\x19.lockstep.type.v1.PromiseH\x00\x12,\n\x07refusal\x18\x07 \x01(\x0b\x32\x19.lockstep.type.v1.RefusalH\x00\x12-\n\tvote_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\tsignature\x18\t \x01(\x0b\x32\x1b.lockstep.type.v1.SignatureB\x06\n\x04vote\"\x95\x01\n\x07Promise\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.lockstep.type.v1.PromiseKind\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65vidence\x18\x03 \x01(\x0b\x32\x1a.lockstep.type.v1.Evidence\"?\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x14\n\x0coutside_code\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xf6\x02\n\rSignedOutcome\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x0e\n\x06leg_id\x18\x04 \x01(\t\x12+\n\x04kind\x18\x05 \x01(\x0e\x32\x1d.lockstep.type.v1.OutcomeKind\x12,\n\x08\x65vidence\x18\x06 \x01(\x0b\x32\x1a.lockstep.type.v1.Evidence\x12*\n\x07refusal\x18\x07 \x01(\x0b\x32\x19.lockstep.type.v1.Refusal\x12\x10\n\x08revision\x18\x08 \x01(\x03\x12\x30\n\x0coutcome_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\tsignature\x18\n \x01(\x0b\x32\x1b.lockstep.type.v1.Signature\x12\r\n\x05order\x18\x0b \x01(\x0c\x12\x10\n\x08\x64\x65\x63ision\x18\x0c \x01(\x0c\"\x9c\x02\n\x08\x45vidence\x12\x30\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x1f.lockstep.type.v1.ChainEvidenceH\x00\x12.\n\x04\x62\x61nk\x18\x02 \x01(\x0b\x32\x1e.lockstep.type.v1.BankEvidenceH\x00\x12\x34\n\x07journal\x18\x03 \x01(\x0b\x32!.lockstep.type.v1.JournalEvidenceH\x00\x12:\n\ninstrument\x18\x04 \x01(\x0b\x32$.lockstep.type.v1.InstrumentEvidenceH\x00\x12\x30\n\x05\x62\x61tch\x18\x05 \x01(\x0b\x32\x1f.lockstep.type.v1.BatchEvidenceH\x00\x42\n\n\x08\x65vidence\"\x9d\x01\n\rChainEvidence\x12\r\n\x05\x63hain\x18\x01 \x01(\t\x12\x10\n\x08\x63ontract\x18\x02 \x01(\t\x12\x11\n\tentry_key\x18\x03 \x01(\x0c\x12\x14\n\x0c\x65ntry_status\x18\x04 \x01(\t\x12\x18\n\x10transaction_hash\x18\x05 \x01(\x0c\x12\x14\n\x0c\x62lock_number\x18\x06 \x01(\x03\x12\x12\n\nblock_hash\x18\x07 \x01(\x0c\"Q\n\rBatchEvidence\x12\x11\n\tleaf_hash\x18\x01 \x01(\x0c\x12-\n\x04root\x18\x02 \x01(\x0b\x32\x1f.lockstep.type.v1.ChainEvidence\"\x9d\x01\n\x0c\x42\x61nkEvidence\x12\x10\n\x08\x62\x61nk_bic\x18\x01 \x01(\t\x12\x0c\n\x04uetr\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12\x16\n\x0emessage_sha256\x18\x05 \x01(\x0c\x12\x19\n\x11\x62ooking_reference\x18\x06 \x01(\t\x12\x16\n\x0e\x62ooking_sha256\x18\x07 \x01(\x0c\"\xaa\x01\n\x12InstrumentEvidence\x12\x10\n\x08\x62\x61nk_bic\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x1a\n\x12undertaking_number\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x12\n\nmessage_id\x18\x05 \x01(\t\x12\x16\n\x0emessage_sha256\x18\x06 \x01(\x0c\x12\x17\n\x0fissuance_sha256\x18\x07 \x01(\x0c\"I\n\x0fJournalEvidence\x12\x13\n\x0b\x65ntry_count\x18\x01 \x01(\x03\x12\x11\n\thead_hash\x18\x02 \x01(\x0c\x12\x0e\n\x06sealed\x18\x03 \x01(\x08*f\n\x0bPromiseKind\x12\x1c\n\x18PROMISE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17PROMISE_KIND_GUARANTEED\x10\x01\x12\x1c\n\x18PROMISE_KIND_BEST_EFFORT\x10\x02*\xb5\x01\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_KIND_DONE\x10\x01\x12\x18\n\x14OUTCOME_KIND_REFUSED\x10\x02\x12\x19\n\x15OUTCOME_KIND_RELEASED\x10\x03\x12\x19\n\x15OUTCOME_KIND_REVERSED\x10\x04\x12!\n\x1dOUTCOME_KIND_REVERSAL_REFUSED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.type.v1.outcome_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROMISEKIND']._serialized_start=1612
-  _globals['_PROMISEKIND']._serialized_end=1714
-  _globals['_OUTCOMEKIND']._serialized_start=1717
-  _globals['_OUTCOMEKIND']._serialized_end=1898
+  _globals['_PROMISEKIND']._serialized_start=1996
+  _globals['_PROMISEKIND']._serialized_end=2098
+  _globals['_OUTCOMEKIND']._serialized_start=2101
+  _globals['_OUTCOMEKIND']._serialized_end=2282
   _globals['_EPOCH']._serialized_start=119
   _globals['_EPOCH']._serialized_end=163
   _globals['_SIGNEDVOTE']._serialized_start=166
@@ -46,13 +46,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFUSAL']._serialized_start=616
   _globals['_REFUSAL']._serialized_end=679
   _globals['_SIGNEDOUTCOME']._serialized_start=682
-  _globals['_SIGNEDOUTCOME']._serialized_end=1038
-  _globals['_EVIDENCE']._serialized_start=1041
-  _globals['_EVIDENCE']._serialized_end=1215
-  _globals['_CHAINEVIDENCE']._serialized_start=1218
-  _globals['_CHAINEVIDENCE']._serialized_end=1375
-  _globals['_BANKEVIDENCE']._serialized_start=1378
-  _globals['_BANKEVIDENCE']._serialized_end=1535
-  _globals['_JOURNALEVIDENCE']._serialized_start=1537
-  _globals['_JOURNALEVIDENCE']._serialized_end=1610
+  _globals['_SIGNEDOUTCOME']._serialized_end=1056
+  _globals['_EVIDENCE']._serialized_start=1059
+  _globals['_EVIDENCE']._serialized_end=1343
+  _globals['_CHAINEVIDENCE']._serialized_start=1346
+  _globals['_CHAINEVIDENCE']._serialized_end=1503
+  _globals['_BATCHEVIDENCE']._serialized_start=1505
+  _globals['_BATCHEVIDENCE']._serialized_end=1586
+  _globals['_BANKEVIDENCE']._serialized_start=1589
+  _globals['_BANKEVIDENCE']._serialized_end=1746
+  _globals['_INSTRUMENTEVIDENCE']._serialized_start=1749
+  _globals['_INSTRUMENTEVIDENCE']._serialized_end=1919
+  _globals['_JOURNALEVIDENCE']._serialized_start=1921
+  _globals['_JOURNALEVIDENCE']._serialized_end=1994
 # @@protoc_insertion_point(module_scope)

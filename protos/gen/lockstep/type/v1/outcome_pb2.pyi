@@ -250,6 +250,7 @@ class SignedOutcome(_message.Message):
     OUTCOME_TIME_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
     participant: _builtins.str
     """Required. Name of the participant that answers."""
     plan_id: _builtins.str
@@ -264,6 +265,8 @@ class SignedOutcome(_message.Message):
     """Required. Revision of the leg's row that this outcome belongs to; a lower one is stale."""
     order: _builtins.bytes
     """Present when reversed, or a reversal was refused: digest of the order that it answers (32 bytes)."""
+    decision: _builtins.bytes
+    """Present when executed on a decision: digest of what the participant was told of it (32 bytes). All that executed on the same decision name the same."""
     @_builtins.property
     def evidence(self) -> Global___Evidence:
         """Present when the leg was executed or reversed, or released with proof: what shows it."""
@@ -294,10 +297,11 @@ class SignedOutcome(_message.Message):
         outcome_time: _timestamp_pb2.Timestamp | None = ...,
         signature: _signature_pb2.Signature | None = ...,
         order: _builtins.bytes = ...,
+        decision: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "outcome_time", b"outcome_time", "refusal", b"refusal", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "kind", b"kind", "leg_id", b"leg_id", "order", b"order", "outcome_time", b"outcome_time", "participant", b"participant", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "refusal", b"refusal", "revision", b"revision", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "evidence", b"evidence", "kind", b"kind", "leg_id", b"leg_id", "order", b"order", "outcome_time", b"outcome_time", "participant", b"participant", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "refusal", b"refusal", "revision", b"revision", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,6 +316,8 @@ class Evidence(_message.Message):
     CHAIN_FIELD_NUMBER: _builtins.int
     BANK_FIELD_NUMBER: _builtins.int
     JOURNAL_FIELD_NUMBER: _builtins.int
+    INSTRUMENT_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chain(self) -> Global___ChainEvidence:
         """On chain: escrow or registry."""
@@ -324,18 +330,28 @@ class Evidence(_message.Message):
     def journal(self) -> Global___JournalEvidence:
         """In the event journal."""
 
+    @_builtins.property
+    def instrument(self) -> Global___InstrumentEvidence:
+        """An undertaking at the bank that issues it."""
+
+    @_builtins.property
+    def batch(self) -> Global___BatchEvidence:
+        """In a batch of the notary."""
+
     def __init__(
         self,
         *,
         chain: Global___ChainEvidence | None = ...,
         bank: Global___BankEvidence | None = ...,
         journal: Global___JournalEvidence | None = ...,
+        instrument: Global___InstrumentEvidence | None = ...,
+        batch: Global___BatchEvidence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bank", b"bank", "chain", b"chain", "evidence", b"evidence", "journal", b"journal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bank", b"bank", "batch", b"batch", "chain", b"chain", "evidence", b"evidence", "instrument", b"instrument", "journal", b"journal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank", b"bank", "chain", b"chain", "evidence", b"evidence", "journal", b"journal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank", b"bank", "batch", b"batch", "chain", b"chain", "evidence", b"evidence", "instrument", b"instrument", "journal", b"journal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_evidence: _TypeAlias = _typing.Literal["chain", "bank", "journal"]  # noqa: Y015
+    _WhichOneofReturnType_evidence: _TypeAlias = _typing.Literal["chain", "bank", "journal", "instrument", "batch"]  # noqa: Y015
     _WhichOneofArgType_evidence: _TypeAlias = _typing.Literal["evidence", b"evidence"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_evidence) -> _WhichOneofReturnType_evidence | None: ...
 
@@ -388,6 +404,36 @@ class ChainEvidence(_message.Message):
 Global___ChainEvidence: _TypeAlias = ChainEvidence  # noqa: Y015
 
 @_typing.final
+class BatchEvidence(_message.Message):
+    """A plan's leaf in a Merkle batch of the notary, which holds it durably. It says nothing of the leaf's path: NotaryService serves it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAF_HASH_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    leaf_hash: _builtins.bytes
+    """Required. RFC 6962 hash of the leaf (32 bytes)."""
+    @_builtins.property
+    def root(self) -> Global___ChainEvidence:
+        """Absent where the notary answered before the batch was anchored: then nothing is said to stand on chain. The registry's entry of the batch's root:
+        its key is the root, its status the kind of the batch ("Registrations", "Outcomes").
+        """
+
+    def __init__(
+        self,
+        *,
+        leaf_hash: _builtins.bytes = ...,
+        root: Global___ChainEvidence | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["root", b"root"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf_hash", b"leaf_hash", "root", b"root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchEvidence: _TypeAlias = BatchEvidence  # noqa: Y015
+
+@_typing.final
 class BankEvidence(_message.Message):
     """A payment, or a hold for it, at the bank."""
 
@@ -432,6 +478,52 @@ class BankEvidence(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BankEvidence: _TypeAlias = BankEvidence  # noqa: Y015
+
+@_typing.final
+class InstrumentEvidence(_message.Message):
+    """An undertaking, or its draft, at the bank that issues it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BANK_BIC_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    UNDERTAKING_NUMBER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_SHA256_FIELD_NUMBER: _builtins.int
+    ISSUANCE_SHA256_FIELD_NUMBER: _builtins.int
+    bank_bic: _builtins.str
+    """Required. BIC of the bank that answered."""
+    reference: _builtins.str
+    """Required. The applicant's reference, under which the bank keeps draft and undertaking."""
+    undertaking_number: _builtins.str
+    """Required. Number of the undertaking."""
+    status: _builtins.str
+    """Required. What the bank last said ("APPL/ACCP": the draft is lodged, "ISSU": it is issued, "APPL/WTHD": the draft is withdrawn, …)."""
+    message_id: _builtins.str
+    """Optional. Message that carried it: business message identifier."""
+    message_sha256: _builtins.bytes
+    """Optional. SHA-256 of that message as received (32 bytes)."""
+    issuance_sha256: _builtins.bytes
+    """Absent where nothing was ever drawn up. SHA-256 of the issuance's Document, exclusively canonicalised (32 bytes)."""
+    def __init__(
+        self,
+        *,
+        bank_bic: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        undertaking_number: _builtins.str = ...,
+        status: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+        message_sha256: _builtins.bytes = ...,
+        issuance_sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank_bic", b"bank_bic", "issuance_sha256", b"issuance_sha256", "message_id", b"message_id", "message_sha256", b"message_sha256", "reference", b"reference", "status", b"status", "undertaking_number", b"undertaking_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstrumentEvidence: _TypeAlias = InstrumentEvidence  # noqa: Y015
 
 @_typing.final
 class JournalEvidence(_message.Message):

@@ -26,15 +26,21 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lockstep.type.v1 import amount_pb2 as lockstep_dot_type_dot_v1_dot_amount__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blockstep/type/v1/plan.proto\x12\x10lockstep.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlockstep/type/v1/amount.proto\"\xed\x01\n\nPlanHeader\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12(\n\x07parties\x18\x03 \x03(\x0b\x32\x17.lockstep.type.v1.Party\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x06policy\x18\x05 \x01(\x0b\x32\x18.lockstep.type.v1.Policy\x12\x13\n\x0bsod_version\x18\x06 \x01(\x05\x12\x11\n\tleg_count\x18\x07 \x01(\x05\x12\x11\n\tlegs_root\x18\x08 \x01(\x0c\"4\n\x05Party\x12\x10\n\x08party_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03lei\x18\x03 \x01(\t\"B\n\x06Policy\x12\x1a\n\x12\x61\x63\x63\x65pt_expiry_risk\x18\x01 \x01(\x08\x12\x1c\n\x14unwind_automatically\x18\x02 \x01(\x08\"\x9e\x02\n\x03Leg\x12\x0e\n\x06leg_id\x18\x01 \x01(\t\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x12\n\ndepends_on\x18\x03 \x03(\t\x12\x39\n\x0etoken_transfer\x18\x04 \x01(\x0b\x32\x1f.lockstep.type.v1.TokenTransferH\x00\x12;\n\x0f\x63redit_transfer\x18\x05 \x01(\x0b\x32 .lockstep.type.v1.CreditTransferH\x00\x12\x36\n\x0cnotarisation\x18\x06 \x01(\x0b\x32\x1e.lockstep.type.v1.NotarisationH\x00\x12,\n\x07journal\x18\x07 \x01(\x0b\x32\x19.lockstep.type.v1.JournalH\x00\x42\x07\n\x05terms\"\x91\x01\n\rTokenTransfer\x12(\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x18.lockstep.type.v1.Amount\x12\x0e\n\x06\x65scrow\x18\x02 \x01(\t\x12\r\n\x05payer\x18\x03 \x01(\t\x12\r\n\x05payee\x18\x04 \x01(\t\x12\x13\n\x0bpayer_party\x18\x05 \x01(\t\x12\x13\n\x0bpayee_party\x18\x06 \x01(\t\"\xe5\x01\n\x0e\x43reditTransfer\x12(\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x18.lockstep.type.v1.Amount\x12-\n\x06\x64\x65\x62tor\x18\x02 \x01(\x0b\x32\x1d.lockstep.type.v1.BankAccount\x12/\n\x08\x63reditor\x18\x03 \x01(\x0b\x32\x1d.lockstep.type.v1.BankAccount\x12\x35\n\rcharge_bearer\x18\x04 \x01(\x0e\x32\x1e.lockstep.type.v1.ChargeBearer\x12\x12\n\nremittance\x18\x05 \x01(\t\"N\n\x0b\x42\x61nkAccount\x12\x10\n\x08party_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04iban\x18\x03 \x01(\t\x12\x11\n\tagent_bic\x18\x04 \x01(\t\"/\n\x0cNotarisation\x12\r\n\x05\x63hain\x18\x01 \x01(\t\x12\x10\n\x08registry\x18\x02 \x01(\t\"\t\n\x07Journal*\x82\x01\n\x0c\x43hargeBearer\x12\x1d\n\x19\x43HARGE_BEARER_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HARGE_BEARER_DEBTOR\x10\x01\x12\x18\n\x14\x43HARGE_BEARER_SHARED\x10\x02\x12\x1f\n\x1b\x43HARGE_BEARER_SERVICE_LEVEL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blockstep/type/v1/plan.proto\x12\x10lockstep.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlockstep/type/v1/amount.proto\"\xed\x01\n\nPlanHeader\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12(\n\x07parties\x18\x03 \x03(\x0b\x32\x17.lockstep.type.v1.Party\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x06policy\x18\x05 \x01(\x0b\x32\x18.lockstep.type.v1.Policy\x12\x13\n\x0bsod_version\x18\x06 \x01(\x05\x12\x11\n\tleg_count\x18\x07 \x01(\x05\x12\x11\n\tlegs_root\x18\x08 \x01(\x0c\"4\n\x05Party\x12\x10\n\x08party_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03lei\x18\x03 \x01(\t\"B\n\x06Policy\x12\x1a\n\x12\x61\x63\x63\x65pt_expiry_risk\x18\x01 \x01(\x08\x12\x1c\n\x14unwind_automatically\x18\x02 \x01(\x08\"\xdd\x02\n\x03Leg\x12\x0e\n\x06leg_id\x18\x01 \x01(\t\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x12\n\ndepends_on\x18\x03 \x03(\t\x12\x39\n\x0etoken_transfer\x18\x04 \x01(\x0b\x32\x1f.lockstep.type.v1.TokenTransferH\x00\x12;\n\x0f\x63redit_transfer\x18\x05 \x01(\x0b\x32 .lockstep.type.v1.CreditTransferH\x00\x12\x36\n\x0cnotarisation\x18\x06 \x01(\x0b\x32\x1e.lockstep.type.v1.NotarisationH\x00\x12,\n\x07journal\x18\x07 \x01(\x0b\x32\x19.lockstep.type.v1.JournalH\x00\x12=\n\x10issue_instrument\x18\x08 \x01(\x0b\x32!.lockstep.type.v1.IssueInstrumentH\x00\x42\x07\n\x05terms\"\x91\x01\n\rTokenTransfer\x12(\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x18.lockstep.type.v1.Amount\x12\x0e\n\x06\x65scrow\x18\x02 \x01(\t\x12\r\n\x05payer\x18\x03 \x01(\t\x12\r\n\x05payee\x18\x04 \x01(\t\x12\x13\n\x0bpayer_party\x18\x05 \x01(\t\x12\x13\n\x0bpayee_party\x18\x06 \x01(\t\"\xe5\x01\n\x0e\x43reditTransfer\x12(\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x18.lockstep.type.v1.Amount\x12-\n\x06\x64\x65\x62tor\x18\x02 \x01(\x0b\x32\x1d.lockstep.type.v1.BankAccount\x12/\n\x08\x63reditor\x18\x03 \x01(\x0b\x32\x1d.lockstep.type.v1.BankAccount\x12\x35\n\rcharge_bearer\x18\x04 \x01(\x0e\x32\x1e.lockstep.type.v1.ChargeBearer\x12\x12\n\nremittance\x18\x05 \x01(\t\"g\n\x0b\x42\x61nkAccount\x12\x10\n\x08party_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04iban\x18\x03 \x01(\t\x12\x11\n\tagent_bic\x18\x04 \x01(\t\x12\x17\n\x0finstitution_bic\x18\x05 \x01(\t\"_\n\x0cNotarisation\x12\r\n\x05\x63hain\x18\x01 \x01(\t\x12\x10\n\x08registry\x18\x02 \x01(\t\x12.\n\tanchoring\x18\x03 \x01(\x0e\x32\x1b.lockstep.type.v1.Anchoring\"\t\n\x07Journal\"\xb6\x03\n\x0fIssueInstrument\x12/\n\x04\x66orm\x18\x01 \x01(\x0e\x32!.lockstep.type.v1.UndertakingForm\x12(\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x18.lockstep.type.v1.Amount\x12\x34\n\tapplicant\x18\x03 \x01(\x0b\x32!.lockstep.type.v1.InstrumentParty\x12\x19\n\x11\x61pplicant_account\x18\x04 \x01(\t\x12\x36\n\x0b\x62\x65neficiary\x18\x05 \x01(\x0b\x32!.lockstep.type.v1.InstrumentParty\x12\x13\n\x0bissuing_bic\x18\x06 \x01(\t\x12\x14\n\x0c\x61\x64vising_bic\x18\x07 \x01(\t\x12\x13\n\x0b\x65xpiry_date\x18\x08 \x01(\t\x12\x14\n\x0c\x65xpiry_place\x18\t \x01(\t\x12\x39\n\x0fgoverning_rules\x18\n \x01(\x0e\x32 .lockstep.type.v1.GoverningRules\x12.\n\x05terms\x18\x0b \x01(\x0b\x32\x1f.lockstep.type.v1.TermsDocument\"P\n\x0fInstrumentParty\x12\x10\n\x08party_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04town\x18\x03 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x04 \x01(\t\"A\n\rTermsDocument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c*\x82\x01\n\x0c\x43hargeBearer\x12\x1d\n\x19\x43HARGE_BEARER_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HARGE_BEARER_DEBTOR\x10\x01\x12\x18\n\x14\x43HARGE_BEARER_SHARED\x10\x02\x12\x1f\n\x1b\x43HARGE_BEARER_SERVICE_LEVEL\x10\x03*U\n\tAnchoring\x12\x19\n\x15\x41NCHORING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41NCHORING_BATCHED\x10\x01\x12\x16\n\x12\x41NCHORING_DEFERRED\x10\x02*x\n\x0fUndertakingForm\x12 \n\x1cUNDERTAKING_FORM_UNSPECIFIED\x10\x00\x12\x1c\n\x18UNDERTAKING_FORM_STANDBY\x10\x01\x12%\n!UNDERTAKING_FORM_DEMAND_GUARANTEE\x10\x02*\x97\x01\n\x0eGoverningRules\x12\x1f\n\x1bGOVERNING_RULES_UNSPECIFIED\x10\x00\x12\x17\n\x13GOVERNING_RULES_ISP\x10\x01\x12\x17\n\x13GOVERNING_RULES_UCP\x10\x02\x12\x18\n\x14GOVERNING_RULES_URDG\x10\x03\x12\x18\n\x14GOVERNING_RULES_NONE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.type.v1.plan_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHARGEBEARER']._serialized_start=1285
-  _globals['_CHARGEBEARER']._serialized_end=1415
+  _globals['_CHARGEBEARER']._serialized_start=2011
+  _globals['_CHARGEBEARER']._serialized_end=2141
+  _globals['_ANCHORING']._serialized_start=2143
+  _globals['_ANCHORING']._serialized_end=2228
+  _globals['_UNDERTAKINGFORM']._serialized_start=2230
+  _globals['_UNDERTAKINGFORM']._serialized_end=2350
+  _globals['_GOVERNINGRULES']._serialized_start=2353
+  _globals['_GOVERNINGRULES']._serialized_end=2504
   _globals['_PLANHEADER']._serialized_start=114
   _globals['_PLANHEADER']._serialized_end=351
   _globals['_PARTY']._serialized_start=353
@@ -42,15 +48,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICY']._serialized_start=407
   _globals['_POLICY']._serialized_end=473
   _globals['_LEG']._serialized_start=476
-  _globals['_LEG']._serialized_end=762
-  _globals['_TOKENTRANSFER']._serialized_start=765
-  _globals['_TOKENTRANSFER']._serialized_end=910
-  _globals['_CREDITTRANSFER']._serialized_start=913
-  _globals['_CREDITTRANSFER']._serialized_end=1142
-  _globals['_BANKACCOUNT']._serialized_start=1144
-  _globals['_BANKACCOUNT']._serialized_end=1222
-  _globals['_NOTARISATION']._serialized_start=1224
-  _globals['_NOTARISATION']._serialized_end=1271
-  _globals['_JOURNAL']._serialized_start=1273
-  _globals['_JOURNAL']._serialized_end=1282
+  _globals['_LEG']._serialized_end=825
+  _globals['_TOKENTRANSFER']._serialized_start=828
+  _globals['_TOKENTRANSFER']._serialized_end=973
+  _globals['_CREDITTRANSFER']._serialized_start=976
+  _globals['_CREDITTRANSFER']._serialized_end=1205
+  _globals['_BANKACCOUNT']._serialized_start=1207
+  _globals['_BANKACCOUNT']._serialized_end=1310
+  _globals['_NOTARISATION']._serialized_start=1312
+  _globals['_NOTARISATION']._serialized_end=1407
+  _globals['_JOURNAL']._serialized_start=1409
+  _globals['_JOURNAL']._serialized_end=1418
+  _globals['_ISSUEINSTRUMENT']._serialized_start=1421
+  _globals['_ISSUEINSTRUMENT']._serialized_end=1859
+  _globals['_INSTRUMENTPARTY']._serialized_start=1861
+  _globals['_INSTRUMENTPARTY']._serialized_end=1941
+  _globals['_TERMSDOCUMENT']._serialized_start=1943
+  _globals['_TERMSDOCUMENT']._serialized_end=2008
 # @@protoc_insertion_point(module_scope)

@@ -49,6 +49,86 @@ CHARGE_BEARER_SERVICE_LEVEL: ChargeBearer.ValueType  # 3
 """SLEV: as the service level says."""
 Global___ChargeBearer: _TypeAlias = ChargeBearer  # noqa: Y015
 
+class _Anchoring:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnchoringEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Anchoring.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANCHORING_UNSPECIFIED: _Anchoring.ValueType  # 0
+    """Not in batches."""
+    ANCHORING_BATCHED: _Anchoring.ValueType  # 1
+    """The notary answers when the batch's root stands in a block that is final."""
+    ANCHORING_DEFERRED: _Anchoring.ValueType  # 2
+    """The notary answers as soon as it holds the leaf durably: plans settle while the chain is down, and are anchored later."""
+
+class Anchoring(_Anchoring, metaclass=_AnchoringEnumTypeWrapper):
+    """How a plan's digest and outcome get on chain in batches: as leaves of a Merkle tree whose root stands there."""
+
+ANCHORING_UNSPECIFIED: Anchoring.ValueType  # 0
+"""Not in batches."""
+ANCHORING_BATCHED: Anchoring.ValueType  # 1
+"""The notary answers when the batch's root stands in a block that is final."""
+ANCHORING_DEFERRED: Anchoring.ValueType  # 2
+"""The notary answers as soon as it holds the leaf durably: plans settle while the chain is down, and are anchored later."""
+Global___Anchoring: _TypeAlias = Anchoring  # noqa: Y015
+
+class _UndertakingForm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UndertakingFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UndertakingForm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNDERTAKING_FORM_UNSPECIFIED: _UndertakingForm.ValueType  # 0
+    """Not stated; refused."""
+    UNDERTAKING_FORM_STANDBY: _UndertakingForm.ValueType  # 1
+    """STBY: standby letter of credit."""
+    UNDERTAKING_FORM_DEMAND_GUARANTEE: _UndertakingForm.ValueType  # 2
+    """DGAR: demand guarantee."""
+
+class UndertakingForm(_UndertakingForm, metaclass=_UndertakingFormEnumTypeWrapper):
+    """ISO 20022 UndertakingName1Code."""
+
+UNDERTAKING_FORM_UNSPECIFIED: UndertakingForm.ValueType  # 0
+"""Not stated; refused."""
+UNDERTAKING_FORM_STANDBY: UndertakingForm.ValueType  # 1
+"""STBY: standby letter of credit."""
+UNDERTAKING_FORM_DEMAND_GUARANTEE: UndertakingForm.ValueType  # 2
+"""DGAR: demand guarantee."""
+Global___UndertakingForm: _TypeAlias = UndertakingForm  # noqa: Y015
+
+class _GoverningRules:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GoverningRulesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GoverningRules.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GOVERNING_RULES_UNSPECIFIED: _GoverningRules.ValueType  # 0
+    """Not stated; refused."""
+    GOVERNING_RULES_ISP: _GoverningRules.ValueType  # 1
+    """ISPR: International Standby Practices (ISP98)."""
+    GOVERNING_RULES_UCP: _GoverningRules.ValueType  # 2
+    """UCPR: Uniform Customs and Practice for Documentary Credits (UCP 600)."""
+    GOVERNING_RULES_URDG: _GoverningRules.ValueType  # 3
+    """URDG: Uniform Rules for Demand Guarantees (URDG 758)."""
+    GOVERNING_RULES_NONE: _GoverningRules.ValueType  # 4
+    """NONE: none."""
+
+class GoverningRules(_GoverningRules, metaclass=_GoverningRulesEnumTypeWrapper):
+    """ISO 20022 GovernanceIdentification1Code."""
+
+GOVERNING_RULES_UNSPECIFIED: GoverningRules.ValueType  # 0
+"""Not stated; refused."""
+GOVERNING_RULES_ISP: GoverningRules.ValueType  # 1
+"""ISPR: International Standby Practices (ISP98)."""
+GOVERNING_RULES_UCP: GoverningRules.ValueType  # 2
+"""UCPR: Uniform Customs and Practice for Documentary Credits (UCP 600)."""
+GOVERNING_RULES_URDG: GoverningRules.ValueType  # 3
+"""URDG: Uniform Rules for Demand Guarantees (URDG 758)."""
+GOVERNING_RULES_NONE: GoverningRules.ValueType  # 4
+"""NONE: none."""
+Global___GoverningRules: _TypeAlias = GoverningRules  # noqa: Y015
+
 @_typing.final
 class PlanHeader(_message.Message):
     """The head of a plan: everything that binds the plan as a whole. The plan digest is the SHA-256 of its RFC 8785 bytes."""
@@ -174,6 +254,7 @@ class Leg(_message.Message):
     CREDIT_TRANSFER_FIELD_NUMBER: _builtins.int
     NOTARISATION_FIELD_NUMBER: _builtins.int
     JOURNAL_FIELD_NUMBER: _builtins.int
+    ISSUE_INSTRUMENT_FIELD_NUMBER: _builtins.int
     leg_id: _builtins.str
     """Required. Unique in the plan: ^[a-z0-9][a-z0-9-]{0,30}$."""
     salt: _builtins.bytes
@@ -198,6 +279,10 @@ class Leg(_message.Message):
     def journal(self) -> Global___Journal:
         """Evidence: the plan's chain of signed events, sealed at the end."""
 
+    @_builtins.property
+    def issue_instrument(self) -> Global___IssueInstrument:
+        """Settling: an undertaking that a bank issues, irrevocably; commanded last."""
+
     def __init__(
         self,
         *,
@@ -208,12 +293,13 @@ class Leg(_message.Message):
         credit_transfer: Global___CreditTransfer | None = ...,
         notarisation: Global___Notarisation | None = ...,
         journal: Global___Journal | None = ...,
+        issue_instrument: Global___IssueInstrument | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credit_transfer", b"credit_transfer", "journal", b"journal", "notarisation", b"notarisation", "terms", b"terms", "token_transfer", b"token_transfer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit_transfer", b"credit_transfer", "issue_instrument", b"issue_instrument", "journal", b"journal", "notarisation", b"notarisation", "terms", b"terms", "token_transfer", b"token_transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_transfer", b"credit_transfer", "depends_on", b"depends_on", "journal", b"journal", "leg_id", b"leg_id", "notarisation", b"notarisation", "salt", b"salt", "terms", b"terms", "token_transfer", b"token_transfer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_transfer", b"credit_transfer", "depends_on", b"depends_on", "issue_instrument", b"issue_instrument", "journal", b"journal", "leg_id", b"leg_id", "notarisation", b"notarisation", "salt", b"salt", "terms", b"terms", "token_transfer", b"token_transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_terms: _TypeAlias = _typing.Literal["token_transfer", "credit_transfer", "notarisation", "journal"]  # noqa: Y015
+    _WhichOneofReturnType_terms: _TypeAlias = _typing.Literal["token_transfer", "credit_transfer", "notarisation", "journal", "issue_instrument"]  # noqa: Y015
     _WhichOneofArgType_terms: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_terms) -> _WhichOneofReturnType_terms | None: ...
 
@@ -265,7 +351,7 @@ Global___TokenTransfer: _TypeAlias = TokenTransfer  # noqa: Y015
 
 @_typing.final
 class CreditTransfer(_message.Message):
-    """Money from a debtor to a creditor by an ISO 20022 customer credit transfer."""
+    """Money from a debtor to a creditor by an ISO 20022 credit transfer, between customers or between financial institutions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -317,6 +403,7 @@ class BankAccount(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     IBAN_FIELD_NUMBER: _builtins.int
     AGENT_BIC_FIELD_NUMBER: _builtins.int
+    INSTITUTION_BIC_FIELD_NUMBER: _builtins.int
     party_id: _builtins.str
     """Required. party_id of the holder."""
     name: _builtins.str
@@ -325,6 +412,10 @@ class BankAccount(_message.Message):
     """Required. IBAN without blanks."""
     agent_bic: _builtins.str
     """Required. BIC of the account servicer (8 or 11 characters)."""
+    institution_bic: _builtins.str
+    """Optional. BIC of a holder that is itself a financial institution. Present on both sides or on none: such a transfer goes by an ISO 20022
+    financial institution credit transfer, with service-level charges.
+    """
     def __init__(
         self,
         *,
@@ -332,10 +423,11 @@ class BankAccount(_message.Message):
         name: _builtins.str = ...,
         iban: _builtins.str = ...,
         agent_bic: _builtins.str = ...,
+        institution_bic: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_bic", b"agent_bic", "iban", b"iban", "name", b"name", "party_id", b"party_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_bic", b"agent_bic", "iban", b"iban", "institution_bic", b"institution_bic", "name", b"name", "party_id", b"party_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,19 +441,23 @@ class Notarisation(_message.Message):
 
     CHAIN_FIELD_NUMBER: _builtins.int
     REGISTRY_FIELD_NUMBER: _builtins.int
+    ANCHORING_FIELD_NUMBER: _builtins.int
     chain: _builtins.str
     """Required. CAIP-2 id of the chain ("eip155:138")."""
     registry: _builtins.str
     """Required. EIP-55 address of the NotaryRegistry."""
+    anchoring: Global___Anchoring.ValueType
+    """Optional. Absent: digest and outcome have a record of their own on chain."""
     def __init__(
         self,
         *,
         chain: _builtins.str = ...,
         registry: _builtins.str = ...,
+        anchoring: Global___Anchoring.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "registry", b"registry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchoring", b"anchoring", "chain", b"chain", "registry", b"registry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -383,3 +479,139 @@ class Journal(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Journal: _TypeAlias = Journal  # noqa: Y015
+
+@_typing.final
+class IssueInstrument(_message.Message):
+    """An undertaking (standby letter of credit or demand guarantee) that a bank issues for an applicant in favour of a beneficiary. Once issued it ends by its
+    terms or by its beneficiary's consent, never by a reversal.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORM_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    APPLICANT_FIELD_NUMBER: _builtins.int
+    APPLICANT_ACCOUNT_FIELD_NUMBER: _builtins.int
+    BENEFICIARY_FIELD_NUMBER: _builtins.int
+    ISSUING_BIC_FIELD_NUMBER: _builtins.int
+    ADVISING_BIC_FIELD_NUMBER: _builtins.int
+    EXPIRY_DATE_FIELD_NUMBER: _builtins.int
+    EXPIRY_PLACE_FIELD_NUMBER: _builtins.int
+    GOVERNING_RULES_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    form: Global___UndertakingForm.ValueType
+    """Required. What form the undertaking has."""
+    applicant_account: _builtins.str
+    """Required. IBAN of the applicant's account at the issuing bank, to which the facility for undertakings belongs."""
+    issuing_bic: _builtins.str
+    """Required. BIC of the bank that issues it."""
+    advising_bic: _builtins.str
+    """Required. BIC of the bank that advises it to the beneficiary; may be the issuing bank."""
+    expiry_date: _builtins.str
+    """Required. Last day on which a demand can be presented: ISO 8601 date, by the clock of the place of expiry."""
+    expiry_place: _builtins.str
+    """Required. Where it expires, at most 35 characters of the FIN-X set ("FRANKFURT AM MAIN")."""
+    governing_rules: Global___GoverningRules.ValueType
+    """Required. Rules that govern it."""
+    @_builtins.property
+    def amount(self) -> _amount_pb2.Amount:
+        """Required. The most that can be demanded under it; asset is an ISO 4217 code."""
+
+    @_builtins.property
+    def applicant(self) -> Global___InstrumentParty:
+        """Required. For whom it is issued."""
+
+    @_builtins.property
+    def beneficiary(self) -> Global___InstrumentParty:
+        """Required. In whose favour it is issued; another party than the applicant."""
+
+    @_builtins.property
+    def terms(self) -> Global___TermsDocument:
+        """Required. The document that holds its terms."""
+
+    def __init__(
+        self,
+        *,
+        form: Global___UndertakingForm.ValueType = ...,
+        amount: _amount_pb2.Amount | None = ...,
+        applicant: Global___InstrumentParty | None = ...,
+        applicant_account: _builtins.str = ...,
+        beneficiary: Global___InstrumentParty | None = ...,
+        issuing_bic: _builtins.str = ...,
+        advising_bic: _builtins.str = ...,
+        expiry_date: _builtins.str = ...,
+        expiry_place: _builtins.str = ...,
+        governing_rules: Global___GoverningRules.ValueType = ...,
+        terms: Global___TermsDocument | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "applicant", b"applicant", "beneficiary", b"beneficiary", "terms", b"terms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advising_bic", b"advising_bic", "amount", b"amount", "applicant", b"applicant", "applicant_account", b"applicant_account", "beneficiary", b"beneficiary", "expiry_date", b"expiry_date", "expiry_place", b"expiry_place", "form", b"form", "governing_rules", b"governing_rules", "issuing_bic", b"issuing_bic", "terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueInstrument: _TypeAlias = IssueInstrument  # noqa: Y015
+
+@_typing.final
+class InstrumentParty(_message.Message):
+    """Applicant or beneficiary of an undertaking."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTY_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TOWN_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    party_id: _builtins.str
+    """Required. party_id in the plan."""
+    name: _builtins.str
+    """Required. Name, at most 140 characters of the FIN-X set."""
+    town: _builtins.str
+    """Required. Town, at most 35 characters of the FIN-X set."""
+    country: _builtins.str
+    """Required. ISO 3166-1 code of the country, two letters."""
+    def __init__(
+        self,
+        *,
+        party_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        town: _builtins.str = ...,
+        country: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "name", b"name", "party_id", b"party_id", "town", b"town"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstrumentParty: _TypeAlias = InstrumentParty  # noqa: Y015
+
+@_typing.final
+class TermsDocument(_message.Message):
+    """A document that lies elsewhere, named by its hash."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Its name, at most 70 characters of the FIN-X set."""
+    media_type: _builtins.str
+    """Required. Its media type ("application/pdf")."""
+    sha256: _builtins.bytes
+    """Required. SHA-256 of its octets (32 bytes)."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["media_type", b"media_type", "name", b"name", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TermsDocument: _TypeAlias = TermsDocument  # noqa: Y015

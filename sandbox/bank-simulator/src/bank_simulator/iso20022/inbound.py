@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
@@ -14,7 +15,11 @@ from bank_simulator.amounts import AmountError, minor_units, scale_of
 from bank_simulator.checks import CheckError, certain, parse_time, require_bic, require_iban, require_reference
 from bank_simulator.domain import (
     CANCELLATION,
+    INSTITUTION_PAYMENT,
     PAYMENT,
+    RESERVATION,
+    RESERVATION_DELETION,
+    RESERVATION_QUERY,
     STATUS_QUERY,
     Cancellation,
     CancellationItem,
@@ -23,17 +28,30 @@ from bank_simulator.domain import (
     PaymentBatch,
     PaymentOrder,
     Request,
+    ReservationDeletion,
+    ReservationOrder,
+    ReservationQuery,
     StatusQuery,
 )
+from bank_simulator.instruments import APPLICATION, ISSUANCE, TERMINATION
+from bank_simulator.iso20022 import trade
 from bank_simulator.iso20022.parser import FIELD_WHOLE, parse, place
 from bank_simulator.iso20022.schemas import HEADER, NAMESPACE, RAIL, Schemas
+from bank_simulator.iso20022.signatures import require_signed
 
 #: How a payment says that it is conditional.
 CONDITIONAL: Final = "COND"
 #: Payments, cancellations or questions in one message.
 ITEMS_MAX: Final = 500
 #: What may be sent to the bank.
-TAKEN: Final = (PAYMENT, CANCELLATION, STATUS_QUERY)
+TAKEN: Final = (
+    PAYMENT, INSTITUTION_PAYMENT, CANCELLATION, STATUS_QUERY, RESERVATION, RESERVATION_DELETION, RESERVATION_QUERY, APPLICATION, ISSUANCE,
+    TERMINATION,
+)  # fmt: skip
+#: How a payment says that it is paid out of its reservation.
+RESERVED: Final = "RSVD"
+#: Type of a reservation for one payment, which is named after the payment's UETR.
+FOR_ONE_PAYMENT: Final = "PMNT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +60,42 @@ class BusinessMessage:
 
     header: Header
     request: Request
-    #: SHA-256 over its content without the mark of a possible duplicate: equal for a repeat.
+    #: SHA-256 over its content without the mark of a possible duplicate and the signature: equal for a repeat.
     content_sha256: bytes
 
 
-def read(body: bytes, schemas: Schemas) -> BusinessMessage:
-    """Parses, validates and checks a message.
+def read(body: bytes, schemas: Schemas, certificates: Collection[str] | None = None) -> BusinessMessage:
+    """Parses, validates and checks a message. With certificates it must be signed with one of them, without them it must not be signed.
 
     Raises:
         CheckError: It breaks a rule; nothing of it may be used.
     """
     root = parse(body)
     app_header, document = _parts(root)
+    if certificates is not None:
+        require_signed(root, certificates)
     schemas.require_valid(app_header)
     header = _header(app_header, document)
     schemas.require_valid(document)
     match header.definition:
-        case "pacs.008.001.13":
+        case "pacs.008.001.13" | "pacs.009.001.12":
             request: Request = _payment_batch(_Node(document[0]), header)
+        case "camt.103.001.03":
+            request = _reservation(_Node(document[0]), header)
+        case "camt.049.001.07":
+            _message_header(_Node(document[0]), header)
+            request = ReservationDeletion(_reserved_for(_Node(document[0]), "CurRsvatn/RsvatnId"))
+        case "camt.046.001.08":
+            _message_header(_Node(document[0]), header)
+            request = ReservationQuery(_reserved_for(_Node(document[0]), "RsvatnQryDef/RsvatnCrit/QryNm"))
         case "camt.056.001.11":
             request = _cancellation(_Node(document[0]), header)
+        case "tsin.005.001.01":
+            request = trade.read_application(document)
+        case "tsrv.001.001.01":
+            request = trade.read_issuance(document)
+        case "tsrv.004.001.01":
+            request = trade.read_termination(document)
         case _:
             request = _status_query(_Node(document[0]), header)
     return BusinessMessage(header, request, _content_digest(app_header, document))
@@ -141,6 +175,7 @@ class _Node:
         return Original(
             message_id=self.text("OrgnlGrpInf/OrgnlMsgId"), instruction_id=self.text("OrgnlInstrId"),
             end_to_end_id=self.text("OrgnlEndToEndId"), transaction_id=self.text("OrgnlTxId"), uetr=UUID(number) if number else None,
+            message_kind=self.text("OrgnlGrpInf/OrgnlMsgNmId") or PAYMENT,
         )  # fmt: skip
 
 
@@ -193,7 +228,7 @@ def _payment_batch(node: _Node, header: Header) -> PaymentBatch:
         raise CheckError(group.at("NbOfTxs"), "COUNT", f"there are {len(found)} payments")
     _require_few(node, len(found))
     batch_expiry = group.time("XpryDtTm")
-    payments = tuple(_payment(item, group, batch_expiry) for item in found)
+    payments = tuple(_payment(item, group, batch_expiry, header.definition) for item in found)
     for path, values in (
         ("UETR", [p.uetr for p in payments]),
         ("InstrId", [p.instruction_id for p in payments if p.instruction_id]),
@@ -201,7 +236,7 @@ def _payment_batch(node: _Node, header: Header) -> PaymentBatch:
         if len(set(values)) != len(values):
             raise CheckError(node.at(f"CdtTrfTxInf/PmtId/{path}"), "UNIQUE", "two payments have the same")
     _require_sums(group, payments)
-    return PaymentBatch(payments)
+    return PaymentBatch(payments, header.definition)
 
 
 def _require_sums(group: _Node, payments: tuple[PaymentOrder, ...]) -> None:
@@ -219,7 +254,7 @@ def _require_sums(group: _Node, payments: tuple[PaymentOrder, ...]) -> None:
             raise CheckError(group.at("CtrlSum"), "SUM", "it is not the sum of the payments")
 
 
-def _payment(node: _Node, group: _Node, batch_expiry: datetime | None) -> PaymentOrder:
+def _payment(node: _Node, group: _Node, batch_expiry: datetime | None, definition: str) -> PaymentOrder:
     for path in ("PmtId/InstrId", "PmtId/EndToEndId", "PmtId/TxId"):
         node.reference(path)
     amount = certain(node.amount("IntrBkSttlmAmt"))
@@ -228,19 +263,66 @@ def _payment(node: _Node, group: _Node, batch_expiry: datetime | None) -> Paymen
     debtor_account = node.account("DbtrAcct")
     if debtor_account is None:
         raise CheckError(node.at("DbtrAcct"), "REQUIRED", "this rail requires it")
-    expires_at = node.time("AddtlDtTm/XpryDtTm") or batch_expiry
+    between_banks = definition == INSTITUTION_PAYMENT
+    expires_at = node.time("XpryDtTm" if between_banks else "AddtlDtTm/XpryDtTm") or batch_expiry
     lock = _lock(node, expires_at)
+    institutions = _institutions(node) if between_banks else None
     content = etree.tostring(node.element, method="c14n", exclusive=True)
     return PaymentOrder(
         uetr=UUID(node.required("PmtId/UETR")), instruction_id=node.text("PmtId/InstrId"),
         end_to_end_id=node.required("PmtId/EndToEndId"), transaction_id=node.text("PmtId/TxId"),
         amount=amount[0], currency=amount[1], scale=scale_of(amount[1]),
-        settlement_date=node.day("IntrBkSttlmDt") or group.day("IntrBkSttlmDt"), charge_bearer=node.required("ChrgBr"),
-        debtor_name=node.text("Dbtr/Nm"), debtor_account=debtor_account, debtor_agent=node.agent("DbtrAgt"),
+        settlement_date=node.day("IntrBkSttlmDt") or group.day("IntrBkSttlmDt"), charge_bearer="SLEV" if between_banks else node.required("ChrgBr"),
+        debtor_name=None if between_banks else node.text("Dbtr/Nm"), debtor_account=debtor_account, debtor_agent=node.agent("DbtrAgt"),
         creditor_account=node.account("CdtrAcct"), creditor_agent=node.agent("CdtrAgt"),
         lock=lock, expires_at=expires_at,
         content_sha256=hashlib.sha256(content + str(expires_at).encode()).digest(),
+        reserved=node.text("PmtTpInf/LclInstrm/Prtry") == RESERVED, message_kind=definition, institutions=institutions,
     )  # fmt: skip
+
+
+def _institutions(node: _Node) -> tuple[str, str]:
+    """BICs of debtor and creditor, each the owner of the account beside it."""
+    found = []
+    for side in ("Dbtr", "Cdtr"):
+        bic = node.agent(side)
+        if bic is None:
+            raise CheckError(node.at(f"{side}/FinInstnId/BICFI"), "REQUIRED", "this rail requires it")
+        found.append(bic)
+    return found[0], found[1]
+
+
+def _message_header(node: _Node, header: Header) -> None:
+    """The header of a cash management message, which says the same as the application header."""
+    if node.required("MsgHdr/MsgId") != header.message_id:
+        raise CheckError(node.at("MsgHdr/MsgId"), "BUSINESS_MESSAGE_MATCH", "it differs from AppHdr/BizMsgIdr")
+    node.time("MsgHdr/CreDtTm")
+
+
+def _reservation(node: _Node, header: Header) -> ReservationOrder:
+    _message_header(node, header)
+    if node.required("RsvatnId/Tp/Prtry") != FOR_ONE_PAYMENT:
+        raise CheckError(node.at("RsvatnId/Tp"), "RESERVATION_TYPE", f"this rail reserves for one payment: {FOR_ONE_PAYMENT}")
+    number = node.text("RsvatnId/AcctId/IBAN")
+    if number is not None:
+        require_iban(node.at("RsvatnId/AcctId/IBAN"), number)
+    account_id = number or node.required("RsvatnId/AcctId/Othr/Id")
+    amount, start = node.amount("ValSet/Amt/AmtWthCcy"), node.time("ValSet/StartDtTm/DtTm")
+    if amount is None or start is None:
+        raise CheckError(node.at("ValSet"), "REQUIRED", "this rail requires a start and an amount with its currency")
+    return ReservationOrder(_reserved_for(node, "RsvatnId/RsvatnId"), account_id, amount[0], amount[1], scale_of(amount[1]), start)
+
+
+def _reserved_for(node: _Node, path: str) -> UUID:
+    """The payment that a reservation is for: its UETR, without hyphens, is the reservation's name."""
+    name = node.required(path)
+    try:
+        found = UUID(hex=name)
+    except ValueError:
+        found = None
+    if found is None or found.hex != name or found.version != 4:
+        raise CheckError(node.at(path), "RESERVATION_NAME", "a reservation is named after its payment's UETR, without hyphens")
+    return found
 
 
 def _lock(node: _Node, expires_at: datetime | None) -> bytes | None:
@@ -303,7 +385,7 @@ def _require_few(node: _Node, count: int) -> None:
 def _content_digest(app_header: etree._Element, document: etree._Element) -> bytes:
     digest = hashlib.sha256()
     for child in app_header:
-        if etree.QName(child).localname != "PssblDplct":
+        if etree.QName(child).localname not in {"PssblDplct", "Sgntr"}:
             digest.update(etree.tostring(child, method="c14n", exclusive=True))
     digest.update(etree.tostring(document, method="c14n", exclusive=True))
     return digest.digest()

@@ -8,13 +8,33 @@ from typing import Final
 from lxml import etree
 
 from bank_simulator.checks import CheckError
-from bank_simulator.domain import BOOKING, CANCELLATION, PAYMENT, RESOLUTION, STATUS, STATUS_QUERY
+from bank_simulator.domain import (
+    BOOKING,
+    CANCELLATION,
+    INSTITUTION_PAYMENT,
+    PAYMENT,
+    RECEIPT,
+    RESERVATION,
+    RESERVATION_DELETION,
+    RESERVATION_QUERY,
+    RESERVATION_REPORT,
+    RESOLUTION,
+    RETURN,
+    STATEMENT,
+    STATUS,
+    STATUS_QUERY,
+)
+from bank_simulator.instruments import APPLICATION, ISSUANCE, NOTIFICATION, TERMINATION, UNDERTAKING_STATUS
 from bank_simulator.iso20022.parser import place
 
 HEADER: Final = "head.001.001.02"
 NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:"
 RAIL: Final = "urn:lockstep:rail:v1"
-SPOKEN: Final = (HEADER, PAYMENT, STATUS, STATUS_QUERY, CANCELLATION, RESOLUTION, BOOKING)
+TRADE: Final = (APPLICATION, ISSUANCE, NOTIFICATION, TERMINATION, UNDERTAKING_STATUS)
+SPOKEN: Final = (
+    HEADER, PAYMENT, INSTITUTION_PAYMENT, STATUS, STATUS_QUERY, CANCELLATION, RESOLUTION, BOOKING, STATEMENT, RETURN, RESERVATION,
+    RESERVATION_DELETION, RESERVATION_QUERY, RECEIPT, RESERVATION_REPORT, *TRADE,
+)  # fmt: skip
 
 
 class Schemas:

@@ -6,6 +6,7 @@ short in a parser that keeps it, and an entity would split it in one that does n
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Final
 
@@ -16,7 +17,11 @@ from lockstep_kit.fields import FieldInvalid, require
 OCTETS_MAX: Final = 1 << 20
 ELEMENTS_MAX: Final = 50_000
 ATTRIBUTES_MAX: Final = 64
+#: Of all elements together; a message of the largest size has hardly more amounts than this.
+ATTRIBUTES_ALL_MAX: Final = 10_000
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+#: Every attribute has one of these; texts seldom do.
+_ATTRIBUTE: Final = re.compile(r"""=\s*["']""")
 #: XML 1.0, production 23, of a document in UTF-8.
 _DECLARATION: Final = re.compile(
     r"""<\?xml\s+version\s*=\s*(['"])1\.0\1(\s+encoding\s*=\s*(['"])(?i:utf-8)\3)?(\s+standalone\s*=\s*(['"])(yes|no)\5)?\s*\?>"""
@@ -40,6 +45,11 @@ def parse(octets: bytes) -> etree._Element:
     declaration = _DECLARATION.match(head)
     require(declaration is not None or not head.startswith("<?xml "), "message", "must be declared as XML 1.0 in UTF-8")
     require("<?" not in head[declaration.end() if declaration else 0 :], "message", "must hold no processing instruction")
+    # In what is well-formed and holds nothing of the above, every "<" begins or ends an element: a crowd is seen before it is made.
+    begun = head.count("<") - head.count("</") - (declaration is not None)
+    require(begun <= ELEMENTS_MAX, "message", f"must have at most {ELEMENTS_MAX} elements")
+    crowd = next(itertools.islice(_ATTRIBUTE.finditer(head), ATTRIBUTES_ALL_MAX, None), None)
+    require(crowd is None, "message", f"must have at most {ATTRIBUTES_ALL_MAX} attributes")
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,
@@ -57,7 +67,6 @@ def parse(octets: bytes) -> etree._Element:
     except etree.XMLSyntaxError as error:
         raise FieldInvalid("message", f"must be well-formed XML: {error.msg}") from error
     require(not root.getroottree().docinfo.doctype, "message", "must hold no document type")
-    for count, element in enumerate(root.iter(), 1):
-        require(count <= ELEMENTS_MAX, "message", f"must have at most {ELEMENTS_MAX} elements")
+    for element in root.iter():
         require(len(element.attrib) <= ATTRIBUTES_MAX, "message", f"must have at most {ATTRIBUTES_MAX} attributes on an element")
     return root

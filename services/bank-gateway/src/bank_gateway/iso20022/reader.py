@@ -3,49 +3,92 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
+from uuid import UUID
 
 from lxml import etree
 
+from bank_gateway.iso20022 import undertakings
+from bank_gateway.iso20022.agreement import Agreement
+from bank_gateway.iso20022.checks import require_sound
+from bank_gateway.iso20022.elements import all_of as _all
+from bank_gateway.iso20022.elements import amount_of as _amount
+from bank_gateway.iso20022.elements import booking_day
+from bank_gateway.iso20022.elements import find as _find
+from bank_gateway.iso20022.elements import path_of as _path
+from bank_gateway.iso20022.elements import required as _required
+from bank_gateway.iso20022.elements import text as _text
+from bank_gateway.iso20022.elements import time_of as _time
 from bank_gateway.iso20022.parser import parse
 from bank_gateway.iso20022.schemas import HEADER, MESSAGE, NAMESPACE, RAIL, Schemas
-from bank_gateway.messages import Booking, Envelope, Kind, PaymentStatus, Received, Resolution, Statement
-from lockstep_kit.amounts import Amount, amount_from_text, known_scale
-from lockstep_kit.fields import FieldInvalid, require
+from bank_gateway.iso20022.statements import pages
+from bank_gateway.messages import (
+    AnyStatement,
+    Booking,
+    Envelope,
+    Kind,
+    PaymentReturn,
+    PaymentStatus,
+    Received,
+    ReservationStatus,
+    Resolution,
+)
+from lockstep_kit.amounts import Amount
+from lockstep_kit.fields import require
 from lockstep_kit.forms import check_bic, check_fin_x
 
 #: What a bank may send.
-TAKEN: Final = (Kind.STATUS, Kind.RESOLUTION, Kind.BOOKING)
-_OFFSET: Final = re.compile(r".*(Z|[+-]\d\d:\d\d)")
-_TRAILING_ZEROS: Final = re.compile(r"(\.\d*?)0+$")
+TAKEN: Final = (
+    Kind.STATUS,
+    Kind.RESOLUTION,
+    Kind.BOOKING,
+    Kind.RETURN,
+    Kind.STATEMENT,
+    Kind.RECEIPT,
+    Kind.RESERVATION_REPORT,
+    Kind.UNDERTAKING_STATUS,
+    Kind.UNDERTAKING_ISSUED,
+)
+#: A bank with which nothing more is agreed.
+UNSIGNED: Final = Agreement()
 
 
-def read(octets: bytes, schemas: Schemas) -> Received:
+def read(octets: bytes, schemas: Schemas, agreed: Agreement = UNSIGNED) -> Received:
     """A message of the bank.
 
     Raises:
-        FieldInvalid: it breaks a rule; nothing of it may be used.
+        FieldInvalid: it breaks a rule, or is not as it is agreed; nothing of it may be used.
     """
     root = parse(octets)
-    header, document = _parts(root)
+    _parts(root)
+    header, document = _parts(agreed.authentic(root))
     schemas.require_valid(header)
-    schemas.require_valid(document)
+    schemas.require_valid(document, agreed.deviations)
     kind = Kind((etree.QName(document).namespace or "").removeprefix(NAMESPACE))
     require(_text(header, "MsgDefIdr") == kind.value, "AppHdr/MsgDefIdr", "must name the message that the Document is")
-    envelope = _envelope(header)
+    agreed.require_taken(kind, _text(header, "BizSvc"))
+    received = _received(kind, document, _envelope(header), hashlib.sha256(octets).digest())
+    require_sound(header)
+    require_sound(document)
+    return received
+
+
+def _received(kind: Kind, document: etree._Element, envelope: Envelope, digest: bytes) -> Received:
+    if kind in (Kind.UNDERTAKING_STATUS, Kind.UNDERTAKING_ISSUED):
+        return Received(envelope, kind, (), digest, undertakings.said(document))
     _require_same_message(document[0], kind, envelope)
-    match kind:
-        case Kind.STATUS:
-            statements: tuple[Statement, ...] = tuple(_statuses(document[0]))
-        case Kind.RESOLUTION:
-            statements = tuple(_resolutions(document[0]))
-        case _:
-            statements = tuple(_bookings(document[0]))
+    if kind is Kind.STATEMENT:
+        return Received(envelope, kind, (), digest, pages=tuple(pages(document[0])))
+    return Received(envelope, kind, _statements(kind, document[0]), digest)
+
+
+def _statements(kind: Kind, report: etree._Element) -> tuple[AnyStatement, ...]:
+    """What is said of payments, their reservations and returns."""
+    statements = tuple(_READERS[kind](report))
     require(bool(statements), "Document", "must say something about a payment")
-    return Received(envelope, kind, statements, hashlib.sha256(octets).digest())
+    return statements
 
 
 #: Where a message names itself, and says when it was made.
@@ -53,6 +96,10 @@ _OWN_NAME: Final = {
     Kind.STATUS: ("GrpHdr/MsgId", "GrpHdr/CreDtTm"),
     Kind.RESOLUTION: ("Assgnmt/Id", "Assgnmt/CreDtTm"),
     Kind.BOOKING: ("GrpHdr/MsgId", "GrpHdr/CreDtTm"),
+    Kind.STATEMENT: ("GrpHdr/MsgId", "GrpHdr/CreDtTm"),
+    Kind.RETURN: ("GrpHdr/MsgId", "GrpHdr/CreDtTm"),
+    Kind.RECEIPT: ("MsgHdr/MsgId", "MsgHdr/CreDtTm"),
+    Kind.RESERVATION_REPORT: ("MsgHdr/MsgId", "MsgHdr/CreDtTm"),
 }
 
 
@@ -76,8 +123,7 @@ def _parts(root: etree._Element) -> tuple[etree._Element, etree._Element]:
 
 
 def _envelope(header: etree._Element) -> Envelope:
-    for name, why in (("Sgntr", "signatures are not agreed"), ("CpyDplct", "a copy is not the message")):
-        require(header.find(_path(header, name)) is None, f"AppHdr/{name}", f"must be absent: {why}")
+    require(header.find(_path(header, "CpyDplct")) is None, "AppHdr/CpyDplct", "must be absent: a copy is not the message")
     sender, receiver = (_required(header, f"{side}/FIId/FinInstnId/BICFI") for side in ("Fr", "To"))
     for name, bic in (("AppHdr/Fr", sender), ("AppHdr/To", receiver)):
         check_bic(bic, name)
@@ -138,7 +184,8 @@ def _bookings(report: etree._Element) -> Iterator[Booking]:
     for notification in _all(report, "Ntfctn"):
         account = _text(notification, "Acct/Id/IBAN") or _text(notification, "Acct/Id/Othr/Id") or ""
         for entry in _all(notification, "Ntry"):
-            for details in _all(entry, "NtryDtls/TxDtls"):
+            # An entry that tells nothing of its payments is money all the same.
+            for details in _all(entry, "NtryDtls/TxDtls") or [entry]:
                 yield Booking(
                     uetr=_text(details, "Refs/UETR") or "",
                     end_to_end_id=_text(details, "Refs/EndToEndId") or "",
@@ -148,49 +195,95 @@ def _bookings(report: etree._Element) -> Iterator[Booking]:
                     status=_text(entry, "Sts/Cd") or "",
                     reference=_text(details, "Refs/AcctSvcrRef") or _text(entry, "AcctSvcrRef") or "",
                     reversal=_text(entry, "RvslInd") in ("true", "1"),
+                    charges=_charges(details),
+                    booked_on=booking_day(entry),
+                    returned=_find(details, "RtrInf") is not None,
                 )
 
 
-def _amount(element: etree._Element | None) -> Amount:
-    if element is None:
-        raise FieldInvalid("Amt", "must be present")
-    currency = element.get("Ccy") or ""
+def _returns(report: etree._Element) -> Iterator[PaymentReturn]:
+    """Each returned payment by itself. What is told of the whole message alone says of no payment how much comes back."""
+    items = _all(report, "TxInf")
+    require(
+        _required(report, "GrpHdr/NbOfTxs") == str(len(items)),
+        "GrpHdr/NbOfTxs",
+        "must be the number of the payments that are named",
+    )
+    for item in items:
+        original = _find(item, "OrgnlIntrBkSttlmAmt")
+        reasoned = item if _find(item, "RtrRsnInf") is not None or _find(report, "OrgnlGrpInf") is None else report
+        yield PaymentReturn(
+            uetr=_text(item, "OrgnlUETR") or "",
+            end_to_end_id=_text(item, "OrgnlEndToEndId") or "",
+            return_id=_required(item, "RtrId"),
+            original=None if original is None else _amount(original),
+            amount=_amount(_find(item, "RtrdIntrBkSttlmAmt")),
+            reason=_reason(reasoned, "RtrRsnInf" if reasoned is item else "OrgnlGrpInf/RtrRsnInf"),
+            text=_remark(item, "RtrRsnInf"),
+        )
+
+
+def _receipts(receipt: etree._Element) -> Iterator[ReservationStatus]:
+    """Each of our messages by itself: the rail agreed on one handling for each, and on naming what is handled."""
+    for item in _all(receipt, "RctDtls"):
+        handled = _all(item, "ReqHdlg")
+        require(len(handled) == 1, "RctDtls/ReqHdlg", "must be present once")
+        yield ReservationStatus(
+            uetr=_text(item, "OrgnlPmtId/UETR") or "",
+            about=_required(item, "OrgnlMsgId/MsgNmId"),
+            status=_text(handled[0], "Sts/Cd") or _text(handled[0], "Sts/Prtry") or "",
+            reason=_reason(handled[0], "StsRsn"),
+            text=_remark(handled[0], "StsRsn") or " ".join((_text(handled[0], "Desc") or "").split()),
+            message_id=_required(item, "OrgnlMsgId/MsgId"),
+        )
+
+
+def _reservations(report: etree._Element) -> Iterator[ReservationStatus]:
+    """Each reservation by itself; an error of the whole query says nothing of any."""
+    query = _required(report, "MsgHdr/OrgnlBizQry/MsgId")
+    for item in _all(report, "RptOrErr/BizRpt/CurRsvatn"):
+        error = _find(item, "RsvatnOrErr/BizErr")
+        amount = _find(item, "RsvatnOrErr/Rsvatn/Amt/AmtWthCcy")
+        told = item if error is None else error
+        path = "RsvatnOrErr/Rsvatn/Sts" if error is None else "Err"
+        yield ReservationStatus(
+            uetr=_uetr_of(_required(item, "RsvatnId/RsvatnId")),
+            about=Kind.RESERVATION_QUERY.value,
+            status=_text(told, f"{path}/Cd") or _text(told, f"{path}/Prtry") or "",
+            reason="",
+            text=" ".join((_text(told, "Desc") or "").split()) if error is not None else "",
+            message_id=query,
+            amount=None if amount is None else _amount(amount),
+        )
+
+
+def _uetr_of(reservation_id: str) -> str:
+    """The payment that a reservation is named after; "" of one that is named otherwise."""
     try:
-        scale = known_scale(currency)
-        # "12.50" and "12.500" are the same amount of money; what is left after dropping zeros must fit the currency.
-        text = _TRAILING_ZEROS.sub(r"\1", (element.text or "").strip()).rstrip(".")
-        return amount_from_text(currency, text, scale or 0)
-    except FieldInvalid as finding:
-        raise finding.under("Amt") from None
+        found = str(UUID(hex=reservation_id))
+    except ValueError:
+        return ""
+    return found if found.replace("-", "") == reservation_id else ""
 
 
-def _path(element: etree._Element, path: str) -> str:
-    namespace = etree.QName(element).namespace
-    return "/".join(f"{{{namespace}}}{step}" for step in path.split("/"))
+def _charges(details: etree._Element) -> tuple[Amount, ...]:
+    """What was debited for the entry besides its amount, added up by currency; a charge of nothing is none."""
+    sums: dict[str, Amount] = {}
+    for record in _all(details, "Chrgs/Rcrd"):
+        included = _text(record, "ChrgInclInd") in ("true", "1")
+        if included or _text(record, "CdtDbtInd") == "CRDT" or not (_text(record, "Amt") or "").strip(" \t\r\n0."):
+            continue
+        amount = _amount(_find(record, "Amt"))
+        known = sums.get(amount.asset)
+        sums[amount.asset] = amount if known is None else replace(known, minor_units=known.minor_units + amount.minor_units)
+    return tuple(sums.values())
 
 
-def _find(element: etree._Element, path: str) -> etree._Element | None:
-    return element.find(_path(element, path))
-
-
-def _all(element: etree._Element, path: str) -> list[etree._Element]:
-    return element.findall(_path(element, path))
-
-
-def _text(element: etree._Element, path: str) -> str | None:
-    return element.findtext(_path(element, path))
-
-
-def _required(element: etree._Element, path: str) -> str:
-    found = _text(element, path)
-    if not found:
-        raise FieldInvalid(path, "must be present")
-    return found
-
-
-def _time(text: str, field: str) -> datetime:
-    require(_OFFSET.fullmatch(text) is not None, field, "must name its offset from UTC")
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError as error:
-        raise FieldInvalid(field, "must be a time with at most six decimals of a second") from error
+_READERS: Final[Mapping[Kind, Callable[[etree._Element], Iterator[AnyStatement]]]] = {
+    Kind.STATUS: _statuses,
+    Kind.RESOLUTION: _resolutions,
+    Kind.BOOKING: _bookings,
+    Kind.RETURN: _returns,
+    Kind.RECEIPT: _receipts,
+    Kind.RESERVATION_REPORT: _reservations,
+}

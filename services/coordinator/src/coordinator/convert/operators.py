@@ -14,6 +14,7 @@ from coordinator.dossier import Dossier, FiledTicket, signers
 from coordinator.exposure import AtRisk, Doubt, Exposure
 from coordinator.model import Limits
 from coordinator.operators import Move, OperatorRecord, counting, options
+from coordinator.store.escalation_documents import KeptDocument
 from coordinator.store.letters import DeadLetter
 from coordinator.store.operators import Papers
 from lockstep.coordinator.v1 import operator_service_pb2 as messages
@@ -73,6 +74,14 @@ def file_to_pb(
     )
     if dossier.plan.decision is not None:
         message.decision = enum_to_pb(DECISIONS, dossier.plan.decision)
+    message.documents.extend(_document_to_pb(each) for each in papers.documents)
+    return message
+
+
+def _document_to_pb(kept: KeptDocument) -> messages.EscalationDocument:
+    message = messages.EscalationDocument(document=kept.document, refusal=kept.refusal)
+    if kept.told_at is not None:
+        message.tell_time.CopyFrom(time_to_pb(kept.told_at))
     return message
 
 

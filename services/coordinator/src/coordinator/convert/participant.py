@@ -18,6 +18,7 @@ from lockstep.participant.v1 import leg_pb2, participant_service_pb2
 from lockstep_kit import ids
 from lockstep_kit.certificate import Decision
 from lockstep_kit.convert import (
+    ANCHORINGS,
     PROMISES,
     authority_to_pb,
     binding_to_pb,
@@ -32,6 +33,7 @@ from lockstep_kit.convert import (
     time_to_pb,
     vote_from_pb,
 )
+from lockstep_kit.convert.hours import hours_from_pb
 from lockstep_kit.fence import Epoch
 from lockstep_kit.fields import require, within
 from lockstep_kit.keys import leg_key
@@ -224,6 +226,16 @@ def capabilities_from_pb(message: participant_service_pb2.DescribeResponse) -> C
         leg_kinds=tuple(message.leg_kinds),
         promise_kind=enum_from_pb(PROMISES, message.promise_kind, "promise_kind"),
         promise_max=message.promise_max.ToTimedelta() if expires else None,
-        assets=tuple(AssetCapability(each.asset, each.scale, each.reversible) for each in message.assets),
+        assets=tuple(_asset_from_pb(index, each) for index, each in enumerate(message.assets)),
         venues=tuple(message.venues),
+        firm_kinds=tuple(message.firm_leg_kinds),
+        promise_margin=message.promise_margin.ToTimedelta(),
+        # A way that this version does not know is of no use to it.
+        anchorings=tuple(each for number, each in ANCHORINGS.items() if number in message.anchoring),
     )
+
+
+def _asset_from_pb(index: int, message: participant_service_pb2.AssetCapability) -> AssetCapability:
+    with within(f"assets[{index}]"):
+        hours = hours_from_pb(message.windows) if message.cut_offs else None
+    return AssetCapability(message.asset, message.scale, message.reversible, hours)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from coordinator.convert.participant import report_from_pb
 from coordinator.model import EventType, GateRecord
 from coordinator.reports import LegReport
-from coordinator.restoring import Heard, Written
+from coordinator.restoring import Heard, PayloadsErased, Written
 from lockstep.journal.v1 import entry_pb2
 from lockstep.participant.v1 import participant_service_pb2 as messages
 from lockstep_kit import ids
@@ -18,6 +17,7 @@ from lockstep_kit.canonical import time_from_text
 from lockstep_kit.certificate import Binding
 from lockstep_kit.convert import binding_from_pb, certificate_from_pb, time_from_pb
 from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.foreign_json import read_json
 from lockstep_kit.ids import ActorId, Digest, KeyId
 from lockstep_kit.signing import Signature
 from lockstep_kit.statements import Gate, GateSignature, GateStatement, Verdict
@@ -53,10 +53,13 @@ def written_from_pb(message: entry_pb2.Entry) -> Written:
 
     Raises:
         FieldInvalid: it is no entry of this protocol.
+        PayloadsErased: its payload was erased.
     """
+    if message.erased:
+        raise PayloadsErased
     require(ids.sha256(message.payload) == message.payload_hash, "payload", "must have the hash that the entry names")
     try:
-        document = json.loads(message.payload)
+        document = read_json(message.payload)
         event_type = EventType(message.type)
         at = time_from_pb(message.event_time, "event_time")
         gates = tuple(_gates(document, at))
@@ -68,6 +71,7 @@ def written_from_pb(message: entry_pb2.Entry) -> Written:
 def _gates(document: Mapping[str, Any], at: Any) -> Iterator[GateRecord]:
     """The gates' signatures that an event carries; the maker's stands in the database already."""
     told = [document["gate"]] if "gate" in document else []
+    told.extend(document.get("further_gates", ()))
     told.extend(document.get("decision", {}).get("gates", ()))
     for each in told:
         if each["gate"] == Gate.MAKE.value:

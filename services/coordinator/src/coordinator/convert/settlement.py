@@ -200,7 +200,12 @@ def gate_record_to_pb(record: GateRecord) -> settlement_pb2.GateRecord:
 
 def waiting_to_pb(waits: Waiting) -> settlement_pb2.Waiting:
     """Something that a plan waits for."""
-    message = settlement_pb2.Waiting(kind=enum_to_pb(WAITING_KINDS, waits.kind), leg_id=waits.leg_id, who=waits.who)
+    message = settlement_pb2.Waiting(
+        kind=enum_to_pb(WAITING_KINDS, waits.kind),
+        leg_id=waits.leg_id,
+        who=waits.who,
+        signatures_missing=waits.signatures_missing,
+    )
     if waits.gate is not None:
         message.gate = enum_to_pb(GATES, waits.gate)
     if waits.until is not None:
@@ -289,8 +294,3 @@ def event_of(octets: bytes, sequence: int) -> settlement_pb2.PlanEvent:
     message = settlement_pb2.PlanEvent.FromString(octets)
     message.sequence = sequence
     return message
-
-
-def ends_plan(event: settlement_pb2.PlanEvent) -> bool:
-    """Whether the change is a plan's last."""
-    return event.HasField("transition") and event.transition.to_state == settlement_pb2.PLAN_STATE_CLOSED

@@ -31,6 +31,7 @@ from coordinator.model.plans import (
     OperatorsEvidence,
     Order,
     Plan,
+    Quorum,
     State,
     Ticket,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "PersonNeeded",
     "Plan",
     "Prepare",
+    "Quorum",
     "Record",
     "Resolved",
     "Restored",

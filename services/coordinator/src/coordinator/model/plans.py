@@ -156,6 +156,18 @@ class GateRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Quorum:
+    """How many different persons each gate takes that may take several."""
+
+    #: To approve.
+    approve: int = 1
+    #: To release.
+    release: int = 1
+    #: To validate.
+    validate: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Mandate:
     """What two operators signed alike, so that it takes effect. Who may sign was checked by `operators.admit`."""
 
@@ -234,6 +246,8 @@ class Plan:
     unwound_by_policy: bool = False
     #: The signed refusal on which that policy was used; None: it was not.
     unwind_refusal: SignedOutcome | None = None
+    #: How many persons its gates take, by its matrix and for what it is worth; worked out when it was accepted.
+    quorum: Quorum = Quorum()
     #: What two operators signed last to have it unwound; None: they have not.
     unwind: Mandate | None = None
     #: Place in `gates` from which on validations count: what was signed before is about evidence that operators sent back.

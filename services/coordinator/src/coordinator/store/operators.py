@@ -13,6 +13,9 @@ from coordinator.convert import stored
 from coordinator.dossier import FiledTicket
 from coordinator.model import Mandate, Ticket
 from coordinator.operators import OperatorRecord
+from coordinator.store import escalation_documents
+from coordinator.store.escalation_documents import KeptDocument
+from lockstep_kit.canonical import time_text
 from lockstep_kit.db import Connection
 from lockstep_kit.errors import LockstepError, permission_denied
 from lockstep_kit.ids import ActorId, Digest, PlanId, derived
@@ -87,12 +90,17 @@ class Papers:
     signatures: Mapping[Digest, tuple[OperatorRecord, ...]]
     #: What took effect, and when.
     effects: Mapping[Digest, datetime]
+    #: What is said of it on chain, first of its opening.
+    documents: tuple[KeptDocument, ...] = ()
 
 
 def filed(plan_id: PlanId, known: int, tickets: Sequence[Ticket]) -> tuple[FiledTicket, ...]:
-    """New escalations of a plan that has `known` already."""
+    """New escalations of a plan that has `known` already.
+
+    Their time is part of their ids: after a restore, another escalation in the place of one that was lost is another one, on chain too.
+    """
     return tuple(
-        FiledTicket(derived("escalation", plan_id, str(known + place)), ticket, None)
+        FiledTicket(derived("escalation", plan_id, str(known + place), time_text(ticket.at)), ticket, None)
         for place, ticket in enumerate(tickets, start=1)
     )
 
@@ -203,8 +211,9 @@ async def papers(connection: Connection, escalations: Sequence[str]) -> dict[str
         signatures[row["escalation_id"]].setdefault(Digest(row["digest"]), []).append(record)
     for row in await connection.fetch(READ_EFFECTS, list(escalations)):
         effects[row["escalation_id"]][Digest(row["digest"])] = row["effective_at"]
+    documents = await escalation_documents.read(connection, escalations)
     return {
-        each: Papers({digest: tuple(records) for digest, records in signatures[each].items()}, effects[each])
+        each: Papers({digest: tuple(records) for digest, records in signatures[each].items()}, effects[each], documents[each])
         for each in escalations
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import asyncpg
 
 from coordinator.convert import stored
 from coordinator.dossier import Consent, Dossier, FiledTicket, LegFile
-from coordinator.model import Cause, GateRecord, LegState, Mandate, Moved, Order, Plan, State, Ticket
+from coordinator.model import Cause, GateRecord, LegState, Mandate, Moved, Order, Plan, Quorum, State, Ticket
 from coordinator.store import operators
 from lockstep_kit.certificate import Decision
 from lockstep_kit.db import Connection
@@ -43,13 +43,18 @@ READ_TICKETS: Final = "select * from escalation where plan_id = any($1) order by
 #: Those among them whose journal takes nothing more.
 READ_FROZEN: Final = "select plan_id, frozen from journal_progress where plan_id = any($1) and frozen <> ''"
 
-#: Accepts a plan, unless there is one with its id.
+#: Accepts a plan, unless there is one with its id, and lists it for its parties.
 INSERT_PLAN: Final = """
+with made as (
 insert into plan (plan_id, digest, header, state, decision, delegate, decided_at, since, transition_no, journal_sequence, cause,
     reason, reason_leg, reason_detail, outcome, sealing, unwound_by_policy, version, epoch_generation, epoch_counter, due_at,
-    traceparent, created_at, updated_at)
-values ($1, $2, $3, 'DRAFT', null, '', null, $4, 1, 1, null, '', '', '', null, false, false, 1, $5, $6, $7, $8, $4, $4)
-on conflict (plan_id) do nothing returning plan_id
+    traceparent, created_at, updated_at, created_by, approvals_needed, releases_needed, validations_needed)
+values ($1, $2, $3, 'DRAFT', null, '', null, $4, 1, 1, null, '', '', '', null, false, false, 1, $5, $6, $7, $8, $4, $4, $9, $11, $12, $13)
+on conflict (plan_id) do nothing returning plan_id, seq
+), listed as (
+insert into plan_party (party_id, seq, plan_id)
+select party_id, made.seq, made.plan_id from made cross join unnest($10::text[]) as party (party_id)
+) select plan_id from made
 """
 
 #: Accepts the plan's legs.
@@ -227,6 +232,7 @@ def _dossier(
         sealing=row["sealing"],
         unwound_by_policy=row["unwound_by_policy"],
         unwind_refusal=stored.outcome_of(row["unwind_refusal"]),
+        quorum=Quorum(row["approvals_needed"], row["releases_needed"], row["validations_needed"]),
         unwind=unwind,
         validated_from=row["validated_from"],
         auditing_since=row["auditing_since"],
@@ -242,6 +248,7 @@ def _dossier(
         updated_at=row["updated_at"],
         traceparent=row["traceparent"],
         frozen=frozen.get(row["plan_id"], ""),
+        read_at=row["read_at"],
     )
 
 
@@ -263,8 +270,8 @@ def _leg_state(row: asyncpg.Record, file: LegFile) -> LegState:
     )
 
 
-async def insert(tx: Connection, dossier: Dossier, key: SealedKey, epoch: Epoch, due_at: datetime | None) -> bool:
-    """Accept a plan as DRAFT, with its legs and its sealed key; False where there is a plan with its id already."""
+async def insert(tx: Connection, dossier: Dossier, key: SealedKey, epoch: Epoch, due_at: datetime | None, creator: str) -> bool:
+    """Accept a plan as DRAFT, with its legs, its sealed key and the client that brought it; False where there is a plan with its id already."""
     made = await tx.fetchval(
         INSERT_PLAN,
         dossier.plan_id,
@@ -275,17 +282,14 @@ async def insert(tx: Connection, dossier: Dossier, key: SealedKey, epoch: Epoch,
         epoch.counter,
         due_at,
         dossier.traceparent,
+        creator,
+        [each.party_id for each in dossier.header.parties],
+        *astuple(dossier.plan.quorum),
     )
     if made is None:
         return False
-    await tx.execute(
-        INSERT_LEGS,
-        dossier.plan_id,
-        [each.leg.leg_id for each in dossier.files],
-        [stored.leg_octets(each.leg) for each in dossier.files],
-        [each.participant for each in dossier.files],
-        [each.lock for each in dossier.files],
-    )
+    legs = [(each.leg.leg_id, stored.leg_octets(each.leg), each.participant, each.lock) for each in dossier.files]
+    await tx.execute(INSERT_LEGS, dossier.plan_id, *map(list, zip(*legs, strict=True)))
     await tx.execute(INSERT_KEY, dossier.plan_id, key.service_key_id, key.service_sealed, key.recovery_key_id, key.recovery_sealed)
     return True
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
 
+from coordinator.access import Belonging, Client
 from coordinator.audit import Transition
+from coordinator.convert import stored
 from coordinator.model import Cause, Moved, State
 from lockstep_kit import leases
 from lockstep_kit.certificate import Decision
-from lockstep_kit.db import Connection
+from lockstep_kit.db import Connection, Database
 from lockstep_kit.ids import PlanId
 
 #: Ids of plans before a place, newest first.
@@ -21,6 +24,25 @@ PAGE: Final = """
 select plan_id, seq from plan
 where ($1::bigint is null or seq < $1) and (cardinality($2::text[]) = 0 or state = any($2)) order by seq desc limit $3
 """
+
+#: Ids of the plans of some parties, or brought by a client, before a place, newest first. What others have is neither read nor walked past.
+PAGE_OF: Final = """
+select plan_id, seq from (
+    select found.plan_id, found.seq from unnest($4::text[]) as mine (party_id) cross join lateral (
+        select plan.plan_id, plan.seq from plan_party join plan using (plan_id)
+        where plan_party.party_id = mine.party_id and ($1::bigint is null or plan_party.seq < $1)
+          and (cardinality($2::text[]) = 0 or plan.state = any($2))
+        order by plan_party.seq desc limit $3) as found
+    union
+    (select plan_id, seq from plan
+     where created_by = $5 and created_by <> '' and ($1::bigint is null or seq < $1)
+       and (cardinality($2::text[]) = 0 or state = any($2))
+     order by seq desc limit $3)
+) as page order by seq desc limit $3
+"""
+
+#: Place of a plan in the order of creation, with what says whose it is.
+PLACE: Final = "select seq, header, created_by from plan where plan_id = $1"
 
 #: Transitions of a plan behind a place.
 TRANSITIONS: Final = "select * from plan_transition where plan_id = $1 and transition_no > $2 order by transition_no limit $3"
@@ -31,11 +53,20 @@ EXISTS: Final = "select exists (select from plan where plan_id = $1)"
 #: Those among ids that are plans'.
 KNOWN: Final = "select plan_id from plan where plan_id = any($1)"
 
-#: Where the changes for watchers stand, and which log it is.
-EVENT_HEAD: Final = "select next_sequence - 1 as sequence, incarnation from plan_event_counter"
+#: Where the changes for watchers stand.
+EVENT_HEAD: Final = "select next_sequence - 1 as sequence from plan_event_counter"
 
-#: Changes of a plan behind a place.
-EVENTS: Final = "select sequence, event, event_at from plan_event where plan_id = $1 and sequence > $2 order by sequence limit $3"
+#: How many changes a plan has, and which log they are in.
+PLAN_EVENT_HEAD: Final = """
+select (select count(*) from plan_event where plan_id = $1) as number, incarnation from plan_event_counter
+"""
+
+#: Changes of a plan behind a place, numbered within the plan: the numbers of the log would tell how much others do.
+EVENTS: Final = """
+select number, event, event_at from (
+    select row_number() over (order by sequence) as number, event, event_at from plan_event where plan_id = $1) as own
+where number > $2 order by number limit $3
+"""
 
 #: Plans that have changed behind a place.
 CHANGED: Final = "select sequence, plan_id from plan_event where sequence > $1 order by sequence limit $2"
@@ -88,8 +119,8 @@ RELEASE_ALL: Final = "update lease set expires_at = '-infinity' where owner = $1
 class Change:
     """One change for watchers."""
 
-    #: Grows over all plans.
-    sequence: int
+    #: Grows by one with every change of the plan.
+    number: int
     #: The change as it was written.
     event: bytes
     #: When it happened.
@@ -100,6 +131,32 @@ async def page(connection: Connection, before: int | None, states: Sequence[Stat
     """Ids and places of plans before a place, newest first."""
     rows = await connection.fetch(PAGE, before, [each.value for each in states], limit)
     return [(PlanId(row["plan_id"]), row["seq"]) for row in rows]
+
+
+async def page_of(
+    connection: Connection, client: Client, before: int | None, states: Sequence[State], limit: int
+) -> list[tuple[PlanId, int]]:
+    """As `page`, of what the client may see."""
+    if client.standing.sees_all:
+        return await page(connection, before, states, limit)
+    names = [each.value for each in states]
+    rows = await connection.fetch(PAGE_OF, before, names, limit, sorted(client.standing.parties), client.client_id)
+    return [(PlanId(row["plan_id"]), row["seq"]) for row in rows]
+
+
+async def place(connection: Connection, plan_id: PlanId) -> tuple[int, Belonging] | None:
+    """Where a plan stands in the order of creation, and whose it is; None where there is no such plan."""
+    row = await connection.fetchrow(PLACE, plan_id)
+    if row is None:
+        return None
+    parties = frozenset(each.party_id for each in stored.header_of(row["header"]).parties)
+    return row["seq"], Belonging(parties, row["created_by"])
+
+
+async def belonging(connection: Connection, plan_id: PlanId) -> Belonging | None:
+    """Whose a plan is; None where there is no such plan."""
+    found = await place(connection, plan_id)
+    return None if found is None else found[1]
 
 
 async def transitions(connection: Connection, plan_id: PlanId, after: int, limit: int) -> list[Transition]:
@@ -130,23 +187,34 @@ async def known(connection: Connection, ids: Iterable[PlanId]) -> frozenset[Plan
     return frozenset(PlanId(row["plan_id"]) for row in await connection.fetch(KNOWN, sorted(ids)))
 
 
-async def one_moment(tx: Connection) -> None:
-    """Let every read of this transaction see one moment; must come first."""
-    await tx.execute(ONE_MOMENT)
+@asynccontextmanager
+async def snapshot(db: Database) -> AsyncIterator[Connection]:
+    """A transaction that only reads, and all of whose reads see one moment."""
+    async with db.transaction() as tx:
+        await tx.execute(ONE_MOMENT)
+        yield tx
 
 
-async def event_head(connection: Connection) -> tuple[int, str]:
-    """Number of the last change for watchers, and the incarnation of their log."""
-    row = await connection.fetchrow(EVENT_HEAD)
+async def event_head(connection: Connection) -> int:
+    """Number of the last change for watchers, over all plans."""
+    number: int | None = await connection.fetchval(EVENT_HEAD)
+    if number is None:
+        raise AssertionError("the counter has one row")
+    return number
+
+
+async def plan_event_head(connection: Connection, plan_id: PlanId) -> tuple[int, str]:
+    """How many changes a plan has, and the incarnation of the log that they are in."""
+    row = await connection.fetchrow(PLAN_EVENT_HEAD, plan_id)
     if row is None:
         raise AssertionError("the counter has one row")
-    return row["sequence"], row["incarnation"]
+    return row["number"], row["incarnation"]
 
 
 async def changes(connection: Connection, plan_id: PlanId, after: int, limit: int) -> list[Change]:
     """Changes of a plan behind a place, in order."""
     rows = await connection.fetch(EVENTS, plan_id, after, limit)
-    return [Change(row["sequence"], row["event"], row["event_at"]) for row in rows]
+    return [Change(row["number"], row["event"], row["event_at"]) for row in rows]
 
 
 async def changed(connection: Connection, after: int, limit: int) -> list[tuple[int, PlanId]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -12,7 +12,7 @@ from coordinator.dossier import Dossier
 from coordinator.model import EventType
 from coordinator.payloads import JournalEvent, journal_event
 from coordinator.restoring import Adopted
-from coordinator.store import operators, outboxes, plans
+from coordinator.store import escalation_documents, operators, outboxes, plans
 from coordinator.store.plans import Stepped
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Epoch, Phase
@@ -331,8 +331,13 @@ async def save(tx: Connection, before: Dossier, adopted: Adopted, generation: in
     await plans.save(tx, [Stepped(before, after, (), Epoch(generation, 1), now)], now)
     for moved, at in adopted.moves:
         await plans.insert_transitions(tx, [(plan_id, moved)], at)
-    filed = operators.filed(plan_id, len(before.tickets), adopted.tickets)
+    # What stands on chain of an escalation names it by the id that it has in the journal.
+    filed = [
+        each if said is None else replace(each, escalation_id=said.escalation_id)
+        for each, said in zip(operators.filed(plan_id, len(before.tickets), adopted.tickets), adopted.said, strict=True)
+    ]
     await operators.insert_tickets(tx, [(plan_id, len(before.tickets) + place, each) for place, each in enumerate(filed, start=1)])
+    await escalation_documents.insert(tx, [each for each in adopted.said if each is not None], now)
     traces = [before.traceparent]
     for each in adopted.written:
         # The closing entry is the journal's own.

@@ -1,0 +1,1 @@
+"""What must not be told is planted everywhere, and looked for everywhere."""

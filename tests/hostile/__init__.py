@@ -1,0 +1,1 @@
+"""Whoever holds the coordinator's certificate, against everybody else."""
