@@ -46,7 +46,6 @@ from lockstep_kit.logs import configure_logs
 from lockstep_kit.loops import TaskSupervisor
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Capabilities, Closing, Completion, LegWork
-from lockstep_kit.participant.servicer import ParticipantServicer
 from lockstep_kit.participant.settings import ParticipantSettings
 from lockstep_kit.plan import LegKind
 from lockstep_kit.rpc import ListenSettings, Server, TlsSettings, channel
@@ -76,6 +75,7 @@ from lockstep_testkit.snapshots import Snapshots
 # The tests' own modules, beside this file: test folders are no packages.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from hoarse import HoarseServicer
 from scripted_notary import Notary
 
 STATE = settlement_pb2.PlanState
@@ -214,10 +214,12 @@ class Party:
     #: Nobody else is given it while the server is down.
     port: int = field(default_factory=lambda: free_ports(1)[0])
     server: grpc.aio.Server | None = None
+    servicer: HoarseServicer | None = None
 
     async def up(self) -> None:
         self.server = grpc.aio.server()
-        participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server(ParticipantServicer(self.engine), self.server)
+        self.servicer = HoarseServicer(self.engine)
+        participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server(self.servicer, self.server)
         journal_service_pb2_grpc.add_JournalServiceServicer_to_server(self.journal, self.server)
         journal_reader_service_pb2_grpc.add_JournalReaderServiceServicer_to_server(self.journal, self.server)
         notary_service_pb2_grpc.add_NotaryServiceServicer_to_server(self.notary, self.server)

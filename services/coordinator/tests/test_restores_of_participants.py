@@ -38,6 +38,29 @@ async def test_a_participant_is_put_back_after_the_end(world: Any, snapshots: Sn
         assert [(leg.vote, leg.outcome) for leg in found.legs] == [(leg.vote, leg.outcome) for leg in told]
 
 
+@pytest.mark.parametrize("leg_id", ["cash", "notarisation", "journal"])
+async def test_a_participant_forgets_what_it_answered_and_its_stream_had_not_shown(
+    world: Any, snapshots: Snapshots, leg_id: str
+) -> None:
+    """The stream was lost before it showed the end of a leg: the log is put back to the very place that it was read to, and is noticed all the same."""
+    plan = delivery_versus_payment()
+    at = Stage(world, plan)
+    party = at.party(leg_id)
+    async with world.coordinator():
+        await at.to("PREPARED")
+        async with party.database.as_owner() as owner:
+            last = await owner.fetchval("select next_sequence - 1 from participant_outcome_counter")
+        await some(world, "select from participant_cursor where participant = $1 and sequence = $2", party.name, last)
+        snapshot = await party_snapshot(party, snapshots)
+        party.servicer.hoarse = True
+        await at.on("PREPARED")
+        await snapshots.put_back(snapshot)
+        party.servicer.hoarse = False
+        await at.phase(leg_id, "COMMITTED")
+        await none(world, "select from leg_command where not answered")
+        assert list((await world.get(plan)).escalations) == []
+
+
 async def test_what_is_sent_again_about_a_closed_plan_has_a_sender(world: Any) -> None:
     """Where the replica that was to tell a participant of a closed plan again is gone before it did, another one does."""
     plan = delivery_versus_payment()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +14,7 @@ from coordinator.engine import Engine, Work
 from coordinator.reports import LegReport
 from coordinator.store import kept_news, reading, restores
 from coordinator.store.kept_news import KeptNews
+from coordinator.unshown import Unshown
 from lockstep.participant.v1 import leg_pb2
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import LegId, PlanId
@@ -34,6 +35,8 @@ class News:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._heard: OrderedDict[tuple[PlanId, LegId], int] = OrderedDict()
+        #: By participant.
+        self.unshown: defaultdict[str, Unshown] = defaultdict(Unshown)
 
     def read(self, sender: str, messages: Sequence[leg_pb2.LegReport]) -> list[tuple[LegReport, bytes]]:
         """Reports that may be new, with their bytes. One that cannot be read is logged, and believed in nothing."""
@@ -49,35 +52,48 @@ class News:
                 found[key] = (report, message.SerializeToString())
         return list(found.values())
 
-    async def take(
-        self,
-        sender: str,
-        messages: Sequence[leg_pb2.LegReport],
-        *,
-        also: Callable[[Connection], Awaitable[None]] | None = None,
-    ) -> None:
-        """Take reports into their plans in one transaction, and do `also` in it. News of plans that another replica holds is kept for it."""
+    async def take(self, sender: str, messages: Sequence[leg_pb2.LegReport]) -> None:
+        """Take reports into their plans in one transaction. News of plans that another replica holds is kept for it."""
+        await self._take(sender, self.read(sender, messages))
+
+    async def take_answers(self, sender: str, messages: Sequence[leg_pb2.LegReport]) -> None:
+        """Take what commands were answered with; the sender's outcome stream is to show it too."""
         found = self.read(sender, messages)
+        for report, _ in found:
+            self.unshown[sender].answered(report.plan_id, report.leg_id, report.revision)
+        await self._take(sender, found)
+
+    async def take_shown(
+        self, sender: str, messages: Sequence[leg_pb2.LegReport], also: Callable[[Connection], Awaitable[None]]
+    ) -> None:
+        """Take what the sender's outcome stream shows, and do `also` in the same transaction."""
+        await self._take(sender, self.read(sender, messages), also)
+        for each in messages:
+            self.unshown[sender].shown(PlanId(each.plan_id), LegId(each.leg_id), each.revision)
+
+    async def _take(
+        self, sender: str, found: Sequence[tuple[LegReport, bytes]], also: Callable[[Connection], Awaitable[None]] | None = None
+    ) -> None:
         if not found:
             if also is not None:
                 async with self._engine.db.connection() as connection:
                     await also(connection)
             return
         try:
-            await self._take(sender, found, also)
+            await self._step_all(sender, found, also)
         except AssertionError:
             # One report drives its plan into an impossibility: the others must not wait behind it for ever.
             _log.exception("reports_taken_apart", participant=sender)
             for report, octets in found:
                 try:
-                    await self._take(sender, [(report, octets)], None)
+                    await self._step_all(sender, [(report, octets)], None)
                 except AssertionError:
                     _log.exception("report_impossible", participant=sender, plan_id=report.plan_id, leg_id=report.leg_id)
             if also is not None:
                 async with self._engine.db.connection() as connection:
                     await also(connection)
 
-    async def _take(
+    async def _step_all(
         self, sender: str, found: Sequence[tuple[LegReport, bytes]], also: Callable[[Connection], Awaitable[None]] | None
     ) -> None:
         ids = sorted({report.plan_id for report, _ in found})

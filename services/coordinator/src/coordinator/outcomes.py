@@ -55,7 +55,8 @@ class Outcomes:
             stream.cancel()
 
     async def _follow(self, stream: OutcomeStream, after: tuple[str, int] | None) -> None:
-        pages = aiter(stream)
+        pages, unshown = aiter(stream), self._news.unshown[self._peer.name]
+        unshown.opened()
         while True:
             try:
                 async with asyncio.timeout(SILENCE_SECONDS_MAX):
@@ -67,6 +68,9 @@ class Outcomes:
             at = (page.cursor.incarnation, page.cursor.sequence)
             if after is not None and (at[0] != after[0] or at[1] < after[1]):
                 # Another log, or an earlier place in this one: its database was put back. Noted before anything of it is taken for read.
+                await self._restores.participant_restored(self._peer.name)
+            if not page.reports and at in (after, (at[0], 0)) and unshown.silent():
+                # It was put back to before what it had answered, and to no earlier place than was read.
                 await self._restores.participant_restored(self._peer.name)
             if page.reports or at != after:
                 await self._take(page)
@@ -80,7 +84,7 @@ class Outcomes:
         self._engine.wakes.relays[self._peer.name].set()
 
     async def _take(self, page: messages.WatchOutcomesResponse) -> None:
-        await self._news.take(self._peer.name, page.reports, also=partial(self._save, page.cursor))
+        await self._news.take_shown(self._peer.name, page.reports, partial(self._save, page.cursor))
 
     async def _save(self, cursor: messages.OutcomeCursor, connection: Connection) -> None:
         await outboxes.save_cursor(connection, self._peer.name, cursor.incarnation, cursor.sequence)

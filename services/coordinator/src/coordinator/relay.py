@@ -131,7 +131,7 @@ class Relay:
 
     async def _take(self, batch: Sequence[Outgoing], answers: Sequence[Answered]) -> None:
         told = [each.report for each in answers if each.report is not None and each.verdict is not Verdict.PENDING]
-        await self._news.take(self._peer.name, told)
+        await self._news.take_answers(self._peer.name, told)
         await self._end(batch, answers)
         rejected = [(each, answer) for each, answer in zip(batch, answers, strict=True) if answer.verdict is Verdict.REJECTED]
         if not rejected:
