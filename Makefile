@@ -80,7 +80,7 @@ test-contracts: setup ## The contracts' tests against the real node
 
 .PHONY: test-e2e
 test-e2e: setup ## Everything real and together: all services, databases, the chain, the bank
-	@$(BOUNDED) $(E2E_SECONDS_MAX) $(PYTEST) tests
+	@$(BOUNDED) $(E2E_SECONDS_MAX) $(PYTHON) tools/lanes.py tests
 
 # How payments are made in `make test-crash` and `make soak`, as in BANKING="--profile reservation --files".
 BANKING ?=
