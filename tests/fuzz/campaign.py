@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from fuzz import calling, mutating
 from fuzz.callers import Caller
 from fuzz.corpus import Corpus
-from fuzz.effects import World, differences, settled
+from fuzz.effects import World, carried, differences, settled
 from fuzz.judging import Judge, reason_of
 from fuzz.surface import Method
 from lockstep.participant.v1 import leg_pb2
@@ -89,7 +89,9 @@ class Campaign:
     tried: set[tuple[str, str, str]] = field(default_factory=set)
     #: Seconds and calls of batches in which everything was refused, and of the others.
     spent: dict[bool, list[float]] = field(default_factory=lambda: {True: [0.0, 0], False: [0.0, 0]})
+    #: What accepted calls of this batch, and of any, are about.
     _about: set[str] = field(default_factory=set)
+    _ever: set[str] = field(default_factory=set)
 
     async def run(self, calls: int, seconds_max: float = float("inf")) -> None:
         """Make so many calls, or stop earlier when the time is over; findings are in `findings`."""
@@ -106,8 +108,10 @@ class Campaign:
             self.spent[strict][1] += count
             number += count
             after = await self.world.state()
+            self._ever |= self._about
+            carriers = carried(after, self._ever)
             where = f"seed {self.seed}, calls {number - count} to {number - 1}{', all of them forbidden' if strict else ''}"
-            self.findings += [f"{where}: {each}" for each in differences(before, after, self._about)]
+            self.findings += [f"{where}: {each}" for each in differences(before, after, self._about, carriers)]
             self.findings += [f"{where}: money: {each}" for each in differences(money, await self.world.money())]
             self.findings += [f"{where}: {each}" for each in self.health()]
 

@@ -7,6 +7,7 @@ borne out by a call that was accepted and names what the row is about.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -25,6 +26,14 @@ PASSING: Final[Mapping[str, tuple[str, ...]]] = {
     "participant_outcome_counter": ("next_sequence",),
     "participant_cursor": ("sequence",),
 }
+#: What is said of an escalation goes onto the chain in a transaction that does not name it.
+CARRIED: Final = "escalation_record"
+#: A column -> the column of another table that it points at.
+CARRIERS: Final = (
+    ((CARRIED, "intent_key"), ("evm_transaction", "idempotency_key")),
+    (("evm_transaction", "id"), ("evm_attempt", "transaction_id")),
+    (("evm_transaction", "signer"), ("evm_signer", "address")),
+)
 LOOK_SECONDS: Final = 0.3
 LOOKS_MAX: Final = 100
 #: So many looks that find the same: on a machine that has other things to do the next thing to follow may take a while.
@@ -102,10 +111,37 @@ async def settled(world: World) -> State:
     return before
 
 
-def differences(before: State, after: State, explained: Collection[str] = ()) -> Iterator[str]:
-    """Rows that are in one state and not in the other, but for those that name something of `explained`."""
+def carried(state: State, named: Collection[str]) -> frozenset[tuple[str, str, str, object]]:
+    """What records that name something were, or are being, carried out with, however late, as (place, table, column, value)."""
+    found: set[tuple[str, str, str, object]] = set()
+    for (table, column), (other, key) in CARRIERS:
+        for place, name in state:
+            if name != table:
+                continue
+            for row in state[place, name]:
+                values = json.loads(row)
+                known = (
+                    any(each in row for each in named)
+                    if table == CARRIED
+                    else any((place, table, *each) in found for each in values.items() if isinstance(each[1], str | int))
+                )
+                if known and values[column] is not None:
+                    found.add((place, other, key, values[column]))
+    return frozenset(found)
+
+
+def differences(
+    before: State, after: State, explained: Collection[str] = (), carriers: Collection[tuple[str, str, str, object]] = ()
+) -> Iterator[str]:
+    """Rows that are in one state and not in the other, but for those that name something of `explained`, or are one of the carriers."""
+    tables = {(place, table) for place, table, _, _ in carriers}
     for place in sorted(before.keys() | after.keys()):
         for row in sorted(before.get(place, frozenset()) ^ after.get(place, frozenset())):
-            if not any(each in row for each in explained):
-                side = "is new" if row in after.get(place, ()) else "is gone"
-                yield f"{'.'.join(place)}: a row {side} though no accepted call is about it: {row[:600]}"
+            if any(each in row for each in explained):
+                continue
+            if place in tables and any(
+                (*place, *each) in carriers for each in json.loads(row).items() if isinstance(each[1], str | int)
+            ):
+                continue
+            side = "is new" if row in after.get(place, ()) else "is gone"
+            yield f"{'.'.join(place)}: a row {side} though no accepted call is about it: {row[:600]}"
