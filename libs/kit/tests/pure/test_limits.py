@@ -74,10 +74,25 @@ def test_refusals_are_paced() -> None:
         over = at.begin("a", 0.0, stream=False, cost=1)
         assert isinstance(over, Over)
         holds.append(round(over.hold_seconds, 3))
-    assert holds == [0.1, 0.2, 0.25, 0.25]
+    assert holds == [0.1, 0.2, 0.125, 0.225]
     other = at.begin("b", 0.0, stream=False, cost=1)
     assert isinstance(other, Over)
     assert round(other.hold_seconds, 3) == 0.1
+
+
+def test_many_refusals_at_once_are_not_answered_at_once() -> None:
+    """Answering hundreds in one moment would hold up everybody else's calls for that moment, once a second for as long as the flood lasts."""
+    at = limiter(refusals_per_second=100.0, refusal_seconds_max=1.0)
+    for _ in range(3):
+        assert begin(at, "a") == "a"
+    holds: list[float] = []
+    for _ in range(200):
+        over = at.begin("a", 0.0, stream=False, cost=1)
+        assert isinstance(over, Over)
+        holds.append(over.hold_seconds)
+    assert max(holds) <= 1.0
+    for tenth in range(10):
+        assert len([each for each in holds if tenth / 10 <= each - 1e-9 < (tenth + 1) / 10]) <= 30
 
 
 def test_refusals_that_wait_are_counted() -> None:

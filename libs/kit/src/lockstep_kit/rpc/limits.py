@@ -195,10 +195,13 @@ class Limiter:
         return held.calls + held.streams + held.waiting
 
     def _hold(self, held: _Held, now: float) -> float:
-        """One refusal after another; none waits for longer than the limit."""
+        """One refusal after another. None waits for longer than the limit: those that would share the later half of the places, one by one."""
+        most = self._settings.refusal_seconds_max
         turn = max(now, held.refused_until) + 1.0 / self._settings.refusals_per_second
-        held.refused_until = min(turn, now + self._settings.refusal_seconds_max)
-        return held.refused_until - now
+        if turn > now + most:
+            turn = now + most / 2
+        held.refused_until = turn
+        return turn - now
 
     def _of(self, caller: str, now: float) -> tuple[str, _Held]:
         held = self._callers.get(caller)
