@@ -21,6 +21,7 @@ import exceptions_page
 import journal_page
 import named_tests
 import protocol_page
+import settings_page
 from workspace import ROOT
 
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -30,6 +31,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/exceptions.md": exceptions_page.page,
     "docs/journal.md": journal_page.page,
     "docs/protocol.md": protocol_page.page,
+    "docs/settings.md": settings_page.page,
 }
 
 

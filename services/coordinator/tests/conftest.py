@@ -76,6 +76,7 @@ from lockstep_testkit.snapshots import Snapshots
 sys.path.insert(0, str(Path(__file__).parent))
 
 from hoarse import HoarseServicer
+from restored import LOOKS_MAX
 from scripted_notary import Notary
 
 STATE = settlement_pb2.PlanState
@@ -85,8 +86,6 @@ SERVICE_KEY, RECOVERY_KEY = PrivateKey(bytes(range(32))), PrivateKey(bytes(range
 #: Longer than a replica works on a plan.
 HELD_SECONDS_MAX = 120.0
 DEADLINE_SECONDS = 60.0
-#: How often it is seen whether something came about, twenty times a second.
-LOOKS_MAX = 1200
 
 
 class Journal(journal_service_pb2_grpc.JournalServiceServicer, journal_reader_service_pb2_grpc.JournalReaderServiceServicer):

@@ -26,20 +26,6 @@ _log = structlog.get_logger()
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 
-@dataclass(frozen=True, slots=True)
-class CopyInto:
-    """A table into which rows are copied: where columns are many that costs the driver less than one list for each. It takes the right to insert."""
-
-    #: The table.
-    table: str
-    #: Columns of a row, in order.
-    columns: tuple[str, ...]
-
-    async def copy(self, tx: Connection | asyncpg.Connection[asyncpg.Record], rows: Sequence[tuple[object, ...]]) -> None:
-        """Write rows; all or none."""
-        await tx.copy_records_to_table(self.table, records=rows, columns=self.columns)
-
-
 _LISTEN_RETRY_SECONDS_MIN: Final = 0.1
 _LISTEN_RETRY_SECONDS_MAX: Final = 5.0
 #: A listening connection that nobody writes on is asked for a sign of life this often: a lost network path says nothing by itself.
@@ -60,6 +46,20 @@ _TRANSIENT: Final = (
     # The driver's word for a connection that the server ends in the middle of a statement.
     asyncpg.InternalClientError,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class CopyInto:
+    """A table into which rows are copied: where columns are many that costs the driver less than one list for each. It takes the right to insert."""
+
+    #: The table.
+    table: str
+    #: Columns of a row, in order.
+    columns: tuple[str, ...]
+
+    async def copy(self, tx: Connection | asyncpg.Connection[asyncpg.Record], rows: Sequence[tuple[object, ...]]) -> None:
+        """Write rows; all or none."""
+        await tx.copy_records_to_table(self.table, records=rows, columns=self.columns)
 
 
 class DatabaseSettings(BaseModel):
