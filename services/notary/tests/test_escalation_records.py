@@ -151,6 +151,8 @@ async def test_another_word_is_refused(teller: Teller) -> None:
         ({"plan_id": "x"}, "plan_id"),
         ({"plan_digest": b"x"}, "plan_digest"),
         ({"escalation_id": ""}, "escalation_id"),
+        ({"escalation_id": "4\x00"}, "escalation_id"),
+        ({"escalation_id": "4\n"}, "escalation_id"),
         ({"kind": 7}, "kind"),
         ({"document_hash": bytes(32)}, "document_hash"),
     ],

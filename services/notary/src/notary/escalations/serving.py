@@ -115,8 +115,9 @@ def statement_from_pb(message: escalation_record_pb2.EscalationStatement) -> Sta
         FieldInvalid: a form rule is broken.
     """
     plan_id = ids.plan_id(message.plan_id)
-    known = 1 <= len(message.escalation_id) <= ESCALATION_ID_LENGTH_MAX and message.escalation_id.isascii()
-    require(known, "escalation_id", f"must have 1 to {ESCALATION_ID_LENGTH_MAX} ASCII characters")
+    name = message.escalation_id
+    known = 1 <= len(name) <= ESCALATION_ID_LENGTH_MAX and name.isascii() and name.isprintable()
+    require(known, "escalation_id", f"must have 1 to {ESCALATION_ID_LENGTH_MAX} printable ASCII characters")
     kind = enum_from_pb(KINDS, message.kind, "kind")
     for field, octets in (("plan_digest", message.plan_digest), ("document_hash", message.document_hash)):
         require(len(octets) == DIGEST_BYTES and any(octets), field, f"must have {DIGEST_BYTES} bytes that are not all zero")
