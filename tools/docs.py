@@ -19,6 +19,7 @@ import bank_page
 import databases_page
 import exceptions_page
 import journal_page
+import metrics_page
 import named_tests
 import protocol_page
 from workspace import ROOT
@@ -29,6 +30,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/databases.md": databases_page.page,
     "docs/exceptions.md": exceptions_page.page,
     "docs/journal.md": journal_page.page,
+    "docs/metrics.md": metrics_page.page,
     "docs/protocol.md": protocol_page.page,
 }
 

@@ -16,6 +16,9 @@ PATH: Final = "/metrics"
 REQUEST_BYTES_MAX: Final = 8_192
 REQUEST_SECONDS_MAX: Final = 5.0
 CONNECTIONS_MAX: Final = 16
+#: What a refused caller still sends is read for so long, and so much of it: a connection that is closed before loses the answer.
+LINGER_SECONDS_MAX: Final = 1.0
+LINGER_BYTES_MAX: Final = 65_536
 _PHRASES: Final = {
     200: "OK",
     400: "Bad Request",
@@ -64,6 +67,10 @@ class MetricsServer:
         await asyncio.gather(*self._open, return_exceptions=True)
 
     def _begun(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) >= 2 * CONNECTIONS_MAX:
+            # Not even an answer.
+            writer.close()
+            return
         task = asyncio.create_task(self._serve(reader, writer), name="metrics.serve")
         self._open.add(task)
         task.add_done_callback(self._open.discard)
@@ -74,6 +81,8 @@ class MetricsServer:
                 status = 503 if len(self._open) > CONNECTIONS_MAX else await _asked(reader)
                 writer.write(_answer(status, self._page() if status == 200 else f"{_PHRASES[status]}\n".encode()))
                 await writer.drain()
+            if status != 200:
+                await _linger(reader, writer)
         except TimeoutError:
             writer.write(_answer(408, b""))
         except OSError:
@@ -100,6 +109,16 @@ async def _asked(reader: asyncio.StreamReader) -> int:
     if target.partition("?")[0] != PATH:
         return 404
     return 200 if method == "GET" else 405
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Let a refused caller read its answer."""
+    writer.write_eof()
+    taken = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS_MAX):
+            while taken < LINGER_BYTES_MAX and (octets := await reader.read(REQUEST_BYTES_MAX)):
+                taken += len(octets)
 
 
 def _answer(status: int, body: bytes) -> bytes:
