@@ -240,9 +240,9 @@ def test_a_broken_alert_is_noticed(promtool: str, tmp_path: Path) -> None:
     """Of alerts that never fire each fails the test of its incident, and of alerts that always do each is named by that of health."""
     present = {each: values for each, values in HEALTHY.items() if each.startswith("lockstep_build")}
     never = run(promtool, tmp_path, replaced("vector(0) > 1"), [incident(name) for name in INCIDENTS])
-    assert never.stdout.count("exp:") == len(INCIDENTS), never.stdout
+    assert never.stderr.count("exp:") == len(INCIDENTS), never.stderr
     always = run(promtool, tmp_path, replaced("vector(1)"), [recorded(present, frozenset())])
-    assert set(re.findall(r'alertname="(\w+)"', always.stdout.partition("got:")[2])) == INCIDENTS.keys(), always.stdout
+    assert set(re.findall(r'alertname="(\w+)"', always.stderr.partition("got:")[2])) == INCIDENTS.keys(), always.stderr
 
 
 def replaced(expression: str) -> dict[str, Any]:
