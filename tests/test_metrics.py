@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.openmetrics import parser
 
 from lockstep_client.convert import state_name
 from lockstep_sandbox import scene
@@ -44,7 +44,9 @@ async def scraped(sandbox: Sandbox, service: str) -> Page:
     async with aiohttp.ClientSession() as session, session.get(sandbox.metrics_url(service)) as answer:
         assert answer.status == 200
         assert answer.content_type == "application/openmetrics-text"
-        return {each.name: each for each in text_string_to_metric_families(await answer.text())}
+        text = await answer.text()
+    families: list[Metric] = list(parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]  # the library's
+    return {each.name: each for each in families}
 
 
 def total(page: Page, name: str, **labels: str) -> float:
@@ -111,6 +113,30 @@ async def test_a_settlement_is_counted_where_it_happens(sandbox: Sandbox, crew: 
     assert total(chain, "lockstep_chain_finality_contradicted") == 0
     journal = await until(sandbox, "event-journal", lambda page: total(page, "lockstep_journal_entries_outside_tree") == 0)
     assert total(journal, "lockstep_journal_entries") > 0
+
+
+async def test_what_nobody_answers_for_is_shown_as_in_doubt(sandbox: Sandbox, crew: Crew) -> None:
+    """The tokens of a plan whose gateway was killed before it could deliver stand there by asset, until it is back and has."""
+    bond = sandbox.token_asset(scene.BOND.symbol)
+    started = await crew.started(crew.payments(payee=draw_address()))
+    waiting = await crew.awaiting(started.header.plan_id, "release")
+    await sandbox.supervisor.kill9("dlt-gateway")
+    try:
+        await crew.client.sign_gate(started.header.plan_id, crew.signature(waiting, "release"))
+        page = await until(sandbox, "coordinator", lambda page: total(page, "lockstep_in_doubt_amount", asset=bond) == 10.0)
+        assert total(page, "lockstep_in_doubt_legs", doubt="EXECUTION_UNKNOWN") == 1
+        assert total(page, "lockstep_in_doubt_amount", asset=scene.CURRENCY) == 0
+        assert total(page, "lockstep_in_doubt_oldest_age_seconds") > 0
+        assert total(page, "lockstep_commands_unanswered", participant="dlt-gateway", command="COMMIT") == 1
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await scraped(sandbox, "dlt-gateway")
+    finally:
+        await sandbox.supervisor.restart("dlt-gateway")
+    closed = await crew.driven(started.header.plan_id, gates=("validate",))
+    assert state_name(closed.state) == "CLOSED"
+    page = await until(sandbox, "coordinator", lambda page: total(page, "lockstep_plans_open") == 0)
+    await until(sandbox, "coordinator", lambda page: total(page, "lockstep_in_doubt_legs") == 0)
+    assert total(await scraped(sandbox, "dlt-gateway"), "lockstep_chain_head_block") > 0
 
 
 async def test_what_is_shown_is_what_is_documented(sandbox: Sandbox) -> None:

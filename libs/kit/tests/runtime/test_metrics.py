@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser
 
 from lockstep.journal.v1 import journal_reader_service_pb2 as messages
 from lockstep_kit.db import Connection, Database, DatabaseSettings
@@ -56,6 +57,12 @@ async def connected(database: Any, **changes: Any) -> AsyncIterator[Database]:
         yield db
     finally:
         await db.close()
+
+
+def page_families(octets: bytes) -> dict[str, Metric]:
+    """Families of a page by name."""
+    found: list[Metric] = list(parser.text_string_to_metric_families(octets.decode()))  # type: ignore[no-untyped-call]  # the library's
+    return {each.name: each for each in found}
 
 
 def sampler(db: Database, readings: Sequence[Reading], **told: Any) -> Sampler:
@@ -197,7 +204,7 @@ async def test_the_page_is_openmetrics_and_holds_what_is_defined(
             while True:
                 status, body = await asked(port, GET)
                 assert status == 200
-                families = {each.name: each for each in text_string_to_metric_families(body.decode())}
+                families = page_families(body)
                 if families["lockstep_things"].samples:
                     break
         assert {each.family for each in metrics.definitions()} <= families.keys()
@@ -274,7 +281,7 @@ async def test_too_many_connections_are_turned_away(monkeypatch: pytest.MonkeyPa
 
 async def counted(port: int, method: str) -> dict[str, float]:
     """Calls of a method by code."""
-    families = {each.name: each for each in text_string_to_metric_families((await asked(port, GET))[1].decode())}
+    families = page_families((await asked(port, GET))[1])
     return {
         each.labels["code"]: each.value
         for each in families["lockstep_rpc_server_requests"].samples
@@ -301,7 +308,7 @@ async def test_every_call_counts_by_method_and_code(
         await refusal(stranger.VerifyPlan(messages.VerifyPlanRequest(plan_id="p"), timeout=SECONDS_MAX))
         async for _ in stub.WatchEntries(messages.WatchEntriesRequest(), timeout=SECONDS_MAX):
             pass
-        channel = await world.channel_as(COORDINATOR)
+        channel: Any = await world.channel_as(COORDINATOR)
         for name in ("a", "b"):
             with pytest.raises(grpc.aio.AioRpcError):
                 await channel.unary_unary(f"/no.such.Service/{name}")(b"", timeout=SECONDS_MAX)
