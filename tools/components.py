@@ -1,7 +1,7 @@
 """What this repository stands on, from its lock files: names, versions, hashes; and licences, from what the packages say of themselves.
 
 Python packages and programs (Postgres among them) come from requirements.lock and bootstrap.lock, node's from tools/package-lock.json, and Debian's packages of
-SoftHSM, which only tests use, from tools/softhsm.lock.
+SoftHSM and Prometheus, which only tests use, from tools/softhsm.lock and tools/promtool.lock.
 """
 
 from __future__ import annotations
@@ -163,13 +163,14 @@ def system_components() -> Iterator[Component]:
     Raises:
         LockBroken: a line is no entry.
     """
-    for line in (ROOT / "tools" / "softhsm.lock").read_text().splitlines():
-        found = DEBIAN.fullmatch(line)
-        if found is None:
-            raise LockBroken(f"tools/softhsm.lock: not a pinned entry: {line}")
-        digest, name, version, machine = found.groups()
-        purl = f"pkg:deb/debian/{name}@{quote(version, safe='')}?arch={machine}"
-        yield Component(purl, name, version, "", "nothing", (("SHA-256", digest),), is_tool=True)
+    for lock in ("tools/softhsm.lock", "tools/promtool.lock"):
+        for line in (ROOT / lock).read_text().splitlines():
+            found = DEBIAN.fullmatch(line)
+            if found is None:
+                raise LockBroken(f"{lock}: not a pinned entry: {line}")
+            digest, name, version, machine = found.groups()
+            purl = f"pkg:deb/debian/{name}@{quote(version, safe='')}?arch={machine}"
+            yield Component(purl, name, version, "", "nothing", (("SHA-256", digest),), is_tool=True)
 
 
 def decided(path: Path = LICENCES) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/, or says which are stale.
+"""Writes the generated pages of docs/ and the dashboards, or says which are stale.
 
     tools/docs.py              writes them
     tools/docs.py --check      prints one line for each page that differs from what would be written; exits 1 if one does
@@ -11,14 +11,17 @@ A generator is a function without arguments that returns the page's text; it is 
 from __future__ import annotations
 
 import difflib
+import functools
 import sys
 from collections.abc import Callable, Mapping
 
 import api_reference
 import bank_page
+import dashboards
 import databases_page
 import exceptions_page
 import journal_page
+import metrics_page
 import named_tests
 import protocol_page
 import settings_page
@@ -30,8 +33,13 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/databases.md": databases_page.page,
     "docs/exceptions.md": exceptions_page.page,
     "docs/journal.md": journal_page.page,
+    "docs/metrics.md": metrics_page.page,
     "docs/protocol.md": protocol_page.page,
     "docs/settings.md": settings_page.page,
+    **{
+        f"deploy/observability/dashboards/{name}.json": functools.partial(dashboards.document, name)
+        for name in dashboards.DASHBOARDS
+    },
 }
 
 

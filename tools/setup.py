@@ -7,6 +7,7 @@ Steps, each skipped while a hash over what it depends on stays the same:
     node          tools/node_modules: the EVM node, the Solidity compiler, the contract library
     schemas       .schemas: the official ISO 20022 schemas, checksums verified
     softhsm       .softhsm: a hardware security module in software, for tests; where it cannot be had, the reason
+    promtool      .prometheus: what tests rules of alerts; where it cannot be had, the reason
 
 A step's stamp lies inside the folder that the step makes, so that removing the folder undoes the step. Needs Python 3.11
 or newer, standard library only, and a network the first time.
@@ -33,6 +34,7 @@ PYTHON_MIN = (3, 11)
 TOOLS = ROOT / "tools"
 SCHEMAS = ROOT / ".schemas"
 SOFTHSM = ROOT / ".softhsm"
+PROMETHEUS = ROOT / ".prometheus"
 PYTHON = VENV / "bin" / "python"
 #: Networks fail for a moment: a step that fetches is tried this often.
 ATTEMPTS_MAX = 3
@@ -89,7 +91,8 @@ def steps() -> list[Step]:
         Step("workspace", VENV / ".stamp-workspace", projects, workspace),
         Step("node", TOOLS / "node_modules" / ".stamp", [TOOLS / n for n in NODE_FILES], node_tools),
         Step("schemas", SCHEMAS / ".stamp", fetch, schemas),
-        Step("softhsm", SOFTHSM / ".stamp", [TOOLS / "softhsm.py", TOOLS / "softhsm.lock"], softhsm),
+        Step("softhsm", SOFTHSM / ".stamp", [TOOLS / n for n in ("debian.py", "softhsm.py", "softhsm.lock")], softhsm),
+        Step("promtool", PROMETHEUS / ".stamp", [TOOLS / n for n in ("debian.py", "promtool.py", "promtool.lock")], promtool),
     ]
 
 
@@ -208,8 +211,18 @@ def schemas() -> None:
 
 def softhsm() -> None:
     """Gets SoftHSM, or notes why it cannot be had here; only tests need it."""
+    get_or_note("softhsm.py")
+
+
+def promtool() -> None:
+    """Gets promtool, or notes why it cannot be had here; only tests need it."""
+    get_or_note("promtool.py")
+
+
+def get_or_note(tool: str) -> None:
+    """Runs a tool that gets something which not every machine can have, and shows what it says."""
     run = subprocess.run(
-        [str(PYTHON), str(TOOLS / "softhsm.py")], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
+        [str(PYTHON), str(TOOLS / tool)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
         timeout=STEP_SECONDS_MAX,
     )  # fmt: skip
     print(f"{run.stdout.strip()} " if run.stdout.strip() else "", end="", flush=True)

@@ -94,6 +94,8 @@ class Sandbox:
         #: Replica -> its service. The first has the service's name.
         self.replicas = {name if n == 1 else f"{name}-{n}": name for name in SERVICES for n in range(1, counts[name] + 1)}
         self._listening = {name: self._ports[name] for name in SERVICES}
+        #: Replica -> port of its metrics.
+        self._metrics = dict(zip(self.replicas, free_ports(len(self.replicas)), strict=True))
         self.doors: dict[str, Door] = {}
         if replicas is not None:
             self._listening = dict(zip(self.replicas, free_ports(len(self.replicas)), strict=True))
@@ -127,6 +129,10 @@ class Sandbox:
     def address(self, service: str) -> str:
         """host:port at which a service is reached."""
         return f"{LOOPBACK}:{self._ports[service]}"
+
+    def metrics_url(self, replica: str) -> str:
+        """Where a program shows its metrics."""
+        return f"http://{LOOPBACK}:{self._metrics[replica]}/metrics"
 
     def replicas_of(self, service: str) -> list[str]:
         """The programs that serve as a service."""
@@ -255,6 +261,7 @@ class Sandbox:
             "listen": {"port": self._listening[replica], "limits": {"named": {spiffe_id(CLIENT): CLIENT_LIMITS}}},
             "tls": _files(tls),
             "telemetry": {"endpoint": self.address("otlp"), "sampled_ratio": self._sampled_ratio},
+            "metrics": {"port": self._metrics[replica], "sample_seconds": 2.0},
         }
         if name in PARTICIPANTS:
             key = self.keys[name].private_file
@@ -395,7 +402,10 @@ class Sandbox:
             run=self.run.path.name,
             supervisor_pid=os.getpid(),
             services={
-                name: ServiceEndpoint(address=self.address(name), spiffe_id=f"spiffe://lockstep.local/{name}") for name in SERVICES
+                name: ServiceEndpoint(
+                    address=self.address(name), spiffe_id=f"spiffe://lockstep.local/{name}", metrics_url=self.metrics_url(name)
+                )
+                for name in SERVICES
             },
             client=ClientIdentity(authority_file=tls.ca_file, certificate_file=tls.certificate_file, private_key_file=tls.key_file),
             registry_file=self._registry,

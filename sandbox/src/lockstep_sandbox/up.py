@@ -37,7 +37,8 @@ async def stay(base: Path) -> None:
             print(f"  lockstep sign PLAN --gate approve --key {keys['approver']}")
             print(f"  lockstep sign PLAN --gate release --key {keys['releaser']}")
             print(f"  lockstep agent validate --key {keys['validator']}")
-            print("  lockstep journal verify PLAN\n  lockstep trace PLAN", flush=True)
+            print("  lockstep journal verify PLAN\n  lockstep trace PLAN")
+            print(f"  curl {sandbox.metrics_url('coordinator')}", flush=True)
             while not (ended := sandbox.supervisor.ended()):  # noqa: ASYNC110 - processes end without an event
                 await asyncio.sleep(0.5)
             print(f"stopped, since these ended: {ended}")

@@ -13,6 +13,7 @@ from lockstep_chain.burying import Undertaker
 from lockstep_chain.dispatcher import Dispatcher
 from lockstep_chain.final import FinalBlocks
 from lockstep_chain.follower import Follower
+from lockstep_chain.metrics import HELD_UP
 from lockstep_chain.ports import Evm, EvmUnavailable, Signer, SignerUnavailable
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.settling import Settler
@@ -104,6 +105,7 @@ class AccountSender:
             else:
                 _log.info("account_goes_on", address=self.address)
         self._trouble = trouble
+        HELD_UP.labels(self.address).set(bool(trouble))
 
     # -- the lease -------------------------------------------------------------------------------------------------------
 

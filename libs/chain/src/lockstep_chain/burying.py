@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from lockstep_chain import store
+from lockstep_chain import metrics, store
 from lockstep_chain.machine import Limits, State, check_intent
 from lockstep_chain.records import Ending, Queued
 from lockstep_chain.settling import OnSettled, settle_in
@@ -56,6 +56,7 @@ class Undertaker:
                 # Its service cannot take it: it stays queued, and holds up no other.
                 _log.exception("burying_failed", transaction_id=each.id)
             else:
+                metrics.ended([State.DEAD])
                 _log.error("transaction_dead", transaction_id=each.id, why=why)
         return living
 

@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind
 from lockstep_chain import store
 from lockstep_chain.burying import Undertaker
 from lockstep_chain.machine import AttemptKind, Intent, Replace, first_fees, payload_hash
+from lockstep_chain.metrics import GAPS_FILLED, NONCES_ELSEWHERE
 from lockstep_chain.ports import Conditions, Evm, Fees, Signed, Signer, SignerUnavailable, Unsigned
 from lockstep_chain.records import InFlight, Queued, Reference
 from lockstep_chain.settings import ChainSettings
@@ -112,6 +113,7 @@ class Dispatcher:
             nonce = max(stored_nonce, conditions.pending_nonce)
             if nonce > stored_nonce > 0:
                 _log.warning("nonces_used_elsewhere", first=stored_nonce, count=nonce - stored_nonce)
+                NONCES_ELSEWHERE.labels(self._account.address).inc(nonce - stored_nonce)
             parcels = await self._sign(tx, queued, nonce, fees)
             await failpoint(f"{self._service}.chain.assign.in_tx")
             self.under_way.update(parcel.reference.id for parcel in parcels)
@@ -227,6 +229,7 @@ class Dispatcher:
                     return
                 parcels = await self._sign(tx, [Queued(added[key], intent, cancel_requested=False)], nonce, fees)
             _log.warning("nonce_gap_filled", nonce=nonce)
+            GAPS_FILLED.labels(self._account.address).inc()
             await self._send(parcels, conditions.head.number)
 
     async def _send(self, parcels: Sequence[Parcel], head: int) -> None:

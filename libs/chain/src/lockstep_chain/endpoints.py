@@ -17,6 +17,7 @@ import structlog
 from lockstep_chain import agreement
 from lockstep_chain.agreement import Unagreed
 from lockstep_chain.evm import Identity, JsonRpcEvm
+from lockstep_chain.metrics import ENDPOINTS_OUT
 from lockstep_chain.ports import (
     Answer,
     Block,
@@ -340,6 +341,7 @@ class EvmEndpoints:
 
     def _leave_out(self, endpoint: _Endpoint, why: str, *, other_chain: bool = False) -> None:
         endpoint.record = left_out(endpoint.record)
+        ENDPOINTS_OUT.labels(str(endpoint.place)).inc()
         endpoint.due = asyncio.get_running_loop().time() + back_off_seconds(
             endpoint.record.outages, self._rng, most=ASK_AGAIN_SECONDS_MAX
         )

@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from lockstep_chain import final_store
+from lockstep_chain import final_store, metrics
 from lockstep_chain.final_store import HeldBlock
 from lockstep_chain.machine import ByTag, Finality, final_number
 from lockstep_chain.ports import Block, Evm, EvmUnavailable, Tag
@@ -31,6 +31,7 @@ async def latest(evm: Evm) -> Block:
     head = await evm.block(Tag.LATEST)
     if head is None:
         raise EvmUnavailable("the chain has no latest block")
+    metrics.head_seen(head)
     return head
 
 
@@ -74,6 +75,8 @@ class FinalBlocks:
             EvmUnavailable: it cannot be read, or the chain does not have the block that was final before.
         """
         final = await final_below(self._evm, self._finality, head)
+        if final is not None:
+            metrics.final_seen(final.number)
         if final is not None and (held := HeldBlock(final.number, final.hash)) != self._before:
             await self._hold(held, head)
         return final
@@ -94,6 +97,7 @@ class FinalBlocks:
             if self.contradicted:
                 _log.warning("finality_holds_again", block_number=before.number)
                 self.contradicted = False
+                metrics.CONTRADICTED.set(0)
         if before is None or final.number > before.number:
             async with self._db.connection() as connection:
                 await final_store.hold(connection, self._evm.chain_id, final)
@@ -120,4 +124,5 @@ class FinalBlocks:
         if not self.contradicted:
             _log.error("reorganised_below_finality", finding=finding)
             self.contradicted = True
+            metrics.CONTRADICTED.set(1)
         raise EvmUnavailable(finding)

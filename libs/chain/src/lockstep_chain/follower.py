@@ -29,6 +29,7 @@ from lockstep_chain.machine import (
     first_fees,
     judge,
 )
+from lockstep_chain.metrics import REORGANISED
 from lockstep_chain.ports import Block, CallReverted, Evm, EvmUnavailable, Fees, Receipt, SenderTransaction
 from lockstep_chain.records import Ending, InFlight
 from lockstep_chain.settings import ChainSettings
@@ -156,6 +157,7 @@ class Follower:
                 await store.mark_mined(tx, mined)
             if back:
                 _log.warning("transactions_reorganised", transaction_ids=list(back))
+                REORGANISED.inc(len(back))
                 await store.mark_reorganised(tx, back)
             await failpoint(f"{self._service}.chain.mined.in_tx")
         await failpoint(f"{self._service}.chain.mined.after_commit")

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from lockstep_chain import store
+from lockstep_chain import metrics, store
 from lockstep_chain.machine import State
 from lockstep_chain.records import Ending, Reference, SettledTransaction
 from lockstep_kit.db import Connection, Database, is_transient
@@ -88,6 +88,7 @@ class Settler:
                 await settle_in(tx, endings, self._on_settled)
                 await failpoint(f"{self._service}.chain.confirm.in_tx")
         await failpoint(f"{self._service}.chain.confirm.after_commit")
+        metrics.ended(ending.state for ending in endings)
         for ending in endings:
             if ending.state is not State.FINAL:
                 _log.error("transaction_failed", transaction_id=ending.reference.id, state=ending.state.value, detail=ending.detail)

@@ -109,11 +109,27 @@ def violated(error: BaseException) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """How much of a pool is taken."""
+
+    #: Connections that somebody works with.
+    in_use: int
+    #: Connections that wait for work.
+    idle: int
+    #: How many there may be.
+    size_max: int
+    #: Pieces of work that wait for a connection.
+    waiting: int
+
+
 class Database:
     """A pool of connections to one database, and one connection that listens."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], arguments: dict[str, Any], acquire_seconds_max: float) -> None:
         self._pool = pool
+        self._arguments = arguments
+        self._waiting = 0
         self._acquire_seconds_max = acquire_seconds_max
         self._listener = _Listener(arguments)
 
@@ -148,10 +164,7 @@ class Database:
         Raises:
             TimeoutError: no connection became free in time.
         """
-        async with (
-            self._pool.acquire(timeout=self._acquire_seconds_max) as connection,
-            connection.transaction(isolation="read_committed"),
-        ):
+        async with self.connection() as connection, connection.transaction(isolation="read_committed"):
             yield connection
 
     @contextlib.asynccontextmanager
@@ -161,8 +174,28 @@ class Database:
         Raises:
             TimeoutError: no connection became free in time.
         """
-        async with self._pool.acquire(timeout=self._acquire_seconds_max) as connection:
+        self._waiting += 1
+        try:
+            connection = await self._pool.acquire(timeout=self._acquire_seconds_max)
+        finally:
+            self._waiting -= 1
+        try:
             yield connection
+        finally:
+            await self._pool.release(connection)
+
+    async def apart(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection outside the pool, for what must neither wait for the pool nor keep others waiting; whoever asked closes it.
+
+        Raises:
+            OSError, asyncpg.PostgresError: the server cannot be reached, or refuses.
+        """
+        return await asyncpg.connect(**self._arguments)
+
+    def use(self) -> PoolUse:
+        """How much of the pool is taken now."""
+        idle, size = self._pool.get_idle_size(), self._pool.get_size()
+        return PoolUse(size - idle, idle, self._pool.get_max_size(), self._waiting)
 
     async def now(self) -> datetime:
         """The database's clock, to the microsecond."""

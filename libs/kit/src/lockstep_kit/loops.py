@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from lockstep_kit.db import is_transient
+from lockstep_kit.metrics.process import LOOP_FAILURES
 
 _log = structlog.get_logger()
 
@@ -48,6 +49,7 @@ class Loop:
                 failures = 0
             except Exception as error:  # noqa: BLE001 - a loop outlives every error
                 failures += 1
+                LOOP_FAILURES.labels(self.name).inc()
                 if is_transient(error):
                     _log.warning("loop_delayed", loop=self.name, failures=failures, error=f"{type(error).__name__}: {error}")
                 else:

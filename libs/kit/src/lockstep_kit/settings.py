@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from lockstep_kit.db import DatabaseSettings
 from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.metrics.settings import MetricsSettings
 from lockstep_kit.rpc import ListenSettings, TlsSettings
 from lockstep_kit.telemetry import TelemetrySettings
 
@@ -39,6 +40,7 @@ class ServiceSettings(BaseSettings):
     listen: ListenSettings = Field(default_factory=ListenSettings, description="where it listens")
     tls: TlsSettings = Field(description="who it is and whom it trusts")
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="where its spans go")
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings, description="where its metrics are")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="lowest level that is logged")
 
 

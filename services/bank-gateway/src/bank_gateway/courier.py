@@ -34,6 +34,7 @@ from bank_gateway.messages import (
     Received,
     ReservationStatus,
 )
+from bank_gateway.metrics import ANSWERED, QUARANTINED, RECEIVED, SENT, told_status
 from bank_gateway.payments import completion_of, known_payment, promise_until
 from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, Rail, TurnedDown
 from bank_gateway.reconciliation import StatementBroken
@@ -160,6 +161,7 @@ class Courier:
                     octets = self._operations.agreement.seal(writer.possible_duplicate(octets))
                 handover = await self._rail.send(octets, rail_key(each.idempotency_key))
             current.set_attribute("bank.handover", type(handover).__name__)
+        SENT.labels(each.action, type(handover).__name__).inc()
         return handover
 
     async def _note(self, each: Claimed, handover: Handover) -> None:
@@ -205,6 +207,7 @@ class Courier:
         async with self._db.connection() as connection:
             after = await store.cursor(connection, bank)
         deliveries = await self._rail.receive(after, self._settings.mailbox_wait_seconds)
+        ANSWERED.set_to_current_time()
         for delivery in deliveries:
             if delivery.damage and not self._read_often_enough(delivery):
                 await self._acknowledge(after)
@@ -238,6 +241,7 @@ class Courier:
             await self._quarantine(delivery, finding)
             return
         await failpoint("bank-gateway.receive.after_commit")
+        RECEIVED.labels(received.kind.value, told_status(received)).inc()
         self._operations.wake()
         if received.pages:
             self.stated.set()
@@ -245,6 +249,7 @@ class Courier:
     async def _quarantine(self, delivery: Delivery, finding: FieldInvalid) -> None:
         """Keep what breaks a rule, for a person; of a statement that is none, its account and day are a break."""
         bank = self._settings.bank_bic
+        QUARANTINED.inc()
         _log.error("message_quarantined", cursor=delivery.cursor, field=finding.field, rule=finding.rule)
         async with self._db.transaction() as tx:
             if await store.move_cursor(tx, bank, delivery.cursor):

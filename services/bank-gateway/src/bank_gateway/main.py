@@ -15,6 +15,7 @@ from bank_gateway.http_rail import HttpRail
 from bank_gateway.iso20022.agreement import Agreement, release_order
 from bank_gateway.iso20022.schemas import Schemas
 from bank_gateway.ledger.lines import CreditLines
+from bank_gateway.metrics import METRICS
 from bank_gateway.rail import Rail
 from bank_gateway.readmission import Readmission
 from bank_gateway.reconciler import Reconciler
@@ -51,6 +52,7 @@ async def run(settings: BankGatewaySettings) -> None:
                     )
                 ],
                 clients=dict.fromkeys(settings.readers, ("/lockstep.bank.v1.ReconciliationService/*",)),
+                metrics=METRICS,
             )
         finally:
             await rail.close()

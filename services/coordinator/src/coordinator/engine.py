@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from coordinator import audit, calls, escalating, protocol
+from coordinator import audit, calls, escalating, metrics, protocol
 from coordinator.commands import Command, answered, command_of
 from coordinator.convert import settlement
 from coordinator.dossier import Dossier, FiledTicket
@@ -62,19 +62,8 @@ _log = structlog.get_logger()
 
 #: What transactions are for; each has failpoints of its own.
 KINDS: Final = (
-    "create",
-    "execute",
-    "checks",
-    "gate",
-    "resolve",
-    "vote",
-    "outcome",
-    "tick",
-    "takeover",
-    "audit",
-    "decision",
-    "close",
-)
+    "create", "execute", "checks", "gate", "resolve", "vote", "outcome", "tick", "takeover", "audit", "decision", "close",
+)  # fmt: skip
 
 #: What a transaction turns out to be, in it alone.
 MOMENTS: Final = ("decision", "close")
@@ -210,6 +199,11 @@ class Work:
         decided = any(each.decision in (Decision.COMMIT, Decision.DELEGATED) and each.left is State.PREPARED for each in moves)
         closed = any(each.entered is State.CLOSED for each in moves)
         return (*(("decision",) if decided else ()), *(("close",) if closed else ()))
+
+    def measure(self) -> None:
+        """Count what was done, once it is committed."""
+        for plan_id, effects in self._effects.items():
+            metrics.moved(self._before[plan_id], self._now[plan_id], effects, self.clock)
 
     async def flush(self) -> Flushed:
         """Write everything; what has to be woken once it is committed."""
@@ -384,6 +378,7 @@ class Engine:
                 await failpoint(f"coordinator.{each}.in_tx")
         for each in (kind, *moments):
             await failpoint(f"coordinator.{each}.after_commit")
+        work.measure()
         self.wakes.takeovers.note(work.epochs)
         self.wake(flushed)
 

@@ -19,6 +19,7 @@ from coordinator.checks import CapabilityCache, Checks, Rules
 from coordinator.engine import Engine, Owner
 from coordinator.escalation_relay import EscalationRelay
 from coordinator.journal_relay import JournalRelay
+from coordinator.metrics import metrics
 from coordinator.news import News
 from coordinator.operator_servicer import OperatorServicer
 from coordinator.outcomes import Outcomes
@@ -48,6 +49,7 @@ from lockstep_kit.db import Database
 from lockstep_kit.garbage import collect_seldom
 from lockstep_kit.logs import configure_logs
 from lockstep_kit.loops import Loop, TaskSupervisor
+from lockstep_kit.metrics.serving import exposed
 from lockstep_kit.registry import Registry
 from lockstep_kit.registry_file import load_registry
 from lockstep_kit.rpc import Server, channel
@@ -190,6 +192,8 @@ async def run(settings: CoordinatorSettings) -> None:
             stack.push_async_callback(each.close)
         coordinator = build(settings, routes, db=db, registry=registry, box=box, generation=generation, channels=channels)
         failpoints.arm_from_environment()
+        shown = metrics(settings.installation.assets)
+        await stack.enter_async_context(exposed(NAME, settings.metrics, settings.tls, db, shown))
         ended = await stack.enter_async_context(running(coordinator))
         server = Server(settings.listen, settings.tls, settings.access())
         register(server, coordinator)

@@ -15,6 +15,7 @@ import grpc
 import structlog
 
 from coordinator.engine import Engine
+from coordinator.metrics import TAKEOVERS
 from coordinator.model import Tick
 from coordinator.news import News
 from coordinator.notices import taken_over
@@ -84,6 +85,7 @@ class Recovery:
                 # A plan at rest that changes hands is no news.
                 for plan_id in sorted({plan_id for plan_id, _, _ in unanswered}):
                     work.note(taken_over(work.dossier(plan_id).plan, work.clock))
+            TAKEOVERS.inc(len(taken))
             _log.info("plans_taken_over", count=len(taken))
             for wake in (
                 *self._engine.wakes.relays.values(),

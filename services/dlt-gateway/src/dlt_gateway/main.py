@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from dlt_gateway.metrics import METRICS
 from dlt_gateway.operations import EscrowBook
 from dlt_gateway.settings import DltGatewaySettings
 from lockstep_chain.failpoints import declare_failpoints as declare_chain_failpoints
@@ -30,7 +31,7 @@ async def run(settings: DltGatewaySettings) -> None:
         ParticipantProcess.opened(NAME, settings, settings.participant) as process,
         ContractParticipant.opened(process, book, settings.chain, settings.judge_seconds) as participant,
     ):
-        await process.serve(participant.engine, loops=participant.loops)
+        await process.serve(participant.engine, loops=participant.loops, metrics=METRICS)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from event_journal import store
 from event_journal.appender import Appender, JournalOperations
 from event_journal.log.publishing import Rhythm
 from event_journal.log.sequencer import Sequencer
+from event_journal.metrics import METRICS
 from event_journal.payload_keys import read_vault
 from event_journal.payload_store import check_wrapping_keys
 from event_journal.servicer import JournalReaderServicer, JournalServicer
@@ -91,6 +92,7 @@ async def run(settings: JournalSettings) -> None:
             ],
             clients=granted(settings.readers, SERVICE),
             standing=standing,
+            metrics=METRICS,
         )
 
 

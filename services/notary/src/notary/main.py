@@ -17,6 +17,7 @@ from lockstep_kit.settings import load
 from notary.anchors.assembly import Anchors
 from notary.anchors.assembly import declare_failpoints as declare_anchor_failpoints
 from notary.escalations.serving import declare_failpoints as declare_escalation_failpoints
+from notary.metrics import METRICS
 from notary.operations import RegistryBook
 from notary.servicer import NotaryServicer
 from notary.settings import NotarySettings
@@ -70,6 +71,7 @@ async def run(settings: NotarySettings) -> None:
                 )
             ],
             clients=granted(settings.readers, SERVICE),
+            metrics=METRICS,
         )
 
 

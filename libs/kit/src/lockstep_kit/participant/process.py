@@ -21,7 +21,9 @@ from lockstep_kit.garbage import collect_seldom
 from lockstep_kit.key_files import read_signing_key
 from lockstep_kit.logs import configure_logs
 from lockstep_kit.loops import Loop, TaskSupervisor
+from lockstep_kit.metrics.serving import Metrics, exposed
 from lockstep_kit.participant.engine import ParticipantEngine
+from lockstep_kit.participant.metrics import with_legs
 from lockstep_kit.participant.ports import Operations
 from lockstep_kit.participant.servicer import ParticipantServicer
 from lockstep_kit.participant.settings import ParticipantSettings
@@ -106,11 +108,13 @@ class ParticipantProcess:
         services: Sequence[Service] = (),
         clients: Mapping[str, tuple[str, ...]] | None = None,
         standing: Callable[[], Awaitable[Mapping[str, bool]]] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """Take calls and run loops until SIGTERM or SIGINT, or until a loop ends, which none should; then drain.
 
         Who may call is said in `rpc.arrows`; `clients` adds which clients may call which of the methods that clients may call at all. `standing`
-        is asked every `poll_seconds` which services, by their full names, can do their work, for health to say.
+        is asked every `poll_seconds` which services, by their full names, can do their work, for health to say. `metrics` are shown beside those that every
+        participant shows.
         """
         failpoints.arm_from_environment()
         server = Server(self.settings.listen, self.settings.tls, access_of(self.name, clients or {}))
@@ -133,9 +137,10 @@ class ParticipantProcess:
         supervisor.start(*engine.loops(), *loops)
         ended = asyncio.ensure_future(supervisor.wait())
         try:
-            await server.start()
-            collect_seldom()
-            await until_told_to_stop(ended)
+            async with exposed(self.name, self.settings.metrics, self.settings.tls, self.db, with_legs(metrics or Metrics())):
+                await server.start()
+                collect_seldom()
+                await until_told_to_stop(ended)
         finally:
             await server.stop()
             ended.cancel()

@@ -23,6 +23,7 @@ from lockstep_kit.rpc.certificates import Certificates
 from lockstep_kit.rpc.gate import Gate
 from lockstep_kit.rpc.guard import Guard
 from lockstep_kit.rpc.limits import Limiter, ServingLimits
+from lockstep_kit.rpc.metering import Metering
 from lockstep_kit.rpc.tls import TlsSettings, server_credentials
 
 _log = structlog.get_logger()
@@ -98,7 +99,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         tracing = aio_server_interceptor(filter_=filters.negate(filters.health_check()))
         self._server = grpc.aio.server(
-            interceptors=(gate, tracing, self._guard),
+            interceptors=(Metering(), gate, tracing, self._guard),
             options=(
                 *_OPTIONS,
                 ("grpc.max_receive_message_length", listen.message_bytes_max),
