@@ -255,6 +255,7 @@ class Sandbox:
             "listen": {"port": self._listening[replica], "limits": {"named": {spiffe_id(CLIENT): CLIENT_LIMITS}}},
             "tls": _files(tls),
             "telemetry": {"endpoint": self.address("otlp"), "sampled_ratio": self._sampled_ratio},
+            "inspectors": callers.inspectors(),
         }
         if name in PARTICIPANTS:
             key = self.keys[name].private_file
@@ -363,6 +364,7 @@ class Sandbox:
             "journal": self.address("event-journal"),
             "notary": self.address("notary"),
             "bank_gateway": self.address("bank-gateway"),
+            "dlt_gateway": self.address("dlt-gateway"),
             "tls": _files(self._tls[CLIENT]),
             "registry_file": str(self._registry),
             "assets": {scene.CURRENCY: {"asset": scene.CURRENCY, "scale": 2}, **assets},

@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from lockstep_kit import revisions
 from lockstep_kit.fields import require
 from lockstep_kit.owner_login import add_owner_arguments, owner_url
 
@@ -79,6 +80,9 @@ async def _run(metadata: sa.MetaData) -> None:
         context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
         with context.begin_transaction():
             context.run_migrations()
+            # Who may not read the version table reads this.
+            newest = context.get_context().get_current_revision()
+            context.execute(f"comment on table alembic_version is '{revisions.MARK}{newest}'")
 
     engine = create_async_engine(_async_url(context.config.attributes["url"]), poolclass=NullPool)
     try:

@@ -39,6 +39,10 @@ class ServiceSettings(BaseSettings):
     listen: ListenSettings = Field(default_factory=ListenSettings, description="where it listens")
     tls: TlsSettings = Field(description="who it is and whom it trusts")
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="where its spans go")
+    inspectors: tuple[str, ...] = Field(
+        default=(),
+        description="names of operators' and auditors' clients (spiffe://lockstep.local/client/<name>): they may ask how the service is installed",
+    )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="lowest level that is logged")
 
 

@@ -70,6 +70,7 @@ async def run(settings: NotarySettings) -> None:
                 )
             ],
             clients=granted(settings.readers, SERVICE),
+            parts={"chain": participant.inspection.state},
         )
 
 
