@@ -16,12 +16,14 @@ from lockstep.coordinator.v1 import operator_service_pb2 as operators
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep_client.convert import state_name
 from lockstep_client.documents import decision_name, outcome_name, present, time_text, waiting_document
-from lockstep_client.fitting import NARROW, Fitted, left_text, plain_table, span_text
+from lockstep_client.fitting import Fitted, left_text, plain_table, span_text
 from lockstep_client.operator_rendering import age_text
 from lockstep_client.rendering import amount_text
 
 #: Over how long settled plans are counted.
 RECENT: Final = timedelta(minutes=10)
+#: Below so many columns each plan is a block: a table would fold what it says.
+_TABLE_MIN: Final = 110
 _PERSONS: Final = frozenset({settlement.WAITING_KIND_GATE, settlement.WAITING_KIND_EXECUTE, settlement.WAITING_KIND_OPERATORS})
 
 
@@ -97,7 +99,7 @@ def _overview(overview: Overview, width: int, skip: int, rows_max: int | None) -
     ordered = by_urgency(overview.plans)
     shown = ordered[skip:] if rows_max is None else ordered[skip : skip + max(rows_max, 1)]
     if shown:
-        parts.append(_rows(overview, shown) if width >= NARROW else _blocks(overview, shown))
+        parts.append(_rows(overview, shown) if width >= _TABLE_MIN else _blocks(overview, shown))
     below = len(ordered) - skip - len(shown)
     if skip or below > 0 or overview.more:
         parts.append(
@@ -147,20 +149,25 @@ def _stands(plan: settlement.Plan) -> str:
 
 def _rows(overview: Overview, plans: Sequence[settlement.Plan]) -> RenderableType:
     table = plain_table("plan", "stands", "limit", "age", "waits for", "reference")
+    # An id is there to be copied: it is never folded.
+    table.columns[0].no_wrap = True
     for plan in plans:
-        age = span_text((overview.moment - plan_time(plan.create_time)).total_seconds())
-        limit = left_text(awaited_until(plan), overview.moment)
-        table.add_row(plan.header.plan_id, _stands(plan), limit, age, _why(plan), plan.header.reference)
+        table.add_row(plan.header.plan_id, _stands(plan), *_times(overview, plan), _why(plan), plan.header.reference)
     return table
+
+
+def _times(overview: Overview, plan: settlement.Plan) -> tuple[str, str]:
+    """What is left until the plan's first limit, and its age."""
+    age = span_text((overview.moment - plan_time(plan.create_time)).total_seconds())
+    return left_text(awaited_until(plan), overview.moment), age
 
 
 def _blocks(overview: Overview, plans: Sequence[settlement.Plan]) -> RenderableType:
     parts: list[Text] = []
     for plan in plans:
-        parts.append(Text(plan.header.plan_id))
-        parts.append(Text(f"  {_stands(plan)}, {left_text(awaited_until(plan), overview.moment)}"))
-        if why := _why(plan):
-            parts.append(Text("  ").append_text(why))
+        limit, age = _times(overview, plan)
+        parts.append(Text(f"{plan.header.plan_id}  {_stands(plan)}"))
+        parts.append(Text(f"  {limit}, {age} old, ").append_text(_why(plan)).append(f"  {plan.header.reference}".rstrip()))
     return Group(*parts)
 
 

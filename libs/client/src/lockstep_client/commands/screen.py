@@ -22,7 +22,7 @@ from lockstep_client.fitting import span_text
 from lockstep_client.overview import Overview, overview_renderable
 from lockstep_kit.errors import LockstepError
 
-#: Lines that the sums and what is below the table take.
+#: Lines that the sums and what is below the plans take; a plan takes two at the most where it is narrow, and seldom more.
 _LINES_BESIDE: Final = 9
 _UP, _DOWN, _PAGE_UP, _PAGE_DOWN = b"\x1b[A", b"\x1b[B", b"\x1b[5~", b"\x1b[6~"
 #: The last is what a terminal that is gone says.
@@ -47,7 +47,7 @@ class Screen:
 
     def drawn(self, height: int) -> RenderableType:
         """The picture for a terminal of so many lines."""
-        parts = [overview_renderable(self.overview, skip=self._skip, rows_max=height - _LINES_BESIDE)]
+        parts = [overview_renderable(self.overview, skip=self._skip, rows_max=(height - _LINES_BESIDE) // 2)]
         if self.trouble is not None:
             age = span_text((datetime.now(UTC) - self.overview.moment).total_seconds())
             parts.append(Text(f"as of {age} ago: {explained(self.trouble).cause}", style="bold red"))
