@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 
 from lockstep.coordinator.v1 import operator_service_pb2 as operators
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
+from lockstep.participant.v1 import leg_pb2
 from lockstep.type.v1 import amount_pb2, signature_pb2
 from lockstep_client.fitting import left_text, span_text
 from lockstep_client.overview import Overview, awaited_people, by_urgency, overview_document, overview_renderable
@@ -21,6 +22,7 @@ from lockstep_client.rendering import plan_renderable
 WIDTHS = (40, 80, 120, 200)
 NOW = datetime(2026, 6, 1, 12, 0, 0, tzinfo=UTC)
 WIDE = "第一次結算"
+ENDS = (leg_pb2.PLAN_OUTCOME_COMMITTED, leg_pb2.PLAN_OUTCOME_COMMITTED, leg_pb2.PLAN_OUTCOME_ABORTED)
 
 
 def at(moment: datetime) -> Timestamp:
@@ -96,7 +98,7 @@ def test_spans() -> None:
 
 
 def overview(*plans: settlement.Plan, more: bool = False) -> Overview:
-    recent = [settlement.Plan(state=settlement.PLAN_STATE_CLOSED, outcome=outcome) for outcome in (1, 1, 2)]
+    recent = [settlement.Plan(state=settlement.PLAN_STATE_CLOSED, outcome=outcome) for outcome in ENDS]
     at_risk = operators.AssetAtRisk(amount=amount_pb2.Amount(asset="EUR", minor_units="9875000", scale=2), leg_count=1)
     at_risk.oldest_age.seconds = 125
     return Overview(NOW, plans, more, (operators.EscalationFile(plan_id="p"),), (at_risk,), (*recent, *plans[:1]))
