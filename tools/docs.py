@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 import api_reference
 import bank_page
 import dashboards
+import cli_page
 import databases_page
 import exceptions_page
 import journal_page
@@ -30,6 +31,7 @@ from workspace import ROOT
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/api.md": api_reference.page,
     "docs/bank.md": bank_page.page,
+    "docs/cli.md": cli_page.page,
     "docs/databases.md": databases_page.page,
     "docs/exceptions.md": exceptions_page.page,
     "docs/journal.md": journal_page.page,

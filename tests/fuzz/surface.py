@@ -31,6 +31,7 @@ ALLOWED: Final[Mapping[str, tuple[str, ...]]] = {
     "lockstep.bank.v1.ReconciliationService": (NAMED,),
     "lockstep.coordinator.v1.SettlementService": (NAMED,),
     "lockstep.coordinator.v1.OperatorService": (NAMED,),
+    "lockstep.installation.v1.InstallationService": (NAMED,),
     "grpc.health.v1.Health": ("",),
 }
 #: Services that clients read.

@@ -250,7 +250,7 @@ async def test_showing_listing_cancelling(coordinator: Any, tls: Any, world: Any
     request = coordinator.script.asked("CancelPlan")[0]
     assert (gate_from_pb(request.cancel).statement.gate, request.etag) == (Gate.CANCEL, "7")
     code, _, error = await lockstep(*cancel)
-    assert (code, error) == (1, "PLAN_STATE: the plan is decided; see `lockstep plan show`\n")
+    assert (code, error) == (1, "PLAN_STATE: the plan is decided\nnext: see `lockstep plan show`\n")
 
 
 async def test_settling_a_file(coordinator: Any, tls: Any, tmp_path: Path, watched: Any) -> None:

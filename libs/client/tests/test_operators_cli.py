@@ -208,15 +208,15 @@ async def test_nobody_signs_over_another_plan(coordinator: Any, world: Any, conf
 
 
 async def test_refusals_say_what_to_do(coordinator: Any, world: Any, config: Path, tmp_path: Path) -> None:
-    """A refusal ends with exit code 1 and one line that says what to do next."""
+    """A refusal ends with exit code 1, its cause in one line, and what to do next in another."""
     plan = world.message(state=settlement.PLAN_STATE_EXECUTING)
     coordinator.script.will("GetEscalation", shown(plan))
     coordinator.script.will("SignResolution", permission_denied("RESOLUTION_SAME_PERSON", "olga has signed this already"))
     coordinator.script.will("ReplayDeadLetter", not_found("dead_letter", "x"))
     sign = ("escalations", "sign", TICKET, "--verb", "retry", "--detail", "now", "--key", tmp_path / "olga.pem", "--config", config)
     code, _, _, error = await lockstep(*sign)
-    assert (code, error.count("\n")) == (1, 1)
-    assert error.startswith("RESOLUTION_SAME_PERSON: olga has signed this already; an operator must sign who")
+    assert (code, error.count("\n")) == (1, 2)
+    assert error.startswith("RESOLUTION_SAME_PERSON: olga has signed this already\nnext: an operator must sign who")
     code, _, _, error = await lockstep("dead-letters", "replay", "x", "--config", config, "--json")
     assert (code, json.loads(error)["error"]["reason"]) == (1, "DEAD_LETTER_NOT_FOUND")
 

@@ -62,6 +62,11 @@ def _readers(*monitored: str) -> dict[str, Any]:
     return {**clients, MONITOR: {"methods": list(monitored), "desk": "auditor"}}
 
 
+def inspectors() -> list[str]:
+    """Who may ask each service how it is installed."""
+    return [DEMONSTRATION, DESK, AUDITOR]
+
+
 def bank_readers() -> list[str]:
     """Who reads the bank's statements, which are of every plan."""
     return [DEMONSTRATION, DESK, AUDITOR]

@@ -262,6 +262,7 @@ class Sandbox:
             "tls": _files(tls),
             "telemetry": {"endpoint": self.address("otlp"), "sampled_ratio": self._sampled_ratio},
             "metrics": {"port": self._metrics[replica], "sample_seconds": 2.0},
+            "inspectors": callers.inspectors(),
         }
         if name in PARTICIPANTS:
             key = self.keys[name].private_file
@@ -370,6 +371,7 @@ class Sandbox:
             "journal": self.address("event-journal"),
             "notary": self.address("notary"),
             "bank_gateway": self.address("bank-gateway"),
+            "dlt_gateway": self.address("dlt-gateway"),
             "tls": _files(self._tls[CLIENT]),
             "registry_file": str(self._registry),
             "assets": {scene.CURRENCY: {"asset": scene.CURRENCY, "scale": 2}, **assets},

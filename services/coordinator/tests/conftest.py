@@ -293,7 +293,7 @@ class World:
             settings, settings.check(), db=db, registry=registry_of(), box=box, generation=generation, channels=self.channels
         )
         server = Server(self.listen, self.tls_for("spiffe://lockstep.local/coordinator"), settings.access())
-        register(server, made)
+        register(server, made, registry_hash=sha256(b"registry"))
         try:
             async with crashing(made) if crash else running(made) as ended:
                 if serve:

@@ -254,6 +254,15 @@ async def test_tables_that_are_refused(world: Any, operators_of: dict[str, tuple
     assert refused.value.field.startswith("operators.")
 
 
+@pytest.mark.parametrize("inspectors", [("buyer",), ("stranger",), ("auditor", "buyer")])
+async def test_inspectors_that_are_refused(world: Any, inspectors: tuple[str, ...]) -> None:
+    """A coordinator does not start where somebody may ask how it is installed who neither operates nor audits."""
+    world.settings.model_copy(update={**TABLES, "inspectors": ("auditor",)}).check()
+    with pytest.raises(FieldInvalid) as refused:
+        world.settings.model_copy(update={**TABLES, "inspectors": inspectors}).check()
+    assert refused.value.field == f"inspectors[{len(inspectors) - 1}]"
+
+
 # -- what the database does --------------------------------------------------------------------------------------------
 
 

@@ -117,6 +117,11 @@ class EvmEndpoints:
         """EIP-155 id of the chain that the endpoints were checked to serve."""
         return self._chain_id
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How many endpoints there are, and how many of them count now."""
+        return len(self._endpoints), sum(each.record.counts for each in self._endpoints.values())
+
     async def block(self, at: int | Tag) -> Block | None:
         """The canonical block there, if all agree on it; for LATEST the one that all have reached, by the word of one of them."""
         if at is Tag.LATEST:

@@ -135,6 +135,11 @@ class JsonRpcEvm:
         """EIP-155 id of the chain that the endpoint must serve."""
         return self._chain_id
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """It is one endpoint, and counts."""
+        return 1, 1
+
     @_understood
     async def block(self, at: int | Tag) -> Block | None:
         """The canonical block there; None when there is none, or when the chain has no such tag.

@@ -221,6 +221,11 @@ class Evm(Protocol):
         """EIP-155 id of the chain that the endpoint was checked to serve."""
         ...
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How many endpoints there are, and how many of them count now."""
+        ...
+
     async def block(self, at: int | Tag) -> Block | None:
         """The canonical block there; None when there is none (yet)."""
         ...

@@ -15,6 +15,7 @@ from lockstep_chain import leg_store
 from lockstep_chain.book import ContractBook
 from lockstep_chain.endpoints import EvmEndpoints
 from lockstep_chain.inspecting import LegInspector, check_landmarks
+from lockstep_chain.installed import ChainInspection
 from lockstep_chain.legs import ContractOperations, LegJudge, SettledOrders
 from lockstep_chain.newheads import NewHeads
 from lockstep_chain.ports import Evm, EvmUnavailable, Signer
@@ -54,6 +55,8 @@ class ContractParticipant:
     engine: ParticipantEngine
     #: What runs beside its server.
     loops: tuple[Loop, ...]
+    #: What it tells of its chain.
+    inspection: ChainInspection
 
     @classmethod
     @asynccontextmanager
@@ -118,7 +121,7 @@ class ContractParticipant:
             loops.append(Loop("chain.inspect", inspector.round, poll_seconds=judge_seconds, wake=operations.begun))
         if beside is not None:
             loops.extend(beside.loops(engine, machine, judge_seconds))
-        return cls(engine, tuple(loops))
+        return cls(engine, tuple(loops), ChainInspection(process.db, evm, signers))
 
 
 async def connected(settings: ChainSettings) -> EvmEndpoints:

@@ -54,7 +54,10 @@ class ClientConfiguration(_Part):
     coordinator: str = Field(description="host:port of the coordinator")
     journal: str = Field(description="host:port of the event journal")
     notary: str = Field(description="host:port of the notary")
-    bank_gateway: str | None = Field(default=None, description="host:port of the bank-gateway, for `lockstep reconcile`")
+    bank_gateway: str | None = Field(
+        default=None, description="host:port of the bank-gateway, for `lockstep reconcile` and `lockstep doctor`"
+    )
+    dlt_gateway: str | None = Field(default=None, description="host:port of the dlt-gateway, for `lockstep doctor`")
     tls: TlsSettings = Field(description="what the client shows to the services, and whom it trusts")
     registry_file: Path = Field(description="registry of persons' and participants' public keys that this client trusts")
     assets: dict[str, AssetPart] = Field(description="assets by name")

@@ -7,7 +7,6 @@ from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from lockstep.coordinator.v1 import operator_service_pb2 as messages
@@ -16,33 +15,21 @@ from lockstep_client.convert import state_name
 from lockstep_client.documents import time_text
 from lockstep_client.escalation_record import RecordView, Stands
 from lockstep_client.evidence import Finding
+from lockstep_client.fitting import plain_table, span_text
 from lockstep_client.operator_documents import doubt_name, seconds, verb_name
 from lockstep_client.rendering import amount_text, plan_renderable
-
-_MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 
 
 def age_text(age: Duration) -> str:
     """An age in its two largest units."""
-    whole = int(seconds(age))
-    for unit, name, smaller, part in ((_DAY, "d", _HOUR, "h"), (_HOUR, "h", _MINUTE, "m"), (_MINUTE, "m", 1, "s")):
-        if whole >= unit:
-            return f"{whole // unit}{name} {whole % unit // smaller}{part}"
-    return f"{whole}s"
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2))
-    for heading in headings:
-        table.add_column(heading, header_style="dim", overflow="fold")
-    return table
+    return span_text(seconds(age))
 
 
 def escalations_table(files: Sequence[messages.EscalationFile]) -> RenderableType:
     """Escalations, one a line."""
     if not files:
         return Text("no escalations")
-    table = _table("escalation", "plan", "stands", "reason", "leg", "at risk", "age", "signed")
+    table = plain_table("escalation", "plan", "stands", "reason", "leg", "at risk", "age", "signed")
     for each in files:
         closed = each.escalation.HasField("resolve_time")
         signed = ", ".join(_signed_text(record) for record in each.resolutions if not record.HasField("effect_time"))
@@ -121,7 +108,7 @@ def _resolution(record: messages.ResolutionRecord) -> Text:
 
 def doubts_table(legs: Sequence[messages.InDoubtLeg]) -> RenderableType:
     """Legs whose amounts are at risk, one a line."""
-    table = _table("plan", "stands", "leg", "amount", "served by", "why", "since", "age")
+    table = plain_table("plan", "stands", "leg", "amount", "served by", "why", "since", "age")
     for each in legs:
         table.add_row(
             each.plan_id,
@@ -140,7 +127,7 @@ def totals_table(totals: Sequence[messages.AssetAtRisk]) -> RenderableType:
     """What is at risk, one asset a line."""
     if not totals:
         return Text("nothing is at risk")
-    table = _table("at risk", "legs", "oldest")
+    table = plain_table("at risk", "legs", "oldest")
     for each in totals:
         table.add_row(amount_text(each.amount), str(each.leg_count), age_text(each.oldest_age))
     return table
@@ -150,7 +137,7 @@ def letters_table(letters: Sequence[messages.DeadLetter]) -> RenderableType:
     """Dead letters, one a line."""
     if not letters:
         return Text("no dead letters")
-    table = _table("dead letter", "plan", "leg", "command", "participant", "reason", "given up", "sent again")
+    table = plain_table("dead letter", "plan", "leg", "command", "participant", "reason", "given up", "sent again")
     for each in letters:
         again = f"{time_text(each.replay_time)[:19]}Z by {each.replayed_by}" if each.HasField("replay_time") else ""
         table.add_row(

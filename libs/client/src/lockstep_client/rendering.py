@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +24,7 @@ from lockstep_client.documents import (
     time_text,
     waiting_document,
 )
+from lockstep_client.fitting import NARROW, Fitted, left_text, span_text
 from lockstep_kit.convert import amount_from_pb
 
 #: The way of a plan that settles, in order.
@@ -57,17 +60,35 @@ _PHASE_COLOURS: Final = {
 }
 
 
-def plan_renderable(plan: settlement.Plan) -> RenderableType:
-    """A plan as it stands: state, legs, gates, what it waits for, tickets."""
-    parts: list[RenderableType] = [_title(plan), _way(plan), _legs(plan)]
+def plan_renderable(plan: settlement.Plan, moment: datetime | None = None) -> RenderableType:
+    """A plan as it stands: state, legs, gates, what it waits for, tickets; at a moment also how long is left for what has a limit."""
+    return Fitted(lambda width: _plan(plan, moment, width))
+
+
+def _plan(plan: settlement.Plan, moment: datetime | None, width: int) -> RenderableType:
+    parts: list[RenderableType] = [_title(plan), _way(plan)]
+    if moment is not None and state_name(plan.state) != "CLOSED":
+        parts.append(Text(f"  deadline {_until(plan.header.deadline, moment)}"))
+    parts.append(_legs(plan) if width >= NARROW else _leg_blocks(plan))
     if plan.gates:
         parts.append(_gates(plan))
-    for waiting in plan.waiting:
-        parts.append(Text(f"  waits for {waiting_text(waiting)}", style="yellow"))
-    for ticket in plan.escalations:
-        resolved = "resolved" if ticket.HasField("resolve_time") else "OPEN"
-        parts.append(Text(f"  escalation {ticket.escalation_id} {resolved}: {ticket.reason} {ticket.detail}", style="bold red"))
+    parts.extend(Text(f"  waits for {waiting_text(waiting, moment)}", style="yellow") for waiting in plan.waiting)
+    parts.extend(_ticket(ticket, moment) for ticket in plan.escalations)
     return Group(*parts)
+
+
+def _until(time: Timestamp, moment: datetime) -> str:
+    return f"{time_text(time)} ({left_text(time.ToDatetime(UTC), moment)})"
+
+
+def _ticket(ticket: settlement.Escalation, moment: datetime | None) -> Text:
+    resolved = ticket.HasField("resolve_time")
+    stands = "resolved" if resolved else "OPEN"
+    if moment is not None and not resolved:
+        stands = f"OPEN for {span_text((moment - ticket.raise_time.ToDatetime(UTC)).total_seconds())}"
+    return Text(
+        f"  escalation {ticket.escalation_id} {stands}: {ticket.reason} {ticket.detail}", style="dim" if resolved else "bold red"
+    )
 
 
 def _title(plan: settlement.Plan) -> Text:
@@ -104,14 +125,29 @@ def _legs(plan: settlement.Plan) -> Table:
     for heading in ("  leg", "what", "served by", "stands", "shown by"):
         table.add_column(heading, header_style="dim")
     for leg in plan.legs:
-        phase = phase_name(leg) or "-"
-        state = Text(phase, style=_PHASE_COLOURS.get(phase, "default"))
-        if leg.trouble:
-            state.append(f" ({leg.trouble})", style="red")
-        if leg.HasField("operators_executed"):
-            state.append(f" (operators: {'took effect' if leg.operators_executed else 'took no effect'})", style="magenta")
-        table.add_row(f"  {leg.leg.leg_id}", terms_text(leg), leg.participant, state, shown_by(leg))
+        table.add_row(f"  {leg.leg.leg_id}", terms_text(leg), leg.participant, _stands(leg), shown_by(leg))
     return table
+
+
+def _leg_blocks(plan: settlement.Plan) -> RenderableType:
+    """The legs where there is no room for a table."""
+    parts: list[Text] = []
+    for leg in plan.legs:
+        parts.append(Text(f"  {leg.leg.leg_id}  ").append_text(_stands(leg)))
+        parts.append(Text(f"    {terms_text(leg)}; {leg.participant}", overflow="fold"))
+        if shown := shown_by(leg):
+            parts.append(Text(f"    {shown}", style="dim", overflow="fold"))
+    return Group(*parts)
+
+
+def _stands(leg: settlement.PlanLeg) -> Text:
+    phase = phase_name(leg) or "-"
+    state = Text(phase, style=_PHASE_COLOURS.get(phase, "default"))
+    if leg.trouble:
+        state.append(f" ({leg.trouble})", style="red")
+    if leg.HasField("operators_executed"):
+        state.append(f" (operators: {'took effect' if leg.operators_executed else 'took no effect'})", style="magenta")
+    return state
 
 
 def terms_text(leg: settlement.PlanLeg) -> str:
@@ -182,8 +218,8 @@ def _gates(plan: settlement.Plan) -> Text:
     return text.append(", ".join(shown), style="cyan")
 
 
-def waiting_text(waiting: settlement.Waiting) -> str:
-    """What is awaited, from whom, until when."""
+def waiting_text(waiting: settlement.Waiting, moment: datetime | None = None) -> str:
+    """What is awaited, from whom, until when; at a moment also how long is left."""
     document = waiting_document(waiting)
     missing = document.get("signatures_missing", 1)
     signatures = (
@@ -196,6 +232,8 @@ def waiting_text(waiting: settlement.Waiting) -> str:
     )
     who = f" by {', '.join(document['who'])}" if document.get("who") else ""
     until = f" until {document['until']}" if document.get("until") else ""
+    if until and moment is not None:
+        until = f" until {_until(waiting.until, moment)}"
     return f"{what}{who}{until}"
 
 

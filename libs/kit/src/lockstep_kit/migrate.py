@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from lockstep_kit import revisions
 from lockstep_kit.fields import require
 from lockstep_kit.owner_login import add_owner_arguments, owner_url
 
@@ -73,12 +74,23 @@ def run_env(metadata: sa.MetaData) -> None:
 
 async def _run(metadata: sa.MetaData) -> None:
     def apply(connection: sa.Connection) -> None:
+        def note(revision: str) -> None:
+            """Have the version read by who may not read the version table."""
+            connection.execute(sa.text(f"comment on table alembic_version is '{revisions.MARK}{revision}'"))
+
         # Held by the session, over all transactions of the run, and given back when the connection closes.
         connection.execute(sa.text("select pg_advisory_lock(:key)"), {"key": _LOCK})
         connection.commit()
-        context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
+        context.configure(
+            connection=connection,
+            target_metadata=metadata,
+            transaction_per_migration=True,
+            on_version_apply=lambda step, **_: note(str(step.up_revision_id)),
+        )
         with context.begin_transaction():
             context.run_migrations()
+            # Also where nothing was to be done: the database may be older than these comments.
+            note(str(context.get_context().get_current_revision()))
 
     engine = create_async_engine(_async_url(context.config.attributes["url"]), poolclass=NullPool)
     try:

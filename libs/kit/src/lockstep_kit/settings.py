@@ -41,6 +41,10 @@ class ServiceSettings(BaseSettings):
     tls: TlsSettings = Field(description="who it is and whom it trusts")
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="where its spans go")
     metrics: MetricsSettings = Field(default_factory=MetricsSettings, description="where its metrics are")
+    inspectors: tuple[str, ...] = Field(
+        default=(),
+        description="names of operators' and auditors' clients (spiffe://lockstep.local/client/<name>): they may ask how the service is installed",
+    )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="lowest level that is logged")
 
 

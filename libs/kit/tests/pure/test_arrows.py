@@ -22,19 +22,21 @@ SERVED = {
     "lockstep.notary.v1.NotaryService": {"notary"},
     "lockstep.journal.v1.JournalService": {"event-journal"},
     "lockstep.journal.v1.JournalReaderService": {"event-journal"},
+    "lockstep.installation.v1.InstallationService": {"coordinator", "dlt-gateway", "bank-gateway", "notary", "event-journal"},
 }
 #: (caller, server) -> gRPC services of which it calls anything. There is no other arrow.
 PICTURE = {
-    ("client", "coordinator"): {"SettlementService", "OperatorService"},
+    ("client", "coordinator"): {"SettlementService", "OperatorService", "InstallationService"},
+    ("client", "dlt-gateway"): {"InstallationService"},
     ("coordinator", "dlt-gateway"): {"ParticipantService"},
     ("coordinator", "bank-gateway"): {"ParticipantService"},
     ("coordinator", "notary"): {"ParticipantService", "NotaryService"},
     ("coordinator", "event-journal"): {"ParticipantService", "JournalService", "JournalReaderService"},
     ("notary", "event-journal"): {"JournalReaderService"},
     ("journal-bridge", "event-journal"): {"JournalReaderService"},
-    ("client", "event-journal"): {"JournalReaderService"},
-    ("client", "notary"): {"NotaryService"},
-    ("client", "bank-gateway"): {"ReconciliationService"},
+    ("client", "event-journal"): {"JournalReaderService", "InstallationService"},
+    ("client", "notary"): {"NotaryService", "InstallationService"},
+    ("client", "bank-gateway"): {"ReconciliationService", "InstallationService"},
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.util import CommandError
 
+from lockstep_kit import revisions
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.migrate import differences, migrate
 from lockstep_kit.outbox import Outbox
@@ -77,6 +78,7 @@ async def test_migrations_run_once_however_many_start_them(database_for: Any, fo
         assert await connection.fetchval("select array_agg(version_num::text) from alembic_version") == ["0001"]
     async with database.as_role() as connection:
         assert await connection.fetchval("select count(*) from thing") == 0
+        assert await revisions.recorded(connection) == "0001"
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.fetchval("select count(*) from alembic_version")
 
@@ -90,11 +92,13 @@ async def test_a_revision_that_fails_leaves_nothing(database_for: Any, folder: P
         await asyncio.to_thread(migrate, folder, database.owner_url, database.role)
     async with database.as_owner() as connection:
         assert await connection.fetchval("select version_num from alembic_version") == "0001"
+        assert await revisions.recorded(connection) == "0001"
         assert await connection.fetchval("select to_regclass('half')") is None
     second.write_text(BROKEN.replace("create table thing", "create table other"))
     await asyncio.to_thread(migrate, folder, database.owner_url, database.role)
     async with database.as_owner() as connection:
         assert await connection.fetchval("select version_num from alembic_version") == "0002"
+        assert await revisions.recorded(connection) == "0002"
 
 
 async def test_wrong_input_is_refused(database_for: Any, folder: Path, tmp_path: Path) -> None:

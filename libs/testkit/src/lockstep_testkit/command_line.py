@@ -9,7 +9,8 @@ from typing import Final
 
 from lockstep_sandbox.stack import Sandbox
 
-_PROGRAM: Final = "from lockstep_client.cli import main; main()"
+#: As `python -c` takes it.
+PROGRAM: Final = "from lockstep_client.cli import main; main()"
 
 
 async def lockstep(*arguments: str, sandbox: Sandbox | None = None, seconds_max: float = 180.0) -> tuple[int, str, str]:
@@ -20,7 +21,7 @@ async def lockstep(*arguments: str, sandbox: Sandbox | None = None, seconds_max:
     """
     configured = () if sandbox is None else ("--config", str(sandbox.client_configuration))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _PROGRAM, *arguments, *configured,
+        sys.executable, "-c", PROGRAM, *arguments, *configured,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from bank_gateway import quarantine_store, release_orders
 from bank_gateway.agreements import agreement_of
+from bank_gateway.contact import NotedRail, read_state
 from bank_gateway.courier import Courier
 from bank_gateway.file_rail import FileRail
 from bank_gateway.gateway import BankOperations
@@ -34,7 +35,7 @@ async def run(settings: BankGatewaySettings) -> None:
     async with ParticipantProcess.opened(NAME, settings, settings.participant) as process:
         operations = BankOperations(settings, Schemas(settings.schemas), agreement_of(settings))
         engine = process.engine(operations)
-        rail = rail_of(settings, operations.agreement, process.db)
+        rail = NotedRail(rail_of(settings, operations.agreement, process.db))
         courier = Courier(process.db, engine, operations, rail)
         lines = CreditLines(process.db, settings)
         readmission = Readmission(process.db, courier, settings.bank_bic)
@@ -53,6 +54,7 @@ async def run(settings: BankGatewaySettings) -> None:
                 ],
                 clients=dict.fromkeys(settings.readers, ("/lockstep.bank.v1.ReconciliationService/*",)),
                 metrics=METRICS,
+                parts={"bank": lambda: read_state(process.db, rail, settings.bank_bic)},
             )
         finally:
             await rail.close()

@@ -18,6 +18,7 @@ from coordinator.auditing import Auditing
 from coordinator.checks import CapabilityCache, Checks, Rules
 from coordinator.engine import Engine, Owner
 from coordinator.escalation_relay import EscalationRelay
+from coordinator.installed import read_state
 from coordinator.journal_relay import JournalRelay
 from coordinator.metrics import metrics
 from coordinator.news import News
@@ -47,6 +48,8 @@ from lockstep.coordinator.v1 import (
 from lockstep_kit import failpoints, telemetry
 from lockstep_kit.db import Database
 from lockstep_kit.garbage import collect_seldom
+from lockstep_kit.ids import Digest, sha256
+from lockstep_kit.installation import InstallationServicer, serve_installation
 from lockstep_kit.logs import configure_logs
 from lockstep_kit.loops import Loop, TaskSupervisor
 from lockstep_kit.metrics.serving import exposed
@@ -196,7 +199,7 @@ async def run(settings: CoordinatorSettings) -> None:
         await stack.enter_async_context(exposed(NAME, settings.metrics, settings.tls, db, shown))
         ended = await stack.enter_async_context(running(coordinator))
         server = Server(settings.listen, settings.tls, settings.access())
-        register(server, coordinator)
+        register(server, coordinator, registry_hash=sha256(settings.registry_file.read_bytes()))
         try:
             await server.start()
             collect_seldom()
@@ -205,8 +208,11 @@ async def run(settings: CoordinatorSettings) -> None:
             await server.stop()
 
 
-def register(server: Server, coordinator: Coordinator) -> None:
+def register(server: Server, coordinator: Coordinator, *, registry_hash: Digest) -> None:
     """Have a server serve what the coordinator serves."""
+    engine = coordinator.engine
+    parts = {"coordinator": lambda: read_state(engine.db, engine.owner.generation)}
+    serve_installation(server, InstallationServicer(NAME, engine.db, registry_hash, parts))
     settlement = settlement_service_pb2.DESCRIPTOR.services_by_name["SettlementService"]
     server.add(settlement_service_pb2_grpc.add_SettlementServiceServicer_to_server, coordinator.servicer, settlement)
     operator = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]

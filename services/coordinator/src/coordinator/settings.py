@@ -19,6 +19,7 @@ from lockstep.coordinator.v1 import operator_service_pb2, settlement_service_pb2
 from lockstep_kit.amounts import erc20_asset, is_currency, known_scale
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.forms import check_bic, check_chain, check_evm_address
+from lockstep_kit.installation import with_inspectors
 from lockstep_kit.plan import LegKind
 from lockstep_kit.rpc import Access, access_of
 from lockstep_kit.rpc.standings import CallerSettings, methods_of
@@ -186,6 +187,9 @@ class CoordinatorSettings(ServiceSettings):
             require(desk is not None, f"operators.{name}", "must be a client whose desk is operator or auditor")
             as_row = CallerSettings(methods=methods, desk=desk)
             as_row.check(f"operators.{name}", OPERATOR_METHODS, OPERATOR_READING_METHODS)
+        for index, name in enumerate(self.inspectors):
+            desk = self.clients[name].desk if name in self.clients else None
+            require(desk is not None, f"inspectors[{index}]", "must be a client of `clients` whose desk is operator or auditor")
         names = [each.name for each in self.webhooks]
         for index, each in enumerate(self.webhooks):
             require(names.count(each.name) == 1, f"webhooks[{index}].name", "must be another than every other webhook's")
@@ -213,7 +217,7 @@ class CoordinatorSettings(ServiceSettings):
             )
             for name, client in self.clients.items()
         }
-        return access_of("coordinator", rows)
+        return access_of("coordinator", with_inspectors(rows, self.inspectors))
 
     def known(self) -> Installation:
         """What plans may name, for lint."""

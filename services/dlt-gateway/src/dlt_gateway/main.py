@@ -31,7 +31,9 @@ async def run(settings: DltGatewaySettings) -> None:
         ParticipantProcess.opened(NAME, settings, settings.participant) as process,
         ContractParticipant.opened(process, book, settings.chain, settings.judge_seconds) as participant,
     ):
-        await process.serve(participant.engine, loops=participant.loops, metrics=METRICS)
+        await process.serve(
+            participant.engine, loops=participant.loops, metrics=METRICS, parts={"chain": participant.inspection.state}
+        )
 
 
 def main() -> None:

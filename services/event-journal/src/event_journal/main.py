@@ -8,6 +8,7 @@ from typing import Final
 
 from event_journal import store
 from event_journal.appender import Appender, JournalOperations
+from event_journal.installed import read_state
 from event_journal.log.publishing import Rhythm
 from event_journal.log.sequencer import Sequencer
 from event_journal.metrics import METRICS
@@ -93,6 +94,7 @@ async def run(settings: JournalSettings) -> None:
             clients=granted(settings.readers, SERVICE),
             standing=standing,
             metrics=METRICS,
+            parts={"journal": lambda: read_state(process.db, keys)},
         )
 
 

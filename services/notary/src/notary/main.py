@@ -72,6 +72,7 @@ async def run(settings: NotarySettings) -> None:
             ],
             clients=granted(settings.readers, SERVICE),
             metrics=METRICS,
+            parts={"chain": participant.inspection.state},
         )
 
 

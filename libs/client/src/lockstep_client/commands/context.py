@@ -10,13 +10,17 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
+from lockstep_client.commands.completing import open_plans
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
     from lockstep_client.configuration import ClientConfiguration
 
@@ -35,39 +39,68 @@ Config = Annotated[
 ]
 KEY_FORMS: Final = "a file, ssh-agent:FINGERPRINT-or-comment, or pkcs11:… (RFC 7512)"
 Key = Annotated[str, typer.Option("--key", metavar="KEY", help=f"Key of the person who signs: {KEY_FORMS}.")]
-PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="Id of the plan.")]
+PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="Id of the plan.", autocompletion=open_plans)]
 
-#: What to do next, by the reason of a refusal.
-_ADVICE: Final[Mapping[str, str]] = {
-    "PLAN_NOT_FOUND": "see `lockstep plan list`",
-    "CHECKPOINT_PENDING": "the journal signs one within seconds: try again, or wait longer (--wait)",
-    "AUDIT_LOG_NOT_FOUND": "only a plan that did not settle has one, once nothing is held for it any more",
-    "PLAN_STATE": "see `lockstep plan show`",
-    "PLAN_CHANGED": "look at the plan again, then cancel with its present etag",
-    "PLAN_FROZEN": "operators must look at the plan's journal",
-    "GATE_ALREADY_OPEN": "nothing more is to be signed at this gate",
-    "GATE_SAME_PERSON": "somebody who has not signed this plan yet must sign",
-    "GATE_ROLE": "use the key of somebody who has the role",
-    "GATE_SIGNATURE": "use a key that is registered and valid now",
-    "GATE_EXPIRED": "sign again",
-    "GATE_NONCE_REUSED": "sign again",
-    "GATE_VOTES_DIGEST": "the votes have changed: sign again",
-    "GATE_EVIDENCE_DIGEST": "the evidence has changed: sign again",
-    "ESCALATION_NOT_FOUND": "see `lockstep escalations list`",
-    "DEAD_LETTER_NOT_FOUND": "see `lockstep dead-letters list`",
-    "RESOLUTION_NOT_ALLOWED": "see what is allowed: `lockstep escalations show`",
-    "RESOLUTION_CLOSED": "nothing more is to be signed about it",
-    "RESOLUTION_SAME_PERSON": "an operator must sign who has signed neither this nor one of the plan's gates",
-    "RESOLUTION_ROLE": "use the key of an operator",
-    "RESOLUTION_SIGNATURE": "use a key that is registered and valid now",
-    "RESOLUTION_EXPIRED": "sign again",
-    "RESOLUTION_NONCE_REUSED": "sign again",
-    "RESOLUTION_LEG": "name the leg that the escalation is about, or none",
-    "RESOLUTION_EVIDENCE": "show the bank's evidence of a payment, the chain's of a token transfer",
-    "STEP_DEPENDENCY_FAILED": "mend depends_on in the plan file",
-    "REQUEST_ID_REUSED": "make a new plan",
-    "CALLER_NOT_ALLOWED": "use a client certificate that may call this method (tls in the configuration)",
-}
+#: How long a command works in silence on a terminal.
+SILENT_SECONDS: Final = 1.0
+
+
+class Colour(StrEnum):
+    """When output has colours."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class _Terminal:
+    """What the process's terminal is told: the choice of colours, and the sign that something is being done."""
+
+    def __init__(self) -> None:
+        self.colour = Colour.AUTO
+        self._status: Status | None = None
+        self._spoken = False
+
+    def begin(self) -> None:
+        """Nothing was said yet."""
+        self._spoken = False
+
+    def console(self, *, stderr: bool = False) -> Console:
+        from rich.console import Console
+
+        stream = sys.stderr if stderr else sys.stdout
+        soft_wrap = not stream.isatty()
+        match self.colour:
+            case Colour.ALWAYS:
+                return Console(
+                    stderr=stderr, highlight=False, soft_wrap=soft_wrap, force_terminal=True, color_system="256", no_color=False
+                )
+            case Colour.NEVER:
+                return Console(stderr=stderr, highlight=False, soft_wrap=soft_wrap, no_color=True)
+            case Colour.AUTO:
+                return Console(stderr=stderr, highlight=False, soft_wrap=soft_wrap)
+
+    def busy(self, what: str) -> None:
+        """Say that something is being done, until the first output; not after it."""
+        if self._spoken:
+            return
+        self._status = self.console(stderr=True).status(what)
+        self._status.start()
+
+    def quiet(self) -> None:
+        """Take that back: the line is output's."""
+        self._spoken = True
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+_terminal: Final = _Terminal()
+
+
+def choose_colour(colour: Colour) -> None:
+    """Use colours as the command line says."""
+    _terminal.colour = colour
 
 
 class Refused(Exception):
@@ -102,15 +135,15 @@ def read_configuration(config: Path | None) -> ClientConfiguration:
 
 def emit(document: Mapping[str, Any]) -> None:
     """One JSON object on a line of its own."""
+    _terminal.quiet()
     sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 
 def console() -> Console:
-    """Standard output for people: colours on terminals only."""
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Standard output for people: colours on terminals only, unless told otherwise (--color, NO_COLOR)."""
+    _terminal.quiet()
+    return _terminal.console()
 
 
 def run(work: Callable[[], Awaitable[_T]], *, json_wanted: bool) -> _T:
@@ -121,15 +154,15 @@ def run(work: Callable[[], Awaitable[_T]], *, json_wanted: bool) -> _T:
     from lockstep_kit.errors import LockstepError
     from lockstep_kit.fields import FieldInvalid
 
-    async def begin() -> _T:
-        return await work()
-
     try:
-        return asyncio.run(begin())
+        return asyncio.run(_shown(work))
     except FieldInvalid as error:
         _fail(BAD_INPUT, "FIELD_INVALID", str(error), json_wanted, {"field": error.field, "rule": error.rule})
     except LockstepError as error:
-        _fail(*_of_service(error), json_wanted, dict(error.metadata))
+        from lockstep_client.commands.failures import explained
+
+        failure = explained(error)
+        _fail(failure.exit_code, failure.reason, failure.cause, json_wanted, dict(error.metadata), failure.advice)
     except NotAuthorised as error:
         _fail(REFUSED, error.reason, error.detail, json_wanted, {})
     except Refused as error:
@@ -145,28 +178,29 @@ def run(work: Callable[[], Awaitable[_T]], *, json_wanted: bool) -> _T:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _of_service(error: Any) -> tuple[int, str, str]:
-    """Exit code, reason and line of a service's error."""
-    import grpc
-
-    if error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
-        return (
-            UNREACHABLE,
-            error.reason,
-            f"{error.message or 'no answer'}; nothing is known of the request: look at the plan, or try again",
-        )
-    line = "; ".join(str(each) for each in error.fields) or error.message
-    advice = _ADVICE.get(error.reason)
-    exit_code = BAD_INPUT if error.code is grpc.StatusCode.INVALID_ARGUMENT else REFUSED
-    return exit_code, error.reason, f"{line}; {advice}" if advice else line
+async def _shown(work: Callable[[], Awaitable[_T]]) -> _T:
+    """The work, with a sign on terminals that it goes on where it takes longer than a moment in silence."""
+    telling = None
+    _terminal.begin()
+    if sys.stderr.isatty():
+        telling = asyncio.get_running_loop().call_later(SILENT_SECONDS, _terminal.busy, "working…")
+    try:
+        return await work()
+    finally:
+        if telling is not None:
+            telling.cancel()
+        _terminal.quiet()
 
 
-def _fail(exit_code: int, reason: str, line: str, json_wanted: bool, details: Mapping[str, Any]) -> NoReturn:
+def _fail(exit_code: int, reason: str, line: str, json_wanted: bool, details: Mapping[str, Any], advice: str = "") -> NoReturn:
+    """End with the cause in one line and what to do next in another."""
     if json_wanted:
-        document = {
-            "error": {"reason": reason, "message": line, "exit_code": exit_code} | ({"details": details} if details else {})
-        }
-        sys.stderr.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+        error = {"reason": reason, "message": line, "exit_code": exit_code}
+        error |= ({"next": advice} if advice else {}) | ({"details": details} if details else {})
+        sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False, default=str) + "\n")
     else:
-        sys.stderr.write(f"{reason}: {' '.join(line.split())}\n" if reason != "FIELD_INVALID" else f"{' '.join(line.split())}\n")
+        cause = " ".join(line.split())
+        sys.stderr.write(f"{cause}\n" if reason == "FIELD_INVALID" else f"{reason}: {cause}\n")
+        if advice:
+            sys.stderr.write(f"next: {advice}\n")
     raise typer.Exit(exit_code)

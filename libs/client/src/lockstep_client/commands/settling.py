@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rich.console import RenderableType
 from rich.live import Live
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
+from lockstep_client.calls import CallSettings
 from lockstep_client.client import LockstepClient
 from lockstep_client.commands.context import Refused, console, emit
 from lockstep_client.configuration import ClientConfiguration
@@ -36,9 +38,15 @@ if TYPE_CHECKING:
 _STUCK: Final = frozenset({"PARTIALLY_EXECUTED"})
 
 
-def client_of(configuration: ClientConfiguration) -> LockstepClient:
+#: Whoever follows a plan outwaits a coordinator that is started anew: tries of one call, some two minutes of them.
+PATIENT: Final = CallSettings(attempts_max=60)
+#: How often a live view is drawn anew, so that what is left of a deadline is seen to run down.
+DRAWN_PER_SECOND: Final = 4
+
+
+def client_of(configuration: ClientConfiguration, settings: CallSettings | None = None) -> LockstepClient:
     """A client of the configured coordinator. Call it inside a running event loop."""
-    return LockstepClient(configuration.coordinator, configuration.tls)
+    return LockstepClient(configuration.coordinator, configuration.tls, settings)
 
 
 def drawn(configuration: ClientConfiguration, file: Path) -> DraftPlan:
@@ -92,7 +100,7 @@ async def settled(configuration: ClientConfiguration, file: Path, *, json_wanted
     draft = drawn(configuration, file)
     telemetry = configure("lockstep-client", configuration.telemetry) if configuration.telemetry is not None else None
     try:
-        async with client_of(configuration) as client:
+        async with client_of(configuration, PATIENT) as client:
             with span("settle", attributes={"lockstep.plan_id": draft.header.plan_id}):
                 plan = await sent(client, configuration, draft, None)
                 plan = await executed(client, configuration, plan, None)
@@ -123,27 +131,29 @@ async def followed(client: LockstepClient, plan_id: str, *, json_wanted: bool, u
     """Show a plan's changes until its last; returns how it stands then."""
     live = sys.stdout.isatty() and not json_wanted
     plan = await client.get_plan(plan_id)
-    async with AsyncExitStack() as stack:
-        display = stack.enter_context(
-            Live(plan_renderable(plan), console=console(), refresh_per_second=8) if live else nullcontext()
-        )
+    with (
+        Live(get_renderable=lambda: drawn_now(plan), console=console(), refresh_per_second=DRAWN_PER_SECOND)
+        if live
+        else nullcontext()
+    ):
         asked = ""
         async for news in client.watch_plan(plan_id):
             plan = news.plan if isinstance(news, Snapshot) else await client.get_plan(plan_id)
-            if display is not None:
-                display.update(plan_renderable(plan))
-            elif json_wanted:
+            if json_wanted:
                 _emit(news)
-            else:
+            elif not live:
                 asked = _print(news, plan, asked)
             if until_stuck and state_name(plan.state) in _STUCK:
                 break
         plan = await client.get_plan(plan_id)
-        if display is not None:
-            display.update(plan_renderable(plan))
     if not live and not json_wanted:
         console().print(plan_renderable(plan))
     return plan
+
+
+def drawn_now(plan: settlement.Plan) -> RenderableType:
+    """A plan as a live view draws it now."""
+    return plan_renderable(plan, datetime.now(UTC))
 
 
 def _emit(news: PlanNews) -> None:

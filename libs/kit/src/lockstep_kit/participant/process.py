@@ -18,6 +18,8 @@ from lockstep.participant.v1 import participant_service_pb2, participant_service
 from lockstep_kit import failpoints, telemetry
 from lockstep_kit.db import Database
 from lockstep_kit.garbage import collect_seldom
+from lockstep_kit.ids import Digest, sha256
+from lockstep_kit.installation import InstallationServicer, Parts, serve_installation, with_inspectors
 from lockstep_kit.key_files import read_signing_key
 from lockstep_kit.logs import configure_logs
 from lockstep_kit.loops import Loop, TaskSupervisor
@@ -65,6 +67,8 @@ class ParticipantProcess:
     signing_key: SigningKey
     #: This participant's own copy of the registry.
     registry: Registry
+    #: SHA-256 of the file that it came from.
+    registry_hash: Digest
 
     @classmethod
     @asynccontextmanager
@@ -79,11 +83,12 @@ class ParticipantProcess:
         """
         configure_logs(name, settings.log_level)
         signing_key, registry = read_signing_key(participant.signing_key_file), load_registry(participant.registry_file)
+        registry_hash = sha256(participant.registry_file.read_bytes())
         tracing = telemetry.configure(name, settings.telemetry)
         try:
             db = await Database.connect(settings.database, application_name=name)
             try:
-                yield cls(name, settings, participant, db, signing_key, registry)
+                yield cls(name, settings, participant, db, signing_key, registry, registry_hash)
             finally:
                 await db.close()
         finally:
@@ -109,15 +114,18 @@ class ParticipantProcess:
         clients: Mapping[str, tuple[str, ...]] | None = None,
         standing: Callable[[], Awaitable[Mapping[str, bool]]] | None = None,
         metrics: Metrics | None = None,
+        parts: Parts | None = None,
     ) -> None:
         """Take calls and run loops until SIGTERM or SIGINT, or until a loop ends, which none should; then drain.
 
         Who may call is said in `rpc.arrows`; `clients` adds which clients may call which of the methods that clients may call at all. `standing`
         is asked every `poll_seconds` which services, by their full names, can do their work, for health to say. `metrics` are shown beside those that every
-        participant shows.
+        participant shows, and `parts` are told of the installation besides what every service tells.
         """
         failpoints.arm_from_environment()
-        server = Server(self.settings.listen, self.settings.tls, access_of(self.name, clients or {}))
+        access = access_of(self.name, with_inspectors(clients or {}, self.settings.inspectors))
+        server = Server(self.settings.listen, self.settings.tls, access)
+        serve_installation(server, InstallationServicer(self.name, self.db, self.registry_hash, parts or {}))
         servicer = ParticipantServicer(engine)
         descriptor = participant_service_pb2.DESCRIPTOR.services_by_name["ParticipantService"]
         server.add(participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server, servicer, descriptor)

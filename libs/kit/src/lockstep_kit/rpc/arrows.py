@@ -66,8 +66,12 @@ RECONCILIATION: Final = "lockstep.bank.v1.ReconciliationService"
 NOTARY: Final = "lockstep.notary.v1.NotaryService"
 JOURNAL: Final = "lockstep.journal.v1.JournalService"
 JOURNAL_READER: Final = "lockstep.journal.v1.JournalReaderService"
+INSTALLATION: Final = "lockstep.installation.v1.InstallationService"
 
-_PARTICIPANT: Final = _rows(
+#: Of every server: what it tells of itself.
+_INSTALLATION: Final = _rows(INSTALLATION, {"GetInstallation": (_CLIENT, _READ, 5)})
+
+_PARTICIPANT: Final = _INSTALLATION | _rows(
     PARTICIPANT,
     {
         "Describe": (_COORDINATOR, _READ, 1),
@@ -84,6 +88,7 @@ _PARTICIPANT: Final = _rows(
 #: Server -> full name of a method -> its row.
 ARROWS: Final[Mapping[str, Mapping[str, Arrow]]] = {
     "coordinator": {
+        **_INSTALLATION,
         **_rows(
             SETTLEMENT,
             {

@@ -15,6 +15,7 @@ from lockstep_chain.process import ContractParticipant
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.signers.settings import KeystoreSettings
 from lockstep_kit.db import DatabaseSettings
+from lockstep_kit.ids import sha256
 from lockstep_kit.participant.process import ParticipantProcess
 from lockstep_kit.participant.settings import ParticipantSettings
 from lockstep_kit.plan import LegKind
@@ -119,7 +120,7 @@ class ChainParty:
     def gateway(self, name: str, db: Database, registry: Registry) -> ContractParticipant:
         """The dlt-gateway or the notary, with its accounts."""
         settings = self._settings
-        process = ParticipantProcess(name, settings, settings.participant, db, key_of(name), registry)
+        process = ParticipantProcess(name, settings, settings.participant, db, key_of(name), registry, sha256(b"registry"))
         book: ContractBook = EscrowBook(CHAIN, ESCROW, settings.tokens) if name == DLT_GATEWAY else RegistryBook(CHAIN, REGISTRY)
         signers = [PlainSigner(address, self._drawn) for address in self.signers[name]]
         return ContractParticipant.over(process, book, self._evms[name], signers, settings.chain, settings.judge_seconds)
