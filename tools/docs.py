@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 
 import api_reference
 import bank_page
-import dashboards
 import cli_page
+import dashboards
 import databases_page
 import exceptions_page
 import journal_page
