@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lockstep_kit.rpc.arrows import ARROWS, Caller
 from manifest_objects import DATABASE, NAMESPACE, ROLE, Object, Objects, chosen, labels, of_kind
+
+from lockstep_kit.rpc.arrows import ARROWS, Caller
 
 _NAME: Final = "app.kubernetes.io/name"
 _NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
@@ -53,15 +54,29 @@ def pods(objects: Objects) -> Iterator[Pod]:
     yield Pod(DATABASE_OPERATOR, {}, namespace={_NAMESPACE_NAME: "cnpg-system"})
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A pod with what the policies say of it."""
+
+    pod: Pod
+    #: Rules by direction; None where no policy holds it.
+    rules: Mapping[str, list[Mapping[str, Any]] | None]
+
+
 def findings(objects: Objects) -> Iterator[str]:
     """Where the policies are not the picture."""
-    known = list(pods(objects))
-    passing, wanted = set(_passing(objects, known)), set(_wanted(objects))
+    policies = list(of_kind(objects, "NetworkPolicy"))
+    known = [_held(policies, each) for each in pods(objects)]
+    for each in known:
+        for direction, rules in each.rules.items():
+            if rules is None and _is_ours(each.pod):
+                yield f"NetworkPolicy: none holds {each.pod.name} ({direction})"
+    passing, wanted = set(_passing(known)), set(_wanted(objects))
     for source, target, port in sorted(passing - wanted):
         yield f"NetworkPolicy: {source} reaches {target} ({port}), which the picture does not have"
     for source, target, port in sorted(wanted - passing):
         yield f"NetworkPolicy: {source} does not reach {target} ({port}), which the picture has"
-    for policy in of_kind(objects, "NetworkPolicy"):
+    for policy in policies:
         yield from _too_wide(policy)
 
 
@@ -77,29 +92,33 @@ def _wanted(objects: Objects) -> Iterator[Edge]:
             yield from ((METRICS, target, "metrics") for target in (server, f"{server}-db"))
 
 
-def _passing(objects: Objects, known: list[Pod]) -> Iterator[Edge]:
-    policies = list(of_kind(objects, "NetworkPolicy"))
+def _held(policies: list[Object], pod: Pod) -> _Held:
+    rules: dict[str, list[Mapping[str, Any]] | None] = {}
+    for direction in ("Ingress", "Egress"):
+        specs = [each["spec"] for each in policies if direction in each["spec"]["policyTypes"] and _chooses(each, pod)]
+        rules[direction] = [rule for spec in specs for rule in spec.get(direction.lower(), ())] if specs and _is_ours(pod) else None
+    return _Held(pod, rules)
+
+
+def _is_ours(pod: Pod) -> bool:
+    return pod.namespace[_NAMESPACE_NAME] == NAMESPACE
+
+
+def _passing(known: list[_Held]) -> Iterator[Edge]:
     for source in known:
+        out = source.rules["Egress"]
+        # A rule without peers is for what no selector can name, and is judged by itself.
+        named = None if out is None else [rule for rule in out if rule.get("to")]
         for target in known:
-            for port, number in target.ports.items():
-                if _out(policies, source, target, port, number) and _in(policies, source, target, port, number):
-                    yield (source.name, target.name, port)
+            for port, number in target.pod.ports.items():
+                if _lets(named, "to", target.pod, port, number) and _lets(
+                    target.rules["Ingress"], "from", source.pod, port, number
+                ):
+                    yield (source.pod.name, target.pod.name, port)
 
 
-def _out(policies: list[Object], source: Pod, target: Pod, port: str, number: int) -> bool:
-    """Whether the source's policies let it out; one of another namespace is not ours to hold."""
-    if source.namespace[_NAMESPACE_NAME] != NAMESPACE:
-        return True
-    mine = [each["spec"] for each in policies if "Egress" in each["spec"]["policyTypes"] and _chooses(each, source)]
-    # A rule without peers is for what no selector can name, and is judged by itself.
-    rules = [rule for spec in mine for rule in spec.get("egress", ()) if rule.get("to")]
-    return not mine or any(_matches(rule, "to", target, port, number) for rule in rules)
-
-
-def _in(policies: list[Object], source: Pod, target: Pod, port: str, number: int) -> bool:
-    mine = [each["spec"] for each in policies if "Ingress" in each["spec"]["policyTypes"] and _chooses(each, target)]
-    rules = [rule for spec in mine for rule in spec.get("ingress", ())]
-    return not mine or any(_matches(rule, "from", source, port, number) for rule in rules)
+def _lets(rules: list[Mapping[str, Any]] | None, side: str, peer: Pod, port: str, number: int) -> bool:
+    return rules is None or any(_matches(rule, side, peer, port, number) for rule in rules)
 
 
 def _chooses(policy: Object, pod: Pod) -> bool:
@@ -118,7 +137,7 @@ def _is(peer: Mapping[str, Any], pod: Pod) -> bool:
     if "ipBlock" in peer:
         return False
     elsewhere = peer.get("namespaceSelector")
-    if elsewhere is None and pod.namespace[_NAMESPACE_NAME] != NAMESPACE:
+    if elsewhere is None and not _is_ours(pod):
         return False
     return (elsewhere is None or chosen(elsewhere, pod.namespace)) and chosen(peer.get("podSelector", {}), pod.labels)
 

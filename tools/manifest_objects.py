@@ -34,7 +34,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 def read(text: str) -> list[Object]:
     """The objects of a stream of YAML documents."""
-    return [each for each in yaml.load_all(text, _Loader) if each is not None]  # noqa: S506 - a safe loader of our own
+    return [each for each in yaml.load_all(text, _Loader) if each is not None]
 
 
 def name_of(each: Object) -> str:
@@ -61,8 +61,8 @@ def templates(objects: Objects) -> Iterator[tuple[Object, Object]]:
 
 def labels(workload: Object) -> Mapping[str, str]:
     """Labels of a workload's pods."""
-    meta: Mapping[str, Any] = workload["spec"]["template"]["metadata"]
-    return meta.get("labels", {})
+    own: Mapping[str, str] = workload["spec"]["template"]["metadata"].get("labels", {})
+    return own
 
 
 def services(objects: Objects) -> Iterator[Object]:

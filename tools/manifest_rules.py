@@ -13,7 +13,6 @@ from manifest_objects import (
     DATABASE,
     ROLE,
     SERVICE,
-    Object,
     Objects,
     chosen,
     containers,
@@ -192,7 +191,9 @@ def without_secrets(objects: Objects) -> Iterator[str]:
                     yield f"{name_of(each)}: variable {variable['name']} must not hold a secret"
                 if "secretKeyRef" in variable.get("valueFrom", {}):
                     yield f"{name_of(each)}: variable {variable['name']} must not come from a secret: services read files"
-            yield from (f"{name_of(each)}: a secret must not become variables" for ref in container.get("envFrom", ()) if "secretRef" in ref)
+            yield from (
+                f"{name_of(each)}: a secret must not become variables" for ref in container.get("envFrom", ()) if "secretRef" in ref
+            )
 
 
 def certified(objects: Objects) -> Iterator[str]:
@@ -211,7 +212,9 @@ def certified(objects: Objects) -> Iterator[str]:
         if {"server auth", "client auth"} - set(spec.get("usages", ())):
             yield f"{name_of(certificate)}: usages must have server auth and client auth"
         life, before = _seconds(spec["duration"]), _seconds(spec["renewBefore"])
-        longest = settings_of(objects, each).get("listen", {}).get("certificate_seconds_max", ListenSettings().certificate_seconds_max)
+        longest = (
+            settings_of(objects, each).get("listen", {}).get("certificate_seconds_max", ListenSettings().certificate_seconds_max)
+        )
         if not before < life <= longest:
             yield f"{name_of(certificate)}: duration must be {longest:.0f} s or less, which is listen.certificate_seconds_max, and longer than renewBefore"
         volumes = each["spec"]["template"]["spec"].get("volumes", ())
@@ -227,7 +230,10 @@ def _seconds(text: str) -> int:
 def selected(objects: Objects) -> Iterator[str]:
     """What selects pods selects some, and a port that is named by name is there."""
     ports = [
-        (labels(each), {port["name"] for container in each["spec"]["template"]["spec"]["containers"] for port in container.get("ports", ())})
+        (
+            labels(each),
+            {port["name"] for container in each["spec"]["template"]["spec"]["containers"] for port in container.get("ports", ())},
+        )
         for each in of_kind(objects, "Deployment")
     ]
     for each in of_kind(objects, "Service"):
@@ -247,5 +253,17 @@ def selected(objects: Objects) -> Iterator[str]:
 #: Every rule, by its name.
 RULES: Final[Mapping[str, Rule]] = {
     rule.__name__: rule
-    for rule in (restricted, limited, probed, pinned, without_tokens, disruptions, drained, connected, without_secrets, certified, selected)
+    for rule in (
+        restricted,
+        limited,
+        probed,
+        pinned,
+        without_tokens,
+        disruptions,
+        drained,
+        connected,
+        without_secrets,
+        certified,
+        selected,
+    )
 }

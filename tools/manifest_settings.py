@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from manifest_objects import Object, Objects, found, name_of, services
+
 from bank_gateway.settings import BankGatewaySettings
 from coordinator.settings import CoordinatorSettings
 from dlt_gateway.settings import DltGatewaySettings
 from event_journal.settings import JournalSettings
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.settings import ServiceSettings, load
-from manifest_objects import Object, Objects, found, name_of, services
 from notary.settings import NotarySettings
 
 PREFIX: Final = "LOCKSTEP_"

@@ -107,7 +107,13 @@ def _of_kubernetes(each: Object) -> Iterator[str]:
 
 def _of_operators(each: Object, kind: str, document: dict[str, Any]) -> Iterator[str]:
     parts = {"apiVersion": {}, "kind": {}, "metadata": {"$ref": "#/$defs/metadata"}, "spec": document[kind]}
-    schema = {"$defs": document["$defs"], "type": "object", "additionalProperties": False, "required": list(parts), "properties": parts}
+    schema = {
+        "$defs": document["$defs"],
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(parts),
+        "properties": parts,
+    }
     for error in jsonschema.Draft202012Validator(schema).iter_errors(each):
         yield f"{name_of(each)}: {_place(error)} {error.message}"
 

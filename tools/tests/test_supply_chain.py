@@ -19,7 +19,14 @@ parts: Any = importlib.import_module("components")
 licences: Any = importlib.import_module("licences")
 sbom: Any = importlib.import_module("sbom")
 
-LOCKS = ("requirements.lock", "bootstrap.lock", "tools/package-lock.json", "tools/softhsm.lock", "tools/schemas/schemas.lock")
+LOCKS = (
+    "requirements.lock",
+    "runtime.lock",
+    "bootstrap.lock",
+    "tools/package-lock.json",
+    "tools/softhsm.lock",
+    "tools/schemas/schemas.lock",
+)
 LENGTHS = {"SHA-256": 64, "SHA-384": 96, "SHA-512": 128}
 DECISIONS = {"allowed": ["MIT", "Apache-2.0"], "words": {}, "packages": {}}
 

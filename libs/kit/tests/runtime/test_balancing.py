@@ -69,9 +69,7 @@ async def reached(stub: stubs.JournalReaderServiceStub, *replicas: Served) -> No
             await asyncio.sleep(0.01)
 
 
-async def test_calls_take_turns_over_the_replicas_of_a_name(
-    authority: Authority, tls_for: Callable[[str], TlsSettings]
-) -> None:
+async def test_calls_take_turns_over_the_replicas_of_a_name(authority: Authority, tls_for: Callable[[str], TlsSettings]) -> None:
     """Calls divide over a name's replicas; one is replaced by another elsewhere, and no call fails meanwhile."""
     tls = TlsSettings.model_validate(authority.issue("event-journal", hosts=[NAME]).settings())
     async with contextlib.AsyncExitStack() as stack:

@@ -340,7 +340,10 @@ async def test_probes_are_answered_without_a_certificate_and_nothing_else_is(gua
         await begun.wait()
         stopping = asyncio.create_task(world.server.stop())
         async with asyncio.timeout(60):
-            while (await health.Check(health_pb2.HealthCheckRequest(), timeout=60)).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+            while True:
+                answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=60)
+                if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                    break
                 await asyncio.sleep(0.01)
         gate.set()
         await unary

@@ -61,7 +61,7 @@ def _shrunk(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
 
 
 def channel(target: str, tls: TlsSettings, *, message_bytes_max: int = 4 << 20) -> grpc.aio.Channel:
-    """A mutually authenticated channel to host:port, any URI of gRPC's naming too. It connects when it is first used, and again whenever the connection is lost.
+    """A mutually authenticated channel to host:port, or a URI of gRPC's naming. It connects when it is first used, and again when connections are lost.
 
     Raises:
         OSError, ValueError: the files of `tls` cannot be used.

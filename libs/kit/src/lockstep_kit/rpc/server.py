@@ -98,7 +98,7 @@ class ListenSettings(BaseModel):
     drain_seconds: float = Field(default=5.0, description="time that calls under way get when the server stops")
 
 
-class _Probed(health_pb2_grpc.HealthServicer):
+class _Probed(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # generated without types
     """Health for probes: a question has an answer, and nothing stays open."""
 
     def __init__(self, health_: health.aio.HealthServicer) -> None:
