@@ -136,7 +136,7 @@ test-sim-mutations: setup ## The simulation notices each bug that is put into th
 check: setup ## Every check below, two at a time
 	@$(PYTHON) tools/check.py
 
-.PHONY: lint types imports proto-lint proto-check contracts-check docs-check vectors-check tree-check licences
+.PHONY: lint types imports proto-lint proto-check contracts-check docs-check vectors-check tree-check licences manifests
 lint: setup ## Rules and format of the Python code (ruff)
 types: setup ## Types of all packages and their tests (mypy --strict)
 imports: setup ## Who may import whom (import-linter)
@@ -147,7 +147,8 @@ docs-check: setup ## The generated pages are what would be generated
 vectors-check: setup ## The verifiers' vectors are what would be generated
 tree-check: setup ## Nothing in the tree that does not belong there
 licences: setup ## Everything that is locked has a licence that is allowed
-lint types imports proto-lint proto-check contracts-check docs-check vectors-check tree-check licences:
+manifests: setup ## What deploy/k8s deploys: built, valid, restricted, and reached by the picture's arrows alone
+lint types imports proto-lint proto-check contracts-check docs-check vectors-check tree-check licences manifests:
 	@$(PYTHON) tools/check.py $@
 
 # -- Generated files ---------------------------------------------------------------------------------------------------
@@ -177,11 +178,20 @@ vectors: setup ## Write the verifiers' vectors
 	@$(PYTHON) -m lockstep_testkit.bundles libs/verify/vectors
 
 .PHONY: lock
-lock: setup ## Resolve requirements.in and bootstrap.in anew, with hashes
+lock: setup ## Resolve requirements.in, its runtime part by itself, and bootstrap.in anew, with hashes
 	@for name in requirements bootstrap; do \
 	  .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links $$name.in -o $$name.lock; \
 	done
+	@sed '/^# Sandbox/,$$d' requirements.in | .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --constraint requirements.lock - -o runtime.lock
+
+# Where `make images` pushes to, as in REGISTRY=registry.example/settlement; nowhere if none is named.
+REGISTRY ?=
+
+.PHONY: images
+images: setup ## Build the services' container images; with REGISTRY=host/path push them, and write their digests into deploy/k8s
+	@$(PYTHON) tools/images.py $(if $(REGISTRY),--registry $(REGISTRY))
 
 .PHONY: sbom
 sbom: setup ## Write the bill of materials (CycloneDX 1.6) of everything that is locked: build/lockstep.cdx.json

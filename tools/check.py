@@ -119,6 +119,11 @@ def licences() -> Iterator[Command]:
     yield [python(), "tools/licences.py"]
 
 
+def manifests() -> Iterator[Command]:
+    """What is deployed to Kubernetes is valid and keeps its rules."""
+    yield [python(), "tools/manifests.py"]
+
+
 def tree_check() -> Iterator[Command]:
     """What no file of the tree may hold."""
     yield [python(), "tools/tree_check.py"]
@@ -132,6 +137,7 @@ CHECKS: dict[str, Callable[[], Iterator[Command]]] = {
     "imports": imports,
     "proto-check": proto_check,
     "proto-lint": proto_lint,
+    "manifests": manifests,
     "docs-check": docs_check,
     "vectors-check": vectors_check,
     "tree-check": tree_check,

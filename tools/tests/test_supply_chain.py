@@ -21,6 +21,7 @@ sbom: Any = importlib.import_module("sbom")
 
 LOCKS = (
     "requirements.lock",
+    "runtime.lock",
     "bootstrap.lock",
     "tools/package-lock.json",
     "tools/softhsm.lock",

@@ -77,9 +77,15 @@ class Authority:
         self._trust(self._issuer)
 
     def issue(
-        self, name: str, *, ids: Sequence[str] | None = None, lifetime: timedelta | None = None, serves: bool | None = None
+        self,
+        name: str,
+        *,
+        ids: Sequence[str] | None = None,
+        lifetime: timedelta | None = None,
+        serves: bool | None = None,
+        hosts: Sequence[str] = (),
     ) -> Identity:
-        """A certificate for spiffe://lockstep.local/<name>, for localhost only; a client's is for calling alone.
+        """A certificate for spiffe://lockstep.local/<name>, for localhost and `hosts` only; a client's is for calling alone.
 
         With `ids` it has these URI names instead; `serves` says whether it is for serving (TLS server) or calling alone, for others than the name says.
         """
@@ -87,7 +93,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         names = [
             *(x509.UniformResourceIdentifier(each) for each in spiffe_ids),
-            x509.DNSName("localhost"),
+            *(x509.DNSName(each) for each in ("localhost", *hosts)),
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
         ]
         calls, both = [ExtendedKeyUsageOID.CLIENT_AUTH], [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]

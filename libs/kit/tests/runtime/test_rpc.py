@@ -13,6 +13,7 @@ from google.protobuf import empty_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lockstep.journal.v1 import journal_reader_service_pb2 as messages
+from lockstep.journal.v1 import journal_reader_service_pb2_grpc as journal_stubs
 from lockstep_kit import failpoints
 from lockstep_kit.errors import LockstepError, precondition
 from lockstep_kit.rpc import (
@@ -310,6 +311,44 @@ async def test_health_is_answered_by_name_and_to_everybody_of_the_domain(guarded
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     error = await refusal(health.Check(health_pb2.HealthCheckRequest(service="other")))
     assert error.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_probes_are_answered_without_a_certificate_and_nothing_else_is(guarded_server: MakeServer) -> None:
+    """On the probes' port health is answered without TLS, as the server stands and its drain turns it; no other method is there, and by default no port."""
+    assert (await guarded_server()).server.probe_port is None
+    world = await guarded_server(probe_port=0, drain_seconds=60.0)
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def wait(request: messages.VerifyPlanRequest, context: Context) -> messages.VerifyPlanResponse:
+        begun.set()
+        await gate.wait()
+        return messages.VerifyPlanResponse()
+
+    world.servicer.verify = wait
+    async with grpc.aio.insecure_channel(f"localhost:{world.server.probe_port}") as probe:
+        health = health_pb2_grpc.HealthStub(probe)
+        for name in ("", NAME):
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        others = (
+            journal_stubs.JournalReaderServiceStub(probe).VerifyPlan(REQUEST, timeout=60),
+            health.Watch(health_pb2.HealthCheckRequest(), timeout=60),
+        )
+        for call in others:
+            assert (await refusal(call)).code is grpc.StatusCode.UNIMPLEMENTED
+        unary = asyncio.ensure_future((await world.stub_as()).VerifyPlan(REQUEST, timeout=60))
+        await begun.wait()
+        stopping = asyncio.create_task(world.server.stop())
+        async with asyncio.timeout(60):
+            while True:
+                answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=60)
+                if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                    break
+                await asyncio.sleep(0.01)
+        gate.set()
+        await unary
+        await stopping
+    assert world.servicer.calls == 1
 
 
 async def test_drain(guarded_server: MakeServer) -> None:

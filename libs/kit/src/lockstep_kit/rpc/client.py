@@ -1,7 +1,13 @@
-"""Channels to other services: mutually authenticated, traced, with deadlines that never outlive the call that is being served."""
+"""Channels to other services: mutually authenticated, traced, with deadlines that never outlive the call that is being served.
+
+A channel connects to every address that its name stands for, as a headless service's name stands for each of its replicas, and its calls take turns over those
+that are connected. A replica that goes away says so (GOAWAY), or is found gone by pings; the name is then looked up again. What is lost at the edge: a replica
+that is added is known at the next look-up, when a connection ends, which servers see to (`listen.connection_seconds_max`).
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -12,7 +18,12 @@ from lockstep_kit.rpc import deadlines
 from lockstep_kit.rpc.rotation import RotatingChannel
 from lockstep_kit.rpc.tls import Identity, TlsSettings
 
+#: gRPC's policy of turns (its A6 names it), in the form that a channel is told it.
+_TURNS: Final = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 _OPTIONS: Final = (
+    ("grpc.service_config", _TURNS),
+    # While replicas are replaced one by one their addresses change as fast; the 30 s of gRPC would leave callers with none.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -50,7 +61,7 @@ def _shrunk(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
 
 
 def channel(target: str, tls: TlsSettings, *, message_bytes_max: int = 4 << 20) -> grpc.aio.Channel:
-    """A mutually authenticated channel to host:port. It connects when it is first used, and again whenever the connection is lost.
+    """A mutually authenticated channel to host:port, or a URI of gRPC's naming. It connects when it is first used, and again when connections are lost.
 
     Raises:
         OSError, ValueError: the files of `tls` cannot be used.

@@ -1,6 +1,7 @@
 """A gRPC server of a service: mutual TLS, guarded, with health, and a drain that ends open streams.
 
-Health (grpc.health.v1) is answered for "" and for each service by its full name, to everybody in the trust domain.
+Health (grpc.health.v1) is answered for "" and for each service by its full name, to everybody in the trust domain; and, where `probe_port` is set, on a port of
+its own without TLS, since an orchestrator's probes show no certificate. That port answers nothing else.
 """
 
 from __future__ import annotations
@@ -31,6 +32,20 @@ _log = structlog.get_logger()
 #: How long streams get to end by themselves when the server drains.
 STREAM_PATIENCE_SECONDS: Final = 0.5
 
+#: What a probe may take of a port that anybody can reach: small requests, few connections, none for long.
+_PROBE_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 1_024),
+    ("grpc.max_concurrent_streams", 4),
+    ("grpc.max_allowed_incoming_connections", 32),
+    ("grpc.max_connection_age_ms", 60_000),
+    ("grpc.max_connection_age_grace_ms", 5_000),
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_metadata_size", 2_048),
+    ("grpc.absolute_max_metadata_size", 4_096),
+)
+_PROBES_AT_ONCE_MAX: Final = 32
+
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -54,6 +69,12 @@ class ListenSettings(BaseModel):
 
     host: str = Field(default="127.0.0.1", description="address to listen on; loopback unless told otherwise")
     port: int = Field(default=0, ge=0, le=65_535, description="port; 0 picks a free one")
+    probe_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="port on which health alone is answered, without TLS, for an orchestrator's probes; 0 picks a free one, none opens none",
+    )
     port_file: Path | None = Field(default=None, description="file to write the port to once the server takes calls")
     message_bytes_max: int = Field(default=4 << 20, description="largest message that is taken")
     concurrent_calls_max: int = Field(default=1_000, description="calls at one time; more are refused with RESOURCE_EXHAUSTED")
@@ -76,6 +97,19 @@ class ListenSettings(BaseModel):
         description="longest life of a caller's certificate, from its first to its last moment: what is not renewed is revoked",
     )
     drain_seconds: float = Field(default=5.0, description="time that calls under way get when the server stops")
+
+
+class _Probed(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # generated without types
+    """Health for probes: a question has an answer, and nothing stays open."""
+
+    def __init__(self, health_: health.aio.HealthServicer) -> None:
+        self._health = health_
+
+    async def Check(  # noqa: N802 - named by the protocol
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> health_pb2.HealthCheckResponse:
+        """As the server's own health says."""
+        return await self._health.Check(request, context)
 
 
 class Server:
@@ -113,6 +147,13 @@ class Server:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.port = self._server.add_secure_port(f"{listen.host}:{listen.port}", server_credentials(tls))
+        self._probes: grpc.aio.Server | None = None
+        #: Where probes are answered; None where they are not.
+        self.probe_port: int | None = None
+        if listen.probe_port is not None:
+            self._probes = grpc.aio.server(options=_PROBE_OPTIONS, maximum_concurrent_rpcs=_PROBES_AT_ONCE_MAX)
+            health_pb2_grpc.add_HealthServicer_to_server(_Probed(self._health), self._probes)
+            self.probe_port = self._probes.add_insecure_port(f"{listen.host}:{listen.probe_port}")
 
     def add(self, register: Callable[[Any, Any], None], servicer: object, service: Any) -> None:
         """Serve a service: its generated `add_…_to_server`, its servicer, and its descriptor.
@@ -140,11 +181,13 @@ class Server:
         await self._server.start()
         for service in self._services:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        if self._probes is not None:
+            await self._probes.start()
         if self._listen.port_file is not None:
             part = self._listen.port_file.with_suffix(".part")
             part.write_text(f"{self.port}\n")
             part.replace(self._listen.port_file)
-        _log.info("serving", host=self._listen.host, port=self.port)
+        _log.info("serving", host=self._listen.host, port=self.port, probe_port=self.probe_port)
 
     async def report(self, service: str, *, serving: bool) -> None:
         """Say by health whether a service, by its full name, can do its work; its calls are taken all the same, and answer why they cannot."""
@@ -164,6 +207,8 @@ class Server:
             _log.error("drain_failed", reason="took too long")
         await self._guard.end_streams(min(STREAM_PATIENCE_SECONDS, max(until - asyncio.get_running_loop().time(), 0.0)))
         await self._server.stop(max(until - asyncio.get_running_loop().time(), 0.0))
+        if self._probes is not None:
+            await self._probes.stop(None)
 
 
 async def until_told_to_stop(*also: Awaitable[object]) -> None:
