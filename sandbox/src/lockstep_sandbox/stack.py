@@ -24,6 +24,7 @@ from lockstep_sandbox.chain import CHAIN_ID, Chain
 from lockstep_sandbox.databases import SandboxDatabases, ServiceLogin, begin_key_history, migrate
 from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER, SIGNERS, deploy_settlement
 from lockstep_sandbox.health import serving
+from lockstep_sandbox.iso_schemas import schemas
 from lockstep_sandbox.monitoring import MONITOR
 from lockstep_sandbox.network import Door
 from lockstep_sandbox.people import PEOPLE, KeyFile, draw_keys, draw_payload_key, draw_sealing_keys, write_registry
@@ -433,18 +434,6 @@ async def _ended(task: asyncio.Task[None]) -> None:
 def package_of(service: str) -> str:
     """Python package, database and role of a service."""
     return service.replace("-", "_")
-
-
-def schemas() -> Path:
-    """The folder of the official schemas, as set-up leaves it.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    for folder in Path(__file__).parents:
-        if (folder / ".schemas" / "xsd").is_dir():
-            return folder / ".schemas" / "xsd"
-    raise FileNotFoundError("the ISO 20022 schemas are not installed: run `make setup`")
 
 
 def _files(tls: TlsSettings) -> dict[str, str]:
