@@ -97,7 +97,7 @@ def test_a_changed_tree_is_not_pushed(engine: Path, tree: Path) -> None:
     assert [each[0] for each in told(engine)] == ["info"]
 
 
-@pytest.mark.parametrize("registry", ["https://registry.example", "registry.example/x:tag", "Registry.example", ""])
+@pytest.mark.parametrize("registry", ["https://images.example", "registry.example/x:tag", "Registry.example", ""])
 def test_a_registry_has_a_form(engine: Path, tree: Path, registry: str) -> None:
     """A scheme, a tag, capitals, nothing."""
     with pytest.raises(images.ImagesError, match="--registry"):
