@@ -27,6 +27,8 @@ SECOND = "coordinator-second"
 ORDER = (*PARTICIPANTS, "coordinator", SECOND)
 WATCHERS = 2
 STREAM_SECONDS_MAX = 600.0
+#: Between the calls of one who reads all the time.
+PAUSE_SECONDS = 0.05
 #: A process that is told to stop has given everything back by itself before it would be killed.
 STOPPED_BY_ITSELF = 0
 STOPPED_SECONDS_MAX = 120.0
@@ -76,6 +78,7 @@ async def test_a_rolling_restart_loses_nothing(sandbox: Sandbox, crew: Crew) -> 
         payees: dict[str, str] = {}
         watchers: list[Watcher] = []
         driving: list[asyncio.Task[object]] = []
+        reading = asyncio.create_task(read_on(client))
 
         async def begin() -> str:
             payee = draw_address()
@@ -96,14 +99,27 @@ async def test_a_rolling_restart_loses_nothing(sandbox: Sandbox, crew: Crew) -> 
             await asyncio.gather(*driving)
             async with asyncio.timeout(STREAM_SECONDS_MAX):
                 await asyncio.gather(*(each.task for each in watchers))
+            assert not reading.done(), reading
         finally:
-            for each in (*driving, *(watcher.task for watcher in watchers)):
+            for each in (reading, *driving, *(watcher.task for watcher in watchers)):
                 each.cancel()
         for plan_id, payee in payees.items():
             plan = await client.get_plan(plan_id)
             assert (plan.outcome, list(plan.escalations)) == (leg_pb2.PLAN_OUTCOME_COMMITTED, [])
             await crew.assert_settled_once(plan_id, payee)
         await assert_nothing_missed(crew, watchers)
+
+
+async def read_on(client: LockstepClient) -> None:
+    """One call after another, none of which may fail.
+
+    Raises:
+        LockstepError: one did.
+    """
+    while True:
+        async for _ in client.list_plans(page_size=1):
+            break
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def replaced(sandbox: Sandbox, service: str) -> None:

@@ -9,6 +9,9 @@ published schemas, strictly; the operators' against those in `manifest_kinds.yam
 
 from __future__ import annotations
 
+import functools
+import importlib.resources
+import json
 import os
 import subprocess
 import sys
@@ -17,11 +20,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import jsonschema
-import kubernetes_validate
 import manifest_network
 import manifest_objects
 import manifest_rules
 import manifest_settings
+import referencing
 import yaml
 from manifest_objects import NAMESPACE, Object, Objects, name_of
 from workspace import ROOT, VENV
@@ -97,12 +100,31 @@ def malformed(objects: Objects) -> Iterator[str]:
 
 def _of_kubernetes(each: Object) -> Iterator[str]:
     for version in KUBERNETES_VERSIONS:
-        try:
-            kubernetes_validate.validate(each, version, strict=True)
-        except kubernetes_validate.SchemaNotFoundError:
+        validator = _validator(version, each["apiVersion"], each["kind"])
+        if validator is None:
             yield f"{name_of(each)}: {each['apiVersion']} has no schema, neither in Kubernetes {version} nor in {KINDS.name}"
-        except kubernetes_validate.ValidationError as error:
+            continue
+        for error in validator.iter_errors(each):
             yield f"{name_of(each)}: {_place(error)} {error.message} (Kubernetes {version})"
+
+
+@functools.cache
+def _validator(version: str, api_version: str, kind: str) -> jsonschema.Draft202012Validator | None:
+    """Of one of Kubernetes' own kinds; None where the version has none such. A schema's file has the kind's name, its group without the domain, its version."""
+    group, _, number = api_version.rpartition("/")
+    name = "-".join(part for part in (kind.lower(), group.partition(".")[0], number) if part)
+    schema = _schema(version, f"{name}.json")
+    if schema is None:
+        return None
+    registry: Any = referencing.Resource.from_contents(_schema(version, "_definitions.json")) @ referencing.Registry()
+    return jsonschema.Draft202012Validator(schema, registry=referencing.Resource.from_contents(schema) @ registry)
+
+
+@functools.cache
+def _schema(version: str, file: str) -> Any:
+    """Content of one of the locked schemas; None where there is none such."""
+    place = importlib.resources.files("kubernetes_validate") / "kubernetes-json-schema" / f"v{version}.0-local-strict" / file
+    return json.loads(place.read_text()) if place.is_file() else None
 
 
 def _of_operators(each: Object, kind: str, document: dict[str, Any]) -> Iterator[str]:

@@ -51,6 +51,15 @@ async def test_tries_are_bounded(coordinator: Any, tls: Any) -> None:
     assert (refused.value.reason, len(coordinator.script.asked("GetPlan"))) == ("STARTING", FAST.attempts_max)
 
 
+async def test_what_a_stopping_server_drops_is_tried_again(coordinator: Any, tls: Any, world: Any) -> None:
+    """CANCELLED, which no caller asked for, is no answer: the same request goes to whoever serves next."""
+    dropped = LockstepError(grpc.StatusCode.CANCELLED, "CANCELLED", "")
+    coordinator.script.will("GetPlan", dropped, messages.GetPlanResponse(plan=world.message()))
+    async with LockstepClient(coordinator.target, tls, FAST) as client:
+        await client.get_plan("p")
+    assert len(coordinator.script.asked("GetPlan")) == 2
+
+
 async def test_a_limit_that_is_soon_over_is_waited_for(coordinator: Any, tls: Any, world: Any) -> None:
     """A refusal by a limit is tried again where it is over within a pause, and is the answer where it asks for more patience."""
 

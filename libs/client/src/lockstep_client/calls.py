@@ -1,7 +1,7 @@
 """Calls to a service: a deadline always, another try only where the same request may be sent again. No rules of the protocol live here.
 
-Only UNAVAILABLE is tried again (AIP-194), and a limit that says it is soon over, each a bounded number of times. A request carries the id that was drawn for
-it, so that a try whose answer was lost is the same request.
+Only UNAVAILABLE is tried again (AIP-194), CANCELLED, with which a server that stops drops what it has not looked at yet, and a limit that says it is soon over,
+each a bounded number of times. A request carries the id that was drawn for it, so that a try whose answer was lost is the same request.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def _worth_another(error: LockstepError, settings: CallSettings) -> bool:
     """Nothing was done, and it may be soon: a limit that asks for more patience than a pause is the caller's to heed."""
     if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return error.retry_after is not None and error.retry_after.total_seconds() <= settings.pause_seconds_max
-    return error.code is grpc.StatusCode.UNAVAILABLE
+    # A caller's own cancellation is no answer: it arrives as CancelledError.
+    return error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 async def pages(call: Callable[..., Awaitable[_PageT]], request: Any, settings: CallSettings) -> AsyncIterator[_PageT]:

@@ -27,7 +27,7 @@ LOG_FIELDS: Final = frozenset(
     """
     event level timestamp service logger exception stack trace_id span_id traceparent
     plan_id leg_id transaction_id transaction_ids message_id notice_id quarantine_id statement uetr reference matters number
-    method caller participant counterparty webhook who address endpoint host port file loop channels replica method_of
+    method caller participant counterparty webhook who address endpoint host port probe_port file loop channels replica method_of
     code field rule reason why detail error finding trouble said answer state kind call command bic what_to_do about
     escalation_id document_hash verb actors open matter asset key_id
     root log log_id now was since day key sha256 stream height ahead cursor place position

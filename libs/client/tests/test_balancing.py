@@ -13,6 +13,7 @@ import pytest
 
 from lockstep.journal.v1 import journal_reader_service_pb2 as messages
 from lockstep.journal.v1 import journal_reader_service_pb2_grpc as stubs
+from lockstep_client.calls import CallSettings, unary
 from lockstep_kit.rpc import TlsSettings, channel
 from lockstep_sandbox.authority import Authority
 from lockstep_testkit.serving import COORDINATOR, Served, serve
@@ -60,12 +61,21 @@ async def name_server() -> AsyncIterator[tuple[NameServer, int]]:
         transport.close()
 
 
+async def verified(stub: stubs.JournalReaderServiceStub) -> None:
+    """One call, as clients make it.
+
+    Raises:
+        LockstepError: it failed for good.
+    """
+    await unary(lambda seconds: stub.VerifyPlan(REQUEST, timeout=seconds), CallSettings(deadline_seconds=60))
+
+
 async def reached(stub: stubs.JournalReaderServiceStub, *replicas: Served) -> None:
     """Calls, none of which fails, until each of the replicas has served one more."""
     before = [each.servicer.calls for each in replicas]
     async with asyncio.timeout(60):
         while any(each.servicer.calls == count for each, count in zip(replicas, before, strict=True)):
-            await stub.VerifyPlan(REQUEST, timeout=60)
+            await verified(stub)
             await asyncio.sleep(0.01)
 
 
@@ -82,7 +92,7 @@ async def test_calls_take_turns_over_the_replicas_of_a_name(authority: Authority
         await reached(stub, first, second)
         before = [each.servicer.calls for each in (first, second)]
         for _ in range(20):
-            await stub.VerifyPlan(REQUEST, timeout=60)
+            await verified(stub)
         served = [each.servicer.calls - count for each, count in zip((first, second), before, strict=True)]
         # Turns, but for where they begin anew when the name is looked up meanwhile.
         assert sum(served) == 20
