@@ -13,7 +13,7 @@ from lockstep_chain.machine import State
 from lockstep_chain.records import Ending, Reference, SettledTransaction
 from lockstep_kit.db import Connection, Database, is_transient
 from lockstep_kit.failpoints import failpoint
-from lockstep_kit.telemetry import LEG_ID, PLAN_ID, span
+from lockstep_kit.spans import LEG_ID, PLAN_ID, span
 
 _log = structlog.get_logger()
 
@@ -24,6 +24,7 @@ OnSettled = Callable[[Connection, Sequence[SettledTransaction]], Awaitable[None]
 GAP_PURPOSE: Final = "gap"
 
 TRANSACTION_HASH: Final = "blockchain.transaction.hash"
+ATTEMPT: Final = "blockchain.transaction.attempt"
 NONCE: Final = "blockchain.transaction.nonce"
 BLOCK_NUMBER: Final = "blockchain.block.number"
 STATE: Final = "blockchain.transaction.state"
