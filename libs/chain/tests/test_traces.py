@@ -44,7 +44,9 @@ async def test_a_transaction_goes_on_in_its_trace(world: World, spans: InMemoryS
     assert sent is not None
     assert confirmed is not None
     assert (sent["blockchain.transaction.nonce"], confirmed["blockchain.block.number"]) == (0, row["block_number"])
-    calls = [each for each in spans.get_finished_spans() if each.parent and each.parent.span_id == mine["chain.send"].context.span_id]
+    calls = [
+        each for each in spans.get_finished_spans() if each.parent and each.parent.span_id == mine["chain.send"].context.span_id
+    ]
     asked = {each.name: each.attributes or {} for each in calls}
     assert asked["eth_sendRawTransaction"]["rpc.system.name"] == "jsonrpc"
     assert {each.attributes["lockstep.plan_id"] for each in calls if each.attributes} == {"plan"}

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep_client.cli import app
-from lockstep_client.commands.trace import BAR_WIDTH
 from lockstep_client.convert import plan_from_pb
 from lockstep_client.signing import escrow_terms
 from lockstep_client.waterfall import bars, drawn, duration_text
