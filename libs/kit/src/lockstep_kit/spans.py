@@ -235,6 +235,11 @@ def _below(parent: SpanContext) -> contexts.Context:
 # -- Plans ---------------------------------------------------------------------------------------------------------------
 
 
+def telling(plan_ids: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """Spans and log lines inside, and the call that is being served, say that they are about these plans."""
+    return _telling(plans_told(plan_ids)) if plan_ids else _NOTHING
+
+
 def plans_told(plan_ids: Sequence[str]) -> Attributes:
     """Attribute that says which plans a span is about."""
     return {PLAN_ID: plan_ids[0]} if len(plan_ids) == 1 else {PLAN_IDS: list(plan_ids)}

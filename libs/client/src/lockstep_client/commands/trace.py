@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -63,7 +64,7 @@ async def _write_page(file: Path, configuration: ClientConfiguration, plan_id: s
         plan = await client.get_plan(plan_id)
         transitions = [each async for each in client.list_transitions(plan_id)]
     page = trace_page(plan_id, timeline(plan, transitions), main_trace(traces, plan_id, plan.trace_id))
-    file.write_text(page, encoding="utf-8")
+    await asyncio.to_thread(file.write_text, page, encoding="utf-8")
     console().print(f"wrote {file}", markup=False)
 
 

@@ -6,12 +6,15 @@ ends with the stream's first message: what follows may take hours, and is told b
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import grpc
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
+from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.ids import PlanId, plan_id
 from lockstep_kit.rpc.access import OPEN_METHODS
 from lockstep_kit.spans import current_traceparent, is_recording, serving, span
 
@@ -19,6 +22,8 @@ RPC_SYSTEM: Final = "rpc.system.name"
 RPC_METHOD: Final = "rpc.method"
 RPC_STATUS: Final = "rpc.response.status_code"
 HEADER: Final = "traceparent"
+#: Plans of a request that are told.
+PLANS_TOLD_MAX: Final = 64
 #: What is the server's own failure; anything else is an answer to its caller.
 _FAILURES: Final = frozenset(
     {
@@ -85,6 +90,18 @@ def _streamed(method: str, caller: str | None, handle: Callable[..., AsyncIterat
             await answers.aclose()  # type: ignore[attr-defined]  # the guard's are generators
 
     return traced
+
+
+def plans_in(request: Any) -> list[PlanId]:
+    """Plans that a request names, as far as they have the form of plan ids; of a batch the first ones."""
+    commands = [getattr(getattr(each, "binding", None), "plan", None) for each in getattr(request, "commands", ())[:PLANS_TOLD_MAX]]
+    parts = [part for name in ("events", "statements") for part in getattr(request, name, ())[:PLANS_TOLD_MAX]]
+    named = (getattr(each, "plan_id", "") for each in (request, getattr(request, "header", None), *commands, *parts))
+    found: dict[PlanId, None] = {}
+    for each in named:
+        with contextlib.suppress(FieldInvalid):
+            found[plan_id(each)] = None
+    return list(found)
 
 
 def _served(current: Span, context: Context) -> None:
