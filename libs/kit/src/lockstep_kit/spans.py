@@ -8,6 +8,7 @@ not recorded costs next to nothing, unless it fails unexpectedly: then it is rec
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +54,7 @@ def traceparent_of(context: SpanContext) -> str | None:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
+@functools.lru_cache(maxsize=8_192)
 def context_of(traceparent: str | None) -> SpanContext:
     """The span that a trace context names; an invalid one where there is none, or it is malformed."""
     found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
@@ -162,7 +164,14 @@ def plan_spans(
     """
     # Of several traces the current one leads, or one that is recorded: what is below it is seen then.
     asking, of = _current(), {plan_id: context_of(each) for plan_id, each in traceparents.items()}
-    ordered = sorted(of, key=lambda each: (of[each].trace_id != asking.trace_id, not of[each].trace_flags.sampled, each))
+    ordered = list(of)
+    if len(of) > 1:
+        ordered.sort(
+            key=lambda each: (not of[each].is_valid, of[each].trace_id != asking.trace_id, not of[each].trace_flags.sampled, each)
+        )
+    if not ordered:
+        yield {}
+        return
     first = of[ordered[0]]
     here = asking.is_valid and first.trace_id in (asking.trace_id, trace.INVALID_TRACE_ID)
     with contextlib.ExitStack() as stack:
@@ -178,7 +187,10 @@ def plan_spans(
         beside: dict[int, SpanContext] = {first.trace_id: lead, lead.trace_id: lead, trace.INVALID_TRACE_ID: lead}
         for plan_id in ordered[1:]:
             theirs = of[plan_id]
-            if theirs.trace_id not in beside:
+            if not theirs.trace_flags.sampled:
+                # What is not recorded goes on as it came.
+                beside.setdefault(theirs.trace_id, theirs)
+            elif theirs.trace_id not in beside:
                 told = {**(attributes or {}), PLAN_ID: plan_id}
                 beside[theirs.trace_id] = stack.enter_context(_beside(name, theirs, kind, told, lead))
         yield {each: traceparent_of(beside[of[each].trace_id]) for each in ordered}
@@ -187,9 +199,6 @@ def plan_spans(
 @contextlib.contextmanager
 def _beside(name: str, parent: SpanContext, kind: SpanKind, told: Attributes, lead: SpanContext) -> Iterator[SpanContext]:
     """A span of another trace than the current one, beside it."""
-    if not parent.trace_flags.sampled:
-        yield parent
-        return
     begun = _TRACER.start_span(name, context=_below(parent), kind=kind, attributes=told, links=[Link(lead)])
     try:
         yield begun.get_span_context()
