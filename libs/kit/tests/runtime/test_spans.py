@@ -80,6 +80,12 @@ def told(each: ReadableSpan) -> dict[str, Any]:
     return dict(each.attributes or {})
 
 
+def context(each: ReadableSpan) -> trace.SpanContext:
+    found: trace.SpanContext | None = each.get_span_context()
+    assert found is not None
+    return found
+
+
 def parent_of(each: ReadableSpan) -> str | None:
     return None if each.parent is None else f"{each.parent.span_id:016x}"
 
@@ -116,7 +122,7 @@ def test_a_batch_is_told_in_the_trace_of_each_plan(exported: Exported) -> None:
     assert told(second) == {PLAN_ID: "b"}
     assert [traceparent_of(link.context) for link in second.links] == [lead]
     assert parent_of(exported.one("below")) == trace_parent_id(lead)
-    assert inside == {"a": lead, "e": lead, "b": inside["d"], "c": UNRECORDED, "d": traceparent_of(second.get_span_context())}
+    assert inside == {"a": lead, "e": lead, "b": inside["d"], "c": UNRECORDED, "d": traceparent_of(context(second))}
 
 
 def trace_parent_id(traceparent: str | None) -> str:
@@ -127,7 +133,7 @@ def test_a_recorded_plan_leads(exported: Exported) -> None:
     """In a batch of plans whose traces are not recorded, the one that is has what is done for all."""
     with plan_spans("mixed", {"a": UNRECORDED, "b": TWO}), detail("call", trace.SpanKind.CLIENT, {}):
         pass
-    assert trace_id_of(TWO) == f"{exported.one('call').get_span_context().trace_id:032x}"
+    assert trace_id_of(TWO) == f"{context(exported.one('call')).trace_id:032x}"
 
 
 def test_whoever_asks_in_another_trace_is_linked_to(exported: Exported) -> None:
@@ -146,7 +152,7 @@ def test_whoever_asks_in_another_trace_is_linked_to(exported: Exported) -> None:
 
 def test_no_plans_are_no_span(exported: Exported) -> None:
     """Nothing is told of work about nothing."""
-    with plan_spans("nothing", {}) as inside:
+    with plan_spans("nothing", dict[str, str | None]()) as inside:
         assert inside == {}
     assert exported.names == []
 
@@ -168,7 +174,7 @@ def test_an_unexpected_failure_is_recorded(exported: Exported) -> None:
     failed = exported.one("fails")
     assert exported.names == ["fails"]
     assert failed.status.status_code is StatusCode.ERROR
-    assert f"{failed.get_span_context().trace_id:032x}" == trace_id_of(UNRECORDED)
+    assert f"{context(failed).trace_id:032x}" == trace_id_of(UNRECORDED)
     assert told(failed)[PLAN_ID] == "p"
 
 
@@ -176,7 +182,7 @@ def test_what_must_not_be_missed_is_recorded(exported: Exported) -> None:
     """A span that is always recorded is, in its own trace."""
     with span("escalation", traceparent=UNRECORDED, always=True):
         pass
-    assert f"{exported.one('escalation').get_span_context().trace_id:032x}" == trace_id_of(UNRECORDED)
+    assert f"{context(exported.one('escalation')).trace_id:032x}" == trace_id_of(UNRECORDED)
 
 
 def test_a_row_keeps_its_callers_context(exported: Exported) -> None:
@@ -268,7 +274,7 @@ async def test_a_call_is_two_spans_of_one_trace(exported: Exported, guarded_serv
     with span("asking", traceparent=ONE), pytest.raises(grpc.aio.AioRpcError):
         await stub.VerifyPlan(REQUEST, timeout=60)
     client, server = sorted(await exported.when(2, "VerifyPlan"), key=lambda each: each.kind is trace.SpanKind.SERVER)
-    assert parent_of(server) == f"{client.get_span_context().span_id:016x}"
+    assert parent_of(server) == f"{context(client).span_id:016x}"
     method = "lockstep.journal.v1.JournalReaderService/VerifyPlan"
     for each in (client, server):
         attributes = told(each)
