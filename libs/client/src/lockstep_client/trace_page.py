@@ -93,7 +93,7 @@ def _span(line: Bar, colour: str, shift: int, total: int) -> Iterator[str]:
     rows = {"span": span["span_id"], "parent": span["parent_span_id"], "kind": span.get("kind", ""), **told}
     rows |= {f"link {number}": f"{each['trace_id']} {each['span_id']}" for number, each in enumerate(span.get("links") or (), 1)}
     for number, each in enumerate(span.get("events") or (), 1):
-        rows[f"event {number}"] = f"{each['name']} {each['attributes']}"
+        rows[f"event {number}"] = " ".join([str(each["name"]), *(f"{key}={value}" for key, value in each["attributes"].items())])
     yield from (
         f"<tr><td>{escape(str(key))}</td><td><code>{escape(str(value))}</code></td></tr>"
         for key, value in rows.items()
