@@ -40,8 +40,8 @@ def test_links_and_lost_parents_are_told() -> None:
 
 def test_the_plans_own_trace_is_shown() -> None:
     """The trace that the plan names, else the one that tells most of the plan, however large others are."""
-    about = {"attributes": {"lockstep.plan_id": PLAN}}
-    batch = {"attributes": {"lockstep.plan_ids": ["other", PLAN]}}
+    about: dict[str, Any] = {"attributes": {"lockstep.plan_id": PLAN}}
+    batch: dict[str, Any] = {"attributes": {"lockstep.plan_ids": ["other", PLAN]}}
     traces = [
         {"trace_id": "large", "spans": [span("a", **batch), span("b"), span("c"), span("d")]},
         {"trace_id": "own", "spans": [span("e", **about), span("f", **about)]},
