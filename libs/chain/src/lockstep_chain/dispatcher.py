@@ -20,7 +20,7 @@ from lockstep_chain.machine import AttemptKind, Intent, Replace, first_fees, pay
 from lockstep_chain.ports import Conditions, Evm, Fees, Signed, Signer, SignerUnavailable, Unsigned
 from lockstep_chain.records import InFlight, Queued, Reference
 from lockstep_chain.settings import ChainSettings
-from lockstep_chain.settling import ATTEMPT, GAP_PURPOSE, NONCE, attributes
+from lockstep_chain.settling import ATTEMPT, GAP_PURPOSE, NONCE, attributes, in_a_trace
 from lockstep_chain.store import Account
 from lockstep_chain.taking import cost, payable, room
 from lockstep_kit.db import Connection, Database
@@ -235,7 +235,7 @@ class Dispatcher:
             return
         ordered = sorted(parcels, key=lambda parcel: parcel.nonce)
         with ExitStack() as spans:
-            for each in ordered:
+            for each in sorted(ordered, key=lambda each: in_a_trace(each.reference)):
                 told = attributes(each.reference, each.signed.hash) | {NONCE: each.nonce, ATTEMPT: each.number}
                 traceparent = each.reference.traceparent
                 spans.enter_context(span("chain.send", traceparent=traceparent, kind=SpanKind.CLIENT, attributes=told))

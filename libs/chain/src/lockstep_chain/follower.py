@@ -33,7 +33,7 @@ from lockstep_chain.machine import (
 from lockstep_chain.ports import Block, CallReverted, Evm, EvmUnavailable, Fees, Receipt, SenderTransaction
 from lockstep_chain.records import Ending, InFlight
 from lockstep_chain.settings import ChainSettings
-from lockstep_chain.settling import BLOCK_NUMBER, Settler, attributes
+from lockstep_chain.settling import BLOCK_NUMBER, Settler, attributes, in_a_trace
 from lockstep_chain.store import Account
 from lockstep_chain.taking import Standstill, standstill
 from lockstep_kit.db import Database
@@ -265,7 +265,7 @@ class Follower:
 def _told(judged: Sequence[tuple[InFlight, Action]]) -> ExitStack:
     """Spans, each in its transaction's trace, of those that are in a block now, and of those that are in none any more."""
     spans = ExitStack()
-    for row, action in judged:
+    for row, action in sorted(judged, key=lambda each: in_a_trace(each[0].reference)):
         match action:
             case Mine(receipt):
                 about = {**attributes(row.reference, receipt.transaction_hash), BLOCK_NUMBER: receipt.block_number}

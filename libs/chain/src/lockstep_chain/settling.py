@@ -40,6 +40,11 @@ def attributes(reference: Reference, transaction_hash: bytes) -> dict[str, str |
     return found
 
 
+def in_a_trace(reference: Reference) -> bool:
+    """Whether a transaction goes on in somebody's trace. Spans of those that do not are begun first: later they would be below others' spans."""
+    return reference.traceparent is not None
+
+
 async def settle_in(tx: Connection, endings: Sequence[Ending], on_settled: OnSettled) -> None:
     """Store endings and tell the service of those that are new; what is already settled is left alone, so that each is told once."""
     fresh = await store.settle(tx, endings)
@@ -83,7 +88,7 @@ class Settler:
     async def _together(self, endings: Sequence[Ending]) -> None:
         await failpoint(f"{self._service}.chain.confirm.before_tx")
         with ExitStack() as spans:
-            for ending in endings:
+            for ending in sorted(endings, key=lambda each: in_a_trace(each.reference)):
                 _enter(spans, ending)
             async with self._db.transaction() as tx:
                 await settle_in(tx, endings, self._on_settled)
