@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-
-import aiohttp
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep.participant.v1 import leg_pb2
@@ -16,10 +13,8 @@ from lockstep_contracts import token
 from lockstep_kit.registry_file import load_registry
 from lockstep_kit.statements import Gate
 from lockstep_sandbox import outside, scene
-from lockstep_sandbox.stack import SERVICES, Sandbox
+from lockstep_sandbox.stack import Sandbox
 from lockstep_testkit.crew import Crew, draw_address
-
-SPANS_SECONDS_MAX = 180.0
 
 
 async def ended(crew: Crew, plan: settlement.Plan) -> settlement.Plan:
@@ -68,31 +63,6 @@ async def assert_recorded(crew: Crew, plan: settlement.Plan) -> None:
     assert len(stored) == len(rows)
     assert stored.pop(sealed.sequence)[1] == "CLOSED"
     assert stored == moved
-
-
-async def test_one_trace_spans_all_services(sandbox: Sandbox, crew: Crew) -> None:
-    """The spans of a plan form one tree over the five services, with every parent in it."""
-    plan = await crew.settled(crew.payments())
-    give_up = time.monotonic() + SPANS_SECONDS_MAX
-    while True:
-        traces = await outside.spans_of(sandbox, plan.header.plan_id)
-        widest = max(traces, key=lambda trace: len(trace["services"]), default=None)
-        orphans, roots = [], []
-        if widest is not None and set(SERVICES) <= set(widest["services"]):
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(f"{sandbox.spans_url}/traces/{widest['trace_id']}") as answer,
-            ):
-                spans = (await answer.json())["spans"]
-            known = {span["span_id"] for span in spans}
-            orphans = [span["name"] for span in spans if span["parent_span_id"] and span["parent_span_id"] not in known]
-            roots = [span["name"] for span in spans if not span["parent_span_id"]]
-            if roots and not orphans:
-                break
-        # Each process sends its spans in batches of its own.
-        assert time.monotonic() < give_up, (traces, orphans, roots)
-        await asyncio.sleep(0.5)
-    assert roots == ["settle"]
 
 
 async def test_refusals_move_nothing(sandbox: Sandbox, crew: Crew) -> None:

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep_client.cli import app
-from lockstep_client.commands.trace import BAR_WIDTH
 from lockstep_client.convert import plan_from_pb
 from lockstep_client.signing import escrow_terms
 from lockstep_client.waterfall import bars, drawn, duration_text
@@ -345,7 +344,7 @@ def test_a_waterfall() -> None:
     assert [(line.name, line.depth, line.offset_us, line.failed) for line in lines] == [
         ("a", 0, 0, False), ("b", 1, 10, False), ("c", 1, 50, True), ("d", 0, 70, False),
     ]  # fmt: skip
-    assert all(len(drawn(line, 100, BAR_WIDTH)) == BAR_WIDTH for line in lines)
+    assert all(len(drawn(line, 100, 40)) == 40 for line in lines)
     assert drawn(lines[1], 100, 10) == " ███      "
     assert bars([span("x", "y", 0, 1), span("y", "x", 0, 1)]) == []
     assert [duration_text(each) for each in (999, 1_500, 61_020_000)] == ["999 µs", "1.5 ms", "61.02 s"]

@@ -44,7 +44,7 @@ async def bank_command(sandbox: Sandbox, path: str, document: dict[str, Any]) ->
 
 
 async def spans_of(sandbox: Sandbox, plan_id: str) -> list[dict[str, Any]]:
-    """Traces that touch a plan, newest first: its own is the oldest; work that nobody's call began, as of timers and votes, has traces of its own."""
+    """Traces that touch a plan, newest first: its own is the oldest; whoever asks about the plan, or signs for it, may have traces of their own."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{sandbox.spans_url}/traces", params={"plan_id": plan_id, "limit": "100"}) as answer,

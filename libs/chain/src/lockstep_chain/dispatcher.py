@@ -21,12 +21,12 @@ from lockstep_chain.metrics import GAPS_FILLED, NONCES_ELSEWHERE
 from lockstep_chain.ports import Conditions, Evm, Fees, Signed, Signer, SignerUnavailable, Unsigned
 from lockstep_chain.records import InFlight, Queued, Reference
 from lockstep_chain.settings import ChainSettings
-from lockstep_chain.settling import GAP_PURPOSE, NONCE, attributes
+from lockstep_chain.settling import ATTEMPT, GAP_PURPOSE, NONCE, attributes, in_a_trace
 from lockstep_chain.store import Account
 from lockstep_chain.taking import cost, payable, room
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import failpoint
-from lockstep_kit.telemetry import span
+from lockstep_kit.spans import span
 
 _log = structlog.get_logger()
 
@@ -238,8 +238,8 @@ class Dispatcher:
             return
         ordered = sorted(parcels, key=lambda parcel: parcel.nonce)
         with ExitStack() as spans:
-            for each in ordered:
-                told = attributes(each.reference, each.signed.hash) | {NONCE: each.nonce}
+            for each in sorted(ordered, key=lambda each: in_a_trace(each.reference)):
+                told = attributes(each.reference, each.signed.hash) | {NONCE: each.nonce, ATTEMPT: each.number}
                 traceparent = each.reference.traceparent
                 spans.enter_context(span("chain.send", traceparent=traceparent, kind=SpanKind.CLIENT, attributes=told))
             answers = await self._evm.broadcast([each.signed.raw for each in ordered])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Final
 
 import structlog
@@ -33,11 +34,12 @@ from lockstep_chain.metrics import REORGANISED
 from lockstep_chain.ports import Block, CallReverted, Evm, EvmUnavailable, Fees, Receipt, SenderTransaction
 from lockstep_chain.records import Ending, InFlight
 from lockstep_chain.settings import ChainSettings
-from lockstep_chain.settling import Settler
+from lockstep_chain.settling import BLOCK_NUMBER, Settler, attributes, in_a_trace
 from lockstep_chain.store import Account
 from lockstep_chain.taking import Standstill, standstill
 from lockstep_kit.db import Database
 from lockstep_kit.failpoints import failpoint
+from lockstep_kit.spans import span
 
 _log = structlog.get_logger()
 
@@ -101,7 +103,8 @@ class Follower:
         judged = [(row, judge(row.outbound, seen, policy)) for row in rows]
         mined = [(row.id, action.receipt) for row, action in judged if isinstance(action, Mine)]
         back = [row.id for row, action in judged if isinstance(action, Reorganised)]
-        await self._mark(mined, back)
+        with _told(judged):
+            await self._mark(mined, back)
         endings = await self._endings(judged, seen)
         if endings:
             await self._settler.settle(endings)
@@ -259,3 +262,19 @@ class Follower:
         elif seen.head.number - self._gap[1] >= self._settings.resend_blocks:
             self._gap = None
             await self._dispatcher.fill(missing)
+
+
+def _told(judged: Sequence[tuple[InFlight, Action]]) -> ExitStack:
+    """Spans, each in its transaction's trace, of those that are in a block now, and of those that are in none any more."""
+    spans = ExitStack()
+    for row, action in sorted(judged, key=lambda each: in_a_trace(each[0].reference)):
+        match action:
+            case Mine(receipt):
+                about = {**attributes(row.reference, receipt.transaction_hash), BLOCK_NUMBER: receipt.block_number}
+                spans.enter_context(span("chain.mined", traceparent=row.reference.traceparent, attributes=about))
+            case Reorganised():
+                about = attributes(row.reference, b"")
+                spans.enter_context(span("chain.reorganised", traceparent=row.reference.traceparent, attributes=about))
+            case _:
+                pass
+    return spans

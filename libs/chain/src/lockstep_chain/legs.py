@@ -22,11 +22,13 @@ from lockstep_chain.judging import Again, Order, Place, Releases, Stuck, Waits, 
 from lockstep_chain.leg_store import Carried
 from lockstep_chain.ports import Block, Evm, EvmUnavailable
 from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine
+from lockstep_chain.settling import BLOCK_NUMBER
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.ids import LegId, PlanId, derived
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
+from lockstep_kit.spans import plan_spans
 
 _log = structlog.get_logger()
 
@@ -271,4 +273,9 @@ class LegJudge:
                     pass
         await self._operations.carry(tx, again)
         await self._operations.release(tx, released)
-        await self._engine.complete(tx, completions)
+        if completions:
+            # A transaction goes on in the trace of the first plan whose legs it carries; what came of it is told in every plan's.
+            ended = {each.plan_id for each in completions}
+            traces = {each.plan_id: each.traceparent for each in work if each.plan_id in ended}
+            with plan_spans("chain.judge", traces, attributes={BLOCK_NUMBER: place.block_number}):
+                await self._engine.complete(tx, completions)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
+from opentelemetry.trace import SpanKind
 
 from lockstep_chain.ports import EvmUnavailable
+from lockstep_kit.spans import detail
 
 #: Calls in one HTTP request at the most; geth takes 1,000, hosted nodes fewer.
 BATCH_MAX: Final = 100
@@ -20,6 +23,7 @@ BATCH_MAX: Final = 100
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 
 Call = tuple[str, Sequence[object]]
+Request: TypeAlias = dict[str, Any]
 
 
 class RpcError(Exception):
@@ -43,6 +47,15 @@ class JsonRpc:
 
     def __init__(self, url: str, *, request_seconds_max: float) -> None:
         self._url = url
+        # Host and port alone: elsewhere in the URL there may be a key.
+        parts = urlsplit(url)
+        self._told: dict[str, str | int] = {
+            "rpc.system.name": "jsonrpc",
+            "jsonrpc.protocol.version": "2.0",
+            "http.request.method": "POST",
+            "server.address": parts.hostname or "",
+            "server.port": parts.port or (443 if parts.scheme == "https" else 80),
+        }
         self._ids = itertools.count(1)
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=request_seconds_max), headers={"content-type": "application/json"}
@@ -84,7 +97,14 @@ class JsonRpc:
             found.extend(_result(by_id.get(request["id"])) for request in requests)
         return found
 
-    async def _post(self, body: object) -> Any:
+    async def _post(self, body: Request | list[Request]) -> Any:
+        methods = sorted({each["method"] for each in body}) if isinstance(body, list) else [body["method"]]
+        with detail(",".join(methods), SpanKind.CLIENT, {**self._told, "rpc.method": ",".join(methods)}) as told:
+            if told is not None and isinstance(body, list):
+                told.set_attribute("jsonrpc.batch_size", len(body))
+            return await self._asked(body)
+
+    async def _asked(self, body: Request | list[Request]) -> Any:
         try:
             async with self._session.post(self._url, data=orjson.dumps(body)) as response:
                 read = bytearray()

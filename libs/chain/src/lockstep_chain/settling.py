@@ -13,7 +13,7 @@ from lockstep_chain.machine import State
 from lockstep_chain.records import Ending, Reference, SettledTransaction
 from lockstep_kit.db import Connection, Database, is_transient
 from lockstep_kit.failpoints import failpoint
-from lockstep_kit.telemetry import LEG_ID, PLAN_ID, span
+from lockstep_kit.spans import LEG_ID, PLAN_ID, span
 
 _log = structlog.get_logger()
 
@@ -24,6 +24,7 @@ OnSettled = Callable[[Connection, Sequence[SettledTransaction]], Awaitable[None]
 GAP_PURPOSE: Final = "gap"
 
 TRANSACTION_HASH: Final = "blockchain.transaction.hash"
+ATTEMPT: Final = "blockchain.transaction.attempt"
 NONCE: Final = "blockchain.transaction.nonce"
 BLOCK_NUMBER: Final = "blockchain.block.number"
 STATE: Final = "blockchain.transaction.state"
@@ -37,6 +38,11 @@ def attributes(reference: Reference, transaction_hash: bytes) -> dict[str, str |
     if reference.leg_id is not None:
         found[LEG_ID] = reference.leg_id
     return found
+
+
+def in_a_trace(reference: Reference) -> bool:
+    """Whether a transaction goes on in somebody's trace. Spans of those that do not are begun first: later they would be below others' spans."""
+    return reference.traceparent is not None
 
 
 async def settle_in(tx: Connection, endings: Sequence[Ending], on_settled: OnSettled) -> None:
@@ -82,7 +88,7 @@ class Settler:
     async def _together(self, endings: Sequence[Ending]) -> None:
         await failpoint(f"{self._service}.chain.confirm.before_tx")
         with ExitStack() as spans:
-            for ending in endings:
+            for ending in sorted(endings, key=lambda each: in_a_trace(each.reference)):
                 _enter(spans, ending)
             async with self._db.transaction() as tx:
                 await settle_in(tx, endings, self._on_settled)

@@ -10,6 +10,12 @@ Span = Mapping[str, Any]
 
 #: Deepest indentation that is drawn; deeper spans stand at this one.
 DEPTH_MAX: Final = 12
+#: Bars are at least so wide: on a narrow terminal the names give way.
+BAR_WIDTH_MIN: Final = 12
+#: Columns of times.
+TIME_WIDTH: Final = 8
+#: Names take no more of a line than this share.
+NAME_PERCENT_MAX: Final = 45
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,29 @@ class Bar:
     offset_us: int
     #: How long it took, in microseconds.
     duration_us: int
+    #: Number of its links to spans elsewhere.
+    links: int
+    #: Whether it names a parent that is not there.
+    adrift: bool
+    #: The span.
+    span: Span
+
+
+def about(span: Span, plan_id: str) -> bool:
+    """Whether a span names the plan."""
+    told = span.get("attributes") or {}
+    return told.get("lockstep.plan_id") == plan_id or plan_id in (told.get("lockstep.plan_ids") or ())
+
+
+def main_trace(traces: Sequence[Mapping[str, Any]], plan_id: str, trace_id: str = "") -> Mapping[str, Any]:
+    """The trace with that id, else the one that tells most of the plan."""
+    own = [each for each in traces if trace_id and each["trace_id"] == trace_id]
+    return own[0] if own else max(traces, key=lambda trace: sum(about(each, plan_id) for each in trace["spans"]))
+
+
+def without_statements(spans: Sequence[Span]) -> list[Span]:
+    """The spans but those of single database statements."""
+    return [each for each in spans if "db.system.name" not in (each.get("attributes") or {})]
 
 
 def bars(spans: Sequence[Span]) -> list[Bar]:
@@ -35,7 +64,7 @@ def bars(spans: Sequence[Span]) -> list[Bar]:
     if not spans:
         return []
     begin = min(int(span["start_unix_nano"]) for span in spans)
-    known = {str(span["span_id"]) for span in spans}
+    known = {"", *(str(span["span_id"]) for span in spans)}
     children: dict[str, list[Span]] = {}
     for span in sorted(spans, key=lambda each: int(each["start_unix_nano"])):
         parent = str(span["parent_span_id"])
@@ -48,12 +77,12 @@ def bars(spans: Sequence[Span]) -> list[Bar]:
         if span["span_id"] in seen:
             continue
         seen.add(str(span["span_id"]))
-        found.append(_bar(span, depth, begin))
+        found.append(_bar(span, depth, begin, adrift=str(span["parent_span_id"]) not in known))
         stack.extend((child, depth + 1) for child in reversed(children.get(str(span["span_id"]), [])))
     return found
 
 
-def _bar(span: Span, depth: int, begin: int) -> Bar:
+def _bar(span: Span, depth: int, begin: int, *, adrift: bool) -> Bar:
     start, end = int(span["start_unix_nano"]), int(span["end_unix_nano"])
     return Bar(
         depth=min(depth, DEPTH_MAX),
@@ -62,12 +91,26 @@ def _bar(span: Span, depth: int, begin: int) -> Bar:
         failed=span["status"] == "error",
         offset_us=(start - begin) // 1000,
         duration_us=max(end - start, 0) // 1000,
+        links=len(span.get("links") or ()),
+        adrift=adrift,
+        span=span,
     )
 
 
 def _short(name: str) -> str:
-    """A call's name without its package: /lockstep.journal.v1.JournalService/Append is JournalService/Append."""
-    return name.rpartition(".")[2] if name.startswith("/") else name
+    """A call's name without its package: lockstep.journal.v1.JournalService/Append is JournalService/Append."""
+    package, _, method = name.rpartition(".")
+    return method if package and "/" in method and " " not in name else name
+
+
+def columns(lines: Sequence[Bar], width: int) -> tuple[int, int, int]:
+    """How wide the columns of services, names and bars are on a terminal."""
+    services = max((len(line.service) for line in lines), default=0)
+    names = max((2 * line.depth + len(line.name) for line in lines), default=0)
+    gaps = 4 * 2 + 1
+    left = width - services - 2 * TIME_WIDTH - gaps
+    shown = max(min(names, width * NAME_PERCENT_MAX // 100, left - BAR_WIDTH_MIN), 8)
+    return services, shown, max(left - shown, BAR_WIDTH_MIN)
 
 
 def drawn(bar: Bar, total_us: int, width: int) -> str:

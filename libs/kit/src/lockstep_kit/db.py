@@ -21,6 +21,8 @@ import structlog
 from asyncpg.pool import PoolConnectionProxy
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from lockstep_kit.statement_spans import TracedConnection
+
 _log = structlog.get_logger()
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -154,7 +156,9 @@ class Database:
                 "idle_in_transaction_session_timeout": f"{int(settings.statement_timeout_seconds * 1000)}",
             },
         }
-        pool = await asyncpg.create_pool(min_size=1, max_size=settings.pool_size_max, **arguments)
+        pool = await asyncpg.create_pool(
+            min_size=1, max_size=settings.pool_size_max, connection_class=TracedConnection, **arguments
+        )
         return cls(pool, arguments, settings.acquire_timeout_seconds)
 
     @contextlib.asynccontextmanager

@@ -36,7 +36,7 @@ LOG_FIELDS: Final = frozenset(
 #: Attributes of spans and of their events, by how their names begin.
 SPAN_ATTRIBUTES: Final = (
     "lockstep.", "rpc.", "bank.", "chain.", "exception.", "code.", "server.", "net.peer.", "network.", "error.", "webhook", "otel.",
-    "service.", "telemetry.",
+    "service.", "telemetry.", "db.", "blockchain.", "iso20022.", "messaging.", "http.", "jsonrpc.",
 )  # fmt: skip
 
 _PRIVATE_KEY: Final = re.compile(

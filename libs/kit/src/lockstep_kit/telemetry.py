@@ -1,41 +1,35 @@
-"""Traces: one settlement, one trace, across services, restarts and waits.
+"""Where spans go, and which are recorded (`lockstep_kit.spans` makes them).
 
-A row that causes later work keeps the W3C trace context of whoever caused it (`current_traceparent`), and the work goes on in that trace (`span`).
 Spans are exported in the background from a queue with a limit; a slow or absent collector never delays a settlement, and costs spans. Each is scrubbed
 before it leaves (`lockstep_kit.span_scrubbing`), in the background too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import grpc
-import structlog
 from opentelemetry import propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lockstep_kit.span_scrubbing import ScrubbingExporter
+from lockstep_kit.spans import ALWAYS
 
-PLAN_ID: Final = "lockstep.plan_id"
-PLAN_IDS: Final = "lockstep.plan_ids"
-LEG_ID: Final = "lockstep.leg_id"
-
-_PROPAGATOR: Final = TraceContextTextMapPropagator()
-_TRACER: Final = trace.get_tracer("lockstep")
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
-SPANS_QUEUED_MAX: Final = 4_096
+SPANS_QUEUED_MAX: Final = 16_384
 SPANS_PER_EXPORT_MAX: Final = 512
 EXPORT_DELAY_MILLISECONDS: Final = 500
 EXPORT_SECONDS_MAX: Final = 5
@@ -63,6 +57,35 @@ class TelemetrySettings(BaseModel):
         return self
 
 
+class PlanSampler(Sampler):
+    """Records a share of new traces, and what belongs to a trace as the trace is recorded: whoever begins a plan's decides for all services.
+
+    Beside that, what is never to be missed (`lockstep_kit.spans.ALWAYS`).
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self._usual = ParentBased(TraceIdRatioBased(ratio))
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """Whether the span is recorded."""
+        if attributes is not None and attributes.get(ALWAYS):
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, trace_state)
+        return self._usual.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        """As the specification wants it."""
+        return f"PlanSampler{{{self._usual.get_description()}}}"
+
+
 class Telemetry:
     """The running exporter."""
 
@@ -86,7 +109,7 @@ def configure(service_name: str, settings: TelemetrySettings) -> Telemetry:
         # A second provider would be ignored without a word, and with it where its spans were to go.
         raise AssertionError("tracing was set up before in this process")
     provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(settings.sampled_ratio)),
+        sampler=PlanSampler(settings.sampled_ratio),
         resource=Resource.create({"service.name": service_name}),
         shutdown_on_exit=False,
     )
@@ -107,37 +130,5 @@ def configure(service_name: str, settings: TelemetrySettings) -> Telemetry:
         )
     trace.set_tracer_provider(provider)
     # Trace context alone: baggage would carry what callers put there into other services.
-    propagate.set_global_textmap(_PROPAGATOR)
+    propagate.set_global_textmap(TraceContextTextMapPropagator())
     return Telemetry(provider)
-
-
-def current_traceparent() -> str | None:
-    """W3C trace context of the work that is going on, to be kept in a row; None where there is none."""
-    carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier)
-    return carrier.get("traceparent")
-
-
-def trace_id_of(traceparent: str | None) -> str:
-    """Trace id (32 hex digits) in a trace context, or ""."""
-    parts = (traceparent or "").split("-")
-    return parts[1] if len(parts) == 4 else ""
-
-
-@contextlib.contextmanager
-def span(
-    name: str,
-    *,
-    traceparent: str | None = None,
-    kind: SpanKind = SpanKind.INTERNAL,
-    attributes: Mapping[str, str | int | bool | Sequence[str]] | None = None,
-) -> Iterator[Span]:
-    """A span of the current trace, or of the one whose context was kept in a row. Log lines written inside carry the plan of its attributes."""
-    context = _PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
-    told = dict(attributes or {})
-    plan = {"plan_id": told[PLAN_ID]} if PLAN_ID in told else {}
-    with (
-        structlog.contextvars.bound_contextvars(**plan),
-        _TRACER.start_as_current_span(name, context=context, kind=kind, attributes=told) as current,
-    ):
-        yield current

@@ -16,7 +16,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as otlp_grpc
 
 from lockstep_kit.rpc.client import channel
-from lockstep_kit.telemetry import TelemetrySettings, trace_id_of
+from lockstep_kit.spans import trace_id_of
+from lockstep_kit.telemetry import TelemetrySettings
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +29,8 @@ import structlog
 from lockstep_kit.logs import configure_logs
 from lockstep_kit.rpc import Access, ListenSettings, Server, TlsSettings
 from lockstep_kit.rpc.server import until_told_to_stop
-from lockstep_kit.telemetry import PLAN_ID, TelemetrySettings, configure, current_traceparent, span
+from lockstep_kit.spans import PLAN_ID, current_traceparent, span
+from lockstep_kit.telemetry import TelemetrySettings, configure
 
 async def main(endpoint, stored, tls, port_file):
     configure_logs("test-service")

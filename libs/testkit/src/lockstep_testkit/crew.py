@@ -45,8 +45,9 @@ from lockstep_kit.failpoints import ENVIRONMENT
 from lockstep_kit.ids import NONCE_BYTES, Digest
 from lockstep_kit.key_files import read_signing_key
 from lockstep_kit.rpc import TlsSettings, channel
+from lockstep_kit.spans import span
 from lockstep_kit.statements import Gate, GateSignature, Verdict
-from lockstep_kit.telemetry import configure, span
+from lockstep_kit.telemetry import configure
 from lockstep_sandbox import outside, scene
 from lockstep_sandbox.processes import ProgramFailed
 from lockstep_sandbox.stack import CLIENT, SERVICES, Sandbox

@@ -23,6 +23,7 @@ from bank_gateway.gateway import BankOperations, Occasion
 from bank_gateway.iso20022 import reader, writer
 from bank_gateway.judging import judge, of_payment, stray
 from bank_gateway.meanings import Meaning
+from bank_gateway.message_spans import messaging
 from bank_gateway.messages import (
     PAYMENTS,
     RESERVATION_REQUESTS,
@@ -48,8 +49,8 @@ from lockstep_kit.loops import Loop, back_off_seconds
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Completion, LegWork
 from lockstep_kit.plan import LegKind
+from lockstep_kit.spans import LEG_ID, PLAN_ID, span
 from lockstep_kit.statements import Promise, Refusal
-from lockstep_kit.telemetry import LEG_ID, PLAN_ID, span
 
 _log = structlog.get_logger()
 
@@ -150,8 +151,14 @@ class Courier:
                 _log.warning("claim_not_renewed", plan_id=each.plan_id, leg_id=each.leg_id, error=type(error).__name__)
 
     async def _hand_over(self, each: Claimed) -> Handover:
-        attributes = {PLAN_ID: each.plan_id, LEG_ID: each.leg_id, "iso20022.uetr": each.uetr, "bank.action": each.action}
-        with span("bank.send", traceparent=each.traceparent, kind=SpanKind.CLIENT, attributes=attributes) as current:
+        attributes = {
+            **messaging("send", self._settings.bank_bic, each.idempotency_key),
+            PLAN_ID: each.plan_id,
+            LEG_ID: each.leg_id,
+            "iso20022.uetr": each.uetr,
+            "bank.action": each.action,
+        }
+        with span("bank.send", traceparent=each.traceparent, kind=SpanKind.PRODUCER, attributes=attributes) as current:
             if each.action == "RELEASE":
                 handover = await self._rail.release(each.uetr, each.octets, each.idempotency_key)
             else:
@@ -372,6 +379,7 @@ class Courier:
         until = promise_until(work, profile, row.asked_at, self._settings.hold_max)
         expected = known_payment(work.binding, row.settlement_date or row.asked_at.date(), until, profile.footing)
         attributes = {
+            **messaging("process", received.envelope.sender, received.envelope.message_id),
             PLAN_ID: work.plan_id,
             LEG_ID: work.leg_id,
             "iso20022.message": received.kind.value,
@@ -397,7 +405,7 @@ class Courier:
                         # A leg that goes on clears what was said of it; what a person must look into stays.
                         await self._engine.trouble(tx, work.plan_id, work.leg_id, row.matter)
             if (step := profile.answered.get(heard.meaning)) is not None:
-                occasion = Occasion(profile, await store.now(tx), work.revision)
+                occasion = Occasion(profile, await store.now(tx), work.revision, work.traceparent)
                 await self._operations.take(tx, work, step, occasion)
 
     @staticmethod

@@ -199,7 +199,7 @@ class BankOperations:
         known, profile = found
         if (work.phase, known.payment_over) not in profile.overdue:
             return  # the leg has gone on since it was found to owe an answer
-        occasion = Occasion(profile, now, number)
+        occasion = Occasion(profile, now, number, work.traceparent)
         first, second = profile.overdue[work.phase, known.payment_over]
         step, other = (first, second) if count % 2 else (second, first)
         if not await self.take(tx, work, step, occasion):
@@ -313,7 +313,8 @@ class BankOperations:
         if sent is None:
             return False
         uetr = references(work.plan_id, work.leg_id).uetr
-        return await store.enqueue(tx, (work.plan_id, work.leg_id), uetr, "SEND", repeat_key(name, number), sent[1], None)
+        key = repeat_key(name, number)
+        return await store.enqueue(tx, (work.plan_id, work.leg_id), uetr, "SEND", key, sent[1], work.traceparent)
 
     async def _send(self, tx: Connection, work: LegWork, kind: Kind, name: str, octets: bytes, traceparent: str | None) -> None:
         uetr, octets = references(work.plan_id, work.leg_id).uetr, self.agreement.seal(octets)

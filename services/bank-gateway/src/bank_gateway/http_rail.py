@@ -19,15 +19,18 @@ import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
+from opentelemetry.trace import Span, SpanKind
 
 from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, TurnedDown
 from lockstep_kit.foreign_json import read_json
 from lockstep_kit.rpc import TlsSettings
 from lockstep_kit.rpc.rotation import LOOK_SECONDS
 from lockstep_kit.rpc.tls import Identity, read_again
+from lockstep_kit.spans import detail
 
 _log = structlog.get_logger()
 
@@ -102,17 +105,30 @@ class HttpRail:
     async def send(self, octets: bytes, idempotency_key: str) -> Handover:
         """POST /rail/v1/messages."""
         headers = {"Content-Type": "application/xml", "Idempotency-Key": idempotency_key}
-        return await self._hand_over("/rail/v1/messages", headers, data=octets)
+        return await self._told("/rail/v1/messages", "/rail/v1/messages", headers, data=octets)
 
     async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
         """POST /rail/v1/holds/{uetr}/release."""
-        return await self._hand_over(
-            f"/rail/v1/holds/{uetr}/release", {"Idempotency-Key": idempotency_key}, json={"key": key.hex().upper()}
-        )
+        headers = {"Idempotency-Key": idempotency_key}
+        route = "/rail/v1/holds/{uetr}/release"
+        return await self._told(route, f"/rail/v1/holds/{uetr}/release", headers, json={"key": key.hex().upper()})
 
-    async def _hand_over(self, path: str, headers: dict[str, str], **body: Any) -> Handover:
+    async def _told(self, route: str, path: str, headers: dict[str, str], **body: Any) -> Handover:
+        parts = urlsplit(self._url)
+        about: dict[str, str | int] = {
+            "http.request.method": "POST",
+            "http.route": route,
+            "server.address": parts.hostname or "",
+            "server.port": parts.port or 443,
+        }
+        with detail(f"POST {route}", SpanKind.CLIENT, about) as current:
+            return await self._hand_over(current, path, headers, **body)
+
+    async def _hand_over(self, current: Span | None, path: str, headers: dict[str, str], **body: Any) -> Handover:
         try:
             async with self._session.post(self._url + path, headers=headers, allow_redirects=False, **body) as response:
+                if current is not None:
+                    current.set_attribute("http.response.status_code", response.status)
                 told = await _json(response, ANSWER_BYTES_MAX)
                 if response.status == HTTPStatus.ACCEPTED and told.get("accepted") is True:
                     return Accepted()

@@ -25,7 +25,7 @@ from lockstep_kit.failpoints import failpoint
 from lockstep_kit.foreign_json import read_json
 from lockstep_kit.ids import Digest, PlanId, sha256
 from lockstep_kit.loops import Loop
-from lockstep_kit.telemetry import PLAN_IDS, span
+from lockstep_kit.spans import PLAN_ID, span
 
 _log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ class Auditing:
             self._engine.wakes.audits.set()
 
     async def _put(self, log: AuditLog) -> bool:
-        with span("coordinator.audit", traceparent=log.traceparent, attributes={PLAN_IDS: [log.plan_id]}):
+        with span("coordinator.audit", traceparent=log.traceparent, attributes={PLAN_ID: log.plan_id}):
             await failpoint("coordinator.audit_copy.before_put")
             try:
                 await self._store.put(log.digest, log.octets)

@@ -40,6 +40,7 @@ from coordinator.model import (
 from coordinator.notices import Notice, notices
 from coordinator.participants import Routes
 from coordinator.payloads import journal_event
+from coordinator.plan_traces import PlanTraces, tell_escalation, tell_moves
 from coordinator.sealing import KeyBox
 from coordinator.store import audits, escalation_documents, letters, operators, outboxes, plans, reading
 from coordinator.store import notices as notice_store
@@ -53,7 +54,6 @@ from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.keys import leg_key
 from lockstep_kit.registry import Registry
-from lockstep_kit.telemetry import PLAN_IDS, span
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection, Database
@@ -121,6 +121,7 @@ class Work:
             read = await plans.read(self.tx, [PlanId(each) for each in epochs], lock=True)
             self._clock = self._clock or read.now
             for plan_id, dossier in read.dossiers.items():
+                self._engine.traces.note(plan_id, dossier.traceparent)
                 self._before[plan_id] = self._now[plan_id] = dossier
                 self._epochs[plan_id] = epochs[plan_id]
                 self._effects[plan_id] = []
@@ -138,6 +139,7 @@ class Work:
         if not await plans.insert(self.tx, after, key, held[plan_id], due, creator):
             return None
         self._clock = make.at
+        self._engine.traces.note(plan_id, after.traceparent)
         self._before[plan_id], self._now[plan_id] = dossier, after
         self._epochs[plan_id], self._effects[plan_id] = held[plan_id], list(made.effects)
         self._created.add(plan_id)
@@ -213,6 +215,7 @@ class Work:
                 if withheld:
                     self.step(plan_id, CommitsWithheld(withheld))
         changed = [plan_id for plan_id in sorted(self._now) if plan_id in self._created or self._changed(plan_id)]
+        tell_moves({plan_id: self._moves(plan_id) for plan_id in changed})
         if not changed and not self._noted:
             return Flushed()
         old = [each for each in changed if each not in self._created]
@@ -254,7 +257,7 @@ class Work:
         closed = {name: digest for plan_id in changed for name, digest in self._closed(plan_id).items()}
         await operators.close_tickets(self.tx, closed, self.clock)
         for plan_id, _, filed in new:
-            _log.warning("escalation", plan_id=plan_id, reason=filed.ticket.reason, leg_id=filed.ticket.leg_id)
+            tell_escalation(self._now[plan_id], filed.ticket)
         said = [each for name in changed for each in escalating.said(self.result(name), self._tickets(name), self._closed(name))]
         await escalation_documents.insert(self.tx, said, self.clock)
         return bool(said)
@@ -357,6 +360,7 @@ class Engine:
         subscriptions: Subscriptions,
     ) -> None:
         self.db: Final = db
+        self.traces: Final = PlanTraces(db)
         self.owner: Final = owner
         self.limits: Final = limits
         self.routes: Final = routes
@@ -413,13 +417,12 @@ class Engine:
     async def _apply(
         self, kind: str, ids: Sequence[PlanId], events: Callable[[Dossier, datetime], Sequence[Event]]
     ) -> Mapping[PlanId, Dossier]:
-        with span(f"coordinator.{kind}", attributes={PLAN_IDS: list(ids)}):
-            async with self.work(kind) as work:
-                loaded = await work.load(ids)
-                for plan_id, dossier in list(loaded.items()):
-                    for event in events(dossier, work.clock):
-                        work.step(plan_id, event)
-                return {plan_id: work.result(plan_id) for plan_id in loaded}
+        async with self.traces.span(f"coordinator.{kind}", ids), self.work(kind) as work:
+            loaded = await work.load(ids)
+            for plan_id, dossier in list(loaded.items()):
+                for event in events(dossier, work.clock):
+                    work.step(plan_id, event)
+            return {plan_id: work.result(plan_id) for plan_id in loaded}
 
     async def call(self, plan_id: PlanId, reason: str, leg_id: str, detail: str) -> None:
         """Call a person about a plan, unless one was called for the same already."""

@@ -21,7 +21,6 @@ from lockstep_kit.escalations import Said
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.loops import Loop, back_off_seconds
-from lockstep_kit.telemetry import PLAN_IDS, span
 
 _log = structlog.get_logger()
 
@@ -57,7 +56,7 @@ class EscalationRelay:
                 await asyncio.sleep(back_off_seconds(self._failures, self._rng, most=BACK_OFF_SECONDS_MAX))
 
     async def _tell(self, said: Sequence[Said]) -> None:
-        with span("coordinator.escalations", attributes={PLAN_IDS: sorted({each.plan_id for each in said})}):
+        async with self._engine.traces.span("coordinator.escalations", sorted({each.plan_id for each in said})):
             await failpoint("coordinator.escalation.before_send")
             try:
                 refusals = await self._peer.record(said)

@@ -25,7 +25,7 @@ from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import PlanId
 from lockstep_kit.loops import Loop, back_off_seconds
-from lockstep_kit.telemetry import PLAN_IDS, span
+from lockstep_kit.spans import plan_spans
 
 _log = structlog.get_logger()
 
@@ -67,8 +67,7 @@ class JournalRelay:
                 await asyncio.sleep(back_off_seconds(self._failures, self._rng))
 
     async def _send(self, events: Sequence[PendingEvent]) -> None:
-        ids = sorted({each.plan_id for each in events})
-        with span("coordinator.append", traceparent=events[0].traceparent, attributes={PLAN_IDS: ids}):
+        with plan_spans("coordinator.append", {each.plan_id: each.traceparent for each in events}):
             await failpoint("coordinator.append.before_send")
             try:
                 answers = await self._peer.append(events)

@@ -18,7 +18,6 @@ from coordinator.unshown import Unshown
 from lockstep.participant.v1 import leg_pb2
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import LegId, PlanId
-from lockstep_kit.telemetry import PLAN_IDS, span
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection
@@ -98,22 +97,21 @@ class News:
     ) -> None:
         ids = sorted({report.plan_id for report, _ in found})
         kind = "outcome" if any(report.outcome is not None for report, _ in found) else "vote"
-        with span(f"coordinator.{kind}", attributes={PLAN_IDS: ids}):
-            async with self._engine.work(kind) as work:
-                held = await work.load(ids)
-                for report, _ in found:
-                    if report.plan_id in held:
-                        self._step(work, sender, report)
-                known = await reading.known(work.tx, {report.plan_id for report, _ in found} - held.keys())
-                elsewhere = [
-                    KeptNews(report.plan_id, report.leg_id, sender, report.revision, octets)
-                    for report, octets in found
-                    if report.plan_id in known
-                ]
-                await kept_news.keep(work.tx, elsewhere)
-                await self._keep_orphans(work, sender, [report for report, _ in found if report.plan_id not in held.keys() | known])
-                if also is not None:
-                    await also(work.tx)
+        async with self._engine.traces.span(f"coordinator.{kind}", ids), self._engine.work(kind) as work:
+            held = await work.load(ids)
+            for report, _ in found:
+                if report.plan_id in held:
+                    self._step(work, sender, report)
+            known = await reading.known(work.tx, {report.plan_id for report, _ in found} - held.keys())
+            elsewhere = [
+                KeptNews(report.plan_id, report.leg_id, sender, report.revision, octets)
+                for report, octets in found
+                if report.plan_id in known
+            ]
+            await kept_news.keep(work.tx, elsewhere)
+            await self._keep_orphans(work, sender, [report for report, _ in found if report.plan_id not in held.keys() | known])
+            if also is not None:
+                await also(work.tx)
         for report, _ in found:
             self._remember(report)
 
@@ -123,8 +121,9 @@ class News:
             kept = await kept_news.read(connection, self._engine.owner.name, limit)
         if not kept:
             return 0
-        async with self._engine.work("outcome") as work:
-            held = await work.load({each.plan_id for each in kept})
+        ids = sorted({each.plan_id for each in kept})
+        async with self._engine.traces.span("coordinator.outcome", ids), self._engine.work("outcome") as work:
+            held = await work.load(ids)
             taken = [each for each in kept if each.plan_id in held]
             for each in taken:
                 self._step(work, each.participant, report_from_pb(leg_pb2.LegReport.FromString(each.report)))

@@ -25,7 +25,6 @@ from lockstep_kit import failpoints
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.loops import Loop
-from lockstep_kit.telemetry import PLAN_IDS, span
 
 _log = structlog.get_logger()
 
@@ -78,7 +77,7 @@ class Recovery:
         twice, self._seen = sorted(orphaned & self._seen), orphaned
         if not twice:
             return
-        with span("coordinator.takeover", attributes={PLAN_IDS: twice}):
+        async with self._engine.traces.span("coordinator.takeover", twice):
             async with self._engine.work("takeover") as work:
                 taken = list(await work.load(twice))
                 unanswered = await outboxes.hasten(work.tx, taken)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, assert_never
 
 import grpc
@@ -32,7 +33,7 @@ from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.loops import Loop
 from lockstep_kit.participant.records import Verdict
-from lockstep_kit.telemetry import PLAN_IDS, span
+from lockstep_kit.spans import plan_spans
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection
@@ -113,11 +114,14 @@ class Relay:
 
     async def _send(self, call: CallName, batch: Sequence[Outgoing]) -> None:
         ids = sorted({each.command.plan_id for each in batch})
-        # One trace can be gone on with; the others find the call by its plans.
-        with span(f"coordinator.{call.value.lower()}", traceparent=batch[0].command.traceparent, attributes={PLAN_IDS: ids}):
+        traces = {each.command.plan_id: each.command.traceparent for each in batch}
+        with plan_spans(
+            f"coordinator.{call.value.lower()}", traces, attributes={"lockstep.participant": self._peer.name}
+        ) as inside:
+            sent = [replace(each, traceparent=inside[each.command.plan_id]) for each in batch]
             await failpoint(f"coordinator.{call.value.lower()}.before_send", about=ids)
             try:
-                answers = await self._peer.command(call, batch, self._engine.limits.delivery_margin)
+                answers = await self._peer.command(call, sent, self._engine.limits.delivery_margin)
             except grpc.aio.AioRpcError as error:
                 _log.warning("command_unanswered", participant=self._peer.name, call=call, code=error.code().name)
                 await self._unanswered_by(batch, error.code().name)

@@ -23,7 +23,6 @@ from lockstep_kit.certificate import NotAuthorised
 from lockstep_kit.errors import not_found, permission_denied, precondition
 from lockstep_kit.ids import Digest, PlanId
 from lockstep_kit.resolutions import ResolutionSignature
-from lockstep_kit.telemetry import PLAN_IDS, span
 
 _log = structlog.get_logger()
 
@@ -133,7 +132,7 @@ class Resolving:
 
     @asynccontextmanager
     async def _request(self, request: Request, plan_id: PlanId) -> AsyncIterator[tuple[Work, datetime | bytes]]:
-        with span("coordinator.resolve", attributes={PLAN_IDS: [plan_id]}):
+        async with self._engine.traces.span("coordinator.resolve", [plan_id]):
             try:
                 async with self._engine.work("resolve") as work:
                     yield work, await requests.claim(work.tx, request.request_id, request.method, request.digest, request.client)

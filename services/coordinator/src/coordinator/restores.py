@@ -36,7 +36,7 @@ from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.instruments import IssueInstrument
 from lockstep_kit.loops import Loop
 from lockstep_kit.plan import CreditTransfer, TokenTransfer
-from lockstep_kit.telemetry import PLAN_IDS, span
+from lockstep_kit.spans import PLAN_ID, span
 
 _log = structlog.get_logger()
 
@@ -116,7 +116,7 @@ class Restores:
     async def _find(self, dossier: Dossier, generation: int) -> None:
         """Find one plan again; what keeps it from being found is tried again at the next look."""
         plan_id = dossier.plan_id
-        with span("coordinator.restore", attributes={PLAN_IDS: [plan_id]}):
+        with span("coordinator.restore", traceparent=dossier.traceparent, attributes={PLAN_ID: plan_id}):
             try:
                 told = await asyncio.gather(*(self._ask(dossier, index, generation) for index in range(len(dossier.files))))
                 chain = await self._journal.chain(plan_id, Epoch(generation, 1))

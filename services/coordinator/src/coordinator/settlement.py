@@ -35,8 +35,8 @@ from lockstep_kit.keys import leg_key, lock_of
 from lockstep_kit.permits import check_permit
 from lockstep_kit.plan import Leg, LegKind, PlanHeader, TokenTransfer
 from lockstep_kit.sod import PLURAL, scope_of, signatures_needed
+from lockstep_kit.spans import cause_traceparent, plan_spans
 from lockstep_kit.statements import Gate, GateSignature, Verdict
-from lockstep_kit.telemetry import PLAN_IDS, current_traceparent, span
 
 _log = structlog.get_logger()
 
@@ -101,7 +101,7 @@ class Settlement:
             files = tuple(
                 LegFile(leg, self._engine.routes.of(leg.kind), lock_of(leg_key(key, header.plan_id, leg.leg_id))) for leg in legs
             )
-            dossier = Dossier(new_plan(header, legs, quorum), header, files, (), 1, told, told, current_traceparent())
+            dossier = Dossier(new_plan(header, legs, quorum), header, files, (), 1, told, told, cause_traceparent())
             await self._count(work, request.client, told)
             made = await work.create(dossier, sealed, GateRecord(make, actor.actor_id, told), request.client)
             if made is None:
@@ -223,7 +223,9 @@ class Settlement:
     @asynccontextmanager
     async def _request(self, kind: str, request: Request, plan_id: PlanId) -> AsyncIterator[tuple[Work, datetime | bytes]]:
         """A transaction for a request: with the database's clock, or the answer that was given before."""
-        with span(f"coordinator.{kind}", attributes={PLAN_IDS: [plan_id]}):
+        # A plan that is about to be created belongs to the trace of the call that brings it.
+        traces: dict[PlanId, str | None] = {plan_id: None} if kind == "create" else await self._engine.traces.of([plan_id])
+        with plan_spans(f"coordinator.{kind}", traces):
             try:
                 async with self._engine.work(kind) as work:
                     yield work, await requests.claim(work.tx, request.request_id, request.method, request.digest, request.client)

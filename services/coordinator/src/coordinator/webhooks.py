@@ -32,7 +32,7 @@ from lockstep_kit import failpoints
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.loops import Loop, back_off_seconds
 from lockstep_kit.outbox import Message
-from lockstep_kit.telemetry import span
+from lockstep_kit.spans import span
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Database

@@ -28,8 +28,9 @@ from lockstep_client.watching import PlanNews, Snapshot
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.ids import LegId
 from lockstep_kit.permits import Permit
+from lockstep_kit.spans import span
 from lockstep_kit.strict_yaml import read
-from lockstep_kit.telemetry import configure, span
+from lockstep_kit.telemetry import configure
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount

@@ -53,6 +53,7 @@ from lockstep_kit.participant.records import (
 )
 from lockstep_kit.permits import check_permit
 from lockstep_kit.plan import LegKind, TokenTransfer
+from lockstep_kit.spans import context_of, traceparent_of
 from lockstep_kit.statements import SignedOutcome, SignedVote
 
 PHASES: Final = {
@@ -210,7 +211,9 @@ def _binding(command: CommandMessage) -> Binding:
 
 def _item(command: CommandMessage, binding: Binding, order: Order) -> Item:
     octets = command.binding.SerializeToString(deterministic=True)
-    return Item(epoch_from_pb(command.epoch), binding, octets, fence_digest(binding), order)
+    # One that is malformed is none: no leg waits for a trace.
+    traceparent = traceparent_of(context_of(command.traceparent))
+    return Item(epoch_from_pb(command.epoch), binding, octets, fence_digest(binding), order, traceparent)
 
 
 def _closing_of(command: leg_pb2.CommitCommand | leg_pb2.AbortCommand, binding: Binding) -> Closing | None:

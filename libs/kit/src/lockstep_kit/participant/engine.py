@@ -34,7 +34,7 @@ from lockstep_kit.participant.verifying import VerifyingRegistry
 from lockstep_kit.participant.watching import Changes, Cursor, watch
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import SigningKey
-from lockstep_kit.telemetry import PLAN_IDS, current_traceparent, span
+from lockstep_kit.spans import cause_traceparent, plan_spans
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection, Database
@@ -135,8 +135,8 @@ class ParticipantEngine:
         items = [entry for entry in entries if isinstance(entry, Item)]
         if not items:
             return [entry for entry in entries if isinstance(entry, Answer)]
-        plans = sorted({item.binding.header.plan_id for item in items})
-        with span(f"participant.{command.lower()}", attributes={PLAN_IDS: plans, "lockstep.leg_count": len(items)}):
+        traces = {item.binding.header.plan_id: item.traceparent for item in items}
+        with plan_spans(f"participant.{command.lower()}", traces, attributes={"lockstep.leg_count": len(items)}):
             ticket = self.bell.ticket()
             batch = await self._run(command, items)
             if any(isinstance(ruled, Ruling) and ruled.action is Action.BEGIN for _, ruled in batch.values()):
@@ -193,7 +193,7 @@ class ParticipantEngine:
         ruled: dict[LegKey, Ruling | Rejection] = {}
         begun: list[tuple[Item, LegRecord]] = []
         raised: dict[LegKey, Epoch] = {}
-        traceparent = current_traceparent()
+        cause = cause_traceparent()
         for item in items:
             key = item.key_of_leg
             record = known.get(key)
@@ -204,7 +204,7 @@ class ParticipantEngine:
             if ruling.action is Action.BEGIN:
                 if item.command is Command.REVERSE and record is not None and record.certificate != shown[key].certificate:
                     raise Overtaken
-                records[key] = rules.begun(record, item, ruling.row, now, traceparent)
+                records[key] = rules.begun(record, item, ruling.row, now, item.traceparent or cause)
                 begun.append((item, records[key]))
             elif record is not None:
                 records[key] = replace(record, fence=ruling.row)

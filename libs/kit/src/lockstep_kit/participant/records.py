@@ -189,6 +189,8 @@ class Item:
     digest: Digest
     #: What is asked.
     order: Order
+    #: W3C trace context in which the work goes on.
+    traceparent: str | None = None
 
     @property
     def command(self) -> Command:

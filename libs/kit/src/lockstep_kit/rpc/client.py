@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import grpc
-from opentelemetry.instrumentation.grpc import aio_client_interceptors
 
 from lockstep_kit.rpc import deadlines
 from lockstep_kit.rpc.rotation import RotatingChannel
 from lockstep_kit.rpc.tls import Identity, TlsSettings
+from lockstep_kit.rpc.tracing import StreamClientSpans, UnaryClientSpans
 
 #: gRPC's policy of turns (its A6 names it), in the form that a channel is told it.
 _TURNS: Final = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
@@ -73,7 +73,7 @@ def channel(target: str, tls: TlsSettings, *, message_bytes_max: int = 4 << 20) 
     )
 
     def connect(identity: Identity) -> grpc.aio.Channel:
-        interceptors = [_UnaryDeadline(), _StreamDeadline(), *aio_client_interceptors()]
+        interceptors = [_UnaryDeadline(), _StreamDeadline(), UnaryClientSpans(target), StreamClientSpans(target)]
         return grpc.aio.secure_channel(target, identity.channel_credentials(), options=options, interceptors=interceptors)
 
     return RotatingChannel(tls, connect)

@@ -20,6 +20,8 @@ from lockstep_kit.errors import LockstepError, as_error, to_status, unavailable
 from lockstep_kit.failpoints import FailpointRaised
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.rpc.certificates import Certificates, expired
+from lockstep_kit.rpc.tracing import plans_in
+from lockstep_kit.spans import telling
 
 _log = structlog.get_logger()
 
@@ -73,7 +75,9 @@ class Guard(grpc.aio.ServerInterceptor):
     ) -> Callable[..., Awaitable[Any]]:
         async def guarded(octets: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
-                return await handle(_decoded(decode, octets), context)
+                request = _decoded(decode, octets)
+                with telling(plans_in(request)):
+                    return await handle(request, context)
             except (Exception, FailpointRaised) as error:  # noqa: BLE001 - every error leaves as a status
                 await _leave(method, error, context)
 
@@ -91,7 +95,9 @@ class Guard(grpc.aio.ServerInterceptor):
             try:
                 if self._draining:
                     raise _draining()
-                answers = handle(_decoded(decode, octets), context)
+                request = _decoded(decode, octets)
+                with telling(plans_in(request)):
+                    answers = handle(request, context)
                 if inspect.isawaitable(answers):
                     # A handler that sends its answers itself.
                     await answers

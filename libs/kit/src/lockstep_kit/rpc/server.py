@@ -15,7 +15,6 @@ from typing import Any, Final
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep_kit.rpc.access import Access
@@ -26,6 +25,7 @@ from lockstep_kit.rpc.guard import Guard
 from lockstep_kit.rpc.limits import Limiter, ServingLimits
 from lockstep_kit.rpc.metering import Metering
 from lockstep_kit.rpc.tls import TlsSettings, server_credentials
+from lockstep_kit.rpc.tracing import ServerSpans
 
 _log = structlog.get_logger()
 
@@ -131,9 +131,8 @@ class Server:
         self._methods: list[str] = []
         self._drains: list[Callable[[], Awaitable[None]]] = []
         self._health = health.aio.HealthServicer()
-        tracing = aio_server_interceptor(filter_=filters.negate(filters.health_check()))
         self._server = grpc.aio.server(
-            interceptors=(Metering(), gate, tracing, self._guard),
+            interceptors=(Metering(), gate, ServerSpans(), self._guard),
             options=(
                 *_OPTIONS,
                 ("grpc.max_receive_message_length", listen.message_bytes_max),

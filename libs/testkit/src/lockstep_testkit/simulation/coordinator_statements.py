@@ -52,6 +52,11 @@ def read_frozen(s: Statement, plan_ids: Sequence[str]) -> Rows:
     return [row for row in among(s, "journal_progress", plan_ids) if row["frozen"]]
 
 
+@STATEMENTS.on(reading.TRACEPARENTS)
+def read_traceparents(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return [row for each in sorted(set(plan_ids)) if (row := s.get("plan", each)) is not None]
+
+
 @STATEMENTS.on(plans.INSERT_PLAN)
 async def insert_plan(s: Statement, *values: Any) -> Rows:
     plan_id, digest, header, created_at, generation, counter, due_at, traceparent, created_by, parties, *needed = values

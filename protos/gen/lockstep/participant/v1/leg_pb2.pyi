@@ -198,8 +198,11 @@ class PrepareCommand(_message.Message):
     HOLD_UNTIL_FIELD_NUMBER: _builtins.int
     PAYER_SIGNATURE_FIELD_NUMBER: _builtins.int
     PERMIT_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     payer_signature: _builtins.bytes
     """Required for token transfers, absent elsewhere: the token payer's EIP-712 (or ERC-1271) signature over terms and lock."""
+    traceparent: _builtins.str
+    """Optional. W3C trace context (traceparent) in which the work on the leg goes on; of a batch each leg has its plan's own."""
     @_builtins.property
     def epoch(self) -> _outcome_pb2.Epoch:
         """Required. Fencing token of the sender."""
@@ -234,10 +237,11 @@ class PrepareCommand(_message.Message):
         hold_until: _timestamp_pb2.Timestamp | None = ...,
         payer_signature: _builtins.bytes = ...,
         permit: _signature_pb2.Permit | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "epoch", b"epoch", "hold_until", b"hold_until", "make", b"make", "permit", b"permit", "prepare_by", b"prepare_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "epoch", b"epoch", "hold_until", b"hold_until", "make", b"make", "payer_signature", b"payer_signature", "permit", b"permit", "prepare_by", b"prepare_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "epoch", b"epoch", "hold_until", b"hold_until", "make", b"make", "payer_signature", b"payer_signature", "permit", b"permit", "prepare_by", b"prepare_by", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -254,8 +258,11 @@ class CommitCommand(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     NOT_AFTER_FIELD_NUMBER: _builtins.int
     CLOSING_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
     """Required for settling legs: the leg's decision key, whose SHA-256 is the lock (32 bytes)."""
+    traceparent: _builtins.str
+    """Optional. W3C trace context (traceparent) in which the work on the leg goes on; of a batch each leg has its plan's own."""
     @_builtins.property
     def epoch(self) -> _outcome_pb2.Epoch:
         """Required. Fencing token of the sender."""
@@ -280,10 +287,11 @@ class CommitCommand(_message.Message):
         key: _builtins.bytes = ...,
         not_after: _timestamp_pb2.Timestamp | None = ...,
         closing: Global___Closing | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "closing", b"closing", "epoch", b"epoch", "not_after", b"not_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "closing", b"closing", "epoch", b"epoch", "key", b"key", "not_after", b"not_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "closing", b"closing", "epoch", b"epoch", "key", b"key", "not_after", b"not_after", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,6 +307,9 @@ class AbortCommand(_message.Message):
     BINDING_FIELD_NUMBER: _builtins.int
     AUTHORITY_FIELD_NUMBER: _builtins.int
     CLOSING_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    traceparent: _builtins.str
+    """Optional. W3C trace context (traceparent) in which the work on the leg goes on; of a batch each leg has its plan's own."""
     @_builtins.property
     def epoch(self) -> _outcome_pb2.Epoch:
         """Required. Fencing token of the sender."""
@@ -322,10 +333,11 @@ class AbortCommand(_message.Message):
         binding: Global___LegBinding | None = ...,
         authority: _certificate_pb2.AbortAuthority | None = ...,
         closing: Global___Closing | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "binding", b"binding", "closing", b"closing", "epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "binding", b"binding", "closing", b"closing", "epoch", b"epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "binding", b"binding", "closing", b"closing", "epoch", b"epoch", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -340,6 +352,9 @@ class ReverseCommand(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     BINDING_FIELD_NUMBER: _builtins.int
     AUTHORITY_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    traceparent: _builtins.str
+    """Optional. W3C trace context (traceparent) in which the work on the leg goes on; of a batch each leg has its plan's own."""
     @_builtins.property
     def epoch(self) -> _outcome_pb2.Epoch:
         """Required. Fencing token of the sender."""
@@ -358,10 +373,11 @@ class ReverseCommand(_message.Message):
         epoch: _outcome_pb2.Epoch | None = ...,
         binding: Global___LegBinding | None = ...,
         authority: _resolution_pb2.ReverseAuthority | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "binding", b"binding", "epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "binding", b"binding", "epoch", b"epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "binding", b"binding", "epoch", b"epoch", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

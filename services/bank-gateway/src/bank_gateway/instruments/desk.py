@@ -23,6 +23,7 @@ from bank_gateway.iso20022 import undertakings as writer
 from bank_gateway.iso20022.agreement import Agreement
 from bank_gateway.iso20022.schemas import Schemas
 from bank_gateway.meanings import Meaning
+from bank_gateway.message_spans import messaging
 from bank_gateway.messages import Envelope, Kind, Received
 from bank_gateway.references import message_id, repeat_key
 from bank_gateway.settings import BankGatewaySettings
@@ -31,8 +32,8 @@ from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.ids import LegId, PlanId, uetr
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Completion, LegWork
+from lockstep_kit.spans import LEG_ID, PLAN_ID, span
 from lockstep_kit.statements import InstrumentEvidence, Promise, PromiseKind, Refusal
-from lockstep_kit.telemetry import LEG_ID, PLAN_ID, span
 
 _log = structlog.get_logger()
 
@@ -144,7 +145,12 @@ class UndertakingDesk:
         row = await store.lock(tx, leg)
         if row is None:
             return
-        attributes = {PLAN_ID: work.plan_id, LEG_ID: work.leg_id, "iso20022.message": received.kind.value}
+        attributes = {
+            **messaging("process", received.envelope.sender, received.envelope.message_id),
+            PLAN_ID: work.plan_id,
+            LEG_ID: work.leg_id,
+            "iso20022.message": received.kind.value,
+        }
         with span("bank.receive", traceparent=work.traceparent, kind=SpanKind.CONSUMER, attributes=attributes) as current:
             heard = hear(row.known, work.phase, undertaking, told, received.envelope, received.sha256)
             current.set_attribute("bank.meaning", heard.meaning.value)
@@ -207,10 +213,10 @@ class UndertakingDesk:
         row = await store.lock(tx, leg)
         drawn = None if row is None else row.issuance
         name = drawn.message_id if drawn is not None and kind is Kind.ISSUANCE else message_id(kind, *leg)
-        octets = await store.queued(tx, name)
-        if octets is not None:
-            reference = uetr(*leg)
-            await common.enqueue(tx, leg, reference, "SEND", repeat_key(name, number), octets, None)
+        queued = await store.queued(tx, name)
+        if queued is not None:
+            octets, traceparent = queued
+            await common.enqueue(tx, leg, uetr(*leg), "SEND", repeat_key(name, number), octets, traceparent)
 
     # -- Out ---------------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ LOCK: Final = (
 UPDATE: Final = "update bank_undertaking set status = $3 where plan_id = $1 and leg_id = $2"
 
 #: A message that was queued under a key.
-QUEUED: Final = "select octets from bank_outbox where action = 'SEND' and idempotency_key = $1"
+QUEUED: Final = "select octets, traceparent from bank_outbox where action = 'SEND' and idempotency_key = $1"
 
 #: Undertakings whose legs owe an answer, and that are to be asked about now.
 TO_INQUIRE: Final = asked_again("bank_undertaking")
@@ -98,10 +98,10 @@ async def update(tx: Connection, leg: tuple[PlanId, LegId], known: Known) -> Non
     await tx.execute(UPDATE, *leg, json.dumps(asdict(known)))
 
 
-async def queued(tx: Connection, key: str) -> bytes | None:
+async def queued(tx: Connection, key: str) -> tuple[bytes, str | None] | None:
     """A message that was queued under a key; None where none was."""
-    octets: bytes | None = await tx.fetchval(QUEUED, key)
-    return octets
+    row = await tx.fetchrow(QUEUED, key)
+    return None if row is None else (row["octets"], row["traceparent"])
 
 
 async def to_inquire(tx: Connection, after: timedelta, most: timedelta, limit: int) -> list[tuple[PlanId, LegId, Phase]]:

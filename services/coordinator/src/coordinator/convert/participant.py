@@ -68,6 +68,8 @@ class Outgoing:
     epoch: Epoch
     #: COMMIT of settling legs: the plan's key; b"" elsewhere.
     plan_key: bytes
+    #: W3C trace context in which the participant goes on.
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ def _prepare(each: Outgoing, margin: timedelta) -> leg_pb2.PrepareCommand:
         hold_until=time_to_pb(dossier.header.deadline + margin),
         payer_signature=file.payer_signature,
         permit=None if file.permit is None else permit_to_pb(file.permit),
+        traceparent=each.traceparent or "",
     )
 
 
@@ -116,7 +119,9 @@ def commit_request(batch: Sequence[Outgoing]) -> participant_service_pb2.CommitR
 
 def _commit(each: Outgoing) -> leg_pb2.CommitCommand:
     command, binding = each.command, each.dossier.binding(each.command.leg_id)
-    message = leg_pb2.CommitCommand(epoch=epoch_to_pb(each.epoch), binding=binding_to_pb(binding))
+    message = leg_pb2.CommitCommand(
+        epoch=epoch_to_pb(each.epoch), binding=binding_to_pb(binding), traceparent=each.traceparent or ""
+    )
     if binding.leg.settling:
         message.key = leg_key(each.plan_key, command.plan_id, command.leg_id)
     # A delegated leg that has decided is told so by its own Done: that it is not begun late has been seen to.
@@ -140,6 +145,7 @@ def _abort(each: Outgoing) -> leg_pb2.AbortCommand:
         epoch=epoch_to_pb(each.epoch),
         binding=binding_to_pb(each.dossier.binding(command.leg_id)),
         authority=authority_to_pb(command.authority),
+        traceparent=each.traceparent or "",
     )
     if command.closing is not None:
         message.closing.CopyFrom(closing_to_pb(command.closing))
@@ -159,6 +165,7 @@ def _reverse(each: Outgoing) -> leg_pb2.ReverseCommand:
         epoch=epoch_to_pb(each.epoch),
         binding=binding_to_pb(each.dossier.binding(command.leg_id)),
         authority=reverse_authority_to_pb(command.authority),
+        traceparent=each.traceparent or "",
     )
 
 

@@ -38,8 +38,8 @@ from lockstep_kit.fields import require, within
 from lockstep_kit.ids import LegId
 from lockstep_kit.participant.convert import PAYER_SIGNATURE_BYTES_MAX, PHASES, PLAN_OUTCOMES
 from lockstep_kit.plan import LEGS_MAX, Leg, PlanHeader
+from lockstep_kit.spans import trace_id_of
 from lockstep_kit.statements import GateSignature
-from lockstep_kit.telemetry import trace_id_of
 
 STATES: Final = {
     settlement_pb2.PLAN_STATE_DRAFT: State.DRAFT,

@@ -53,6 +53,9 @@ EXISTS: Final = "select exists (select from plan where plan_id = $1)"
 #: Those among ids that are plans'.
 KNOWN: Final = "select plan_id from plan where plan_id = any($1)"
 
+#: Trace contexts of the calls that created plans.
+TRACEPARENTS: Final = "select plan_id, traceparent from plan where plan_id = any($1)"
+
 #: Where the changes for watchers stand.
 EVENT_HEAD: Final = "select next_sequence - 1 as sequence from plan_event_counter"
 
@@ -180,6 +183,11 @@ def transition(row: asyncpg.Record) -> Transition:
 async def exists(connection: Connection, plan_id: PlanId) -> bool:
     """Whether there is such a plan."""
     return bool(await connection.fetchval(EXISTS, plan_id))
+
+
+async def traceparents(connection: Connection, ids: Sequence[PlanId]) -> dict[PlanId, str | None]:
+    """W3C trace contexts of the calls that created plans; those that nobody knows are left out."""
+    return {PlanId(row["plan_id"]): row["traceparent"] for row in await connection.fetch(TRACEPARENTS, ids)}
 
 
 async def known(connection: Connection, ids: Iterable[PlanId]) -> frozenset[PlanId]:
