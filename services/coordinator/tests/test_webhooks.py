@@ -362,6 +362,11 @@ async def test_nothing_is_told_of_what_did_not_happen(world: Any, tmp_path: Path
         assert not await world.rows("select from notice_outbox")
 
 
+def voted(plan: Any) -> int:
+    """How many legs have voted."""
+    return sum(leg.HasField("vote") for leg in plan.legs)
+
+
 async def test_a_take_over_is_told_once(world: Any, tmp_path: Path) -> None:
     """That another replica goes on with a plan in flight is told once of each state; a plan at rest that changes hands is no news."""
     async with receivers(tmp_path, "desk") as (desk,):
@@ -370,7 +375,8 @@ async def test_a_take_over_is_told_once(world: Any, tmp_path: Path) -> None:
         bank.operations.at_once = False
         async with world.coordinator(crash=True, **quick):
             plan = await world.started()
-            await world.until(plan, lambda _: len(bank.operations.begun) == 1)
+            # The others' votes are in: what is news to the next replica would have it hold the plan before it takes over.
+            await world.until(plan, lambda seen: len(bank.operations.begun) == 1 and voted(seen) == len(seen.legs) - 1)
         for counter in (2, 3):
             async with world.coordinator(crash=True, **quick):
 
