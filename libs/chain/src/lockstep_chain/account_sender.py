@@ -13,7 +13,7 @@ from lockstep_chain.burying import Undertaker
 from lockstep_chain.dispatcher import Dispatcher
 from lockstep_chain.final import FinalBlocks
 from lockstep_chain.follower import Follower
-from lockstep_chain.metrics import HELD_UP
+from lockstep_chain.metrics import HELD_UP, account_shown
 from lockstep_chain.ports import Evm, EvmUnavailable, Signer, SignerUnavailable
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.settling import Settler
@@ -62,6 +62,7 @@ class AccountSender:
         self._leased_until = 0.0
         self._lease_due = 0.0
         self._trouble = ""
+        account_shown(self.address)
 
     @property
     def address(self) -> str:

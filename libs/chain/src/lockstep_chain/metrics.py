@@ -49,6 +49,12 @@ _SETTLED: Final = INSTRUMENTS.counter(
 )
 
 
+def account_shown(address: str) -> None:
+    """Show what is counted of an account before there is anything: a first step is seen only from zero."""
+    for each in (HELD_UP, GAPS_FILLED, NONCES_ELSEWHERE):
+        each.labels(address)
+
+
 def head_seen(head: Block) -> None:
     """Note the chain's head."""
     _HEAD.set(head.number)

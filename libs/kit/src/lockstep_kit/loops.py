@@ -38,6 +38,7 @@ class Loop:
         self._work = work
         self._poll_seconds = poll_seconds
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._failures = LOOP_FAILURES.labels(name)
 
     async def run(self) -> None:
         """Work until cancelled. An error is logged and backed off from; the work is done again."""
@@ -49,7 +50,7 @@ class Loop:
                 failures = 0
             except Exception as error:  # noqa: BLE001 - a loop outlives every error
                 failures += 1
-                LOOP_FAILURES.labels(self.name).inc()
+                self._failures.inc()
                 if is_transient(error):
                     _log.warning("loop_delayed", loop=self.name, failures=failures, error=f"{type(error).__name__}: {error}")
                 else:

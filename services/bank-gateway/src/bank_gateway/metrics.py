@@ -14,6 +14,7 @@ SENT: Final = INSTRUMENTS.counter(
     "lockstep_bank_messages_sent_total",
     "Attempts to hand something over to the bank, by action and how it answered.",
     ("action", "answer"),
+    known=[(action, answer) for action in ("SEND", "RELEASE") for answer in ("Accepted", "TurnedDown", "NoAnswer")],
 )
 RECEIVED: Final = INSTRUMENTS.counter(
     "lockstep_bank_messages_received_total",

@@ -17,6 +17,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from pydantic import BaseModel, ConfigDict, Field
 
+from lockstep_kit.rpc import metering
 from lockstep_kit.rpc.access import Access
 from lockstep_kit.rpc.arrows import SERVICE_IDS
 from lockstep_kit.rpc.certificates import Certificates
@@ -177,6 +178,7 @@ class Server:
             RuntimeError: a method has no row in the access table, or a row is about a method that is not served.
         """
         self._access.check(self._methods)
+        metering.begin(self._methods)
         await self._server.start()
         for service in self._services:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
