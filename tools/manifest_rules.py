@@ -40,6 +40,15 @@ _SECONDS: Final = {"h": 3_600, "m": 60, "s": 1}
 #: What comes after a drain: leases and connections are given back, spans are sent.
 AFTER_DRAIN_SECONDS: Final = 20
 REPLICAS_MIN: Final = 2
+#: Label that says with which step of a deployment an object is applied.
+STAGE: Final = "lockstep/stage"
+_STAGES: Final = {
+    "Namespace": "foundation",
+    "Cluster": "foundation",
+    "Certificate": "foundation",
+    "Job": "migration",
+    "Deployment": "service",
+}
 #: Connections that a process has beside its pool: the one that listens.
 _LISTENING: Final = 1
 
@@ -250,6 +259,14 @@ def selected(objects: Objects) -> Iterator[str]:
                 yield f"{name_of(each)}: the services have no port {endpoint['port']}"
 
 
+def staged(objects: Objects) -> Iterator[str]:
+    """Each object says with which step it is applied, and each step has what it stands on: databases before migrations, those before services."""
+    for each in objects:
+        wanted = (_STAGES[each["kind"]],) if each["kind"] in _STAGES else ("foundation", "service")
+        if each["metadata"].get("labels", {}).get(STAGE) not in wanted:
+            yield f"{name_of(each)}: label {STAGE} must be {' or '.join(wanted)}"
+
+
 #: Every rule, by its name.
 RULES: Final[Mapping[str, Rule]] = {
     rule.__name__: rule
@@ -265,5 +282,6 @@ RULES: Final[Mapping[str, Rule]] = {
         without_secrets,
         certified,
         selected,
+        staged,
     )
 }

@@ -125,6 +125,15 @@ def test_every_service_has_its_target() -> None:
     assert all(re.fullmatch(r"[a-z0-9.:/-]+@sha256:[0-9a-f]{64}", name) for name in foreign)
 
 
+def test_images_find_what_is_copied_into_them() -> None:
+    """Each folder of the import path is one that some stage fills, and what it is filled from is there."""
+    copied = dict(
+        reversed(each) for each in re.findall(r"(?m)^COPY ([a-z]\S*/src|protos/gen) (\S+)$", (ROOT / images.DOCKERFILE).read_text())
+    )
+    assert set((ROOT / images.DOCKERFILE).with_name("lockstep.pth").read_text().split()) == set(copied)
+    assert all((ROOT / place).is_dir() for place in copied.values())
+
+
 def test_images_hold_the_packages_that_run() -> None:
     """The runtime's lock is a part of the whole lock, has what services need, and nothing of tests, checks and the sandbox."""
     runtime, whole = (_entries(name) for name in ("runtime.lock", "requirements.lock"))

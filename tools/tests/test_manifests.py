@@ -152,6 +152,13 @@ WRONG: dict[str, dict[str, tuple[Change, str]]] = {
         "not mounted": (lambda o: one(o, "Certificate", "notary")["spec"].update(secretName="x"), "must mount x"),
         "none": (lambda o: without(o, "Certificate", "notary"), "no Certificate"),
     },
+    "staged": {
+        "no step": (lambda o: one(o, "Service", "notary")["metadata"]["labels"].pop("lockstep/stage"), "foundation or service"),
+        "database too late": (
+            lambda o: one(o, "Cluster", "notary-db")["metadata"]["labels"].update({"lockstep/stage": "service"}),
+            "must be foundation",
+        ),
+    },
     "selected": {
         "nobody": (
             lambda o: one(o, "Service", "notary")["spec"]["selector"].update({"app.kubernetes.io/name": "x"}),
