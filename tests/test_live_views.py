@@ -89,6 +89,7 @@ async def test_a_plan_on_a_terminal(sandbox: Sandbox, crew: Crew) -> None:
         await crew.awaiting(plan_id, "release")
         await terminal.until(lambda text: "waits for release signature" in text and " left)" in text)
         await sandbox.supervisor.kill9("coordinator")
+        await terminal.until(lambda text: "the coordinator does not answer" in text)
         await sandbox.supervisor.restart("coordinator")
         await crew.driven(plan_id)
         async with asyncio.timeout(SECONDS_MAX):
