@@ -48,10 +48,13 @@ class Terminal:
         return ESCAPES.sub("", self.octets.decode(errors="replace"))
 
     async def until(self, shown: Callable[[str], bool]) -> None:
-        async with asyncio.timeout(SECONDS_MAX):
-            while not shown(self.text):
-                self.news.clear()
-                await self.news.wait()
+        try:
+            async with asyncio.timeout(SECONDS_MAX):
+                while not shown(self.text):
+                    self.news.clear()
+                    await self.news.wait()
+        except TimeoutError:
+            raise AssertionError(f"not shown: {self.text[-4_000:]}") from None
 
 
 @asynccontextmanager
@@ -86,6 +89,7 @@ async def test_a_plan_on_a_terminal(sandbox: Sandbox, crew: Crew) -> None:
         await crew.awaiting(plan_id, "release")
         await terminal.until(lambda text: "waits for release signature" in text and " left)" in text)
         await sandbox.supervisor.kill9("coordinator")
+        await terminal.until(lambda text: "the coordinator does not answer" in text)
         await sandbox.supervisor.restart("coordinator")
         await crew.driven(plan_id)
         async with asyncio.timeout(SECONDS_MAX):
@@ -113,12 +117,15 @@ async def test_a_plan_on_a_pipe(sandbox: Sandbox, crew: Crew) -> None:
 
 async def test_all_plans(sandbox: Sandbox, crew: Crew) -> None:
     """All open plans are shown with who is awaited: again and again on a terminal until q is pressed, once on a pipe."""
-    plan_id = (await crew.awaiting((await crew.started(crew.payments())).header.plan_id, "release")).header.plan_id
+    plan_id, other_id = [(await crew.started(crew.payments())).header.plan_id for _ in range(2)]
+    for each in (plan_id, other_id):
+        await crew.awaiting(each, "release")
     code, printed, error = await lockstep("--color", "never", "top", sandbox=sandbox)
     assert (code, error) == (0, "")
     assert "\x1b" not in printed
     assert "awaited: " in printed
     assert plan_id in printed
+    assert other_id in printed
     async with on_a_terminal("top", "--every", "1", sandbox=sandbox) as terminal:
         await terminal.until(lambda text: "releaser" in text)
         os.write(terminal.number, b"\x1b[B")
@@ -127,3 +134,4 @@ async def test_all_plans(sandbox: Sandbox, crew: Crew) -> None:
         async with asyncio.timeout(SECONDS_MAX):
             assert await terminal.process.wait() == 0
     await crew.driven(plan_id)
+    await crew.driven(other_id)

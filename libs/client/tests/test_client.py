@@ -141,6 +141,21 @@ async def test_a_watch_goes_on_where_it_was(coordinator: Any, tls: Any, watched:
     assert [request.resume_token for request in coordinator.script.asked("WatchPlan")] == ["", "c", "f"]
 
 
+async def test_who_watches_is_told_of_silence(coordinator: Any, tls: Any, watched: Any) -> None:
+    """Between the loss of a watch's connection and the next message its caller knows that nothing is heard, and why."""
+    told: list[str] = []
+    coordinator.script.will(
+        "WatchPlan",
+        lambda _: [watched(sequence=1, token="a"), unavailable("DRAINING", "draining")],
+        lambda _: [watched(sequence=2, token="b")],
+    )
+    async with LockstepClient(coordinator.target, tls, FAST) as client:
+        async for news in client.watch_plan("p", lost=lambda error: told.append("" if error is None else error.reason)):
+            assert isinstance(news, Change)
+            told.append(str(news.event.sequence))
+    assert told == ["", "1", "DRAINING", "", "2"]
+
+
 async def test_a_token_that_is_too_old(coordinator: Any, tls: Any, watched: Any) -> None:
     """A resume token that has expired is given up for a snapshot; what was seen before it is not shown again."""
     coordinator.script.will(

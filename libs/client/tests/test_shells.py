@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def completed(shell: str, *words: str, **more: str) -> list[str]:
         [*arguments, *words], env=environ(**more), capture_output=True, text=True, timeout=SECONDS_MAX, check=False
     )
     assert done.returncode == 0, done.stderr
-    return [line.split("\t")[0] for line in done.stdout.splitlines()]
+    return [line.split("\t")[0] for line in done.stdout.splitlines() if line]
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])
@@ -88,14 +89,18 @@ async def test_ids_of_open_plans(coordinator: Any, tls: Any, world: Any, tmp_pat
     path = tmp_path / "client.yaml"
     path.write_text(yaml.safe_dump(document))
     plan_id = plan.header.plan_id
-    found = await asyncio.to_thread(completed, "bash", "lockstep", "watch", plan_id[:4], **{ENVIRONMENT: str(path)})
+    # A shell is not kept waiting for long: on a machine that is busy it may get nothing, and is asked again.
+    found: list[str] = []
+    give_up = time.monotonic() + SECONDS_MAX
+    while not found and time.monotonic() < give_up:
+        found = await asyncio.to_thread(completed, "bash", "lockstep", "watch", plan_id[:4], **{ENVIRONMENT: str(path)})
     assert found == [plan_id]
     states = set(coordinator.script.asked("ListPlans")[0].states)
     assert settlement.PLAN_STATE_CLOSED not in states
     assert settlement.PLAN_STATE_PREPARED in states
-    assert await asyncio.to_thread(completed, "bash", "lockstep", "watch", "zz", **{ENVIRONMENT: str(path)}) in ([], [""])
+    assert await asyncio.to_thread(completed, "bash", "lockstep", "watch", "zz", **{ENVIRONMENT: str(path)}) == []
     path.write_text("coordinator: 1")
-    assert await asyncio.to_thread(completed, "bash", "lockstep", "watch", "", **{ENVIRONMENT: str(path)}) in ([], [""])
+    assert await asyncio.to_thread(completed, "bash", "lockstep", "watch", "", **{ENVIRONMENT: str(path)}) == []
 
 
 @pytest.mark.parametrize(

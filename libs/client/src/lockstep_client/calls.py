@@ -125,10 +125,12 @@ async def stream(
     settings: CallSettings,
     *,
     starts_over: Callable[[LockstepError], bool] = lambda _: False,
+    lost: Callable[[LockstepError | None], None] = lambda _: None,
 ) -> AsyncIterator[_Response]:
     """The messages of a stream that is begun again, with capped back-off, whenever it is lost; ends when the service ends it.
 
-    `begin` is given the deadline in seconds and asks from the caller's present place; `starts_over` may change that place after a refusal and say so.
+    `begin` is given the deadline in seconds and asks from the caller's present place; `starts_over` may change that place after a refusal and say so;
+    `lost` is told why the stream is away, and None with each message.
 
     Raises:
         LockstepError: the service's refusal, or nothing was heard for `unreachable_seconds_max`.
@@ -142,6 +144,7 @@ async def stream(
                 async with asyncio.timeout(settings.silence_seconds_max):
                     message = await anext(messages)
                 failures, heard_at = 0, time.monotonic()
+                lost(None)
                 yield message
         except StopAsyncIteration:
             return
@@ -156,4 +159,5 @@ async def stream(
         if error.code not in _AGAIN or time.monotonic() - heard_at > settings.unreachable_seconds_max:
             raise error
         failures += 1
+        lost(error)
         await pause(failures, settings, error)

@@ -7,7 +7,7 @@ nothing is known, and the same request may be sent again with the same id.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanState, Transition
@@ -16,6 +16,7 @@ from lockstep_client.calls import CallSettings, ServiceClient, pages, unary
 from lockstep_client.planfile import DraftPlan
 from lockstep_client.watching import PlanNews, watch_plan
 from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb, permit_to_pb
+from lockstep_kit.errors import LockstepError
 from lockstep_kit.ids import LegId
 from lockstep_kit.permits import Permit
 from lockstep_kit.rpc import TlsSettings
@@ -134,10 +135,12 @@ class LockstepClient(ServiceClient):
         request = messages.GetAbortAuditLogRequest(plan_id=plan_id, sha256=sha256)
         return await unary(lambda seconds: self._stub.GetAbortAuditLog(request, timeout=seconds), self._settings)
 
-    def watch_plan(self, plan_id: str, *, resume_token: str = "") -> AsyncIterator[PlanNews]:
-        """The plan's snapshot, then its changes without gap or duplicate, until its last; reconnects by itself.
+    def watch_plan(
+        self, plan_id: str, *, resume_token: str = "", lost: Callable[[LockstepError | None], None] = lambda _: None
+    ) -> AsyncIterator[PlanNews]:
+        """The plan's snapshot, then its changes without gap or duplicate, until its last; reconnects by itself, and `lost` is told of it.
 
         Raises:
             LockstepError: there is no such plan, or no replica was reached for `unreachable_seconds_max`.
         """
-        return watch_plan(self._stub, plan_id, self._settings, resume_token=resume_token)
+        return watch_plan(self._stub, plan_id, self._settings, resume_token=resume_token, lost=lost)

@@ -7,7 +7,7 @@ in their result.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -71,9 +71,14 @@ class _Place:
 
 
 async def watch_plan(
-    stub: SettlementServiceStub, plan_id: str, settings: CallSettings, *, resume_token: str = ""
+    stub: SettlementServiceStub,
+    plan_id: str,
+    settings: CallSettings,
+    *,
+    resume_token: str = "",
+    lost: Callable[[LockstepError | None], None] = lambda _: None,
 ) -> AsyncIterator[PlanNews]:
-    """Snapshot and changes of a plan until its last change.
+    """Snapshot and changes of a plan until its last change; `lost` as `stream` tells it.
 
     Raises:
         LockstepError: the watch was refused, or no replica was reached for `settings.unreachable_seconds_max`.
@@ -83,6 +88,7 @@ async def watch_plan(
         lambda seconds: stub.WatchPlan(WatchPlanRequest(plan_id=plan_id, resume_token=place.token), timeout=seconds),
         settings,
         starts_over=place.starts_over,
+        lost=lost,
     )
     async for message in messages:
         news = place.take(message)

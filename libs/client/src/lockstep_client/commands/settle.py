@@ -33,11 +33,11 @@ def watch(plan: PlanId, config: Config = None, as_json: Json = False) -> None:
     """Watch a plan until its last change, through restarts of the coordinator."""
 
     async def work() -> None:
-        from lockstep_client.commands.settling import PATIENT, check_plan_id, client_of, followed, require_settled
+        from lockstep_client.commands.settling import check_plan_id, client_of, followed, require_settled
         from lockstep_client.documents import plan_document
 
         configuration = read_configuration(config)
-        async with client_of(configuration, PATIENT) as client:
+        async with client_of(configuration) as client:
             last = await followed(client, check_plan_id(plan), json_wanted=as_json, until_stuck=False)
         if as_json:
             emit({"plan": plan_document(last)})

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich.console import RenderableType
+import grpc
+from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep_client.calls import CallSettings
@@ -20,11 +23,13 @@ from lockstep_client.commands.context import Refused, console, emit
 from lockstep_client.configuration import ClientConfiguration
 from lockstep_client.convert import PlanView, plan_from_pb, state_name
 from lockstep_client.documents import event_document, outcome_name, plan_document
+from lockstep_client.fitting import span_text
 from lockstep_client.making import consent, create, draw_plan, permits, token_payers, unlock
 from lockstep_client.planfile import DraftPlan, PlanFile
 from lockstep_client.rendering import event_text, plan_renderable, waiting_text
 from lockstep_client.signers import open_signer
 from lockstep_client.watching import PlanNews, Snapshot
+from lockstep_kit.errors import LockstepError
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.ids import LegId
 from lockstep_kit.permits import Permit
@@ -39,8 +44,8 @@ if TYPE_CHECKING:
 _STUCK: Final = frozenset({"PARTIALLY_EXECUTED"})
 
 
-#: Whoever follows a plan outwaits a coordinator that is started anew: tries of one call, some two minutes of them.
-PATIENT: Final = CallSettings(attempts_max=60)
+#: Whoever follows a plan outwaits a coordinator that is started anew for so long.
+PATIENCE_SECONDS: Final = 120.0
 #: How often a live view is drawn anew, so that what is left of a deadline is seen to run down.
 DRAWN_PER_SECOND: Final = 4
 
@@ -101,7 +106,7 @@ async def settled(configuration: ClientConfiguration, file: Path, *, json_wanted
     draft = drawn(configuration, file)
     telemetry = configure("lockstep-client", configuration.telemetry) if configuration.telemetry is not None else None
     try:
-        async with client_of(configuration, PATIENT) as client:
+        async with client_of(configuration) as client:
             with span("settle", attributes={"lockstep.plan_id": draft.header.plan_id}):
                 plan = await sent(client, configuration, draft, None)
                 plan = await executed(client, configuration, plan, None)
@@ -131,30 +136,62 @@ def require_settled(plan: settlement.Plan) -> None:
 async def followed(client: LockstepClient, plan_id: str, *, json_wanted: bool, until_stuck: bool) -> settlement.Plan:
     """Show a plan's changes until its last; returns how it stands then."""
     live = sys.stdout.isatty() and not json_wanted
-    plan = await client.get_plan(plan_id)
-    with (
-        Live(get_renderable=lambda: drawn_now(plan), console=console(), refresh_per_second=DRAWN_PER_SECOND)
-        if live
-        else nullcontext()
-    ):
+    picture = _Picture(await client.get_plan(plan_id))
+    display = Live(get_renderable=picture.drawn, console=console(), refresh_per_second=DRAWN_PER_SECOND) if live else nullcontext()
+    with display:
         asked = ""
-        async for news in client.watch_plan(plan_id):
-            plan = news.plan if isinstance(news, Snapshot) else await client.get_plan(plan_id)
+        async for news in client.watch_plan(plan_id, lost=picture.lost):
+            picture.plan = plan = news.plan if isinstance(news, Snapshot) else await _present(client, plan_id, picture.lost)
             if json_wanted:
                 _emit(news)
             elif not live:
                 asked = _print(news, plan, asked)
             if until_stuck and state_name(plan.state) in _STUCK:
                 break
-        plan = await client.get_plan(plan_id)
+        picture.plan = plan = await _present(client, plan_id, picture.lost)
     if not live and not json_wanted:
         console().print(plan_renderable(plan))
     return plan
 
 
-def drawn_now(plan: settlement.Plan) -> RenderableType:
-    """A plan as a live view draws it now."""
-    return plan_renderable(plan, datetime.now(UTC))
+async def _present(client: LockstepClient, plan_id: str, lost: Callable[[LockstepError | None], None]) -> settlement.Plan:
+    """The plan as it stands, once somebody answers.
+
+    Raises:
+        LockstepError: it was refused, or nobody answered for `PATIENCE_SECONDS`.
+    """
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            plan = await client.get_plan(plan_id)
+        except LockstepError as error:
+            if error.code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED) or time.monotonic() > give_up:
+                raise
+            lost(error)
+        else:
+            lost(None)
+            return plan
+
+
+class _Picture:
+    """What a live view shows: the plan as it was last heard of, and whether that is still so."""
+
+    def __init__(self, plan: settlement.Plan) -> None:
+        self.plan = plan
+        self._lost_at: datetime | None = None
+
+    def lost(self, error: LockstepError | None) -> None:
+        """Nobody answers, or somebody does again."""
+        self._lost_at = None if error is None else self._lost_at or datetime.now(UTC)
+
+    def drawn(self) -> RenderableType:
+        """The picture now."""
+        moment = datetime.now(UTC)
+        shown = plan_renderable(self.plan, moment)
+        if self._lost_at is None:
+            return shown
+        age = span_text((moment - self._lost_at).total_seconds())
+        return Group(shown, Text(f"  as of {age} ago: the coordinator does not answer; it is tried again", style="bold red"))
 
 
 def _emit(news: PlanNews) -> None:
