@@ -36,7 +36,8 @@ LOG_FIELDS: Final = frozenset(
 #: Attributes of spans and of their events, by how their names begin.
 SPAN_ATTRIBUTES: Final = (
     "lockstep.", "rpc.", "bank.", "chain.", "exception.", "code.", "server.", "net.peer.", "network.", "error.", "webhook", "otel.",
-    "service.", "telemetry.", "db.", "blockchain.", "iso20022.", "messaging.", "http.", "jsonrpc.",
+    "service.", "telemetry.", "db.system.", "db.operation.", "db.query.summary", "db.collection.", "db.response.",
+    "blockchain.", "iso20022.", "messaging.", "http.request.method", "http.response.", "http.route", "jsonrpc.",
 )  # fmt: skip
 
 _PRIVATE_KEY: Final = re.compile(
