@@ -21,7 +21,7 @@ from lockstep_sandbox.stack import PARTICIPANTS, SERVICES, Sandbox
 from lockstep_testkit.crew import Crew, draw_address
 
 SECONDS_MAX = 180.0
-DOCUMENTED = Path(__file__).parents[1] / "docs" / "metrics.md"
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "metrics.md"
 #: Counters whose first step is an incident: service -> name and labels. What is not shown as zero before is not seen to step.
 SHOWN_FROM_THE_START: Mapping[str, tuple[tuple[str, dict[str, str]], ...]] = {
     "coordinator": (("lockstep_settlements_total", {"outcome": "MIXED"}), ("lockstep_lease_takeovers_total", {})),
