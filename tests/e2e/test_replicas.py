@@ -28,7 +28,7 @@ async def second(sandbox: Sandbox, service: str) -> AsyncIterator[str]:
     (port,) = free_ports(1)
     folder = sandbox.run.path / "config"
     settings = yaml.safe_load((folder / f"{service}.yaml").read_text())
-    settings["listen"]["port"] = port
+    settings["listen"]["port"], settings["metrics"]["port"] = port, 0
     name = f"{service}-second"
     path = write_secret(folder / f"{name}.yaml", yaml.safe_dump(settings))
     command = (sys.executable, "-m", package_of(service), "--config", str(path))

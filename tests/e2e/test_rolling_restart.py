@@ -61,7 +61,7 @@ async def two_coordinators(sandbox: Sandbox) -> AsyncIterator[str]:
     folder = sandbox.run.path / "config"
     settings = yaml.safe_load((folder / "coordinator.yaml").read_text())
     first = settings["listen"]["port"]
-    settings["listen"]["port"] = port
+    settings["listen"]["port"], settings["metrics"]["port"] = port, 0
     path = write_secret(folder / f"{SECOND}.yaml", yaml.safe_dump(settings))
     command = (sys.executable, "-m", package_of("coordinator"), "--config", str(path))
     await sandbox.supervisor.start(Program(SECOND, command, ready=serving(f"{LOOPBACK}:{port}", sandbox.tls(CLIENT))))
