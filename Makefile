@@ -189,4 +189,4 @@ sbom: setup ## Write the bill of materials (CycloneDX 1.6) of everything that is
 
 .PHONY: clean
 clean: ## Remove everything that tools made; `make setup` makes it again
-	@rm -rf .venv .schemas .softhsm .sandbox tools/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .schemas .softhsm .chromium .sandbox tools/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,6 +6,7 @@ Steps, each skipped while a hash over what it depends on stays the same:
     workspace     this repository's packages, editable
     node          tools/node_modules: the EVM node, the Solidity compiler, the contract library
     schemas       .schemas: the official ISO 20022 schemas, checksums verified
+    chromium      .chromium: a headless browser, for tests; where it cannot be had, the reason
     softhsm       .softhsm: a hardware security module in software, for tests; where it cannot be had, the reason
 
 A step's stamp lies inside the folder that the step makes, so that removing the folder undoes the step. Needs Python 3.11
@@ -32,6 +33,7 @@ from workspace import ROOT, VENV, packages
 PYTHON_MIN = (3, 11)
 TOOLS = ROOT / "tools"
 SCHEMAS = ROOT / ".schemas"
+CHROMIUM = ROOT / ".chromium"
 SOFTHSM = ROOT / ".softhsm"
 PYTHON = VENV / "bin" / "python"
 #: Networks fail for a moment: a step that fetches is tried this often.
@@ -89,6 +91,7 @@ def steps() -> list[Step]:
         Step("workspace", VENV / ".stamp-workspace", projects, workspace),
         Step("node", TOOLS / "node_modules" / ".stamp", [TOOLS / n for n in NODE_FILES], node_tools),
         Step("schemas", SCHEMAS / ".stamp", fetch, schemas),
+        Step("chromium", CHROMIUM / ".stamp", [TOOLS / "chromium.py"], chromium),
         Step("softhsm", SOFTHSM / ".stamp", [TOOLS / "softhsm.py", TOOLS / "softhsm.lock"], softhsm),
     ]
 
@@ -206,10 +209,20 @@ def schemas() -> None:
     SCHEMAS.mkdir(exist_ok=True)
 
 
+def chromium() -> None:
+    """Unpacks the headless browser, or notes why it cannot be had here; only tests need it."""
+    try_out("chromium.py")
+
+
 def softhsm() -> None:
     """Gets SoftHSM, or notes why it cannot be had here; only tests need it."""
+    try_out("softhsm.py")
+
+
+def try_out(script: str) -> None:
+    """Runs a script that gets something, or says why it cannot be had."""
     run = subprocess.run(
-        [str(PYTHON), str(TOOLS / "softhsm.py")], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
+        [str(PYTHON), str(TOOLS / script)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
         timeout=STEP_SECONDS_MAX,
     )  # fmt: skip
     print(f"{run.stdout.strip()} " if run.stdout.strip() else "", end="", flush=True)
