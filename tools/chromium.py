@@ -22,6 +22,15 @@ ABSENT = FOLDER / "absent"
 #: What is in the package, and what is unpacked where.
 ARCHIVES = ("al2023.tar", "swiftshader.tar", "fonts.tar")
 UNPACK = "const [from, to] = process.argv.slice(1); require('fs').writeFileSync(to, require('zlib').brotliDecompressSync(require('fs').readFileSync(from)))"
+#: The package's own fonts alone, so that a page looks the same everywhere.
+FONTS = """\
+<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+  <dir>{folder}</dir>
+  <cachedir prefix="xdg">fontconfig</cachedir>
+</fontconfig>
+"""
 SECONDS_MAX = 300
 
 
@@ -58,6 +67,7 @@ def unpack() -> None:
         with tarfile.open(archive) as packed:
             packed.extractall(FOLDER, filter="data")
         archive.unlink()
+    (FOLDER / "fonts.conf").write_text(FONTS.format(folder=FOLDER / "fonts"), encoding="utf-8")
 
 
 def start() -> None:

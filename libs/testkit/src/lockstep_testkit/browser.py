@@ -203,7 +203,12 @@ async def opened_page() -> AsyncIterator[Page]:
     found = folder()
     profile = Path(tempfile.mkdtemp(prefix="chromium-"))
     # Nothing of the caller's environment but where to find programs: proxies and homes are not the page's business.
-    environ = {"PATH": os.environ.get("PATH", ""), "HOME": str(profile), "LD_LIBRARY_PATH": str(found / "lib"), "FONTCONFIG_PATH": str(found)}
+    environ = {
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(profile),
+        "LD_LIBRARY_PATH": str(found / "lib"),
+        "FONTCONFIG_FILE": str(found / "fonts.conf"),
+    }
     command = [str(found / "chromium"), *_ARGUMENTS, f"--user-data-dir={profile}", "about:blank"]
     with (profile / "log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True)

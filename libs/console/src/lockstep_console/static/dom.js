@@ -64,12 +64,21 @@ export function age(seconds) {
   return `${whole}s`;
 }
 
-/** A deadline with how long there is left. */
+/** A deadline with how long there is left, which goes on counting. */
 export function deadline(text) {
   if (!text) return "";
-  const left = (new Date(text).getTime() - Date.now()) / 1000;
-  return el("span", { class: left < 0 ? "late" : left < 300 ? "soon" : null }, moment(text), left < 0 ? ` (${age(-left)} ago)` : ` (in ${age(left)})`);
+  const shown = el("span", { "data-until": text }, moment(text), el("span", {}));
+  count(shown);
+  return shown;
 }
+
+function count(shown) {
+  const left = (new Date(shown.dataset.until).getTime() - Date.now()) / 1000;
+  shown.className = left < 0 ? "late" : left < 300 ? "soon" : "";
+  shown.lastChild.textContent = left < 0 ? ` (${age(-left)} ago)` : ` (in ${age(left)})`;
+}
+
+setInterval(() => document.querySelectorAll("[data-until]").forEach(count), 1000);
 
 /** A long value that is copied by a button. */
 export function copied(label, value) {

@@ -48,7 +48,7 @@ export function showPlan(main, signal, tell, planId) {
     parts.head.replaceChildren(headOf(plan));
     redraw(parts.waiting, waitingOf(plan, bytes, base, signal, tell));
     parts.gates.replaceChildren(gatesOf(plan));
-    parts.legs.replaceChildren(section("Legs", plan.legs.map(legOf)));
+    parts.legs.replaceChildren(section("Legs", el("div", { class: "legs" }, plan.legs.map(legOf))));
     parts.timeline.replaceChildren(timelineOf(plan));
     parts.escalations.replaceChildren(escalationsOf(plan));
   }
