@@ -86,7 +86,13 @@ def run(command: list[str], environ: dict[str, str] | None = None) -> None:
         NotHadError: It failed; the message is what it said last.
     """
     done = subprocess.run(
-        command, env=os.environ | (environ or {}), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=SECONDS_MAX
+        command,
+        env=os.environ | (environ or {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS_MAX,
     )
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()

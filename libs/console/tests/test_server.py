@@ -211,11 +211,13 @@ async def test_an_escalation_and_its_bytes(world: World) -> None:
 
 async def test_a_service_that_does_not_answer(world: World) -> None:
     """What a service's silence leaves unknown is said to be unknown."""
-    await world.console._upstream.__aexit__(None, None, None)
-    world.services.failing = None
-    status, told = await world.get("/api/in-doubt")
-    assert status in (500, 503)
-    assert told["next"]
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        settings = world.settings.model_copy(update={"coordinator": f"127.0.0.1:{nobody.getsockname()[1]}"})
+        async with Console(settings) as alone:
+            status, told = await World(world.services, settings, alone, world.browser).get("/api/in-doubt")
+    assert (status, told["reason"]) == (503, "UNAVAILABLE")
+    assert "nothing is known" in told["next"]
 
 
 # -- live -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -79,7 +78,8 @@ class Page:
         await self._socket.send_json({"id": number, "method": method, "params": parameters, **session})
         async with asyncio.timeout(SECONDS_MAX):
             told = await answer
-        assert "error" not in told, f"{method}: {told['error']}"
+        if "error" in told:
+            raise AssertionError(f"{method}: {told['error']}")
         result: dict[str, Any] = told["result"]
         return result
 
@@ -138,7 +138,8 @@ class Page:
             AssertionError: it throws.
         """
         told = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
+        if "exceptionDetails" in told:
+            raise AssertionError(told["exceptionDetails"])
         return told["result"].get("value")
 
     async def until(self, expression: str, seconds_max: float = SECONDS_MAX) -> Any:
@@ -211,7 +212,9 @@ async def opened_page() -> AsyncIterator[Page]:
     }
     command = [str(found / "chromium"), *_ARGUMENTS, f"--user-data-dir={profile}", "about:blank"]
     with (profile / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
+        )
     try:
         port, path = (await _told_where(process, profile)).split()
         async with aiohttp.ClientSession() as session, session.ws_connect(f"ws://127.0.0.1:{port}{path}", max_msg_size=0) as socket:
@@ -226,18 +229,18 @@ async def opened_page() -> AsyncIterator[Page]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.to_thread(process.wait)
+        await process.wait()
         shutil.rmtree(profile, ignore_errors=True)
 
 
-async def _told_where(process: subprocess.Popen[bytes], profile: Path) -> str:
+async def _told_where(process: asyncio.subprocess.Process, profile: Path) -> str:
     """Where the browser listens, once it does."""
     place = profile / "DevToolsActivePort"
     give_up = time.monotonic() + SECONDS_MAX
     while True:
         if place.is_file() and len(told := place.read_text().split()) == 2:
             return " ".join(told)
-        if process.poll() is not None or time.monotonic() > give_up:
+        if process.returncode is not None or time.monotonic() > give_up:
             last = (profile / "log").read_text(errors="replace")[-1000:]
-            raise NoBrowser(f"Chromium does not start (exit {process.poll()}): {last}")
+            raise NoBrowser(f"Chromium does not start (exit {process.returncode}): {last}")
         await asyncio.sleep(LOOK_SECONDS)
