@@ -172,6 +172,10 @@ contracts: setup ## Compile the contracts
 docs: setup ## Write the generated pages
 	@$(PYTHON) tools/docs.py
 
+.PHONY: screenshots
+screenshots: setup ## Take the pictures of the operators' console that docs/console.md shows
+	@$(PYTHON) -m lockstep_testkit.pictures docs/screenshots
+
 .PHONY: vectors
 vectors: setup ## Write the verifiers' vectors
 	@$(PYTHON) -m lockstep_testkit.bundles libs/verify/vectors

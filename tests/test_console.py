@@ -7,7 +7,6 @@ import json
 import shlex
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -152,8 +151,8 @@ async def test_an_escalation_is_resolved_by_what_the_page_shows(sandbox: Sandbox
         await crew.client.sign_gate(plan_id, crew.signature(waiting, "release"))
         waiting = await crew.awaiting(plan_id, "validate")
         await crew.client.sign_gate(plan_id, crew.signature(waiting, "validate", person="validator", verdict=Verdict.REJECT))
-        async with aclosing(desk.list_escalations(plan_id=plan_id)) as found:
-            escalation_id = (await anext(found)).escalation.escalation_id
+        (raised,) = [each async for each in desk.list_escalations(plan_id=plan_id)]
+        escalation_id = raised.escalation.escalation_id
         await page.goto(f"{address}/escalations")
         await page.click(f'a[href="#/escalation/{escalation_id}"]')
         await page.until(seen("input[name=option]"), SECONDS_MAX)
@@ -161,7 +160,7 @@ async def test_an_escalation_is_resolved_by_what_the_page_shows(sandbox: Sandbox
         await page.value(
             "[...document.querySelectorAll('label.option')].find((each) => each.textContent.startsWith('REVERSE')).click()"
         )
-        shown = []
+        shown: list[str] = []
         for person in ("operator-one", "operator-two"):
             await page.write("#detail", 'the validator refused: it\'s "wrong"')
             await page.click("form button[type=submit]")

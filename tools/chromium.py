@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import node
 from workspace import ROOT
@@ -96,7 +97,7 @@ def run(command: list[str], environ: dict[str, str] | None = None) -> None:
     )
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise NotHadError(f"{os.path.basename(command[0])}: {said[-1] if said else 'failed'}")
+        raise NotHadError(f"{Path(command[0]).name}: {said[-1] if said else 'failed'}")
 
 
 if __name__ == "__main__":

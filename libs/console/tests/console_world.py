@@ -184,7 +184,7 @@ class World:
 async def served(tls_for: Callable[[str], TlsSettings]) -> AsyncIterator[tuple[Services, int]]:
     """The services, which let the console read and nothing else."""
     services = Services()  # type: ignore[abstract]  # the rest is as generated, unimplemented
-    reading = {
+    reading: dict[Any, tuple[Any, tuple[str, ...]]] = {
         settlement_service_pb2: (
             settlement_service_pb2_grpc.add_SettlementServiceServicer_to_server,
             ("GetPlan", "ListPlans", "ListTransitions", "WatchPlan"),
@@ -247,7 +247,7 @@ def escalated(
     file.plan_id, file.plan_digest, file.state = case.plan_id, case.header.digest, plan.state
     file.age.FromTimedelta(timedelta(minutes=5))
     for verb, leg_id in options:
-        file.options.add(verb=verb, leg_id=leg_id)  # type: ignore[arg-type]  # the verb's number
+        file.options.add(verb=verb, leg_id=leg_id)
     return answer
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -104,5 +104,7 @@ async def _first(found: AsyncIterator[_T], most: int) -> list[_T]:
     async for each in found:
         taken.append(each)
         if len(taken) == most:
+            if isinstance(found, AsyncGenerator):
+                await found.aclose()
             break
     return taken
