@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from console_world import a_plan, chain_of, escalated, shown
 
-from lockstep.type.v1 import resolution_pb2
+from lockstep.type.v1 import certificate_pb2, resolution_pb2
 from lockstep_client.commands.signatures import statement
 from lockstep_client.convert import plan_from_pb
 from lockstep_client.planfile import deadline
@@ -226,3 +226,13 @@ def test_every_verb_says_what_it_does() -> None:
     texts = [each["does"] for each in view["options"]]
     assert [bool(each) for each in texts] == [True, True, True, False]
     assert len(set(texts)) == 4
+
+
+def test_a_retry_says_where_it_has_the_plan_go_on() -> None:
+    """Where legs stand differently though the plan was decided to be settled, RETRY moves money on: the page says so, there alone."""
+    case = a_plan()
+    for state, decision, goes_on in (("PARTIALLY_EXECUTED", 1, True), ("PARTIALLY_EXECUTED", 2, False), ("EXECUTING", 1, False)):
+        answer = escalated(case, shown(case, state), [(resolution_pb2.VERB_RETRY, "")])
+        answer.escalation.decision = certificate_pb2.Decision.ValueType(decision)
+        (option,) = views.escalation_view(answer)["options"]
+        assert ("goes on" in option["does"]) is goes_on, (state, decision)

@@ -29,16 +29,21 @@ Document = dict[str, Any]
 #: What each verb does to a plan where it names no leg, and where it names one: docs/protocol.md.
 VERBS: Final[Mapping[Verb, tuple[str, str]]] = {
     Verb.RETRY: (
-        "what waits is sent again now, dead letters included; nothing else is decided by it",
-        "the leg is tried again, also where it was refused for good",
+        "what waits is sent again now, dead letters included",
+        "the leg is tried again; the operators' own word that it took no effect is taken back",
     ),
-    Verb.REVERSE: ("the plan is unwound: what took effect is reversed, what is held is released", ""),
+    Verb.REVERSE: (
+        "the plan is unwound, once it is known of every leg whether it took effect: what did is reversed, what is held is released",
+        "",
+    ),
     Verb.RESOLVE: (
         "the plan counts as settled outside: its outcome is MIXED for ever",
         "what the operators show of the leg counts in place of its participant's answer from then on",
     ),
     Verb.FORGET: ("the escalation is closed, since its matter is over; nothing is sent to anyone", ""),
 }
+#: What RETRY does besides where legs stand differently though the plan was decided to be settled.
+GOES_ON: Final = "; the plan goes on to be settled where nothing is refused for good or contradicted, and its evidence is validated anew"
 #: Gates that people sign one by one, and what the signature does.
 GATES: Final[Mapping[Gate, str]] = {
     Gate.APPROVE: "lets the plan be released, once every leg is promised",
@@ -158,12 +163,16 @@ def escalation_view(answer: operators.GetEscalationResponse) -> Document:
 
 def _with_verbs(document: Document) -> Document:
     """Options and the text of what each does; the coordinator says which there are."""
-    options = [each | {"does": _does(each.get("verb", ""), "leg_id" in each)} for each in document.get("options", [])]
+    redriven = (document["state"], document.get("decision")) == ("PARTIALLY_EXECUTED", "COMMIT")
+    options = [each | {"does": _does(each.get("verb", ""), "leg_id" in each, redriven)} for each in document.get("options", [])]
     return document | {"options": options}
 
 
-def _does(verb: str, of_leg: bool) -> str:
-    return VERBS[Verb(verb)][of_leg] if verb in tuple(Verb) else ""
+def _does(verb: str, of_leg: bool, redriven: bool) -> str:
+    """What a verb does to the plan as it stands; "" for one that this version does not know."""
+    if verb not in tuple(Verb):
+        return ""
+    return VERBS[Verb(verb)][of_leg] + (GOES_ON if redriven and verb == Verb.RETRY else "")
 
 
 def _amounts(file: operators.EscalationFile) -> list[str]:
