@@ -313,7 +313,8 @@ async def test_a_watch_that_is_refused(world: World) -> None:
 async def test_streams_are_counted(world: World) -> None:
     """One stream too many is refused; one that ends makes room."""
     streams = [await opened(world, "/api/events") for _ in range(3)]
-    status, told = await world.get("/api/events")
+    async with asyncio.timeout(SECONDS_MAX):
+        status, told = await world.get("/api/events")
     assert (status, told["reason"]) == (503, "STREAMS_MAX")
     streams[0].answer.close()
     await until(lambda: world.console._streams.count == 2)

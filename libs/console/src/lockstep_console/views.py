@@ -43,7 +43,9 @@ VERBS: Final[Mapping[Verb, tuple[str, str]]] = {
     Verb.FORGET: ("the escalation is closed, since its matter is over; nothing is sent to anyone", ""),
 }
 #: What RETRY does besides where legs stand differently though the plan was decided to be settled.
-GOES_ON: Final = "; the plan goes on to be settled where nothing is refused for good or contradicted, and its evidence is validated anew"
+GOES_ON: Final = (
+    "; the plan goes on to be settled where nothing is refused for good or contradicted, and its evidence is validated anew"
+)
 #: Gates that people sign one by one, and what the signature does.
 GATES: Final[Mapping[Gate, str]] = {
     Gate.APPROVE: "lets the plan be released, once every leg is promised",
