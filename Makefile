@@ -174,6 +174,10 @@ contracts: setup ## Compile the contracts
 docs: setup ## Write the generated pages
 	@$(PYTHON) tools/docs.py
 
+.PHONY: screenshots
+screenshots: setup ## Take the pictures of the operators' console that docs/console.md shows
+	@$(PYTHON) -m lockstep_testkit.pictures docs/screenshots
+
 .PHONY: vectors
 vectors: setup ## Write the verifiers' vectors
 	@$(PYTHON) -m lockstep_testkit.bundles libs/verify/vectors
@@ -200,4 +204,4 @@ sbom: setup ## Write the bill of materials (CycloneDX 1.6) of everything that is
 
 .PHONY: clean
 clean: ## Remove everything that tools made; `make setup` makes it again
-	@rm -rf .venv .schemas .softhsm .prometheus .sandbox tools/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .schemas .softhsm .prometheus .chromium .sandbox tools/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

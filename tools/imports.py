@@ -150,7 +150,14 @@ def contracts(found: Sequence[Package]) -> Iterator[dict[str, str | bool | list[
     services = [name for package in found if package.is_service for name in package.modules]
     outside = present(everything, "lockstep_sandbox", "lockstep_testkit", "bank_simulator")
     libraries = present(
-        everything, "lockstep_kit", "lockstep_chain", "lockstep_client", "lockstep_contracts", "lockstep_monitor", "lockstep"
+        everything,
+        "lockstep_kit",
+        "lockstep_chain",
+        "lockstep_client",
+        "lockstep_contracts",
+        "lockstep_console",
+        "lockstep_monitor",
+        "lockstep",
     )
     if len(services) > 1:
         yield {"name": "services do not import one another", "type": "independence", "modules": services}
@@ -163,12 +170,12 @@ def contracts(found: Sequence[Package]) -> Iterator[dict[str, str | bool | list[
     yield from forbid(
         "the kit stands below the other libraries",
         present(everything, "lockstep_kit"),
-        present(everything, "lockstep_chain", "lockstep_client", "lockstep_contracts", "lockstep_monitor"),
+        present(everything, "lockstep_chain", "lockstep_client", "lockstep_console", "lockstep_contracts", "lockstep_monitor"),
     )
     yield from forbid(
         "services and clients do not know who watches them",
         [*services, *present(everything, "lockstep_client")],
-        present(everything, "lockstep_monitor"),
+        present(everything, "lockstep_monitor", "lockstep_console"),
     )
     yield from forbid(
         "the monitor is no client",

@@ -15,8 +15,8 @@ import sys
 
 from workspace import ROOT, VENV
 
-#: The oldest major version under which the build's artifacts were seen to come out the same.
-NODE_MAJOR_MIN = 20
+#: The oldest major version that every locked package takes; npm leaves out optional ones that do not.
+NODE_MAJOR_MIN = 24
 
 
 def find(program: str) -> list[str]:

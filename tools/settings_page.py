@@ -19,6 +19,7 @@ from bank_gateway.settings import BankGatewaySettings
 from coordinator.settings import CoordinatorSettings
 from dlt_gateway.settings import DltGatewaySettings
 from event_journal.settings import JournalSettings
+from lockstep_console.settings import ConsoleSettings
 from lockstep_kit.settings import ServiceSettings
 from lockstep_monitor.settings import MonitorSettings
 from notary.settings import NotarySettings
@@ -41,6 +42,7 @@ SERVICES: Mapping[str, type[BaseModel]] = {
     "notary": NotarySettings,
     "event-journal": JournalSettings,
     "monitor": MonitorSettings,
+    "console": ConsoleSettings,
 }
 
 

@@ -6,6 +6,7 @@ Steps, each skipped while a hash over what it depends on stays the same:
     workspace     this repository's packages, editable
     node          tools/node_modules: the EVM node, the Solidity compiler, the contract library
     schemas       .schemas: the official ISO 20022 schemas, checksums verified
+    chromium      .chromium: a headless browser, for tests; where it cannot be had, the reason
     softhsm       .softhsm: a hardware security module in software, for tests; where it cannot be had, the reason
     promtool      .prometheus: what tests rules of alerts; where it cannot be had, the reason
 
@@ -33,6 +34,7 @@ from workspace import ROOT, VENV, packages
 PYTHON_MIN = (3, 11)
 TOOLS = ROOT / "tools"
 SCHEMAS = ROOT / ".schemas"
+CHROMIUM = ROOT / ".chromium"
 SOFTHSM = ROOT / ".softhsm"
 PROMETHEUS = ROOT / ".prometheus"
 PYTHON = VENV / "bin" / "python"
@@ -91,6 +93,7 @@ def steps() -> list[Step]:
         Step("workspace", VENV / ".stamp-workspace", projects, workspace),
         Step("node", TOOLS / "node_modules" / ".stamp", [TOOLS / n for n in NODE_FILES], node_tools),
         Step("schemas", SCHEMAS / ".stamp", fetch, schemas),
+        Step("chromium", CHROMIUM / ".stamp", [TOOLS / "chromium.py"], chromium),
         Step("softhsm", SOFTHSM / ".stamp", [TOOLS / n for n in ("debian.py", "softhsm.py", "softhsm.lock")], softhsm),
         Step("promtool", PROMETHEUS / ".stamp", [TOOLS / n for n in ("debian.py", "promtool.py", "promtool.lock")], promtool),
     ]
@@ -207,6 +210,11 @@ def schemas() -> None:
     """Fetches the pinned ISO 20022 schemas and verifies each file's checksum."""
     fetch([str(PYTHON), str(TOOLS / "schemas" / "fetch.py")])
     SCHEMAS.mkdir(exist_ok=True)
+
+
+def chromium() -> None:
+    """Unpacks the headless browser, or notes why it cannot be had here; only tests need it."""
+    get_or_note("chromium.py")
 
 
 def softhsm() -> None:

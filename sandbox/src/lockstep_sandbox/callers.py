@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from lockstep_sandbox import scene
+from lockstep_sandbox.consoles import CONSOLE
 from lockstep_sandbox.monitoring import MONITOR
 
 #: Client of the demonstration.
@@ -20,6 +21,7 @@ AUDITOR: Final = "auditor"
 #: Clients, by the names that their certificates give them behind client/.
 CLIENTS: Final = (DEMONSTRATION, *PARTIES, DESK, AUDITOR)
 
+_OVERSEEING: Final = ["ListEscalations", "GetEscalation", "ListInDoubt", "ListDeadLetters"]
 _READING: Final = ["GetPlan", "ListPlans", "ListTransitions", "GetAbortAuditLog", "WatchPlan"]
 
 
@@ -38,17 +40,19 @@ def _standing(name: str) -> dict[str, Any]:
 def clients() -> dict[str, Any]:
     """The coordinator's `clients`. A desk of operators may cancel; it brings no plans and signs no gates."""
     methods = {DESK: [*_READING, "CancelPlan"], AUDITOR: _READING}
-    return {name: {"methods": methods.get(name, ["*"]), **_standing(name)} for name in CLIENTS}
+    console = {CONSOLE: {"methods": _READING, "desk": "auditor"}}
+    return {name: {"methods": methods.get(name, ["*"]), **_standing(name)} for name in CLIENTS} | console
 
 
 def operators() -> dict[str, list[str]]:
     """The coordinator's `operators`."""
-    return {DEMONSTRATION: ["*"], DESK: ["*"], AUDITOR: ["ListEscalations", "GetEscalation", "ListInDoubt", "ListDeadLetters"]}
+    return {DEMONSTRATION: ["*"], DESK: ["*"], AUDITOR: _OVERSEEING, CONSOLE: _OVERSEEING}
 
 
 def journal_readers() -> dict[str, Any]:
     """The event journal's `readers`."""
-    return _readers("WatchEntries", "ListEntries", "GetCheckpoint", "GetInclusionProof", "GetConsistencyProof")
+    readers = _readers("WatchEntries", "ListEntries", "GetCheckpoint", "GetInclusionProof", "GetConsistencyProof")
+    return readers | {CONSOLE: {"methods": ["ListEntries"], "desk": "auditor"}}
 
 
 def notary_readers() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lockstep_kit.rpc.arrows import spiffe_id
 from lockstep_sandbox import callers, monitoring, scene
 from lockstep_sandbox.authority import Authority
 from lockstep_sandbox.chain import CHAIN_ID, Chain
+from lockstep_sandbox.consoles import CONSOLE
 from lockstep_sandbox.databases import SandboxDatabases, ServiceLogin, begin_key_history, migrate
 from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER, SIGNERS, deploy_settlement
 from lockstep_sandbox.health import serving
@@ -89,7 +90,7 @@ class Sandbox:
         self._block_seconds = block_seconds
         self._environ = dict(environ or {})
         self._stack = AsyncExitStack()
-        places = (*SERVICES, "otlp", "http", "rail", "control")
+        places = (*SERVICES, CONSOLE, "otlp", "http", "rail", "control")
         self._ports = dict(zip(places, free_ports(len(places)), strict=True))
         counts = {name: 1 if replicas is None else replicas.get(name, 1) for name in SERVICES}
         #: Replica -> its service. The first has the service's name.
@@ -172,7 +173,7 @@ class Sandbox:
 
     def renew_certificates(self) -> None:
         """A new certificate for everybody, in the files of the one before; nobody is started anew."""
-        names = (*SERVICES, BANK, *(f"client/{each}" for each in (*callers.CLIENTS, MONITOR)))
+        names = (*SERVICES, BANK, *(f"client/{each}" for each in (*callers.CLIENTS, MONITOR, CONSOLE)))
         self._tls = {name: TlsSettings.model_validate(self.authority.issue(name).settings()) for name in names}
 
     # -- inside ------------------------------------------------------------------------------------------------------

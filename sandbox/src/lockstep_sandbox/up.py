@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from lockstep_sandbox import scene
+from lockstep_sandbox.consoles import open_console
 from lockstep_sandbox.processes import cancel_on_signals
 from lockstep_sandbox.runtime import RuntimeDirectory
 from lockstep_sandbox.stack import Sandbox
@@ -28,6 +29,7 @@ async def stay(base: Path) -> None:
                     price="98750.00",
                 ),
             )  # fmt: skip
+            console = await open_console(sandbox)
             keys = {name: file.private_file for name, file in sandbox.keys.items()}
             print(
                 f"Everything is up after {time.monotonic() - began:.1f} s; Ctrl-C or `make down` stops it. Try, in another terminal:\n"
@@ -38,7 +40,8 @@ async def stay(base: Path) -> None:
             print(f"  lockstep sign PLAN --gate release --key {keys['releaser']}")
             print(f"  lockstep agent validate --key {keys['validator']}")
             print("  lockstep journal verify PLAN\n  lockstep trace PLAN")
-            print(f"  curl {sandbox.metrics_url('coordinator')}", flush=True)
+            print(f"  curl {sandbox.metrics_url('coordinator')}")
+            print(f"\nThe operators' console, in a browser on this machine:\n\n  {console}", flush=True)
             while not (ended := sandbox.supervisor.ended()):  # noqa: ASYNC110 - processes end without an event
                 await asyncio.sleep(0.5)
             print(f"stopped, since these ended: {ended}")

@@ -39,6 +39,9 @@ Config = Annotated[
 ]
 KEY_FORMS: Final = "a file, ssh-agent:FINGERPRINT-or-comment, or pkcs11:… (RFC 7512)"
 Key = Annotated[str, typer.Option("--key", metavar="KEY", help=f"Key of the person who signs: {KEY_FORMS}.")]
+Nonce = Annotated[
+    str, typer.Option("--nonce", help="Nonce of a statement whose bytes were shown before, 32 hex digits. [drawn freshly]")
+]
 PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="Id of the plan.", autocompletion=open_plans)]
 
 #: How long a command works in silence on a terminal.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lockstep_client.commands.context import Config, Json, Key, console, emit, read_configuration, run
+from lockstep_client.commands.context import Config, Json, Key, Nonce, console, emit, read_configuration, run
 
 if TYPE_CHECKING:
     from lockstep.notary.v1.escalation_record_pb2 import EscalationRecord
@@ -135,7 +135,10 @@ def sign(
         bool | None, typer.Option("--executed/--not-executed", help="resolve --leg: whether the leg took effect.")
     ] = None,
     evidence: Annotated[Path | None, typer.Option("--evidence", help="resolve --leg: what shows it, YAML or JSON.")] = None,
-    valid: Annotated[str, typer.Option("--valid", help='How long the signature is good: "10m", "2h".')] = "1h",
+    valid: Annotated[
+        str, typer.Option("--valid", help='How long the signature is good: "10m", "2h", or until an RFC 3339 time.')
+    ] = "1h",
+    nonce: Nonce = "",
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -145,23 +148,33 @@ def sign(
         import asyncio
         from datetime import UTC, datetime
 
-        from lockstep_client.commands.resolutions import Asked, check_shown, lines, operators_of, read_evidence, signature
+        from lockstep_client.commands.resolutions import (
+            Asked,
+            check_shown,
+            lines,
+            operators_of,
+            read_evidence,
+            resolution_statement,
+        )
+        from lockstep_client.commands.signatures import read_nonce
         from lockstep_client.operator_documents import file_document
         from lockstep_client.operator_rendering import escalation_renderable
         from lockstep_client.planfile import deadline
         from lockstep_client.signers import open_signer
         from lockstep_kit.fields import within
-        from lockstep_kit.resolutions import Verb
+        from lockstep_kit.resolutions import Verb, sign_resolution
 
         configuration = read_configuration(config)
         signer = open_signer(key)
         with within("--valid"):
             expires_at = deadline(valid, datetime.now(UTC))
+        drawn = read_nonce(nonce) if nonce else None
         shown = None if evidence is None else read_evidence(evidence)
         asked = Asked(escalation, Verb(verb.value.upper()), leg, executed, shown, detail)
         async with operators_of(configuration) as client:
             found = await client.get_escalation(escalation)
-            signed = await asyncio.to_thread(signature, signer, asked, check_shown(found, escalation), expires_at)
+            wanted = resolution_statement(asked, check_shown(found, escalation), expires_at, drawn)
+            signed = await asyncio.to_thread(sign_resolution, wanted, signer)
             if not as_json:
                 for line in lines(signed.statement):
                     console().print(line, markup=False)

@@ -17,8 +17,7 @@ from lockstep_client.making import check_bound
 from lockstep_client.operators import OperatorClient
 from lockstep_kit.fields import require
 from lockstep_kit.ids import DIGEST_BYTES, NONCE_BYTES, Digest
-from lockstep_kit.resolutions import Resolution, ResolutionSignature, ResolutionStatement, Verb, sign_resolution
-from lockstep_kit.signing import Signer
+from lockstep_kit.resolutions import Resolution, ResolutionStatement, Verb
 from lockstep_kit.statements import BankEvidence, ChainEvidence, Evidence, InstrumentEvidence
 from lockstep_kit.strict_yaml import read
 
@@ -96,9 +95,17 @@ def read_evidence(path: Path) -> Evidence:
     Raises:
         FieldInvalid: the file is not there, or breaks a rule.
     """
-    file = read(path, EvidenceFile)
+    return evidence_in(read(path, EvidenceFile), str(path))
+
+
+def evidence_in(file: EvidenceFile, field: str) -> Evidence:
+    """The evidence that a document names; `field` is what a refusal calls it.
+
+    Raises:
+        FieldInvalid: it breaks a rule.
+    """
     given = [each for each in (file.bank, file.chain, file.instrument) if each is not None]
-    require(len(given) == 1, str(path), "must hold exactly one of bank, chain and instrument")
+    require(len(given) == 1, field, "must hold exactly one of bank, chain and instrument")
     if file.instrument is not None:
         issued = file.instrument
         return InstrumentEvidence(issued.bank, issued.reference, issued.undertaking_number, issued.status, issued.message_id, b"")
@@ -142,8 +149,10 @@ def check_shown(answer: messages.GetEscalationResponse, escalation_id: str) -> D
     return view.header.digest
 
 
-def signature(key: Signer, asked: Asked, plan_digest: Digest, expires_at: datetime) -> ResolutionSignature:
-    """The resolution, signed with a fresh nonce.
+def resolution_statement(
+    asked: Asked, plan_digest: Digest, expires_at: datetime, nonce: bytes | None = None
+) -> ResolutionStatement:
+    """What an operator signs; with a fresh nonce where none is given.
 
     Raises:
         FieldInvalid: a field is missing or one too many.
@@ -151,9 +160,9 @@ def signature(key: Signer, asked: Asked, plan_digest: Digest, expires_at: dateti
     resolution = Resolution(
         plan_digest, asked.escalation_id, asked.verb, asked.leg_id, asked.executed, asked.evidence, asked.detail
     )
-    statement = ResolutionStatement(resolution, secrets.token_bytes(NONCE_BYTES), expires_at)
+    statement = ResolutionStatement(resolution, nonce or secrets.token_bytes(NONCE_BYTES), expires_at)
     statement.check()
-    return sign_resolution(statement, key)
+    return statement
 
 
 def lines(statement: ResolutionStatement) -> list[str]:

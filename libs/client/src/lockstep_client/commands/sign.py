@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lockstep_client.commands.context import Config, Json, Key, PlanId, console, emit, read_configuration, run
+from lockstep_client.commands.context import Config, Json, Key, Nonce, PlanId, console, emit, read_configuration, run
 
 
 class GateName(StrEnum):
@@ -26,9 +26,11 @@ def sign(
     valid: Annotated[
         str | None,
         typer.Option(
-            "--valid", help='How long the signature is good: "10m", "2h". [until after the plan\'s deadline; validate: 1h]'
+            "--valid",
+            help='How long the signature is good: "10m", "2h", or until an RFC 3339 time. [until after the plan\'s deadline; validate: 1h]',
         ),
     ] = None,
+    nonce: Nonce = "",
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -39,7 +41,7 @@ def sign(
         from datetime import UTC, datetime
 
         from lockstep_client.commands.settling import check_plan_id, client_of
-        from lockstep_client.commands.signatures import refuse_over, statement
+        from lockstep_client.commands.signatures import read_nonce, refuse_over, statement
         from lockstep_client.convert import plan_from_pb
         from lockstep_client.documents import plan_document
         from lockstep_client.inspection import Inspector
@@ -53,13 +55,14 @@ def sign(
         configuration = read_configuration(config)
         plan_id = check_plan_id(plan)
         signer = open_signer(key)
-        now = datetime.now(UTC)
         with within("--valid"):
-            valid_for = deadline(valid, now) - now if valid is not None else None
+            until = deadline(valid, datetime.now(UTC)) if valid is not None else None
+        drawn = read_nonce(nonce) if nonce else None
         verdict = Verdict.REJECT if reject else Verdict.APPROVE
         async with client_of(configuration) as client:
             view = plan_from_pb(await client.get_plan(plan_id))
-            wanted = statement(Gate(gate.value.upper()), verdict, view, load_registry(configuration.registry_file), valid_for)
+            registry = load_registry(configuration.registry_file)
+            wanted = statement(Gate(gate.value.upper()), verdict, view, registry, until, drawn)
             if wanted.gate is Gate.VALIDATE and verdict is Verdict.APPROVE:
                 async with Inspector.configured(configuration) as inspector:
                     refuse_over(await inspector.inspect(view), "the evidence does not hold")

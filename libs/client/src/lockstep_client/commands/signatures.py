@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +13,23 @@ from lockstep_client.commands.context import Refused
 from lockstep_client.convert import PlanView
 from lockstep_client.evidence import Finding, check_votes
 from lockstep_client.making import check_bound
-from lockstep_client.signing import gate_signature
+from lockstep_kit.fields import require
 from lockstep_kit.ids import NONCE_BYTES, Digest
 from lockstep_kit.instruments import IssueInstrument
 from lockstep_kit.plan import Anchoring, CreditTransfer, Leg, Notarisation, TokenTransfer
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import Signer
-from lockstep_kit.statements import Gate, GateSignature, SignedOutcome, SignedVote, Verdict, evidence_digest, votes_digest
+from lockstep_kit.statements import (
+    Gate,
+    GateSignature,
+    GateStatement,
+    SignedOutcome,
+    SignedVote,
+    Verdict,
+    evidence_digest,
+    sign_gate,
+    votes_digest,
+)
 
 #: A signature must be good when the decision is written, and until the last participant has looked at it; clocks differ.
 _AFTER_DEADLINE: Final = timedelta(minutes=10)
@@ -42,6 +53,20 @@ class Statement:
     evidence_digest: Digest | None
     #: When the signature stops being good.
     expires_at: datetime
+    #: What makes it one of its kind: 16 random bytes.
+    nonce: bytes
+
+    def message(self) -> GateStatement:
+        """What the signature is over."""
+        return GateStatement(
+            self.gate,
+            self.verdict,
+            self.view.header.digest,
+            self.nonce,
+            self.expires_at,
+            votes_digest=self.votes_digest,
+            evidence_digest=self.evidence_digest,
+        )
 
     def lines(self) -> list[str]:
         """For the person who signs."""
@@ -62,17 +87,14 @@ class Statement:
         return shown
 
     def signed(self, key: Signer) -> GateSignature:
-        """The statement, signed with a fresh nonce."""
-        return gate_signature(
-            key,
-            self.gate,
-            self.view.header.digest,
-            nonce=secrets.token_bytes(NONCE_BYTES),
-            expires_at=self.expires_at,
-            verdict=self.verdict,
-            votes_digest=self.votes_digest,
-            evidence_digest=self.evidence_digest,
-        )
+        """The statement, signed.
+
+        Raises:
+            FieldInvalid: it lacks a field or has one too many.
+        """
+        message = self.message()
+        message.check()
+        return sign_gate(message, key)
 
 
 def leg_text(leg: Leg) -> str:
@@ -102,8 +124,10 @@ def leg_text(leg: Leg) -> str:
             return "recorded in the event journal"
 
 
-def statement(gate: Gate, verdict: Verdict, view: PlanView, registry: Registry, valid_for: timedelta | None) -> Statement:
-    """What the gate's statement says about this plan.
+def statement(
+    gate: Gate, verdict: Verdict, view: PlanView, registry: Registry, until: datetime | None, nonce: bytes | None = None
+) -> Statement:
+    """What the gate's statement says about this plan; good for as long as the gate asks for, and with a fresh nonce, where neither is given.
 
     Raises:
         FieldInvalid: the coordinator shows legs that are not the plan's.
@@ -115,13 +139,11 @@ def statement(gate: Gate, verdict: Verdict, view: PlanView, registry: Registry, 
         votes = _votes(view, registry, verdict)
     if gate is Gate.VALIDATE:
         evidence = _outcomes(view, verdict)
-    return Statement(gate, verdict, view, votes, evidence, _until(gate, view, valid_for))
+    return Statement(gate, verdict, view, votes, evidence, until or _until(gate, view), nonce or secrets.token_bytes(NONCE_BYTES))
 
 
-def _until(gate: Gate, view: PlanView, valid_for: timedelta | None) -> datetime:
+def _until(gate: Gate, view: PlanView) -> datetime:
     now = datetime.now(UTC)
-    if valid_for is not None:
-        return now + valid_for
     return now + _UNBOUNDED if gate is Gate.VALIDATE else max(view.header.deadline, now) + _AFTER_DEADLINE
 
 
@@ -152,6 +174,18 @@ def _outcomes(view: PlanView, verdict: Verdict) -> Digest | None:
     return evidence_digest(outcomes) if complete else None
 
 
+def read_nonce(text: str) -> bytes:
+    """A nonce that was shown with the bytes to sign.
+
+    Raises:
+        FieldInvalid: another form.
+    """
+    require(
+        re.fullmatch(f"[0-9a-f]{{{2 * NONCE_BYTES}}}", text) is not None, "--nonce", f"must be {2 * NONCE_BYTES} small hex digits"
+    )
+    return bytes.fromhex(text)
+
+
 def refuse_over(findings: Sequence[Finding], what: str) -> None:
     """Refuse when something does not hold.
 
@@ -168,4 +202,5 @@ def refuse_over(findings: Sequence[Finding], what: str) -> None:
 def cancel_signature(key: Signer, view: PlanView) -> GateSignature:
     """A person's signature that stops the plan."""
     check_bound(view)
-    return Statement(Gate.CANCEL, Verdict.APPROVE, view, None, None, datetime.now(UTC) + _UNBOUNDED).signed(key)
+    until = datetime.now(UTC) + _UNBOUNDED
+    return Statement(Gate.CANCEL, Verdict.APPROVE, view, None, None, until, secrets.token_bytes(NONCE_BYTES)).signed(key)
