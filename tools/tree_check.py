@@ -21,7 +21,19 @@ TEST_LINES_MAX = 700
 FILE_BYTES_MAX = 1_500_000
 
 MADE_BY_TOOLS = frozenset(
-    {".git", ".venv", ".schemas", ".softhsm", ".prometheus", ".chromium", ".sandbox", "node_modules", "__pycache__", "build", "dist"}
+    {
+        ".git",
+        ".venv",
+        ".schemas",
+        ".softhsm",
+        ".prometheus",
+        ".chromium",
+        ".sandbox",
+        "node_modules",
+        "__pycache__",
+        "build",
+        "dist",
+    }
 )
 #: Not written by people: no limit on length.
 GENERATED = ("protos/gen/", "contracts/artifacts/")
