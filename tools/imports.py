@@ -40,6 +40,7 @@ PURE: dict[str, tuple[str, ...]] = {
         "lockstep_kit.decisions",
     ),
     "protocol": ("lockstep_kit.fence",),
+    "migrations": ("lockstep_kit.migration_steps",),
     "telling": ("lockstep_kit.scrubbing",),
     "journal": (
         "lockstep_kit.document_forms",

@@ -85,7 +85,9 @@ def _wanted(objects: Objects) -> Iterator[Edge]:
     for server, rows in ARROWS.items():
         for caller in {caller for row in rows.values() for caller in row.callers}:
             yield (CLIENT if caller is Caller.CLIENT else caller.value, server, "grpc")
-        yield from ((source, f"{server}-db", "postgresql") for source in (server, f"{server}-migrate", f"{server}-db"))
+        yield from (
+            (source, f"{server}-db", "postgresql") for source in (server, f"{server}-migrate", f"{server}-complete", f"{server}-db")
+        )
         yield (server, COLLECTOR, "otlp")
         yield from ((DATABASE_OPERATOR, f"{server}-db", port) for port in ("postgresql", "status"))
         if any(of_kind(objects, "PodMonitor")):

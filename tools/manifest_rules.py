@@ -42,13 +42,15 @@ AFTER_DRAIN_SECONDS: Final = 20
 REPLICAS_MIN: Final = 2
 #: Label that says with which step of a deployment an object is applied.
 STAGE: Final = "lockstep/stage"
-_STAGES: Final = {
-    "Namespace": "foundation",
-    "Cluster": "foundation",
-    "Certificate": "foundation",
-    "Job": "migration",
-    "Deployment": "service",
+_STAGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "Namespace": ("foundation",),
+    "Cluster": ("foundation",),
+    "Certificate": ("foundation",),
+    "Job": ("migration", "completion"),
+    "Deployment": ("service",),
 }
+#: Step of a job's migrations -> what it is told, and whether it waits until a person lets it run.
+_STEPS: Final = {"migration": ("pre", False), "completion": ("post", True)}
 #: Connections that a process has beside its pool: the one that listens.
 _LISTENING: Final = 1
 
@@ -262,9 +264,16 @@ def selected(objects: Objects) -> Iterator[str]:
 def staged(objects: Objects) -> Iterator[str]:
     """Each object says with which step it is applied, and each step has what it stands on: databases before migrations, those before services."""
     for each in objects:
-        wanted = (_STAGES[each["kind"]],) if each["kind"] in _STAGES else ("foundation", "service")
-        if each["metadata"].get("labels", {}).get(STAGE) not in wanted:
+        wanted = _STAGES.get(each["kind"], ("foundation", "service"))
+        stage = each["metadata"].get("labels", {}).get(STAGE)
+        if stage not in wanted:
             yield f"{name_of(each)}: label {STAGE} must be {' or '.join(wanted)}"
+        elif each["kind"] == "Job":
+            step, waits = _STEPS[stage]
+            if each["spec"]["template"]["spec"]["containers"][0]["args"][-2:] != ["--step", step]:
+                yield f"{name_of(each)}: must end its arguments with --step {step}"
+            if each["spec"].get("suspend", False) is not waits:
+                yield f"{name_of(each)}: must {'' if waits else 'not '}be suspended"
 
 
 #: Every rule, by its name.

@@ -158,6 +158,11 @@ WRONG: dict[str, dict[str, tuple[Change, str]]] = {
             lambda o: one(o, "Cluster", "notary-db")["metadata"]["labels"].update({"lockstep/stage": "service"}),
             "must be foundation",
         ),
+        "completed too soon": (lambda o: one(o, "Job", "notary-complete")["spec"].pop("suspend"), "must be suspended"),
+        "all at once": (
+            lambda o: one(o, "Job", "notary-migrate")["spec"]["template"]["spec"]["containers"][0]["args"].__setitem__(-1, "all"),
+            "--step pre",
+        ),
     },
     "selected": {
         "nobody": (
@@ -215,9 +220,13 @@ REACHES: dict[str, tuple[Change, str]] = {
         lambda o: rules_of(o, "event-journal", "ingress")[0]["from"].pop(0),
         "coordinator does not reach event-journal (grpc)",
     ),
-    "clients at the chain": (
+    "everybody at the chain": (
         lambda o: rules_of(o, "dlt-gateway", "ingress")[0].pop("from"),
-        "client reaches dlt-gateway (grpc)",
+        "stranger reaches dlt-gateway (grpc)",
+    ),
+    "no client at the chain": (
+        lambda o: rules_of(o, "dlt-gateway", "ingress")[0]["from"].pop(),
+        "client does not reach dlt-gateway (grpc)",
     ),
     "every pod is a client": (
         lambda o: rules_of(o, "coordinator", "ingress")[0]["from"][0].pop("podSelector"),

@@ -17,12 +17,14 @@ from alembic import command, context
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from lockstep_kit import revisions
 from lockstep_kit.fields import require
+from lockstep_kit.migration_steps import Migration, Step, target
 from lockstep_kit.owner_login import add_owner_arguments, owner_url
 
 _ROLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -35,18 +37,30 @@ where one.table_schema = 'public' and one.column_name = 'singleton' and log.colu
 _LOCK: Final = 5_270_311_942
 
 
-def migrate(folder: Path, owner_url: str, role: str) -> None:
-    """Bring a database to the newest revision. `role` is the service's role, which owns nothing. Blocks; not to be called in an event loop.
+def migrate(folder: Path, owner_url: str, role: str, step: Step = Step.ALL) -> None:
+    """Bring a database to the newest revision of a step. `role` is the service's role, which owns nothing. Blocks; not to be called in an event loop.
 
     Raises:
-        FieldInvalid: the role's name needs quotes.
-        alembic.util.CommandError: the folder holds no migrations, or the database is at a revision that the folder does not know.
+        FieldInvalid: the role's name needs quotes, the database is at a revision that the folder does not know, or an earlier step was left out.
+        alembic.util.CommandError: the folder holds no migrations.
     """
     require(_ROLE.fullmatch(role) is not None, "role", "must be a lower-case name without quotes")
     config = Config()
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.attributes.update(url=owner_url, role=role)
-    command.upgrade(config, "head")
+    scripts = ScriptDirectory.from_config(config)
+    found = [Migration(each.revision, Step(getattr(each.module, "STEP", Step.PRE))) for each in scripts.walk_revisions()]
+    command.upgrade(config, target(found[::-1], asyncio.run(_current(owner_url)), step) if found else "head")
+
+
+async def _current(owner_url: str) -> str:
+    """The revision that a database is at; "" for one that is at none."""
+    engine = create_async_engine(_async_url(owner_url), poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(lambda it: MigrationContext.configure(it).get_current_revision()) or ""
+    finally:
+        await engine.dispose()
 
 
 def renew_logs(owner_url: str) -> None:
@@ -126,8 +140,12 @@ def main(folder: Path) -> None:
     add_owner_arguments(parser)
     parser.add_argument("--role", required=True, help="the service's role")
     parser.add_argument("--restored", action="store_true", help="the database was put back: have its logs count as other ones")
+    parser.add_argument(
+        "--step", type=Step, choices=list(Step), default=Step.ALL,
+        help="pre: what the code of before can live with, before the new code is there; post: the rest, once the code of before is gone; all: both",
+    )  # fmt: skip
     told = parser.parse_args()
     url = owner_url(told)
-    migrate(folder, url, told.role)
+    migrate(folder, url, told.role, told.step)
     if told.restored:
         renew_logs(url)

@@ -14,6 +14,7 @@ from alembic.util import CommandError
 from lockstep_kit import revisions
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.migrate import differences, migrate
+from lockstep_kit.migration_steps import Step
 from lockstep_kit.outbox import Outbox
 
 pytestmark = pytest.mark.integration
@@ -47,6 +48,28 @@ down_revision = "0001"
 def upgrade() -> None:
     op.execute("create table half (name text primary key)")
     op.execute("create table thing (name text primary key)")
+"""
+
+MORE = """
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.execute("alter table thing add column label text not null default ''")
+"""
+LESS = """
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+STEP = "post"
+
+
+def upgrade() -> None:
+    op.execute("alter table thing drop column name")
 """
 
 
@@ -99,6 +122,25 @@ async def test_a_revision_that_fails_leaves_nothing(database_for: Any, folder: P
     async with database.as_owner() as connection:
         assert await connection.fetchval("select version_num from alembic_version") == "0002"
         assert await revisions.recorded(connection) == "0002"
+
+
+async def test_what_the_code_of_before_needs_goes_after_it(database_for: Any, folder: Path) -> None:
+    """The step before a release stops at what drops something, and the step after it brings that about."""
+    database = await database_for("runtime_migrate")
+    await asyncio.to_thread(migrate, folder, database.owner_url, database.role)
+    (folder / "versions" / "0002_more.py").write_text(MORE)
+    (folder / "versions" / "0003_less.py").write_text(LESS)
+    found = []
+    for step in (Step.PRE, Step.PRE, Step.POST):
+        await asyncio.to_thread(migrate, folder, database.owner_url, database.role, step)
+        async with database.as_owner() as connection:
+            columns = await connection.fetch(
+                "select attname::text from pg_attribute where attrelid = 'thing'::regclass and attnum > 0 and not attisdropped"
+            )
+            found.append({each["attname"] for each in columns})
+        async with database.as_role() as connection:
+            assert await revisions.recorded(connection) == ("0002" if step is Step.PRE else "0003")
+    assert found == [{"name", "label"}, {"name", "label"}, {"label"}]
 
 
 async def test_wrong_input_is_refused(database_for: Any, folder: Path, tmp_path: Path) -> None:
