@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from lockstep_sandbox.deployment import SIGNERS
-from lockstep_sandbox.stack import BANK, Sandbox
+from lockstep_sandbox.stack import BANK, SERVICES, Sandbox
 from lockstep_testkit.ownership import as_owner
 
 POSTGRES: Final = "postgres"
 #: A session of Postgres hands in its statistics at most once a second (PostgreSQL, "The Cumulative Statistics System").
 STATISTICS_SECONDS: Final = 1.5
+#: Octets of a database on disk, and how far the server's log of writes has come, all databases' together.
+OCTETS: Final = "SELECT pg_database_size(current_database()), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"
 #: Commits of each database, whoever asks.
 COMMITS: Final = "SELECT datname, xact_commit FROM pg_stat_database WHERE datname = ANY($1)"
 
@@ -30,6 +32,10 @@ class Costs:
     commits: dict[str, int]
     #: Service -> transactions of its accounts on chain.
     chain_transactions: dict[str, int]
+    #: Service -> octets of its database on disk.
+    octets: dict[str, int]
+    #: Octets that Postgres has written to its log.
+    logged_octets: int
 
 
 async def costs(sandbox: Sandbox) -> Costs:
@@ -38,7 +44,8 @@ async def costs(sandbox: Sandbox) -> Costs:
     used[POSTGRES] = postgres_processor_seconds()
     transactions = {service: sum([await _nonce(sandbox, name) for name in names]) for service, names in SIGNERS.items()}
     await asyncio.sleep(STATISTICS_SECONDS)
-    return Costs(used, await _commits(sandbox), transactions)
+    octets, logged = await _octets(sandbox)
+    return Costs(used, await _commits(sandbox), transactions, octets, logged)
 
 
 def per_settlement(before: Costs, after: Costs, settlements: int) -> dict[str, dict[str, float]]:
@@ -47,6 +54,8 @@ def per_settlement(before: Costs, after: Costs, settlements: int) -> dict[str, d
         "processor_seconds_per_settlement": _shares(before.processor_seconds, after.processor_seconds, settlements),
         "commits_per_settlement": _shares(before.commits, after.commits, settlements),
         "chain_transactions_per_settlement": _shares(before.chain_transactions, after.chain_transactions, settlements),
+        "database_octets_per_settlement": _shares(before.octets, after.octets, settlements),
+        "logged_octets_per_settlement": {"total": round((after.logged_octets - before.logged_octets) / settlements)},
     }
 
 
@@ -69,6 +78,15 @@ async def _commits(sandbox: Sandbox) -> dict[str, int]:
     names = {each.url.rsplit("/", 1)[1]: package for package, each in sandbox.databases.logins.items()}
     async with as_owner(sandbox, BANK) as connection:
         return {names[row["datname"]]: int(row["xact_commit"]) for row in await connection.fetch(COMMITS, list(names))}
+
+
+async def _octets(sandbox: Sandbox) -> tuple[dict[str, int], int]:
+    found, logged = {}, 0
+    for service in SERVICES:
+        async with as_owner(sandbox, service) as connection:
+            ((octets, written),) = await connection.fetch(OCTETS)
+            found[service], logged = int(octets), int(written)
+    return found, logged
 
 
 async def _nonce(sandbox: Sandbox, name: str) -> int:
