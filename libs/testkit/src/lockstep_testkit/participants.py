@@ -9,6 +9,7 @@ Its registry is the one of `factories`, its key `factories.key_of(name)`.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import sys
@@ -51,6 +52,8 @@ READERS: Final[Mapping[str, Any]] = {
 }
 READY_SECONDS_MAX: Final = 300.0
 DEATH_SECONDS_MAX: Final = 240.0
+#: One that dies as soon as it is called is not connected to for long.
+CONNECTED_SECONDS_MAX: Final = 20.0
 
 
 @dataclass
@@ -69,6 +72,8 @@ class ParticipantProcess:
     tls_for: Callable[[str], TlsSettings]
     #: Closes what callers opened.
     channels: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    #: What callers opened.
+    opened: list[grpc.aio.Channel] = field(default_factory=list)
 
     @property
     def target(self) -> str:
@@ -77,7 +82,9 @@ class ParticipantProcess:
 
     async def channel(self, caller: str = COORDINATOR) -> grpc.aio.Channel:
         """A channel that shows a caller's certificate."""
-        return await self.channels.enter_async_context(channel(self.target, self.tls_for(caller)))
+        made = await self.channels.enter_async_context(channel(self.target, self.tls_for(caller)))
+        self.opened.append(made)
+        return made
 
     async def restart(self, failpoints: str = "", *, environ: Mapping[str, str] | None = None) -> None:
         """Stop it if it runs, and start it with these failpoints armed; one that dies before it was seen to be ready did what it was told."""
@@ -85,6 +92,13 @@ class ParticipantProcess:
         await self.supervisor.stop(self.name)
         with contextlib.suppress(*((ProgramFailed,) if failpoints else ())):
             await self.supervisor.start(replace(program, environ={ENVIRONMENT: failpoints, **(environ or {})}))
+            await self._connected()
+
+    async def _connected(self) -> None:
+        """Wait until callers have connected again: until then their calls end at once, and lead to no failpoint."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONNECTED_SECONDS_MAX):
+                await asyncio.gather(*(each.channel_ready() for each in self.opened))
 
     async def replica(self, number: int) -> ParticipantProcess:
         """Start another process of it, over the same database, which has a port and a program of its own; the supervisor stops it too."""
@@ -93,7 +107,7 @@ class ParticipantProcess:
         config = _listening_at(port, Path(first.command[-1]), f"{name}.yaml")
         ready = serving(f"localhost:{port}", self.tls_for(CLIENT))
         await self.supervisor.start(replace(first, name=name, command=(*first.command[:-1], str(config)), ready=ready))
-        return replace(self, name=name, port=port)
+        return replace(self, name=name, port=port, opened=[])
 
     async def kill(self) -> None:
         """End it as a power failure would."""
