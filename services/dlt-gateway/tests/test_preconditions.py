@@ -20,7 +20,7 @@ from lockstep_contracts.artifacts import parse_artifact
 from lockstep_contracts.calldata import function
 from lockstep_contracts.escrow import PAUSE, UNPAUSE, LegStatus, encode_abort, encode_commit, encode_prepare
 from lockstep_contracts.roles import encode_grant_operator
-from lockstep_contracts.token import PERMIT, encode_allowance, encode_approve, encode_mint
+from lockstep_contracts.token import PERMIT, decode_count, encode_allowance, encode_approve, encode_balance_of, encode_mint
 from lockstep_kit.amounts import Amount, AssetId
 from lockstep_kit.permits import Permit
 from lockstep_kit.statements import Promise, Refusal
@@ -28,6 +28,7 @@ from lockstep_sandbox.chain import CHAIN_ID
 from lockstep_sandbox.deployment import PAUSER
 from lockstep_sandbox.processes import ProgramFailed
 from lockstep_testkit.chains import HOLDER, MINTED, SCALE, UNCONTROLLED, UNWILLING, SettlementChain, draw_address
+from lockstep_testkit.commands import prepare_request
 from lockstep_testkit.factories import PlanCase
 from lockstep_testkit.participant_conformance import DONE
 from lockstep_testkit.participants import ParticipantProcess
@@ -189,6 +190,21 @@ async def test_a_payee_whom_the_token_does_not_pay(world: GatewayWorld, blocking
     await blocking.block(payee, blocked=False)
     plan = world.plan(amount=Amount(blocking.asset, 7, BLOCKING_SCALE), payee=payee)
     assert (await world.harness.prepare(plan)).verdict == DONE
+
+
+async def test_a_leg_that_cannot_be_held_takes_nothing_from_another(world: GatewayWorld, blocking: Blocking) -> None:
+    """Tried out together, the payout of a leg that is not held takes what is held for another: that is no reason to refuse the other."""
+    chain = world.chain.chain
+    held = decode_count(await chain.node.read(blocking.address, encode_balance_of(world.chain.escrow)))
+    good = world.plan(amount=Amount(blocking.asset, 5, BLOCKING_SCALE))
+    poor = good
+    # The rehearsal takes them in this order.
+    while poor.plan_id >= good.plan_id:
+        poor = world.plan(amount=Amount(blocking.asset, held + 5, BLOCKING_SCALE), payer=UNWILLING)
+    together = prepare_request(world.command(poor, signer=UNWILLING), world.command(good), wait=1.0)
+    await world.harness.stub.Prepare(together, timeout=60)
+    assert (await world.harness.prepare(good)).verdict == DONE
+    assert (await world.refusal(world.command(poor, signer=UNWILLING))).outside_code in ("BALANCE_LOW", "ALLOWANCE_LOW")
 
 
 async def test_a_payee_is_asked_about_again_when_the_hold_stands(world: GatewayWorld, node: StrictNode, blocking: Blocking) -> None:

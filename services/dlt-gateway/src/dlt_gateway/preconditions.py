@@ -99,10 +99,15 @@ class EscrowPreconditions:
         if _empty(standing):
             return [NO_CODE] * len(batch)
         skips = {each.key: each.detail for each in skipped(self.calls.contract, prepare.logs)}
+        statuses = _statuses(standing, len(batch))
+        # One of a leg that is not prepared is paid with what is held for others: who may be paid then shows when the hold stands.
+        astray = any(
+            status is not escrow.LegStatus.PREPARED and _pays(each) for status, each in zip(statuses, payouts, strict=True)
+        )
         found = []
-        for work, status, payout in zip(batch, _statuses(standing, len(batch)), payouts, strict=True):
+        for work, status, payout in zip(batch, statuses, payouts, strict=True):
             error = skips.get(self.calls.terms(work).leg_key, "")
-            if not error and status is escrow.LegStatus.PREPARED:
+            if not error and status is escrow.LegStatus.PREPARED and not astray:
                 why = self.unpayable(work, payout)
                 error = f"{PAYEE_BLOCKED}: {why}" if why else ""
             found.append("" if _name(error) in _PASSING else error)
