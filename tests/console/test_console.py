@@ -117,8 +117,7 @@ async def test_the_bytes_are_those_that_are_signed(sandbox: Sandbox, crew: Crew,
         assert "COMMITTED" in await page.text(f'[data-leg="{leg.leg.leg_id}"] h3')
     # What was shown to be compared did not change while the plan went on.
     assert await field(page, "hex") == shown
-    entries = await page.value("document.querySelectorAll('#journal tbody tr').length")
-    assert entries == closed.journal_sequence
+    await page.until(f"document.querySelectorAll('#journal tbody tr').length === {closed.journal_sequence}", SECONDS_MAX)
 
 
 async def test_names_in_plans_stay_text(crew: Crew, page: Page, address: str) -> None:
