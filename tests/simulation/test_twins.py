@@ -65,7 +65,9 @@ def statements_of(module: ModuleType) -> Iterator[tuple[str, str]]:
 
 def modules_of(schema: str) -> list[ModuleType]:
     if schema == "coordinator":
-        stores = [f"coordinator.store.{each.name}" for each in pkgutil.iter_modules(coordinator.store.__path__)]
+        # What metrics read is read by no settlement.
+        names = {each.name for each in pkgutil.iter_modules(coordinator.store.__path__)} - {"readings"}
+        stores = [f"coordinator.store.{each}" for each in sorted(names)]
         return [leases, *(importlib.import_module(each) for each in stores)]
     return [participant_store, *_OWN_STORES[schema]]
 

@@ -12,7 +12,7 @@ import functools
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Final, TypeAlias, TypeVar
 
 import structlog
@@ -22,6 +22,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 
 Attributes: TypeAlias = Mapping[str, str | int | bool | Sequence[str]]
 _PlanId = TypeVar("_PlanId", bound=str)
+_T = TypeVar("_T")
 
 PLAN_ID: Final = "lockstep.plan_id"
 PLAN_IDS: Final = "lockstep.plan_ids"
@@ -41,7 +42,7 @@ _plans_told: ContextVar[Attributes] = ContextVar("plans_told")
 #: Span of the call that is being served.
 _served: ContextVar[Span] = ContextVar("served")
 #: Trace context that the call came with.
-_caller: ContextVar[str] = ContextVar("caller")
+_caller: ContextVar[str | None] = ContextVar("caller")
 
 
 # -- Trace contexts ------------------------------------------------------------------------------------------------------
@@ -271,7 +272,16 @@ def _telling(told: Attributes) -> Iterator[None]:
         with bound:
             yield
     finally:
-        _plans_told.reset(token)
+        _taken_back(_plans_told, token)
+
+
+def _taken_back(variable: ContextVar[_T], token: Token[_T]) -> bool:
+    """Give a variable back its value of before. False where that is another context's: what is ended from outside, as by a crash, ends in another one."""
+    try:
+        variable.reset(token)
+    except ValueError:
+        return False
+    return True
 
 
 # -- Calls ---------------------------------------------------------------------------------------------------------------
@@ -284,15 +294,14 @@ def serving(name: str, traceparent: str | None, attributes: Attributes) -> Itera
     told = traceparent_of(parent)
     here = contexts.Context() if told is None else _below(parent)
     before = contexts.attach(here)
-    caller = None if told is None else _caller.set(told)
+    caller = _caller.set(told or _caller.get(None))
     try:
         with span(name, kind=SpanKind.SERVER, attributes=attributes) as current:
             served = _served.set(current)
             try:
                 yield current
             finally:
-                _served.reset(served)
+                _taken_back(_served, served)
     finally:
-        if caller is not None:
-            _caller.reset(caller)
-        contexts.detach(before)
+        if _taken_back(_caller, caller):
+            contexts.detach(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,6 +31,7 @@ from lockstep_kit.spans import (
     plan_spans,
     serving,
     span,
+    telling,
     trace_id_of,
     traceparent_of,
 )
@@ -302,3 +304,16 @@ def test_plans_of_a_request() -> None:
     assert plans_in(REQUEST) == [PLAN]
     assert plans_in(messages.VerifyPlanRequest(plan_id="DE89370400440532013000")) == []
     assert plans_in(messages.GetCheckpointRequest()) == []
+
+
+def test_what_is_ended_from_outside_ends() -> None:
+    """A call that is given up ends in another context than it began in: there is nothing to take back there, and nothing fails."""
+
+    async def call() -> None:
+        with serving("call", None, {}), telling(["PLAN-1"]):
+            await asyncio.sleep(0)
+
+    begun = call()
+    contextvars.copy_context().run(begun.send, None)
+    begun.close()
+    assert current_traceparent() is None
