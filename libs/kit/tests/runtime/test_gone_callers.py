@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from lockstep_kit.errors import not_found
+from lockstep_kit.rpc.gate import _end
 from lockstep_kit.rpc.guard import _leave
 
 
@@ -38,3 +39,11 @@ async def test_a_caller_that_is_gone_is_let_go(error: Exception, aborted: int) -
     assert [each["event"] for each in logged if each["log_level"] == "error"] == (
         ["call_failed"] if isinstance(error, ValueError) else []
     )
+
+
+async def test_a_caller_that_is_gone_is_not_refused_anything() -> None:
+    """Who was to be turned away, and is gone by then, is no defect either."""
+    context: Any = Gone()
+    with pytest.raises(asyncio.CancelledError):
+        await _end(not_found("plan", "one"), context)
+    assert context.aborted == 1

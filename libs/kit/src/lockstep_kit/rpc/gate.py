@@ -21,6 +21,7 @@ from lockstep_kit.errors import LockstepError, permission_denied, to_status
 from lockstep_kit.rpc import arrows, deadlines
 from lockstep_kit.rpc.access import OPEN_METHODS, Access
 from lockstep_kit.rpc.certificates import TLS_VERSION, Certificates, Peer
+from lockstep_kit.rpc.leaving import abort
 from lockstep_kit.rpc.limits import OTHERS, Excess, Limiter, Over
 
 _log = structlog.get_logger()
@@ -100,7 +101,7 @@ class Gate(grpc.aio.ServerInterceptor):
     async def _unknown(self, octets: bytes, context: Context) -> None:
         """A method that is not there: asking for it counts as any call does."""
         self._limiter.end(await self._begin(self._certificates.peer(context), octets, 1.0, context, stream=False), stream=False)
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no such method here")
+        await abort(context, grpc.StatusCode.UNIMPLEMENTED, "there is no such method here")
 
     async def _enter(self, method: str, octets: bytes, context: Context, *, stream: bool) -> str:
         """Begin the call, under the name at which it ends; or end it with a refusal."""
@@ -135,9 +136,8 @@ class Gate(grpc.aio.ServerInterceptor):
                 await asyncio.sleep(hold)
             finally:
                 self._limiter.let_go(name)
-        await context.abort(
-            grpc.StatusCode.RESOURCE_EXHAUSTED, _MESSAGES[over.excess], (_details(over.excess, _milliseconds(over)),)
-        )
+        details = _details(over.excess, _milliseconds(over))
+        await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, _MESSAGES[over.excess], (details,))
 
     def _admit(self, method: str, peer: Peer, octets: bytes, context: Context, *, stream: bool) -> None:
         self._check_peer(method, peer)
@@ -199,7 +199,7 @@ def _asked_for_health(handler: Any, admit: Callable[[str, Context], None], metho
 
 async def _end(error: LockstepError, context: Context) -> None:
     status = to_status(error)
-    await context.abort(error.code, status.message, (("grpc-status-details-bin", status.SerializeToString()),))
+    await abort(context, error.code, status.message, (("grpc-status-details-bin", status.SerializeToString()),))
 
 
 def _milliseconds(over: Over) -> int:

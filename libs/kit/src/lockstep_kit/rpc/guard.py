@@ -20,6 +20,7 @@ from lockstep_kit.errors import LockstepError, as_error, to_status, unavailable
 from lockstep_kit.failpoints import FailpointRaised
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.rpc.certificates import Certificates, expired
+from lockstep_kit.rpc.leaving import abort, gone
 from lockstep_kit.rpc.tracing import plans_in
 from lockstep_kit.spans import telling
 
@@ -155,21 +156,11 @@ async def _leave(method: str, error: BaseException, context: grpc.aio.ServicerCo
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, grpc.aio.InternalError):
-        raise _gone() from error
+        raise gone() from error
     shown = as_error(error)
     if shown.code is grpc.StatusCode.INTERNAL:
         _log.error("call_failed", method=method, exc_info=error)
     elif shown is not error and shown.code is grpc.StatusCode.UNAVAILABLE:
         _log.warning("call_unavailable", method=method, error=f"{type(error).__name__}: {error}")
     status = to_status(shown)
-    try:
-        await context.abort(
-            shown.code, status.message, trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),)
-        )
-    except grpc.aio.InternalError as failure:
-        raise _gone() from failure
-
-
-def _gone() -> asyncio.CancelledError:
-    """What gRPC raises where nothing can be sent any more, as a call that was cancelled: it is the caller that is gone, and no defect of ours."""
-    return asyncio.CancelledError()
+    await abort(context, shown.code, status.message, (("grpc-status-details-bin", status.SerializeToString()),))
