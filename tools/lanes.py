@@ -62,6 +62,7 @@ def main() -> int:
     alone = len(waiting) == 1
     running: list[Running] = []
     failed: list[Running] = []
+    twice = False
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
@@ -73,16 +74,24 @@ def main() -> int:
                 tell(each)
                 if each.process.returncode != 0:
                     failed.append(each)
-        twice = [each for each in failed if not passes_again(each, running)]
+        while failed:
+            twice |= not passes_again(failed.pop(0), running)
     except KeyboardInterrupt:
         stop(running)
+        for each in (*failed, *running):
+            show(each)
         return 1
     return 1 if twice else 0
 
 
+def show(each: Running) -> None:
+    """The whole output of a folder."""
+    print(f"\n---- {each.folder}", *each.lines(), sep="\n", flush=True)
+
+
 def passes_again(each: Running, running: list[Running]) -> bool:
     """Whether what failed in a folder passes when it is run once more."""
-    print(f"\n---- {each.folder}", *each.lines(), sep="\n", flush=True)
+    show(each)
     names = failures(each)
     # 1: tests failed, and nothing worse happened.
     if each.process.returncode != 1 or not 1 <= len(names) <= AGAIN_MAX:

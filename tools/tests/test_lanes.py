@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,23 @@ def test_what_passes_is_run_once(tmp_path: Path) -> None:
     """Nothing is run again where nothing failed."""
     done = lanes(folder(tmp_path, "one", STEADY), folder(tmp_path, "two", STEADY))
     assert (done.returncode, done.stdout.count("1 passed"), done.stdout.count("ok")) == (0, 2, 2), done.stdout
+
+
+def test_what_failed_is_shown_also_when_it_is_stopped(tmp_path: Path) -> None:
+    """A run that takes too long is told to stop, and says what it knows by then."""
+    begun = tmp_path / "begun"
+    slow = f"import pathlib, time\n\ndef test_slow() -> None:\n    pathlib.Path({str(begun)!r}).touch()\n    time.sleep(600)\n"
+    broken = folder(tmp_path, "broken", BROKEN.format(many=1))
+    command = [sys.executable, str(ROOT / "tools/lanes.py"), str(folder(tmp_path, "slow", slow, STEADY * 50)), str(broken)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        # The line of the folder that failed.
+        told = process.stdout.readline()
+        give_up = time.monotonic() + 60
+        while not begun.exists() and time.monotonic() < give_up:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        told += process.stdout.read()
+    assert process.returncode == 1
+    assert "FAILED" in told
+    assert "test_broken" in told[told.index("----") :]
