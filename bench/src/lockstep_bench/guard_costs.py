@@ -78,7 +78,10 @@ async def _calls(folder: Path) -> tuple[float, float]:
         stream_seconds_max=300,
     )
     least = []
-    servers = [await _serving(served, each) for each in ((), (gate, Guard(certificates)))]
+    guard = Guard(certificates)
+    servers = [
+        await _serving(served, each) for each in (lambda each: each, lambda each: gate.around(METHOD, guard.around(METHOD, each)))
+    ]
     channels = [grpc.aio.secure_channel(f"localhost:{port}", caller.channel_credentials()) for _, port in servers]
     try:
         rounds = [[await _spent(made) for made in channels] for _ in range(ROUNDS)]
@@ -91,7 +94,7 @@ async def _calls(folder: Path) -> tuple[float, float]:
     return least[0], least[1]
 
 
-async def _serving(tls: TlsSettings, interceptors: tuple[grpc.aio.ServerInterceptor, ...]) -> tuple[grpc.aio.Server, int]:
+async def _serving(tls: TlsSettings, around: Callable[[Any], Any]) -> tuple[grpc.aio.Server, int]:
     async def answer(_: Any, __: Any) -> messages.GetCheckpointResponse:
         return messages.GetCheckpointResponse()
 
@@ -99,8 +102,8 @@ async def _serving(tls: TlsSettings, interceptors: tuple[grpc.aio.ServerIntercep
         answer, messages.GetCheckpointRequest.FromString, messages.GetCheckpointResponse.SerializeToString
     )
     service, _, name = METHOD[1:].partition("/")
-    server = grpc.aio.server(interceptors=interceptors)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: around(handler)}),))
     port = server.add_secure_port("localhost:0", server_credentials(tls))
     await server.start()
     return server, port

@@ -43,7 +43,7 @@ _MESSAGES: Final = {
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Gate(grpc.aio.ServerInterceptor):
+class Gate:
     """Limits, identity, authorisation, sizes and deadlines, before everything else."""
 
     def __init__(
@@ -60,16 +60,10 @@ class Gate(grpc.aio.ServerInterceptor):
         self._certificates = certificates
         self._seconds_max = {False: call_seconds_max, True: stream_seconds_max}
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        """The handler with the gate before it; health is asked by whoever starts and stops services, as often as they like."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
+    def around(self, method: str, handler: Any) -> Any:
+        """The handler of a method with the gate before it; health is asked by whoever starts and stops services, as often as they like."""
         if method in OPEN_METHODS:
-            return handler and _asked_for_health(handler, self._admit_health, method)
-        if handler is None:
-            return grpc.unary_unary_rpc_method_handler(self._unknown)
+            return _asked_for_health(handler, self._admit_health, method)
         if handler.response_streaming:
             stream = self._stream(method, handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
@@ -98,10 +92,14 @@ class Gate(grpc.aio.ServerInterceptor):
 
         return gated
 
-    async def _unknown(self, octets: bytes, context: Context) -> None:
-        """A method that is not there: asking for it counts as any call does."""
-        self._limiter.end(await self._begin(self._certificates.peer(context), octets, 1.0, context, stream=False), stream=False)
-        await abort(context, grpc.StatusCode.UNIMPLEMENTED, "there is no such method here")
+    def unknown(self) -> Any:
+        """The handler of every method that is not there: asking for one counts as any call does."""
+
+        async def refused(octets: bytes, context: Context) -> None:
+            self._limiter.end(await self._begin(self._certificates.peer(context), octets, 1.0, context, stream=False), stream=False)
+            await abort(context, grpc.StatusCode.UNIMPLEMENTED, "there is no such method here")
+
+        return grpc.unary_unary_rpc_method_handler(refused)
 
     async def _enter(self, method: str, octets: bytes, context: Context, *, stream: bool) -> str:
         """Begin the call, under the name at which it ends; or end it with a refusal."""

@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 _TIMER_SECONDS_MAX: Final = 10**6
 
 
-class Guard(grpc.aio.ServerInterceptor):
+class Guard:
     """Well-formedness, errors and the end of streams, around every handler."""
 
     def __init__(self, certificates: Certificates) -> None:
@@ -55,14 +55,8 @@ class Guard(grpc.aio.ServerInterceptor):
             if inside:
                 task.cancel()
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        """The handler with the guard around it. Methods take one request; the server refuses to serve others."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None:
-            return None
+    def around(self, method: str, handler: Any) -> Any:
+        """The handler of a method with the guard around it. Methods take one request; the server refuses to serve others."""
         # Deserialised inside the guard, so that malformed bytes are the caller's error and not ours.
         decode = handler.request_deserializer or bytes
         if handler.response_streaming:

@@ -29,26 +29,19 @@ def begin(methods: Iterable[str]) -> None:
             CALLS.labels(method.removeprefix("/"), code.name)
 
 
-class Metering(grpc.aio.ServerInterceptor):
-    """Calls by method and code, their durations with the trace of one of them, and open streams."""
-
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        """The handler, measured."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method in OPEN_METHODS:
-            return handler
-        method = handler_call_details.method.removeprefix("/") if handler_call_details.method in arrows.METHODS else OTHER
-        traceparent = next((value for name, value in handler_call_details.invocation_metadata or () if name == "traceparent"), None)
-        if handler.response_streaming:
-            stream = _stream(method, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
-        unary = _unary(method, handler.unary_unary, exemplar(traceparent) if isinstance(traceparent, str) else None)
-        return grpc.unary_unary_rpc_method_handler(unary, handler.request_deserializer, handler.response_serializer)
+def metered(method: str, handler: Any) -> Any:
+    """The handler of a method, measured. What is not there is one method, whatever callers call it."""
+    if method in OPEN_METHODS:
+        return handler
+    name = method.removeprefix("/") if method in arrows.METHODS else OTHER
+    if handler.response_streaming:
+        stream = _stream(name, handler.unary_stream)
+        return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+    unary = _unary(name, handler.unary_unary)
+    return grpc.unary_unary_rpc_method_handler(unary, handler.request_deserializer, handler.response_serializer)
 
 
-def _unary(method: str, handle: Callable[..., Awaitable[Any]], traced: dict[str, str] | None) -> Callable[..., Awaitable[Any]]:
+def _unary(method: str, handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def measured(request: Any, context: Context) -> Any:
         began, code = time.perf_counter(), "OK"
         try:
@@ -58,7 +51,7 @@ def _unary(method: str, handle: Callable[..., Awaitable[Any]], traced: dict[str,
             raise
         finally:
             CALLS.labels(method, code).inc()
-            CALL_DURATION.labels(method).observe(time.perf_counter() - began, traced)
+            CALL_DURATION.labels(method).observe(time.perf_counter() - began, _traced(context))
 
     return measured
 
@@ -78,6 +71,11 @@ def _stream(method: str, handle: Callable[..., AsyncIterator[Any]]) -> Callable[
                 CALLS.labels(method, code).inc()
 
     return measured
+
+
+def _traced(context: Context) -> dict[str, str] | None:
+    traceparent = next((value for name, value in context.invocation_metadata() or () if name == "traceparent"), None)
+    return exemplar(traceparent) if isinstance(traceparent, str) else None
 
 
 def _code(error: BaseException, context: Context) -> str:

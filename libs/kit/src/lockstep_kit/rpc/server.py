@@ -24,9 +24,10 @@ from lockstep_kit.rpc.certificates import Certificates
 from lockstep_kit.rpc.gate import Gate
 from lockstep_kit.rpc.guard import Guard
 from lockstep_kit.rpc.limits import Limiter, ServingLimits
-from lockstep_kit.rpc.metering import Metering
+from lockstep_kit.rpc.metering import metered
+from lockstep_kit.rpc.methods import Methods
 from lockstep_kit.rpc.tls import TlsSettings, server_credentials
-from lockstep_kit.rpc.tracing import ServerSpans
+from lockstep_kit.rpc.tracing import spanned
 
 _log = structlog.get_logger()
 
@@ -133,7 +134,6 @@ class Server:
         self._drains: list[Callable[[], Awaitable[None]]] = []
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=(Metering(), gate, ServerSpans(), self._guard),
             options=(
                 *_OPTIONS,
                 ("grpc.max_receive_message_length", listen.message_bytes_max),
@@ -145,7 +145,12 @@ class Server:
             ),
             maximum_concurrent_rpcs=listen.concurrent_calls_max,
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        unknown = metered("", gate.unknown())
+        self._served = Methods(
+            lambda method, each: metered(method, gate.around(method, spanned(method, self._guard.around(method, each)))), unknown
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._served)
+        self._server.add_generic_rpc_handlers((self._served,))
         self.port = self._server.add_secure_port(f"{listen.host}:{listen.port}", server_credentials(tls))
         self._probes: grpc.aio.Server | None = None
         #: Where probes are answered; None where they are not.
@@ -163,7 +168,7 @@ class Server:
         """
         if any(method.client_streaming for method in service.methods):
             raise ValueError(f"{service.full_name} takes streams of requests")
-        register(servicer, self._server)
+        register(servicer, self._served)
         self._services.append(service.full_name)
         self._methods.extend(f"/{service.full_name}/{method.name}" for method in service.methods)
 

@@ -40,30 +40,26 @@ _CODES: Final = {each.value[0]: each for each in grpc.StatusCode}
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ServerSpans(grpc.aio.ServerInterceptor):
-    """A span for each call that is served, but for health checks."""
-
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        """The handler with a span around it."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method in OPEN_METHODS:
-            return handler
-        headers = [str(value) for key, value in handler_call_details.invocation_metadata or () if key == HEADER]
-        # Of several nobody knows which one is meant (W3C Trace Context, section 4.3).
-        caller = headers[0] if len(headers) == 1 else None
-        if handler.response_streaming:
-            stream = _streamed(method, caller, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
-        unary = _answered(method, caller, handler.unary_unary)
-        return grpc.unary_unary_rpc_method_handler(unary, handler.request_deserializer, handler.response_serializer)
+def spanned(method: str, handler: Any) -> Any:
+    """The handler of a method with a span for each call that it serves; none for health checks."""
+    if method in OPEN_METHODS:
+        return handler
+    if handler.response_streaming:
+        stream = _streamed(method, handler.unary_stream)
+        return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+    unary = _answered(method, handler.unary_unary)
+    return grpc.unary_unary_rpc_method_handler(unary, handler.request_deserializer, handler.response_serializer)
 
 
-def _answered(method: str, caller: str | None, handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _caller(context: Context) -> str | None:
+    headers = [str(value) for key, value in context.invocation_metadata() or () if key == HEADER]
+    # Of several nobody knows which one is meant (W3C Trace Context, section 4.3).
+    return headers[0] if len(headers) == 1 else None
+
+
+def _answered(method: str, handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def traced(request: Any, context: Context) -> Any:
-        with serving(method[1:], caller, _attributes(method)) as current:
+        with serving(method[1:], _caller(context), _attributes(method)) as current:
             try:
                 return await handle(request, context)
             finally:
@@ -72,11 +68,11 @@ def _answered(method: str, caller: str | None, handle: Callable[..., Awaitable[A
     return traced
 
 
-def _streamed(method: str, caller: str | None, handle: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+def _streamed(method: str, handle: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
     async def traced(request: Any, context: Context) -> AsyncIterator[Any]:
         answers = handle(request, context)
         try:
-            with serving(method[1:], caller, _attributes(method)) as current:
+            with serving(method[1:], _caller(context), _attributes(method)) as current:
                 try:
                     first = await anext(answers, None)
                 finally:
