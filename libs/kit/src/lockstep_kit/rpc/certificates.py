@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,7 +42,11 @@ _NOBODY: Final = Peer(None, 0.0, 0.0, new_enough=False)
 
 def peer_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
     """SPIFFE id of the caller, as its certificate says; None when it names none, or several."""
-    found = tuple(context.auth_context().get("peer_spiffe_id", ()))
+    return _caller(context.auth_context())
+
+
+def _caller(told: Mapping[str, Iterable[bytes]]) -> str | None:
+    found = tuple(told.get("peer_spiffe_id", ()))
     return found[0].decode() if len(found) == 1 else None
 
 
@@ -54,7 +59,8 @@ class Certificates:
 
     def peer(self, context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
         """Who is at the other end."""
-        caller, told = peer_id(context), context.auth_context()
+        told = context.auth_context()
+        caller = _caller(told)
         pem = tuple(told.get("x509_pem_cert", ()))
         if caller is None or len(pem) != 1:
             return _NOBODY
