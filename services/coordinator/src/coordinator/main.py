@@ -172,6 +172,7 @@ async def running(coordinator: Coordinator) -> AsyncIterator[asyncio.Future[None
     finally:
         ended.cancel()
         await supervisor.stop()
+        await coordinator.engine.drained()
         async with coordinator.engine.db.connection() as connection:
             await reading.release_all(connection, coordinator.engine.owner.name)
 
