@@ -28,6 +28,20 @@ _log = structlog.get_logger()
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 
+class _PooledConnection(TracedConnection):
+    """A connection that goes back to its pool without a round trip.
+
+    The driver would unlock, close, unlisten and reset whatever a session may have been left with. Nothing here leaves anything: settings are the session's
+    own from its start, locks and cursors end with their transactions, and what listens has a connection of its own. An open transaction is still rolled back.
+    """
+
+    __slots__ = ()
+
+    def get_reset_query(self) -> str:
+        """None."""
+        return ""
+
+
 _LISTEN_RETRY_SECONDS_MIN: Final = 0.1
 _LISTEN_RETRY_SECONDS_MAX: Final = 5.0
 #: A listening connection that nobody writes on is asked for a sign of life this often: a lost network path says nothing by itself.
@@ -157,7 +171,7 @@ class Database:
             },
         }
         pool = await asyncpg.create_pool(
-            min_size=1, max_size=settings.pool_size_max, connection_class=TracedConnection, **arguments
+            min_size=1, max_size=settings.pool_size_max, connection_class=_PooledConnection, **arguments
         )
         return cls(pool, arguments, settings.acquire_timeout_seconds)
 

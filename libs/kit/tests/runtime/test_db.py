@@ -82,6 +82,41 @@ async def test_a_cancelled_transaction_leaves_nothing(database: Any) -> None:
             assert await connection.fetchval("select count(*) from thing") == 0
 
 
+async def test_nothing_goes_from_one_user_of_a_connection_to_the_next(database: Any) -> None:
+    """A transaction that was left open is rolled back, and its locks, settings and cursors are gone; the settings of the session stand."""
+    async with connected(database, pool_size_max=1, lock_timeout_seconds=10) as db:
+        async with db.connection() as connection:
+            session = await connection.fetchval("select pg_backend_pid()")
+            await connection.execute("begin isolation level repeatable read")
+            await connection.execute(
+                "set local lock_timeout = 1; declare seen cursor for select 1; insert into thing values ('a', 1)"
+            )
+            await connection.fetchval("select pg_advisory_xact_lock(7)")
+        async with db.transaction() as tx:
+            await tx.execute("set local lock_timeout = 2; declare seen cursor for select 1")
+        async with db.transaction() as tx:
+            assert await tx.fetchval("select pg_backend_pid()") == session, "it is not the same connection"
+            assert await tx.fetchval("show transaction_isolation") == "read committed"
+            assert await tx.fetchval("show lock_timeout") == "10s"
+            assert await tx.fetchval("select count(*) from pg_cursors where name = 'seen'") == 0
+            assert await tx.fetchval("select count(*) from pg_locks where locktype = 'advisory'") == 0
+    assert await count(database) == 0
+
+
+async def test_a_connection_goes_back_without_a_round_trip(database: Any, databases: Any) -> None:
+    """Two statements in a row are two transactions, and nothing is asked between them."""
+    async with connected(database, pool_size_max=1) as db:
+        for _ in range(2):
+            async with db.connection() as connection:
+                await connection.fetchval("select 1")
+        superuser = await asyncpg.connect(databases.superuser_url)
+        try:
+            last = await superuser.fetchval("select query from pg_stat_activity where usename = $1", database.role)
+        finally:
+            await superuser.close()
+    assert last == "select 1"
+
+
 async def test_sessions_have_the_limits_of_the_settings(database: Any) -> None:
     """Isolation, durability, limits, time zone and name of a session are what the settings say, and json comes as text."""
     async with connected(database, lock_timeout_seconds=90.5, statement_timeout_seconds=91.5) as db, db.transaction() as tx:

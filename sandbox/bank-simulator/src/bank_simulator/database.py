@@ -34,6 +34,16 @@ create table if not exists schema_versions (version int primary key, applied_at 
 log = structlog.get_logger()
 
 
+class PooledConnection(asyncpg.Connection):
+    """A connection that goes back to its pool as it is: settings, locks and cursors end with their transactions here, and nothing listens."""
+
+    __slots__ = ()
+
+    def get_reset_query(self) -> str:
+        """None; the driver still rolls back a transaction that was left open."""
+        return ""
+
+
 class Database:
     """A pool of connections to the bank's own database."""
 
@@ -54,6 +64,7 @@ class Database:
                 pool = await asyncpg.create_pool(
                     settings.url, password=password, min_size=1, max_size=settings.pool_size_max,
                     command_timeout=COMMAND_SECONDS_MAX, server_settings={"application_name": "bank-simulator"},
+                    connection_class=PooledConnection,
                 )  # fmt: skip
                 break
             except (OSError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError):
