@@ -16,7 +16,7 @@ RESTORES_SECONDS_MAX := 3600
 # A test that takes longer prints where every thread stands.
 PYTEST := $(PYTHON) -m pytest -o faulthandler_timeout=180
 
-UNIT_TESTS = $(wildcard contracts/tests libs/*/tests services/*/tests sandbox/tests sandbox/*/tests tools/tests)
+UNIT_TESTS = $(wildcard contracts/tests libs/*/tests services/*/tests sandbox/tests sandbox/*/tests bench/tests tools/tests)
 E2E_TESTS = $(sort $(dir $(wildcard tests/*/test_*.py)))
 
 .PHONY: help
@@ -41,9 +41,12 @@ up: setup ## Start everything and leave it running for the `lockstep` command
 down: setup ## Stop what `make up` started
 	@$(PYTHON) -m lockstep_sandbox.down
 
+# Plans a second that `make bench` offers in open loops, as in RATES="2 5"; half of what the best closed loop does if none are named.
+RATES ?=
+
 .PHONY: bench
-bench: setup ## Measure settlements per second, latency, commits, calls and memory
-	@$(PYTHON) -m lockstep_bench
+bench: setup ## Measure throughput, latency and costs at stated loads, RATES="2 5" a second too; writes bench/out/bench.json and .html
+	@$(PYTHON) -m lockstep_bench --overload --out bench/out/bench.json $(if $(RATES),--rate $(RATES))
 
 .PHONY: bench-dlt
 bench-dlt: setup ## Measure the way onto the chain: queue, sign, send, confirm; and gas per leg
@@ -204,4 +207,4 @@ sbom: setup ## Write the bill of materials (CycloneDX 1.6) of everything that is
 
 .PHONY: clean
 clean: ## Remove everything that tools made; `make setup` makes it again
-	@rm -rf .venv .schemas .softhsm .prometheus .chromium .sandbox tools/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .schemas .softhsm .prometheus .chromium .sandbox bench/out tools/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -33,6 +33,7 @@ MADE_BY_TOOLS = frozenset(
         "__pycache__",
         "build",
         "dist",
+        "out",
     }
 )
 #: Not written by people: no limit on length.

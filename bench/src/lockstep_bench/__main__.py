@@ -1,133 +1,114 @@
-"""`make bench`: starts everything, measures, stops. Exits non-zero when a stated limit does not hold."""
+"""`make bench`: starts everything, loads it as told, measures, stops. Exits non-zero when a stated limit does not hold.
+
+Closed loops (`--concurrency`) tell what Lockstep can do, open loops (`--rate`) what its clients notice while plans arrive by the clock, and `--overload`
+whether it still does as much when twice as much is asked for. Each level is loaded for `--warm-up` seconds before anything counts.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
-import sqlite3
-import statistics
+import os
+import platform
 import sys
 import time
-from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
-from lockstep_bench.costs import costs, per_settlement, resident_bytes
-from lockstep_bench.people import People, Settled
+from lockstep_bench import limits, plot, report
+from lockstep_bench.costs import Costs, costs, per_settlement, resident_bytes
+from lockstep_bench.drivers import Drivers
+from lockstep_bench.schedule import Load
+from lockstep_bench.stage import stage
 from lockstep_bench.stopping import STOPPED, unless_stopped
-from lockstep_sandbox.runtime import RuntimeDirectory
+from lockstep_bench.timelines import Window, told
+from lockstep_bench.traced import statements
 from lockstep_sandbox.stack import Sandbox
-from lockstep_sandbox.up import BASE
 
-UP_SECONDS_MAX: Final = 20.0
-COMMITTED_SECONDS_MAX: Final = 4.0
-CLOSED_SECONDS_MAX: Final = 5.0
-RESIDENT_BYTES_MAX: Final = int(1.2 * 2**30)
-SAMPLED_RATIO: Final = 0.01
-#: A level of concurrency that hangs is given up after its seconds and these.
+#: What was begun is waited for so long after a level, and after one that offers more than is done.
 GRACE_SECONDS: Final = 40.0
-TRACED_PLANS: Final = 2
-#: Exporters of spans hand in a batch at least this often.
-SPANS_SECONDS: Final = 6.0
-#: Calls that a service received, by service.
-SQL_CALLS: Final = "select service, count(*) from span where upper(kind) like '%SERVER%' group by service"
+OVERLOAD: Final = 2.0
+#: Drivers get a level so long before it begins.
+AHEAD_SECONDS: Final = 0.3
+TRACED_AT_ONCE: Final = 16
+
+
+class Bench:
+    """Measures levels over one sandbox."""
+
+    def __init__(self, sandbox: Sandbox, drivers: Drivers, options: argparse.Namespace) -> None:
+        self._sandbox = sandbox
+        self._drivers = drivers
+        self._options = options
+
+    def load(self, *, rate: float | None = None, concurrency: int | None = None) -> Load:
+        """A level as the options want it."""
+        seed = f"{self._options.seed}/{rate}/{concurrency}"
+        return Load(rate, concurrency, self._options.warm_up, self._options.seconds, GRACE_SECONDS, seed)
+
+    async def warm_up(self) -> None:
+        """One plan, through everything."""
+        seed = f"{self._options.seed}/warm-up"
+        await self._drivers.settle(Load(None, 1, 0.0, 0.1, GRACE_SECONDS, seed), time.monotonic() + AHEAD_SECONDS)
+
+    async def level(self, load: Load) -> dict[str, Any]:
+        """One level."""
+        began = time.monotonic() + AHEAD_SECONDS
+        # Costs are those of the window alone: what it begins and does not finish is about what it finishes and did not begin.
+        async with asyncio.TaskGroup() as group:
+            settling = group.create_task(self._drivers.settle(load, began))
+            before = await self._costs_at(began + load.warm_up_seconds)
+            after = await self._costs_at(began + load.until)
+        window = Window(load.warm_up_seconds, load.until, time.monotonic() - began)
+        found = told(settling.result(), window)
+        of_each = await per_settlement(self._sandbox, before, after, max(found["settlements"], 1))
+        return {"load": load.name, "rate": load.rate, "concurrency": load.concurrency, **found, **of_each}
+
+    async def overload(self, sustained: float) -> dict[str, Any]:
+        """Twice as much as is done is offered."""
+        load = self.load(rate=round(OVERLOAD * sustained, 3))
+        load = replace(load, grace_seconds=GRACE_SECONDS + load.until * OVERLOAD)
+        found = await self.level(load)
+        share = round(found["settlements_per_second"] / sustained, 3)
+        return found | {"overload": True, "sustained_per_second": sustained, "delivered_share": share}
+
+    async def _costs_at(self, moment: float) -> Costs:
+        await asyncio.sleep(max(moment - time.monotonic(), 0.0))
+        return await costs(self._sandbox, self._drivers.pids)
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that is measured."""
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"seed": options.seed, "cores": os.cpu_count(), "python": platform.python_version()}
     began = time.monotonic()
-    async with Sandbox(RuntimeDirectory.create(BASE), sampled_ratio=SAMPLED_RATIO) as sandbox:
+    async with stage() as sandbox:
         result["up_seconds"] = round(time.monotonic() - began, 2)
-        async with People(sandbox) as people:
-            await people.settle("Warm-up")
-            levels = []
+        result["levels"] = levels = []
+        async with Drivers(sandbox.run.path, options.drivers) as drivers:
+            bench = Bench(sandbox, drivers, options)
+            await bench.warm_up()
             for concurrency in options.concurrency:
-                before, started = await costs(sandbox), time.monotonic()
-                settled = await closed_loop(people, concurrency, options)
-                elapsed = time.monotonic() - started
-                levels.append(level(concurrency, settled, elapsed) | per_settlement(before, await costs(sandbox), len(settled)))
-                show(levels[-1])
-            result["levels"] = levels
-        resident = resident_bytes(sandbox)
+                levels.append(shown(await bench.level(bench.load(concurrency=concurrency))))
+            sustained = max((each["settlements_per_second"] for each in levels), default=0.0)
+            for rate in [round(sustained / 2, 3)] if options.rate is None else options.rate:
+                levels.append(shown(await bench.level(bench.load(rate=rate))))
+            resident = resident_bytes(sandbox)
+            if options.overload:
+                levels.append(shown(await bench.overload(max(each["settlements_per_second"] for each in levels))))
         result["resident_mib"] = {name: round(size / 2**20, 1) for name, size in resident.items()}
         result["resident_total_mib"] = round(sum(resident.values()) / 2**20, 1)
-    result["rpcs_per_settlement"] = await calls_per_settlement()
+    if options.traced:
+        result["traced"] = await statements(TRACED_AT_ONCE, options.traced, options.seed)
+        print(f"\n  statements per settlement            {result['traced']['statements_per_settlement']}")
     return result
 
 
-async def closed_loop(people: People, concurrency: int, options: argparse.Namespace) -> list[Settled]:
-    """Settle plans, `concurrency` at a time: at least `plans` in all, and new ones until `seconds` are over."""
-    stop = time.monotonic() + options.seconds
-    settled: list[Settled] = []
-    begun = 0
-
-    async def worker() -> None:
-        nonlocal begun
-        while begun < options.plans or time.monotonic() < stop:
-            begun += 1
-            settled.append(await people.settle(f"Bench {concurrency} {begun}"))
-
-    async with asyncio.timeout(options.seconds + GRACE_SECONDS), asyncio.TaskGroup() as group:
-        for _ in range(concurrency):
-            group.create_task(worker())
-    return settled
-
-
-def level(concurrency: int, settled: list[Settled], elapsed: float) -> dict[str, Any]:
-    """Throughput and latency at one concurrency."""
-    found: dict[str, Any] = {
-        "concurrency": concurrency,
-        "settlements": len(settled),
-        "settlements_per_second": round(len(settled) / elapsed, 3),
-    }
-    for name, values in (
-        ("committed", [each.committed_seconds for each in settled]),
-        ("closed", [each.closed_seconds for each in settled]),
-    ):
-        found |= {f"{name}_p{percent}_ms": round(percentile(values, percent) * 1000) for percent in (50, 95, 99)}
+def shown(found: dict[str, Any]) -> dict[str, Any]:
+    """The same, after it was printed."""
+    print("\n".join(report.lines(found)), flush=True)
     return found
-
-
-def percentile(values: list[float], percent: int) -> float:
-    """A percentile, interpolated between neighbours."""
-    if len(values) == 1:
-        return values[0]
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
-
-
-async def calls_per_settlement() -> dict[str, float]:
-    """Calls that each service received per settlement, from a short run of its own with every trace recorded."""
-    async with Sandbox(RuntimeDirectory.create(BASE), sampled_ratio=1.0) as sandbox:
-        async with People(sandbox) as people:
-            for number in range(TRACED_PLANS):
-                await people.settle(f"Traced {number}")
-        await asyncio.sleep(SPANS_SECONDS)
-        with closing(sqlite3.connect(sandbox.run.path / "state" / "spans.sqlite")) as table:
-            counts = {str(service): round(int(count) / TRACED_PLANS, 1) for service, count in table.execute(SQL_CALLS)}
-    return {**counts, "total": round(sum(counts.values()), 1)}
-
-
-def show(found: dict[str, Any]) -> None:
-    """A table of one level."""
-    print(f"\n== {found['concurrency']} at a time ==")
-    for name, value in found.items():
-        shown = "  ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else value
-        print(f"  {name:36} {shown}", flush=True)
-
-
-def broken(result: dict[str, Any]) -> list[str]:
-    """Stated limits that do not hold; those of latency are for one plan alone, in the median."""
-    alone = [each for each in result["levels"] if each["concurrency"] == 1]
-    held = [("everything up, seconds", result["up_seconds"], UP_SECONDS_MAX)]
-    held.append(("resident, MiB", result["resident_total_mib"], RESIDENT_BYTES_MAX / 2**20))
-    for each in alone:
-        held.append(("COMMITTED, seconds", each["committed_p50_ms"] / 1000, COMMITTED_SECONDS_MAX))
-        held.append(("CLOSED, seconds", each["closed_p50_ms"] / 1000, CLOSED_SECONDS_MAX))
-    print("\n== Limits ==")
-    for name, value, limit in held:
-        print(f"  {name:36} {value} of {limit:g}")
-    return [f"{name}: {value} of {limit:g}" for name, value, limit in held if value > limit]
 
 
 async def bench(options: argparse.Namespace) -> int:
@@ -135,18 +116,39 @@ async def bench(options: argparse.Namespace) -> int:
     result = await unless_stopped(measure(options))
     if result is None:
         return STOPPED
-    print(f"\n  RPCs per settlement                  {result['rpcs_per_settlement']}")
-    result["limits_broken"] = broken(result)
-    print(f"BENCH_RESULT {json.dumps(result)}", flush=True)
+    result["limits_broken"] = limits.broken(result)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        page = options.out.with_suffix(".html")
+        page.write_text(plot.page(result))
+        print(f"\n  written: {options.out} and {page}")
+    brief = {
+        **result,
+        "levels": [{name: value for name, value in each.items() if name != "over_time"} for each in result["levels"]],
+    }
+    print(f"BENCH_RESULT {json.dumps(brief)}", flush=True)
     return 1 if result["limits_broken"] else 0
 
 
 def main() -> int:
     """Read the options and measure."""
     options = argparse.ArgumentParser(prog="lockstep_bench", description=__doc__)
-    options.add_argument("--seconds", type=float, default=25.0, help="how long plans are begun at each concurrency")
-    options.add_argument("--plans", type=int, default=5, help="plans that are settled at least at each concurrency")
-    options.add_argument("--concurrency", type=int, nargs="+", default=[1, 16], help="plans at a time")
+    options.add_argument("--concurrency", type=int, nargs="*", default=[1, 16, 64], help="closed loops: plans at a time")
+    options.add_argument(
+        "--rate",
+        type=float,
+        nargs="*",
+        default=None,
+        help="open loops: plans a second; if not given, half of the best closed loop's",
+    )
+    options.add_argument("--overload", action="store_true", help="at last offer twice of what was done at the best")
+    options.add_argument("--warm-up", type=float, default=5.0, help="seconds of load at each level before anything counts")
+    options.add_argument("--seconds", type=float, default=15.0, help="seconds that are measured at each level")
+    options.add_argument("--seed", default="1", help="of which plans and arrivals are drawn")
+    options.add_argument("--drivers", type=int, default=1, help="processes that settle plans")
+    options.add_argument("--traced", type=float, default=5.0, help="seconds of a run that counts statements; 0 for none")
+    options.add_argument("--out", type=Path, help="file for the result as JSON; a page with plots is written beside it (.html)")
     return asyncio.run(bench(options.parse_args()))
 
 

@@ -20,8 +20,10 @@ from typing import Any, Final
 
 from lockstep_bench.flooding import KINDS
 from lockstep_bench.guard_costs import guard_costs
-from lockstep_bench.people import People
+from lockstep_bench.people import People, validating
+from lockstep_bench.schedule import work
 from lockstep_bench.stopping import STOPPED, unless_stopped
+from lockstep_bench.timelines import Timeline, percentile
 from lockstep_client.client import LockstepClient
 from lockstep_client.configuration import read_configuration
 from lockstep_sandbox import callers
@@ -81,6 +83,12 @@ async def reading(client: LockstepClient, plan_id: str, seconds: float) -> list[
     return found
 
 
+async def committed(people: People, number: int) -> float:
+    """Settle a plan; seconds until it was seen COMMITTED."""
+    timeline = await people.settle(work("flood", number), Timeline(number, 0.0), time.monotonic())
+    return timeline.seen["committed"]
+
+
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that is measured."""
     kinds = (QUIET, *options.kinds)
@@ -90,18 +98,19 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     changes = {"coordinator": {"clients": CLIENTS}}
     async with (
         Sandbox(RuntimeDirectory.create(BASE), sampled_ratio=0.01, changes=changes) as sandbox,
-        People(sandbox) as people,
+        validating(sandbox),
+        People(sandbox.run.path) as people,
     ):
         configuration = read_configuration(sandbox.client_configuration)
         async with LockstepClient(configuration.coordinator, configuration.tls) as client:
-            await people.settle("Warm-up")
+            await committed(people, 0)
             plan_id = (await anext(client.list_plans())).header.plan_id
-            for number in range(options.rounds):
-                for kind in kinds:
-                    async with flooded(sandbox, kind, plan_id, answers[kind]):
-                        settling = asyncio.create_task(people.settle(f"Flood {kind} {number}"))
-                        reads[kind] += await reading(client, plan_id, options.seconds)
-                        settled[kind].append((await settling).committed_seconds)
+            for place in range(options.rounds * len(kinds)):
+                kind = kinds[place % len(kinds)]
+                async with flooded(sandbox, kind, plan_id, answers[kind]):
+                    settling = asyncio.create_task(committed(people, place + 1))
+                    reads[kind] += await reading(client, plan_id, options.seconds)
+                    settled[kind].append(await settling)
     quiet = {"read": reads[QUIET], "settled": settled[QUIET]}
     levels = [told(kind, reads[kind], settled[kind], answers[kind], quiet) for kind in kinds]
     return {"levels": levels, "guard": await guard_costs(options.settlement_milliseconds)}
@@ -119,11 +128,6 @@ def told(
     found |= {"settled_p50_ms": round(now * 1000), "settled_p50_ratio": round(now / then, 2), "flooder_was_told": dict(answers)}
     print(f"  {kind:10} " + "  ".join(f"{name} {value}" for name, value in found.items() if name != "kind"), flush=True)
     return found
-
-
-def percentile(values: list[float], percent: int) -> float:
-    """A percentile, interpolated between neighbours."""
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 async def bench(options: argparse.Namespace) -> int:

@@ -1,121 +1,195 @@
-"""Everybody who takes part in a settlement, in this process: maker, payer, approver, releaser, and the validator agent with its own checks."""
+"""Everybody who takes part in a settlement but the validator: maker, payer, approver, releaser, all in one process; and the validator agent, in its own."""
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import time
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Final, Self
+from pathlib import Path
+from random import Random
+from typing import Final, Self
 
-from lockstep.coordinator.v1.settlement_pb2 import PLAN_STATE_ABORTED, PLAN_STATE_CLOSED, PLAN_STATE_COMMITTED, Plan
-from lockstep.type.v1 import signature_pb2
-from lockstep_client.agent import GateAgent
-from lockstep_client.client import LockstepClient
-from lockstep_client.commands.signatures import statement
+from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent
+from lockstep_bench.schedule import Work
+from lockstep_bench.timelines import Timeline
+from lockstep_bench.transport import Transport
 from lockstep_client.configuration import read_configuration
-from lockstep_client.convert import plan_from_pb
-from lockstep_client.inspection import Inspector
-from lockstep_client.making import consent, create, draw_plan, token_payers, unlock
-from lockstep_client.planfile import PlanFile
-from lockstep_client.watching import Snapshot
+from lockstep_client.convert import PlanView, plan_from_pb, state_name
+from lockstep_client.making import MAKE_MARGIN, consent, token_payers, unlock
+from lockstep_client.planfile import PlanFile, draft
+from lockstep_client.signing import gate_signature
+from lockstep_client.watching import PlanNews, Snapshot
+from lockstep_kit.convert import time_from_pb, vote_from_pb
+from lockstep_kit.errors import LockstepError
+from lockstep_kit.ids import NONCE_BYTES, SALT_BYTES
 from lockstep_kit.key_files import read_signing_key
-from lockstep_kit.registry_file import load_registry
-from lockstep_kit.statements import Gate, Verdict
+from lockstep_kit.statements import Gate, SignedVote, votes_digest
 from lockstep_sandbox import scene
+from lockstep_sandbox.processes import Program
+from lockstep_sandbox.runtime import RuntimeDirectory
 from lockstep_sandbox.stack import Sandbox
 
-SIGNERS: Final = {signature_pb2.GATE_APPROVE: (Gate.APPROVE, "approver"), signature_pb2.GATE_RELEASE: (Gate.RELEASE, "releaser")}
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """One settlement, timed by this process' monotonic clock from before ExecutePlan was sent."""
-
-    #: Until the watcher saw COMMITTED.
-    committed_seconds: float
-    #: Until the watcher saw CLOSED.
-    closed_seconds: float
+#: The program that validates; it is on the client's side, and is not counted as Lockstep.
+VALIDATOR: Final = "validator-agent"
+#: States from which a phase has been reached.
+_REACHED: Final = {"PREPARED": "prepared", "COMMITTED": "committed", "CLOSED": "closed"}
+#: Where a plan that is on its way may be, in order; a snapshot that shows a later one has passed the earlier ones.
+_ORDER: Final = ("READY_FOR_PREPARE", "PREPARED", "EXECUTING", "VALIDATING", "COMMITTED", "CLOSED")
+_ASTRAY: Final = frozenset({"ABORTED", "PARTIALLY_EXECUTED", "UNWIND_PENDING"})
 
 
 class SettlementFailed(Exception):
     """A plan did not settle."""
 
 
-class People:
-    """Settles plans over one sandbox. An async context manager; the agent runs while it is entered."""
+@asynccontextmanager
+async def validating(sandbox: Sandbox) -> AsyncIterator[None]:
+    """The validator agent runs inside: the command's, as anybody runs it, with its own checks of chain, bank and journal."""
+    program = Path(sys.executable).with_name("lockstep")
+    key, configuration = sandbox.keys["validator"].private_file, sandbox.client_configuration
+    command = (str(program), "agent", "validate", "--key", str(key), "--config", str(configuration))
+    await sandbox.supervisor.start(Program(VALIDATOR, command))
+    try:
+        yield
+    finally:
+        await sandbox.supervisor.stop(VALIDATOR)
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-        self._configuration = read_configuration(sandbox.client_configuration)
-        self._registry = load_registry(self._configuration.registry_file)
-        self._keys = {name: read_signing_key(file.private_file) for name, file in sandbox.keys.items()}
+
+class People:
+    """Settle plans over one sandbox, from the folder of its run. An async context manager."""
+
+    def __init__(self, run: Path) -> None:
+        description = RuntimeDirectory(run).read_description()
+        self._configuration = read_configuration(run / "client.yaml")
+        self._keys = {name: read_signing_key(description.key_files[name]) for name in ("maker", "approver", "releaser")}
+        self._addresses = description.chain.accounts
         self._accounts = unlock(self._configuration.payers, set(self._configuration.payers))
-        self._stack = AsyncExitStack()
-        self._agent: asyncio.Task[Any] | None = None
+        self._transport = Transport(self._configuration)
 
     async def __aenter__(self) -> Self:
-        self._client = await self._stack.enter_async_context(
-            LockstepClient(self._configuration.coordinator, self._configuration.tls)
-        )
-        inspector = await self._stack.enter_async_context(Inspector.configured(self._configuration))
-        agent = GateAgent(self._client, inspector, self._keys["validator"], self._configuration.state_directory)
-        self._agent = asyncio.create_task(agent.run(), name="validator-agent")
+        await self._transport.__aenter__()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._agent is not None:
-            self._agent.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._agent
-        await self._stack.aclose()
+    async def __aexit__(self, *_: object) -> None:
+        await self._transport.__aexit__()
 
-    async def settle(self, reference: str) -> Settled:
-        """Settle one delivery-versus-payment plan.
+    async def settle(self, work: Work, timeline: Timeline, began: float) -> Timeline:
+        """Settle one delivery-versus-payment plan; when it came to what is noted in its timeline as it happens, in seconds since `began` (monotonic).
 
         Raises:
             SettlementFailed: it was aborted, or its watch ended before CLOSED.
             LockstepError: a request was refused.
         """
-        plan = await self._create(reference)
-        view = plan_from_pb(plan)
-        plan_id = view.header.plan_id
-        signatures = consent(view, {address: self._accounts[address] for address in token_payers(view).values()})
-        began = time.monotonic()
-        await self._client.execute_plan(plan_id, signatures)
-        committed: float | None = None
-        signed: set[int] = set()
-        async for news in self._client.watch_plan(plan_id):
-            if isinstance(news, Snapshot):
-                plan = news.plan
-            elif news.event.WhichOneof("event") in ("transition", "gate"):
-                if len(signed) < len(SIGNERS) or news.event.transition.to_state in (PLAN_STATE_ABORTED, PLAN_STATE_CLOSED):
-                    plan = await self._client.get_plan(plan_id)
-                if news.event.transition.to_state == PLAN_STATE_COMMITTED:
-                    committed = time.monotonic() - began
-                if news.event.transition.to_state == PLAN_STATE_CLOSED and committed is not None:
-                    return Settled(committed, time.monotonic() - began)
-            else:
-                continue
-            if plan.state == PLAN_STATE_ABORTED:
-                break
-            await self._sign(plan, signed)
-        raise SettlementFailed(f"plan {plan_id} did not settle: {plan.reason} {plan.reason_detail}")
+        timeline.begun = time.monotonic() - began
+        try:
+            await _Settling(self, work, timeline, began).settle()
+        except (LockstepError, SettlementFailed) as error:
+            timeline.failure = str(error)
+            raise
+        return timeline
 
-    async def _create(self, reference: str) -> Plan:
-        chain = self._sandbox.chain
+    async def created(self, work: Work, draw: Callable[[int], bytes]) -> PlanView:
+        """The plan as the coordinator accepted it."""
         document = scene.delivery_versus_payment(
-            chain.address("seller"), chain.address("buyer"), reference=reference, quantity="1.00", price="10.00"
+            self._addresses["seller"],
+            self._addresses["buyer"],
+            reference=work.reference,
+            quantity=work.quantity,
+            price=work.price,
         )
-        draft = draw_plan(PlanFile.model_validate(document), self._configuration.venue, datetime.now(UTC))
-        return await create(self._client, draft, self._keys["maker"])
+        file, venue = PlanFile.model_validate(document), self._configuration.venue
+        drawn = draft(file, venue, plan_id=work.plan_id, now=datetime.now(UTC), draw_salt=lambda: draw(SALT_BYTES))
+        until = drawn.header.deadline + MAKE_MARGIN
+        make = gate_signature(self._keys["maker"], Gate.MAKE, drawn.header.digest, nonce=draw(NONCE_BYTES), expires_at=until)
+        return plan_from_pb(await self._transport.create(drawn, make))
 
-    async def _sign(self, plan: Plan, signed: set[int]) -> None:
-        for waiting in plan.waiting:
-            if waiting.gate in SIGNERS and waiting.gate not in signed:
-                gate, person = SIGNERS[waiting.gate]
-                signed.add(waiting.gate)
-                wanted = statement(gate, Verdict.APPROVE, plan_from_pb(plan), self._registry, None)
-                await self._client.sign_gate(plan.header.plan_id, wanted.signed(self._keys[person]))
+    async def executed(self, view: PlanView) -> None:
+        """Start the plan with its payers' consent."""
+        payers = {address: self._accounts[address] for address in token_payers(view).values()}
+        await self._transport.execute(view.header.plan_id, consent(view, payers))
+
+    async def approve(self, view: PlanView, nonce: bytes) -> None:
+        """The approver's signature."""
+        until = view.header.deadline + MAKE_MARGIN
+        signed = gate_signature(self._keys["approver"], Gate.APPROVE, view.header.digest, nonce=nonce, expires_at=until)
+        await self._transport.sign(view.header.plan_id, signed)
+
+    async def release(self, view: PlanView, nonce: bytes, votes: list[SignedVote]) -> None:
+        """The releaser's signature, over the votes in plan order."""
+        over = votes_digest(votes)
+        until = view.header.deadline + MAKE_MARGIN
+        key, digest = self._keys["releaser"], view.header.digest
+        signed = gate_signature(key, Gate.RELEASE, digest, nonce=nonce, expires_at=until, votes_digest=over)
+        await self._transport.sign(view.header.plan_id, signed)
+
+    def news(self, plan_id: str) -> AsyncIterator[PlanNews]:
+        """What becomes of a plan."""
+        return self._transport.news(plan_id)
+
+
+class _Settling:
+    """One plan on its way."""
+
+    def __init__(self, people: People, work: Work, timeline: Timeline, began: float) -> None:
+        self._people = people
+        self._work = work
+        self._timeline = timeline
+        self._began = began
+        self._draw = Random(f"{work.seed}/octets").randbytes  # noqa: S311 - a test's salts, the same for the same seed
+        self._votes: dict[str, SignedVote] = {}
+        self._signed: set[Gate] = set()
+        # The database's clock and this one are the same machine's.
+        self._wall = time.time() - time.monotonic() + began
+
+    async def settle(self) -> None:
+        self._view = await self._people.created(self._work, self._draw)
+        self._note("created")
+        await self._people.executed(self._view)
+        self._note("executed")
+        async for news in self._people.news(self._work.plan_id):
+            state = self._seen(news.plan) if isinstance(news, Snapshot) else self._changed(news.event)
+            if state in _ASTRAY:
+                break
+            if state is not None:
+                await self._sign(state)
+            if state == "CLOSED":
+                return
+        raise SettlementFailed(f"plan {self._work.plan_id} did not settle")
+
+    def _seen(self, plan: Plan) -> str:
+        """Where a snapshot shows the plan."""
+        self._votes = {each.leg.leg_id: vote_from_pb(each.vote) for each in plan.legs if each.HasField("vote")}
+        state = state_name(plan.state)
+        for passed in _ORDER[: _ORDER.index(state) + 1] if state in _ORDER else ():
+            self._reached(passed)
+        return state
+
+    def _changed(self, event: PlanEvent) -> str | None:
+        """The state that the plan entered, if it did."""
+        if event.WhichOneof("event") == "leg" and event.leg.HasField("vote"):
+            self._votes[event.leg.leg.leg_id] = vote_from_pb(event.leg.vote)
+        if event.WhichOneof("event") != "transition":
+            return None
+        state = state_name(event.transition.to_state)
+        self._timeline.entered[state] = time_from_pb(event.transition.transition_time, "time").timestamp() - self._wall
+        self._reached(state)
+        return state
+
+    async def _sign(self, state: str) -> None:
+        """Whoever has a gate to open in this state does."""
+        if state == "READY_FOR_PREPARE" and Gate.APPROVE not in self._signed:
+            self._signed.add(Gate.APPROVE)
+            await self._people.approve(self._view, self._draw(NONCE_BYTES))
+        elif state == "PREPARED" and Gate.RELEASE not in self._signed:
+            self._signed.add(Gate.RELEASE)
+            votes = [self._votes[each.leg.leg_id] for each in self._view.legs]
+            await self._people.release(self._view, self._draw(NONCE_BYTES), votes)
+
+    def _reached(self, state: str) -> None:
+        if state in _REACHED and _REACHED[state] not in self._timeline.seen:
+            self._note(_REACHED[state])
+
+    def _note(self, phase: str) -> None:
+        self._timeline.seen[phase] = time.monotonic() - self._began

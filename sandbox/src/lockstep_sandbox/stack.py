@@ -73,16 +73,19 @@ class Sandbox:
         sampled_ratio: float = 1.0,
         replicas: Mapping[str, int] | None = None,
         changes: Mapping[str, Mapping[str, Any]] | None = None,
+        listen: Mapping[str, Any] | None = None,
         by_files: bool = False,
         certificate_life: timedelta = CERTIFICATE_LIFE,
     ) -> None:
         """Prepare a run; `environ` adds to the environment of a service, by its name; `sampled_ratio` of new traces is recorded.
 
         With `replicas` (service -> how many) every service is reached through a door of its own, which can be cut; see `network`. `changes` are settings of a
-        service, by its name, instead of the sandbox's own. With `by_files` the bank-gateway and the bank exchange files, and not over HTTPS.
+        service, by its name, instead of the sandbox's own; `listen` those of each service's server. With `by_files` the bank-gateway and the bank exchange
+        files, and not over HTTPS.
         Certificates live for `certificate_life`, and are renewed meanwhile.
         """
         self.run = run
+        self._listen = dict(listen or {"limits": {"named": {spiffe_id(CLIENT): CLIENT_LIMITS}}})
         self._changes = {name: dict(each) for name, each in (changes or {}).items()}
         self._by_files = by_files
         self._certificate_life = certificate_life
@@ -260,7 +263,7 @@ class Sandbox:
         tls = self._tls[name]
         settings: dict[str, Any] = {
             "database": self._login(name).settings(),
-            "listen": {"port": self._listening[replica], "limits": {"named": {spiffe_id(CLIENT): CLIENT_LIMITS}}},
+            "listen": {"port": self._listening[replica], **self._listen},
             "tls": _files(tls),
             "telemetry": {"endpoint": self.address("otlp"), "sampled_ratio": self._sampled_ratio},
             "metrics": {"port": self._metrics[replica], "sample_seconds": 2.0},
