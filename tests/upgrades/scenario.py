@@ -9,6 +9,7 @@ So what is used here of the sandbox and the test kit is what both releases have.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,13 +30,14 @@ from lockstep_client.client import LockstepClient
 from lockstep_client.convert import plan_from_pb, state_name
 from lockstep_client.making import consent, create
 from lockstep_client.watching import Change, Snapshot
+from lockstep_kit.errors import LockstepError
 from lockstep_sandbox.monitoring import MONITOR, alarms
 from lockstep_sandbox.ports import LOOPBACK
 from lockstep_sandbox.processes import cancel_on_signals
 from lockstep_sandbox.runtime import RuntimeDirectory
 from lockstep_sandbox.stack import CLIENT, SERVICES, Sandbox, package_of
 from lockstep_testkit.checker import collect, judge
-from lockstep_testkit.crew import PATIENT, Crew, draw_address
+from lockstep_testkit.crew import PATIENT, SIGNERS, Crew, awaited, draw_address
 
 TELLING: Final = Path(__file__).parent / "telling"
 #: This tree's packages are installed: they are found where nothing comes before them.
@@ -45,6 +47,8 @@ REPLICAS: Final = 2
 FIRST: Final = ("coordinator", "dlt-gateway", "bank-gateway", "notary", "event-journal")
 SECOND: Final = tuple(f"{each}-2" for each in ("dlt-gateway", "bank-gateway", "notary", "event-journal", "coordinator"))
 COORDINATORS: Final = ("coordinator", "coordinator-2")
+#: What a person signs at a replica that does not hold the plan waits for as long.
+LEASE_SECONDS: Final = "3"
 SECONDS_MAX: Final = 240.0
 LOOK_SECONDS: Final = 0.05
 STOPPED_BY_ITSELF: Final = 0
@@ -94,21 +98,34 @@ class Upgrade:
                 case Change():
                     seen.append(news.event.sequence)
 
-    async def begin_at_each(self) -> list[asyncio.Task[Any]]:
-        """A plan at each of the coordinator's replicas, settling while other things happen."""
-        tasks = [self.crew.driving(await self.begin(each)) for each in COORDINATORS]
+    async def under_way(self, *coordinators: str) -> list[asyncio.Task[None]]:
+        """A plan at each of some replicas of the coordinator, settling while other things happen."""
+        tasks = [asyncio.create_task(self._drive(await self.begin(each), each)) for each in coordinators]
         self.driving += tasks
         return tasks
 
+    async def _drive(self, plan_id: str, coordinator: str) -> None:
+        """People who stay with one replica of the coordinator sign what is awaited, until the plan is closed."""
+        client, state = self.clients[coordinator], ""
+        async with asyncio.timeout(SECONDS_MAX):
+            while state != "CLOSED":
+                # One replica may hold the plan while the people's is replaced, and it may go on between a look and a signature.
+                with suppress(LockstepError):
+                    plan = await client.get_plan(plan_id)
+                    state = state_name(plan.state)
+                    for gate in awaited(plan) & SIGNERS.keys():
+                        await client.sign_gate(plan_id, self.crew.signature(plan, gate))
+                await asyncio.sleep(LOOK_SECONDS)
+
     async def settle_at_each(self) -> None:
         """A plan at each of the coordinator's replicas, settled before anything else happens."""
-        await asyncio.gather(*await self.begin_at_each())
+        await asyncio.gather(*await self.under_way(*COORDINATORS))
 
-    async def held(self, gate: str) -> str:
-        """A plan that waits for people."""
-        plan_id = await self.begin(COORDINATORS[len(self.payees) % 2])
-        await self.crew.awaiting(plan_id, gate)
-        return plan_id
+    async def held(self, *gates: str) -> list[str]:
+        """Plans that wait for people, each at its gate."""
+        plans = [await self.begin(each) for each, _ in zip(itertools.cycle(COORDINATORS), gates)]
+        await asyncio.gather(*(self.crew.awaiting(*each) for each in zip(plans, gates, strict=True)))
+        return plans
 
     async def look_on(self) -> None:
         """One call after another, none of which may fail.
@@ -227,7 +244,7 @@ async def installed(run: Path, previous: Path, tree: Path) -> AsyncIterator[Upgr
     loaded.mkdir(parents=True)
     os.environ["LOADED_FOLDER"] = str(loaded)
     files = RuntimeDirectory.create(run)
-    environ = {name: {"LOCKSTEP_REPLICA": "before"} for name in SERVICES}
+    environ = {"coordinator": {"LOCKSTEP_REPLICA": "before", "LOCKSTEP_LEASE_SECONDS": LEASE_SECONDS}}
     async with (
         Sandbox(files, environ=environ, sampled_ratio=0.0, replicas=dict.fromkeys(SERVICES, REPLICAS)) as sandbox,
         Crew(sandbox) as crew,
@@ -262,16 +279,16 @@ async def run(folder: Path, previous: Path, tree: Path) -> dict[str, Any]:
 
         def reached(stage: str) -> None:
             told[stage] = {"seconds": round(time.monotonic() - began, 1), "plans": len(upgrade.payees)}
-            print(f"{stage}: {told[stage]}", file=sys.stderr, flush=True)
+            print(f"{stage}: {told[stage]} {os.times()[2:4]}", file=sys.stderr, flush=True)
 
         # The release before, as it was: one plan settles, three are held in the middle, each for another moment.
         await upgrade.assert_loaded()
+        for_the_schema, for_the_replicas, for_the_end = await upgrade.held("approve", "approve", "release")
         await upgrade.settle_at_each()
-        for_the_schema, for_the_replicas, for_the_end = [await upgrade.held(gate) for gate in ("approve", "approve", "release")]
         reached("before")
 
         # This release's schema, under the code of before: what is under way goes on, what was held, what is new; and a replica that starts on it.
-        under_way = await upgrade.begin_at_each()
+        under_way = await upgrade.under_way(*COORDINATORS)
         await upgrade.migrate("pre")
         await asyncio.gather(*under_way, upgrade.crew.driven(for_the_schema))
         await upgrade.sandbox.supervisor.restart("coordinator-2")
@@ -279,19 +296,19 @@ async def run(folder: Path, previous: Path, tree: Path) -> dict[str, Any]:
         reached("pre")
 
         # One replica after another. Where one release's coordinators meet another's participants alone, plans settle from end to end.
-        for program in FIRST:
-            await upgrade.begin_at_each()
+        for program, coordinator in zip(FIRST, itertools.cycle(COORDINATORS)):
+            await upgrade.under_way(coordinator)
             await upgrade.replace(program)
             if program == "coordinator":
                 await upgrade.settle_at_each()
         await upgrade.assert_loaded()
         upgrade.driving.append(upgrade.crew.driving(for_the_replicas))
         reached("first replicas")
-        for program in SECOND:
+        for program, coordinator in zip(SECOND, itertools.cycle(COORDINATORS[::-1])):
             if program == "coordinator-2":
                 await upgrade.settle_at_each()
                 told["led_before_the_last"] = await upgrade.led()
-            await upgrade.begin_at_each()
+            await upgrade.under_way(coordinator)
             await upgrade.replace(program)
         await upgrade.replace(MONITOR)
         await upgrade.assert_loaded()
@@ -299,7 +316,7 @@ async def run(folder: Path, previous: Path, tree: Path) -> dict[str, Any]:
         reached("second replicas")
 
         # What the code of before still needed.
-        under_way = await upgrade.begin_at_each()
+        under_way = await upgrade.under_way(*COORDINATORS)
         await upgrade.migrate("post")
         await asyncio.gather(*under_way, upgrade.crew.driven(for_the_end))
         await upgrade.settle_at_each()
