@@ -46,11 +46,11 @@ class Package:
         return self.folder / "tests"
 
 
-def packages() -> list[Package]:
-    """Every package of the workspace that has code."""
+def packages(root: Path = ROOT) -> list[Package]:
+    """Every package of the workspace, or of another copy of this repository, that has code."""
     found = []
     for pattern in PACKAGE_PATTERNS:
-        for folder in sorted(ROOT.glob(pattern)):
+        for folder in sorted(root.glob(pattern)):
             if not (folder / "pyproject.toml").is_file():
                 continue
             source = next((s for s in (folder / "src", folder / GENERATED_SOURCE) if s.is_dir()), None)
