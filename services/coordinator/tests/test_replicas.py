@@ -12,7 +12,7 @@ import pytest
 from coordinator.convert.participant import CallName, Outgoing
 from coordinator.model import Tick
 from coordinator.recovery import Recovery
-from coordinator.store import outboxes, plans
+from coordinator.store import outboxes, saving
 from lockstep_kit import leases
 from lockstep_kit.fence import Epoch
 from lockstep_kit.participant.records import Verdict
@@ -112,10 +112,10 @@ async def test_a_paused_transaction_is_refused_by_the_database(world: Any) -> No
         # By its lease.
         assert await old.engine.apply("tick", [plan.plan_id], lambda _, __: [Tick()]) == {}
         # By the version, and, were that the same again, by the epoch in the row.
-        stepped = plans.Stepped(before, before.plan, (), Epoch(row["generation"], row["counter"]), None)
+        stepped = saving.Stepped(before, before.plan, (), Epoch(row["generation"], row["counter"]), None)
         async with old.engine.db.transaction() as tx:
             with pytest.raises(Exception, match="changed since it was read"):
-                await plans.save(tx, [stepped], before.updated_at)
+                await saving.save(tx, [stepped], before.updated_at)
         async with old.engine.db.transaction() as tx:
             with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="lost its lease"):
                 await tx.execute(

@@ -19,6 +19,7 @@ import structlog
 from coordinator import calls, metrics, protocol
 from coordinator.changes import Change
 from coordinator.dossier import Dossier
+from coordinator.dossiers import Dossiers
 from coordinator.flushing import Flush
 from coordinator.model import CommitsWithheld, Created, Effect, Event, GateRecord, Limits, Moved, PersonNeeded, State
 from coordinator.notices import Notice
@@ -101,7 +102,7 @@ class Work:
         if wanted:
             owner = self._engine.owner
             epochs = await leases.acquire(self.tx, wanted, owner.name, owner.generation, owner.lease)
-            read = await plans.read(self.tx, [PlanId(each) for each in epochs], lock=True)
+            read = await self._engine.dossiers.read(self.tx, [PlanId(each) for each in epochs], lock=True)
             self._clock = self._clock or read.now
             for plan_id, dossier in read.dossiers.items():
                 self._engine.traces.note(plan_id, dossier.traceparent)
@@ -168,6 +169,9 @@ class Work:
         """A plan as it will be once the transaction has committed."""
         return self._change(plan_id).result
 
+    def _changes(self) -> list[Change]:
+        return [self._change(plan_id) for plan_id in sorted(self._now)]
+
     def _change(self, plan_id: PlanId) -> Change:
         effects, created = tuple(self._effects[plan_id]), plan_id in self._created
         return Change(self._before[plan_id], self._now[plan_id], effects, created, self._epochs[plan_id], self.clock)
@@ -180,10 +184,11 @@ class Work:
         closed = any(each.entered is State.CLOSED for each in moves)
         return (*(("decision",) if decided else ()), *(("close",) if closed else ()))
 
-    def measure(self) -> None:
-        """Count what was done, once it is committed."""
-        for plan_id, effects in self._effects.items():
-            metrics.moved(self._before[plan_id], self._now[plan_id], effects, self.clock)
+    def committed(self) -> None:
+        """Count and remember what was done, once it is committed."""
+        for change in self._changes():
+            metrics.moved(change.before, change.after, change.effects, change.now)
+            self._engine.dossiers.note([change])
 
     async def flush(self) -> Flushed:
         """Write everything; what has to be woken once it is committed."""
@@ -193,8 +198,7 @@ class Work:
                 withheld = await outboxes.withhold(self.tx, plan_id)
                 if withheld:
                     self.step(plan_id, CommitsWithheld(withheld))
-        loaded = [self._change(plan_id) for plan_id in sorted(self._now)]
-        return await Flush(self.tx, loaded, self._noted, self._engine.limits, self._engine.subscriptions).write()
+        return await Flush(self.tx, self._changes(), self._noted, self._engine.limits, self._engine.subscriptions).write()
 
 
 class Engine:
@@ -213,6 +217,7 @@ class Engine:
     ) -> None:
         self.db: Final = db
         self.traces: Final = PlanTraces(db)
+        self.dossiers: Final = Dossiers()
         self.owner: Final = owner
         self.limits: Final = limits
         self.routes: Final = routes
@@ -236,7 +241,7 @@ class Engine:
                 await failpoint(f"coordinator.{each}.in_tx")
         for each in (*kinds, *moments):
             await failpoint(f"coordinator.{each}.after_commit")
-        work.measure()
+        work.committed()
         self.wakes.takeovers.note(work.epochs)
         self.wake(flushed)
 
@@ -300,7 +305,7 @@ class Engine:
     async def read(self, ids: Iterable[PlanId]) -> Mapping[PlanId, Dossier]:
         """Plans as they stand."""
         async with reading.snapshot(self.db) as tx:
-            return (await plans.read(tx, ids)).dossiers
+            return (await self.dossiers.read(tx, ids)).dossiers
 
     async def leg_keys(self, connection: Connection, dossier: Dossier) -> dict[LegId, bytes]:
         """The settling legs' keys of one plan.

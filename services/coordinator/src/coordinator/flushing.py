@@ -14,7 +14,7 @@ from coordinator.model import LegState, Limits, Order, Record, State, WriteAudit
 from coordinator.notices import Notice, notices
 from coordinator.payloads import journal_event
 from coordinator.plan_traces import tell_escalation, tell_moves
-from coordinator.store import audits, escalation_documents, letters, operators, outboxes, plans
+from coordinator.store import audits, escalation_documents, letters, operators, outboxes, plans, saving
 from coordinator.store import notices as notice_store
 from coordinator.store.notices import Subscriptions
 from coordinator.wakes import Flushed
@@ -59,7 +59,7 @@ class Flush:
 
     async def _write_plans(self, now: datetime) -> None:
         stepped = [
-            plans.Stepped(
+            saving.Stepped(
                 each.before,
                 each.after.plan,
                 each.moves,
@@ -70,7 +70,7 @@ class Flush:
             if not each.created
         ]
         if stepped:
-            await plans.save(self._tx, stepped, now)
+            await saving.save(self._tx, stepped, now)
         created = [each for each in self._changed if each.created]
         await plans.insert_gates(self._tx, [(each.after.plan, 0) for each in created])
         await plans.insert_transitions(self._tx, [(each.plan_id, move) for each in created for move in each.moves], now)

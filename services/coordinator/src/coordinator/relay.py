@@ -88,7 +88,7 @@ class Relay:
             if not commands:
                 return []
             await outboxes.sent(tx, commands, [repeat_after(each.attempts, self._rng.random()) for each in commands])
-            dossiers = (await plans.read(tx, {each.plan_id for each in commands})).dossiers
+            dossiers = (await engine.dossiers.read(tx, {each.plan_id for each in commands})).dossiers
             committing = {each.plan_id for each in commands if CALLS[each.order] is CallName.COMMIT}
             keys = await self._keys(tx, committing)
             await failpoint("coordinator.claim.in_tx")

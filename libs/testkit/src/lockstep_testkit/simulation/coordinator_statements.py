@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from coordinator.store import plans, reading, requests
+from coordinator.store import plans, reading, requests, saving
 from lockstep_testkit.simulation.leases_statements import free
 from lockstep_testkit.simulation.memory import INFINITY, LONG_AGO, Registry, Row, Rows, Statement
 from lockstep_testkit.simulation.specs import among, columns, inserted, listed
@@ -21,10 +22,29 @@ _ORDINAL: Final = lambda row: (row["plan_id"], row["ordinal"])  # noqa: E731
 # -- plans ---------------------------------------------------------------------------------------------------------------
 
 
-@STATEMENTS.on(plans.LOCK_PLANS)
-async def lock_plans(s: Statement, plan_ids: Sequence[str]) -> Rows:
-    rows = await s.locking("plan", [row for each in sorted(set(plan_ids)) if (row := s.get("plan", each)) is not None])
-    return [{**row, "read_at": s.now} for row in rows]
+@STATEMENTS.on(plans.GLANCE)
+def glance(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return _glances(s, [row for each in sorted(set(plan_ids)) if (row := s.get("plan", each)) is not None])
+
+
+@STATEMENTS.on(plans.GLANCE_LOCKED)
+async def glance_locked(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return _glances(s, await s.locking("plan", [row for each in sorted(set(plan_ids)) if (row := s.get("plan", each)) is not None]))
+
+
+def _glances(s: Statement, rows: Sequence[Row]) -> Rows:
+    ids = [row["plan_id"] for row in rows]
+    tickets = Counter(row["plan_id"] for row in among(s, "escalation", ids))
+    frozen = {row["plan_id"]: row["frozen"] for row in among(s, "journal_progress", ids)}
+    return [
+        {
+            **{name: row[name] for name in ("plan_id", "version", "updated_at")},
+            "read_at": s.now,
+            "frozen": frozen.get(row["plan_id"], ""),
+            "tickets": tickets[row["plan_id"]],
+        }
+        for row in rows
+    ]
 
 
 @STATEMENTS.on(plans.READ_PLANS)
@@ -115,10 +135,10 @@ async def save_payers(
     return []
 
 
-@STATEMENTS.on(plans.SAVE_PLANS)
+@STATEMENTS.on(saving.SAVE_PLANS)
 async def save_plans(s: Statement, *values: Sequence[Any]) -> Rows:
     saved: Rows = []
-    for new in columns(listed(plans.SAVE_PLANS), values):
+    for new in columns(listed(saving.SAVE_PLANS), values):
         row = await s.lock("plan", new["plan_id"])
         if row is not None and row["version"] == new["version"]:
             epoch = {"epoch_generation": new.pop("generation"), "epoch_counter": new.pop("counter")}
@@ -127,9 +147,9 @@ async def save_plans(s: Statement, *values: Sequence[Any]) -> Rows:
     return saved
 
 
-@STATEMENTS.on(plans.SAVE_LEGS)
+@STATEMENTS.on(saving.SAVE_LEGS)
 async def save_legs(s: Statement, *values: Sequence[Any]) -> Rows:
-    for new in columns(listed(plans.SAVE_LEGS), values):
+    for new in columns(listed(saving.SAVE_LEGS), values):
         row = await s.lock("plan_leg", new["plan_id"], new["leg_id"])
         if row is not None:
             s.update("plan_leg", row, **new)

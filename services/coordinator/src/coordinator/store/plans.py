@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
@@ -16,15 +16,21 @@ from coordinator.model import Cause, GateRecord, LegState, Mandate, Moved, Order
 from coordinator.store import operators
 from lockstep_kit.certificate import Decision
 from lockstep_kit.db import Connection
-from lockstep_kit.errors import LockstepError, aborted, permission_denied
+from lockstep_kit.errors import LockstepError, permission_denied
 from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import ActorId, Digest, LegId, PlanId
 from lockstep_kit.participant.ports import PlanOutcome
 
-#: Plans, locked in the order of their ids until the transaction ends, with the database's clock.
-LOCK_PLANS: Final = """
-select plan.*, clock_timestamp() as read_at from plan where plan_id = any($1) order by plan_id for update
+#: Whether plans are still as they were known, by the database's clock.
+GLANCE: Final = """
+select plan.plan_id, plan.version, plan.updated_at, clock_timestamp() as read_at, coalesce(journal_progress.frozen, '') as frozen,
+    (select count(*) from escalation where escalation.plan_id = plan.plan_id) as tickets
+from plan left join journal_progress on journal_progress.plan_id = plan.plan_id
+where plan.plan_id = any($1) order by plan.plan_id
 """
+
+#: The same, of plans that are locked in the order of their ids until the transaction ends.
+GLANCE_LOCKED: Final = f"{GLANCE}for update of plan\n"
 
 #: Plans as they stand.
 READ_PLANS: Final = "select plan.*, clock_timestamp() as read_at from plan where plan_id = any($1) order by plan_id"
@@ -77,36 +83,6 @@ from unnest($2::text[], $3::bytea[], $4::bytea[]) as new (leg_id, signature, per
 where plan_leg.plan_id = $1 and plan_leg.leg_id = new.leg_id
 """
 
-#: Saves plans that are still at the version that was read.
-SAVE_PLANS: Final = """
-update plan set state = new.state, decision = new.decision, delegate = new.delegate, decided_at = new.decided_at, since = new.since,
-    transition_no = new.transition_no, journal_sequence = new.journal_sequence, cause = new.cause, reason = new.reason,
-    reason_leg = new.reason_leg, reason_detail = new.reason_detail, outcome = new.outcome, sealing = new.sealing,
-    unwound_by_policy = new.unwound_by_policy, validated_from = new.validated_from, auditing_since = new.auditing_since,
-    audit = new.audit, unwind_refusal = new.unwind_refusal, version = plan.version + 1, epoch_generation = new.generation,
-    epoch_counter = new.counter, due_at = new.due_at, updated_at = new.updated_at
-from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::integer[],
-    $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[], $16::boolean[], $17::bigint[],
-    $18::bigint[], $19::timestamptz[], $20::timestamptz[], $21::integer[], $22::timestamptz[], $23::bytea[],
-    $24::bytea[])
-    as new (plan_id, version, state, decision, delegate, decided_at, since, transition_no, journal_sequence, cause, reason,
-    reason_leg, reason_detail, outcome, sealing, unwound_by_policy, generation, counter, due_at, updated_at, validated_from,
-    auditing_since, audit, unwind_refusal)
-where plan.plan_id = new.plan_id and plan.version = new.version returning plan.plan_id
-"""
-
-#: Saves what changed of legs.
-SAVE_LEGS: Final = """
-update plan_leg set last_order = new.last_order, ordered_at = new.ordered_at, phase = new.phase, revision = new.revision,
-    vote = new.vote, outcome = new.outcome, trouble = new.trouble, reversed = new.reversed, reversal = new.reversal,
-    operators_executed = new.operators_executed, operators_evidence = new.operators_evidence
-from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::bigint[], $7::bytea[], $8::bytea[], $9::text[],
-    $10::boolean[], $11::boolean[], $12::bytea[], $13::bytea[])
-    as new (plan_id, leg_id, last_order, ordered_at, phase, revision, vote, outcome, trouble, reversed, operators_executed,
-    operators_evidence, reversal)
-where plan_leg.plan_id = new.plan_id and plan_leg.leg_id = new.leg_id
-"""
-
 #: Adds signed gates.
 INSERT_GATES: Final = """
 insert into gate_signature (plan_id, ordinal, gate, verdict, actor_id, key_id, nonce, signed, signed_at)
@@ -147,10 +123,36 @@ class SealedKey:
     recovery_sealed: bytes
 
 
-async def read(connection: Connection, plans: Iterable[PlanId], *, lock: bool = False) -> Read:
-    """Plans with all their papers; locked until the transaction ends, where asked. Ids that are not known are left out."""
-    names = sorted(set(plans))
-    rows = await connection.fetch(LOCK_PLANS if lock else READ_PLANS, names)
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What a plan is known by not to have changed."""
+
+    #: The plan.
+    plan_id: PlanId
+    #: Grows with every change.
+    version: int
+    #: When it last changed.
+    updated_at: datetime
+    #: Why its journal takes nothing more, or "".
+    frozen: str
+    #: How many escalations it has.
+    tickets: int
+    #: The database's clock.
+    read_at: datetime
+
+
+async def glance(connection: Connection, plans: Iterable[PlanId], *, lock: bool) -> list[Glance]:
+    """What plans are known by, in the order of their ids; locked until the transaction ends, where asked. Ids that are not known are left out."""
+    rows = await connection.fetch(GLANCE_LOCKED if lock else GLANCE, sorted(set(plans)))
+    return [
+        Glance(PlanId(row["plan_id"]), row["version"], row["updated_at"], row["frozen"], row["tickets"], row["read_at"])
+        for row in rows
+    ]
+
+
+async def read(connection: Connection, plans: Iterable[PlanId]) -> Read:
+    """Plans with all their papers. Ids that are not known are left out."""
+    rows = await connection.fetch(READ_PLANS, sorted(set(plans)))
     if not rows:
         return Read({}, None)
     found = [row["plan_id"] for row in rows]
@@ -304,91 +306,6 @@ async def save_payers(tx: Connection, plan_id: PlanId, consents: Mapping[LegId, 
     """Keep what the token payers brought."""
     permits = [stored.permit_octets(each.permit) for each in consents.values()]
     await tx.execute(SAVE_PAYERS, plan_id, list(consents), [each.signature for each in consents.values()], permits)
-
-
-@dataclass(frozen=True, slots=True)
-class Stepped:
-    """A plan before and after its steps in one transaction."""
-
-    #: As it was read.
-    before: Dossier
-    #: As it is now.
-    after: Plan
-    #: Its transitions.
-    moves: tuple[Moved, ...]
-    #: Lease of the writer.
-    epoch: Epoch
-    #: When it must be given a Tick at the latest.
-    due_at: datetime | None
-
-
-async def save(tx: Connection, steps: Sequence[Stepped], now: datetime) -> None:
-    """Save plans after their steps: state, legs, gates, transitions.
-
-    Raises:
-        LockstepError: PLAN_CHANGED; another transaction has changed one of them since it was read. Nothing must be committed.
-    """
-    plans = [each.after for each in steps]
-    saved = await tx.fetch(SAVE_PLANS, *_plan_columns(steps, plans, now))
-    if len(saved) != len(steps):
-        raise aborted("PLAN_CHANGED", "the plan has changed since it was read")
-    legs = [
-        (each.after.plan_id, new)
-        for each in steps
-        for old, new in zip(each.before.plan.legs, each.after.legs, strict=True)
-        if old != new
-    ]
-    if legs:
-        await tx.execute(SAVE_LEGS, *_leg_columns(legs))
-    await insert_gates(tx, [(each.after, len(each.before.plan.gates)) for each in steps])
-    await insert_transitions(tx, [(each.after.plan_id, move) for each in steps for move in each.moves], now)
-
-
-def _plan_columns(steps: Sequence[Stepped], plans: Sequence[Plan], now: datetime) -> list[list[Any]]:
-    return [
-        [each.plan_id for each in plans],
-        [each.before.version for each in steps],
-        [each.state.value for each in plans],
-        [each.decision.value if each.decision else None for each in plans],
-        [each.delegate for each in plans],
-        [each.decided_at for each in plans],
-        [each.since for each in plans],
-        [each.transition_no for each in plans],
-        [each.journal_sequence for each in plans],
-        [each.cause.value if each.cause else None for each in plans],
-        [each.reason for each in plans],
-        [each.reason_leg for each in plans],
-        [each.reason_detail for each in plans],
-        [each.outcome.value if each.outcome else None for each in plans],
-        [each.sealing for each in plans],
-        [each.unwound_by_policy for each in plans],
-        [each.epoch.generation for each in steps],
-        [each.epoch.counter for each in steps],
-        [each.due_at for each in steps],
-        [now for _ in steps],
-        [each.validated_from for each in plans],
-        [each.auditing_since for each in plans],
-        [each.audit for each in plans],
-        [stored.outcome_octets(each.unwind_refusal) for each in plans],
-    ]
-
-
-def _leg_columns(legs: Sequence[tuple[PlanId, LegState]]) -> list[list[Any]]:
-    return [
-        [plan_id for plan_id, _ in legs],
-        [leg.leg_id for _, leg in legs],
-        [leg.order.value for _, leg in legs],
-        [leg.ordered_at for _, leg in legs],
-        [leg.phase.value if leg.phase else None for _, leg in legs],
-        [leg.revision for _, leg in legs],
-        [stored.vote_octets(leg.vote) for _, leg in legs],
-        [stored.outcome_octets(leg.outcome) for _, leg in legs],
-        [leg.trouble for _, leg in legs],
-        [leg.reversed for _, leg in legs],
-        [leg.operators_evidence.executed if leg.operators_evidence else None for _, leg in legs],
-        [stored.operators_octets(leg.operators_evidence) for _, leg in legs],
-        [stored.outcome_octets(leg.reversal) for _, leg in legs],
-    ]
 
 
 async def insert_gates(tx: Connection, plans: Sequence[tuple[Plan, int]]) -> None:

@@ -12,8 +12,8 @@ from coordinator.dossier import Dossier
 from coordinator.model import EventType
 from coordinator.payloads import JournalEvent, journal_event
 from coordinator.restoring import Adopted
-from coordinator.store import escalation_documents, operators, outboxes, plans
-from coordinator.store.plans import Stepped
+from coordinator.store import escalation_documents, operators, outboxes, plans, saving
+from coordinator.store.saving import Stepped
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import LegId, PlanId
@@ -328,7 +328,7 @@ async def save(tx: Connection, before: Dossier, adopted: Adopted, generation: in
         LockstepError: PLAN_CHANGED; another replica was faster. Nothing must be committed.
     """
     plan_id, after = before.plan_id, adopted.plan
-    await plans.save(tx, [Stepped(before, after, (), Epoch(generation, 1), now)], now)
+    await saving.save(tx, [Stepped(before, after, (), Epoch(generation, 1), now)], now)
     for moved, at in adopted.moves:
         await plans.insert_transitions(tx, [(plan_id, moved)], at)
     # What stands on chain of an escalation names it by the id that it has in the journal.

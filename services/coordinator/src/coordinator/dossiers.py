@@ -1,0 +1,72 @@
+"""Plans as this process last knew them: what the database says is still so is not read again.
+
+Whatever changes of a plan raises its version in the same transaction; its escalations are only added to, and its journal is only stopped once. A dossier is
+used where all three, and the time of the last change, are in the database as they are in it; otherwise it is read anew. Lost with the process.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from coordinator.changes import Change
+from coordinator.dossier import Dossier
+from coordinator.model import State
+from coordinator.store import plans
+from coordinator.store.plans import Glance, Read
+from lockstep_kit.ids import PlanId
+
+if TYPE_CHECKING:
+    from lockstep_kit.db import Connection
+
+#: Plans that are remembered; those used longest ago give way.
+REMEMBERED_MAX: Final = 2_048
+
+
+class Dossiers:
+    """The plans that this process works on."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[PlanId, Dossier] = OrderedDict()
+
+    async def read(self, connection: Connection, ids: Iterable[PlanId], *, lock: bool = False) -> Read:
+        """As `plans.read`."""
+        seen = await plans.glance(connection, ids, lock=lock)
+        if not seen:
+            return Read({}, None)
+        missing = [each.plan_id for each in seen if not self._same(each)]
+        read = (await plans.read(connection, missing)).dossiers if missing else {}
+        for dossier in read.values():
+            self._keep(dossier)
+        found = {
+            each.plan_id: read[each.plan_id] if each.plan_id in read else replace(self._known[each.plan_id], read_at=each.read_at)
+            for each in seen
+        }
+        return Read(found, seen[0].read_at)
+
+    def note(self, changes: Iterable[Change]) -> None:
+        """What a transaction did to plans is committed."""
+        for each in changes:
+            if each.resolved or each.result.plan.state is State.CLOSED:
+                # What operators resolved has papers of its own; what is closed is seldom asked for.
+                self._known.pop(each.plan_id, None)
+            elif each.changed:
+                self._keep(each.result)
+
+    def _same(self, seen: Glance) -> bool:
+        known = self._known.get(seen.plan_id)
+        if known is None:
+            return False
+        self._known.move_to_end(seen.plan_id)
+        said = (known.version, known.updated_at, known.frozen, len(known.tickets))
+        return said == (seen.version, seen.updated_at, seen.frozen, seen.tickets)
+
+    def _keep(self, dossier: Dossier) -> None:
+        known = self._known.get(dossier.plan_id)
+        if known is None or known.version <= dossier.version:
+            self._known[dossier.plan_id] = dossier
+            self._known.move_to_end(dossier.plan_id)
+            while len(self._known) > REMEMBERED_MAX:
+                self._known.popitem(last=False)
