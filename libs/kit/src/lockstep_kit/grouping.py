@@ -54,12 +54,21 @@ class Grouping(Generic[_Work, _Answer]):
     """Carries pieces of work in groups."""
 
     def __init__(
-        self, name: str, carry: Callable[[Sequence[_Work]], Awaitable[Sequence[_Answer | Exception]]], measures: Measures
+        self,
+        name: str,
+        carry: Callable[[Sequence[_Work]], Awaitable[Sequence[_Answer | Exception]]],
+        measures: Measures,
+        *,
+        distinct: bool = False,
     ) -> None:
-        """`carry` is one transaction: all of it or nothing. Its answers are in the order of the work; one that is an error is its caller's alone."""
+        """`carry` is one transaction: all of it or nothing. Its answers are in the order of the work; one that is an error is its caller's alone.
+
+        `distinct`: no two pieces of work of one transaction have a key in common, either.
+        """
         self._name = name
         self._carry_all = carry
         self._measures = measures
+        self._distinct = distinct
         self._waiting: deque[_Asked[_Work, _Answer]] = deque()
         #: What waits, by weight.
         self.waiting = 0
@@ -150,6 +159,8 @@ class Grouping(Generic[_Work, _Answer]):
                 self.waiting -= asked.weight
                 group.append(asked)
                 weight += asked.weight
+                if self._distinct:
+                    held |= asked.keys
             else:
                 # Whatever comes after it of the same keys waits too.
                 held |= asked.keys
