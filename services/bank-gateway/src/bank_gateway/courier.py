@@ -7,50 +7,42 @@ nothing: what it said is asked for as any answer that is lost. What the bank say
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 from opentelemetry.trace import SpanKind
 
-from bank_gateway import statements, store
+from bank_gateway import store
 from bank_gateway.bookkeeping import Hearing
 from bank_gateway.breaks import open_break
-from bank_gateway.gateway import BankOperations, Occasion
-from bank_gateway.iso20022 import reader, writer
-from bank_gateway.judging import judge, of_payment, stray
-from bank_gateway.meanings import Meaning
+from bank_gateway.gateway import BankOperations
+from bank_gateway.iso20022 import writer
+from bank_gateway.listening import Listening
 from bank_gateway.message_spans import messaging
 from bank_gateway.messages import (
     PAYMENTS,
-    RESERVATION_REQUESTS,
-    AnyStatement,
-    Booking,
     Kind,
-    PaymentReturn,
-    PaymentStatus,
     Received,
-    ReservationStatus,
 )
 from bank_gateway.metrics import ANSWERED, QUARANTINED, RECEIVED, SENT, told_status
-from bank_gateway.payments import completion_of, known_payment, promise_until
 from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, Rail, TurnedDown
 from bank_gateway.reconciliation import StatementBroken
 from bank_gateway.references import is_repeat, message_id, rail_key
-from bank_gateway.store import Claimed, Matter, MatterKind
+from bank_gateway.store import Claimed
 from lockstep_kit.db import Connection, Database, is_transient
 from lockstep_kit.failpoints import declare, failpoint
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.loops import Loop, back_off_seconds
 from lockstep_kit.participant.engine import ParticipantEngine
-from lockstep_kit.participant.ports import Completion, LegWork
+from lockstep_kit.participant.ports import Completion
 from lockstep_kit.plan import LegKind
 from lockstep_kit.spans import LEG_ID, PLAN_ID, span
-from lockstep_kit.statements import Promise, Refusal
+from lockstep_kit.statements import Refusal
 
 _log = structlog.get_logger()
 
@@ -71,6 +63,9 @@ ASKING: Final = (*PAYMENTS, Kind.RESERVATION, Kind.APPLICATION)
 #: A delivery that is damaged so often is not damaged on its way.
 DAMAGED_READS_MAX: Final = 3
 
+#: A delivery as it was read, or why it cannot be.
+_Read: TypeAlias = tuple[Delivery, Received | FieldInvalid]
+
 for _where in ("send.after_claim", "send.after_send", "send.after_commit", "receive.in_tx", "receive.after_commit"):
     declare(f"bank-gateway.{_where}")
 
@@ -88,6 +83,8 @@ class Courier:
         self._arrived = asyncio.Event()
         #: Place of the delivery that came damaged last, and how often it was read.
         self._damaged = (0, 0)
+        #: What is done about what the bank says.
+        self.listening = Listening(engine, operations)
         #: Set when a page of an account statement was taken.
         self.stated = asyncio.Event()
 
@@ -122,33 +119,45 @@ class Courier:
             if not claimed:
                 return
             await failpoint("bank-gateway.send.after_claim")
-            ended = await asyncio.gather(*(self._carry(each) for each in claimed), return_exceptions=True)
-            for error in ended:
-                if error is not None:
-                    raise error
+            await self._carry(claimed)
 
-    async def _carry(self, each: Claimed) -> None:
-        keeping = asyncio.create_task(self._keep(each), name="bank.claim")
+    async def _carry(self, claimed: Sequence[Claimed]) -> None:
+        """Hand over each by itself. Those that were answered while a transaction ran are noted together by the next; claims of the others are renewed.
+
+        Raises:
+            Exception: the first that was raised about any of them, when all others are done.
+        """
+        clock, renewed_for = asyncio.get_running_loop(), CLAIM_LEASE.total_seconds() / 3
+        under_way = {asyncio.create_task(self._hand_over(each), name="bank.send"): each for each in claimed}
+        renew_at, failed = clock.time() + renewed_for, list[BaseException]()
         try:
-            handover = await self._hand_over(each)
+            while under_way:
+                await asyncio.wait(under_way, timeout=max(renew_at - clock.time(), 0), return_when=asyncio.FIRST_COMPLETED)
+                ended = [(under_way.pop(task), task.exception() or task.result()) for task in [*under_way] if task.done()]
+                failed += [found for _, found in ended if isinstance(found, BaseException)]
+                try:
+                    await self._note([(each, found) for each, found in ended if not isinstance(found, BaseException)])
+                except Exception as error:  # noqa: BLE001 - whatever became of these, the others are noted
+                    failed.append(error)
+                if clock.time() >= renew_at:
+                    await self._renew(under_way.values())
+                    renew_at = clock.time() + renewed_for
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
-        await failpoint("bank-gateway.send.after_send")
-        await self._note(each, handover)
-        await failpoint("bank-gateway.send.after_commit")
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+        if failed:
+            raise failed[0]
 
-    async def _keep(self, each: Claimed) -> None:
-        """Renew a claim until cancelled. A database that is away for a moment costs a repeat at the worst."""
-        while True:
-            await asyncio.sleep(CLAIM_LEASE.total_seconds() / 3)
-            try:
-                async with self._db.connection() as connection:
-                    await connection.execute(store.RESCHEDULE, each.id, CLAIM_LEASE)
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                _log.warning("claim_not_renewed", plan_id=each.plan_id, leg_id=each.leg_id, error=type(error).__name__)
+    async def _renew(self, claimed: Collection[Claimed]) -> None:
+        """Renew claims. A database that is away for a moment costs a repeat at the worst."""
+        try:
+            async with self._db.connection() as connection:
+                await store.put_off(connection, dict.fromkeys((each.id for each in claimed), CLAIM_LEASE))
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            _log.warning("claims_not_renewed", messages=len(claimed), error=type(error).__name__)
 
     async def _hand_over(self, each: Claimed) -> Handover:
         attributes = {
@@ -171,19 +180,29 @@ class Courier:
         SENT.labels(each.action, type(handover).__name__).inc()
         return handover
 
-    async def _note(self, each: Claimed, handover: Handover) -> None:
-        async with self._db.transaction() as tx:
-            match handover:
-                case Accepted():
-                    await tx.execute(store.MARK_ACKED, each.id)
-                case TurnedDown():
+    async def _note(self, handovers: Sequence[tuple[Claimed, Handover]]) -> None:
+        """Note what became of messages: in one transaction, but for those that the bank turned down."""
+        if not handovers:
+            return
+        await failpoint("bank-gateway.send.after_send")
+        waits: dict[int, timedelta] = {}
+        for each, handover in handovers:
+            if isinstance(handover, NoAnswer):
+                wait = back_off_seconds(each.attempts, self._rng, first=0.2, most=RETRY_SECONDS_MAX)
+                waits[each.id] = timedelta(seconds=wait)
+                _log.warning(
+                    "bank_gave_no_answer", plan_id=each.plan_id, leg_id=each.leg_id, why=handover.why, attempts=each.attempts
+                )
+        accepted = [each.id for each, handover in handovers if isinstance(handover, Accepted)]
+        if accepted or waits:
+            async with self._db.transaction() as tx:
+                await store.mark_acked(tx, accepted)
+                await store.put_off(tx, waits)
+        for each, handover in handovers:
+            if isinstance(handover, TurnedDown):
+                async with self._db.transaction() as tx:
                     await self._turned_down(tx, each, handover)
-                case NoAnswer():
-                    wait = back_off_seconds(each.attempts, self._rng, first=0.2, most=RETRY_SECONDS_MAX)
-                    await tx.execute(store.RESCHEDULE, each.id, timedelta(seconds=wait))
-                    _log.warning(
-                        "bank_gave_no_answer", plan_id=each.plan_id, leg_id=each.leg_id, why=handover.why, attempts=each.attempts
-                    )
+        await failpoint("bank-gateway.send.after_commit")
 
     async def _turned_down(self, tx: Connection, each: Claimed, handover: TurnedDown) -> None:
         """The bank will never take it. A payment that it was shown once and knows by no other content is a NO; anything else is for a person.
@@ -215,207 +234,86 @@ class Courier:
             after = await store.cursor(connection, bank)
         deliveries = await self._rail.receive(after, self._settings.mailbox_wait_seconds)
         ANSWERED.set_to_current_time()
-        for delivery in deliveries:
-            if delivery.damage and not self._read_often_enough(delivery):
-                await self._acknowledge(after)
-                raise MailboxUnavailable(f"delivery {delivery.cursor} {delivery.damage}")
-            await self._take(delivery)
-            after = delivery.cursor
+        damaged = next((each for each in deliveries if each.damage and not self._read_often_enough(each)), None)
+        # What was taken before is not looked at again.
+        whole = [each for each in itertools.takewhile(lambda each: each is not damaged, deliveries) if each.cursor > after]
+        for batch in _taken_together([(each, self._read(each)) for each in whole]):
+            if not await self._take(after, batch):
+                # Another replica has taken some of them meanwhile: what is left is read again.
+                self._arrived.set()
+                return
+            after = batch[-1][0].cursor
         if deliveries:
-            await self._acknowledge(after)
-
-    async def _acknowledge(self, upto: int) -> None:
-        self._arrived.set()
-        await self._rail.acknowledge(upto)
+            self._arrived.set()
+            await self._rail.acknowledge(after)
+        if damaged is not None:
+            raise MailboxUnavailable(f"delivery {damaged.cursor} {damaged.damage}")
 
     def _read_often_enough(self, delivery: Delivery) -> bool:
         place, reads = self._damaged
         self._damaged = (delivery.cursor, reads + 1 if place == delivery.cursor else 1)
         return self._damaged[1] >= DAMAGED_READS_MAX
 
-    async def _take(self, delivery: Delivery) -> None:
-        """One message, in one transaction: kept, judged, and never read again."""
+    def _read(self, delivery: Delivery) -> Received | FieldInvalid:
         try:
             if delivery.damage:
                 raise FieldInvalid("sha256", f"must be that of the delivery, which {delivery.damage}")
-            received = self.read(delivery.octets)
+            found: Received | FieldInvalid = self.listening.read(delivery.octets)
         except FieldInvalid as finding:
-            await self._quarantine(delivery, finding)
-            return
-        try:
-            await self._keep_and_judge(delivery, received)
-        except StatementBroken as finding:
-            await self._quarantine(delivery, finding)
-            return
-        await failpoint("bank-gateway.receive.after_commit")
-        RECEIVED.labels(received.kind.value, told_status(received)).inc()
-        self._operations.wake()
-        if received.pages:
-            self.stated.set()
+            found = finding
+        return found
 
-    async def _quarantine(self, delivery: Delivery, finding: FieldInvalid) -> None:
+    async def _take(self, after: int, batch: Sequence[_Read]) -> bool:
+        """Messages behind a place, in one transaction: kept, judged, and never read again. One that spoils it has each taken by itself.
+
+        False when the mailbox is not at that place any more.
+        """
+        ((delivery, found), *others) = batch
+        if isinstance(found, FieldInvalid):
+            return await self._quarantine(after, delivery, found)
+        try:
+            taken = await self._keep(after, [(each, received) for each, received in batch if isinstance(received, Received)])
+        except Exception as error:
+            if not others:
+                if isinstance(error, StatementBroken):
+                    return await self._quarantine(after, delivery, error)
+                raise
+            if is_transient(error):
+                raise
+            for each in batch:
+                if not await self._take(after, [each]):
+                    return False
+                after = each[0].cursor
+            return True
+        if taken:
+            self._operations.wake()
+        return taken
+
+    async def _keep(self, after: int, batch: Sequence[tuple[Delivery, Received]]) -> bool:
+        async with self._db.transaction() as tx:
+            if not await store.move_cursor(tx, self._settings.bank_bic, after, batch[-1][0].cursor):
+                return False
+            await self.listening.keep(tx, [(received, delivery.octets) for delivery, received in batch])
+            await failpoint("bank-gateway.receive.in_tx")
+        await failpoint("bank-gateway.receive.after_commit")
+        for _, received in batch:
+            RECEIVED.labels(received.kind.value, told_status(received)).inc()
+            if received.pages:
+                self.stated.set()
+        return True
+
+    async def _quarantine(self, after: int, delivery: Delivery, finding: FieldInvalid) -> bool:
         """Keep what breaks a rule, for a person; of a statement that is none, its account and day are a break."""
         bank = self._settings.bank_bic
         QUARANTINED.inc()
         _log.error("message_quarantined", cursor=delivery.cursor, field=finding.field, rule=finding.rule)
         async with self._db.transaction() as tx:
-            if await store.move_cursor(tx, bank, delivery.cursor):
-                await tx.execute(store.QUARANTINE, bank, delivery.cursor, delivery.octets, finding.field, finding.rule)
-                if isinstance(finding, StatementBroken):
-                    await open_break(tx, self._engine, bank, finding.difference)
-
-    async def _keep_and_judge(self, delivery: Delivery, received: Received) -> None:
-        """Keep a message and do what it says; a delivery that was taken before changes nothing."""
-        async with self._db.transaction() as tx:
-            if not await store.move_cursor(tx, self._settings.bank_bic, delivery.cursor):
-                return
-            await self.keep(tx, received, delivery.octets)
-            await failpoint("bank-gateway.receive.in_tx")
-
-    def read(self, octets: bytes) -> Received:
-        """A message of the bank to us.
-
-        Raises:
-            FieldInvalid: it breaks a rule, or is not as it is agreed; nothing of it may be used.
-        """
-        received = reader.read(octets, self._operations.schemas, self._operations.agreement)
-        if (received.envelope.sender, received.envelope.receiver) != (self._settings.bank_bic, self._settings.own_bic):
-            raise FieldInvalid("AppHdr", "must be from the bank to us")
-        return received
-
-    async def keep(self, tx: Connection, received: Received, octets: bytes) -> None:
-        """Judge a message, and keep it byte for byte.
-
-        Raises:
-            StatementBroken: it is the last page of an account statement that does not hold together.
-        """
-        about = await self._judged(tx, received)
-        await store.keep_message(tx, "IN", received.envelope.message_id, received.kind.value, about, octets)
-        await statements.take(tx, received, self._operations.schemas)
-
-    async def _judged(self, tx: Connection, received: Received) -> str | None:
-        """Judge a message; returns the one UETR that it is about, if it is about one."""
-        if received.undertaking is not None:
-            return await self._operations.undertakings.judge(tx, self._engine, received, received.undertaking)
-        received = replace(received, statements=await self._named(tx, received.statements))
-        named = sorted({statement.uetr for statement in received.statements})
-        await self._judge(tx, received, named)
-        return named[0] if len(named) == 1 else None
-
-    async def _named(self, tx: Connection, statements: Sequence[AnyStatement]) -> tuple[AnyStatement, ...]:
-        """Statements by payment: what is said of a whole message of ours is said of every payment in it, or that it was about."""
-        found: list[AnyStatement] = []
-        for said in statements:
-            match said:
-                case PaymentStatus(uetr="", end_to_end_id=""):
-                    named = await store.payments_of_message(tx, said.message_id, PAYMENTS)
-                    found += [replace(said, uetr=uetr) for uetr in named] or [said]
-                case ReservationStatus():
-                    named = await store.payments_of_message(tx, said.message_id, RESERVATION_REQUESTS)
-                    found.append(of_payment(said, named))
-                case _:
-                    found.append(said)
-        return tuple(found)
-
-    async def _judge(self, tx: Connection, received: Received, named: Sequence[str]) -> None:
-        legs = {uetr: leg for uetr in named if (leg := await store.leg_of(tx, uetr)) is not None}
-        matters = [
-            await self._matter(tx, received, place, said, sentence)
-            for place, said in enumerate(received.statements)
-            if said.uetr not in legs and (sentence := stray(said))
-        ]
-        for uetr in named:
-            if uetr not in legs:
-                _log.warning("message_about_unknown_payment", uetr=uetr, message_id=received.envelope.message_id)
-        # All legs before any payment, and in the engine's order, as everybody locks them.
-        concerned = {*legs.values(), *(matter.leg for matter in matters if matter.leg is not None)}
-        await self._engine.load(tx, sorted(concerned), lock=True)
-        for matter in matters:
-            await self._open_matter(tx, matter)
-        hearing = await Hearing.of(tx, list(legs))
-        for place, statement in enumerate(received.statements):
-            if statement.uetr in legs:
-                # Read again for each: the statement before it may have moved the leg.
-                for work in await self._engine.load(tx, [legs[statement.uetr]]):
-                    await self.hear(tx, work, received, place, statement, hearing)
-        await hearing.post(tx)
-
-    async def _matter(self, tx: Connection, received: Received, place: int, said: AnyStatement, sentence: str) -> Matter:
-        """What is said of money and fits no payment, with the leg whose end-to-end reference it names."""
-        reference = said.end_to_end_id if isinstance(said, PaymentStatus | Booking | PaymentReturn) else ""
-        leg = await store.leg_of_reference(tx, reference) if reference else None
-        envelope = received.envelope
-        return Matter(
-            envelope.sender,
-            envelope.message_id,
-            received.sha256,
-            place,
-            MatterKind.UNKNOWN_PAYMENT,
-            said.uetr,
-            reference,
-            leg,
-            sentence,
-        )
-
-    async def _open_matter(self, tx: Connection, matter: Matter) -> None:
-        """Keep an open matter, and say so on the leg that it concerns; one that a person has closed stays closed."""
-        added, still_open = await store.add_matter(tx, matter)
-        if added:
-            opened = await store.count_matters(tx)
-            _log.error(
-                "matter_opened", kind=matter.kind, uetr=matter.uetr, message_id=matter.message_id, why=matter.sentence, open=opened
-            )
-        if still_open and matter.leg is not None:
-            await self._engine.trouble(tx, *matter.leg, matter.sentence)
-
-    async def hear(
-        self, tx: Connection, work: LegWork, received: Received, place: int, statement: AnyStatement, hearing: Hearing
-    ) -> None:
-        """Do what a statement about a leg means. The leg is locked."""
-        row = await store.lock_payment(tx, statement.uetr)
-        if row is None:
-            return
-        profile = row.profile
-        until = promise_until(work, profile, row.asked_at, self._settings.hold_max)
-        expected = known_payment(work.binding, row.settlement_date or row.asked_at.date(), until, profile.footing)
-        attributes = {
-            **messaging("process", received.envelope.sender, received.envelope.message_id),
-            PLAN_ID: work.plan_id,
-            LEG_ID: work.leg_id,
-            "iso20022.message": received.kind.value,
-            "iso20022.uetr": statement.uetr,
-        }
-        with span("bank.receive", traceparent=work.traceparent, kind=SpanKind.CONSUMER, attributes=attributes) as current:
-            heard = judge(profile, row.known, work.phase, expected, statement, received.envelope, received.sha256)
-            current.set_attribute("bank.meaning", heard.meaning.value)
-            hearing.heard(work, profile.footing, statement, heard)
-            if heard.known != row.known:
-                await store.update_payment(tx, work.plan_id, work.leg_id, heard.known)
-            match heard.meaning:
-                case Meaning.TROUBLE:
-                    _log.error("bank_contradicts", plan_id=work.plan_id, leg_id=work.leg_id, why=heard.detail)
-                    if heard.misfit and isinstance(statement, Booking | PaymentReturn):
-                        await self._open_matter(tx, self._misfit(received, place, statement, work, heard.detail))
-                    else:
-                        await self._engine.trouble(tx, work.plan_id, work.leg_id, heard.detail)
-                case _:
-                    completion = completion_of(work, heard, Promise(profile.promise, until), self._settings.bank_bic)
-                    await self._engine.complete(tx, [completion] if completion is not None else [])
-                    if completion is not None and row.matter:
-                        # A leg that goes on clears what was said of it; what a person must look into stays.
-                        await self._engine.trouble(tx, work.plan_id, work.leg_id, row.matter)
-            if (step := profile.answered.get(heard.meaning)) is not None:
-                occasion = Occasion(profile, await store.now(tx), work.revision, work.traceparent)
-                await self._operations.take(tx, work, step, occasion)
-
-    @staticmethod
-    def _misfit(received: Received, place: int, said: Booking | PaymentReturn, work: LegWork, sentence: str) -> Matter:
-        leg = work.plan_id, work.leg_id
-        returned = isinstance(said, PaymentReturn) or said.returned
-        envelope, kind = received.envelope, MatterKind.PAYMENT_RETURNED if returned else MatterKind.BOOKING_DIFFERS
-        return Matter(
-            envelope.sender, envelope.message_id, received.sha256, place, kind, said.uetr, said.end_to_end_id, leg, sentence
-        )
+            if not await store.move_cursor(tx, bank, after, delivery.cursor):
+                return False
+            await tx.execute(store.QUARANTINE, bank, delivery.cursor, delivery.octets, finding.field, finding.rule)
+            if isinstance(finding, StatementBroken):
+                await open_break(tx, self._engine, bank, finding.difference)
+        return True
 
     # -- In doubt ----------------------------------------------------------------------------------------------------
 
@@ -437,6 +335,21 @@ class Courier:
         """Note which messages nothing is waited for any more."""
         async with self._db.connection() as connection:
             await connection.execute(store.SETTLE, SETTLED_MAX)
+
+
+def _taken_together(read: Sequence[_Read]) -> Iterator[list[_Read]]:
+    """What is taken in one transaction: messages about payments. What is said of an undertaking locks legs of its own; what cannot be read is told apart."""
+    batch: list[_Read] = []
+    for each in read:
+        if isinstance(each[1], FieldInvalid) or each[1].undertaking is not None:
+            if batch:
+                yield batch
+            yield [each]
+            batch = []
+        else:
+            batch.append(each)
+    if batch:
+        yield batch
 
 
 def _number_at(moment: datetime) -> int:

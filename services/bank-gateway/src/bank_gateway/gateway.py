@@ -275,7 +275,7 @@ class BankOperations:
         await drafts.move(tx, leg, DraftState.WITHDRAWN)
         found = await store.payment(tx, *leg)
         if found is not None and profile.reserves:
-            await store.update_payment(tx, *leg, replace(found[0], payment_over=True))
+            await store.update_payments(tx, {leg: replace(found[0], payment_over=True)})
 
     async def _show_key(self, tx: Connection, work: LegWork, occasion: Occasion) -> bool:
         """Show the key; once more to a bank that may have forgotten that it was shown, but not where nothing may begin any more."""
@@ -319,7 +319,7 @@ class BankOperations:
     async def _send(self, tx: Connection, work: LegWork, kind: Kind, name: str, octets: bytes, traceparent: str | None) -> None:
         uetr, octets = references(work.plan_id, work.leg_id).uetr, self.agreement.seal(octets)
         if await store.enqueue(tx, (work.plan_id, work.leg_id), uetr, "SEND", name, octets, traceparent):
-            await store.keep_message(tx, "OUT", name, kind.value, uetr, octets)
+            await store.keep_messages(tx, [store.KeptMessage("OUT", name, kind.value, uetr, octets)])
 
     def _payment(self, work: LegWork, profile: Profile, asked_at: datetime) -> Payment:
         until = promise_until(work, profile, asked_at, self.settings.hold_max)

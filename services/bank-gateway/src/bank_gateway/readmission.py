@@ -55,10 +55,10 @@ class Readmission:
         if released is None:
             return False
         try:
-            received = self._courier.read(released.octets)
+            received = self._courier.listening.read(released.octets)
             # A statement that does not hold together is found out last, and nothing of it stays.
             async with tx.transaction():
-                await self._courier.keep(tx, received, released.octets)
+                await self._courier.listening.keep(tx, [(received, released.octets)])
         except FieldInvalid as finding:
             _log.error("message_still_invalid", quarantine_id=released.quarantine_id, field=finding.field, rule=finding.rule)
             await quarantine_store.end_release(tx, released.id, f"{finding.field} {finding.rule}")

@@ -23,6 +23,7 @@ from bank_gateway.ledger import rules, upkeep
 from bank_gateway.ledger import store as ledger_store
 from bank_gateway.ledger.reconciliation import STATED, LedgerDay, against_ledger, balance_differs, of_day
 from bank_gateway.ledger.rules import AccountKind, Entry
+from bank_gateway.listening import Said
 from bank_gateway.operations import Known
 from bank_gateway.payments import credit_terms, our_payment
 from bank_gateway.reconciliation import Break, DayStatement, OurPayment, Reconciled, follows, overdue, reconcile, resolved
@@ -166,7 +167,8 @@ class Reconciler:
         """The statement's entry counts as a booking that the bank told."""
         received = stated.page_of(place)
         for work in await self._engine.load(tx, [(our.plan_id, our.leg_id)]):
-            await self._courier.hear(tx, work, received, place, stated.statement.entries[place], hearing)
+            said = Said(received, place, stated.statement.entries[place])
+            await self._courier.listening.hear(tx, [(work, said)], hearing)
 
     async def _renew(
         self, tx: Connection, row: StatementRow, stated: WholeStatement, found: Reconciled, known: Sequence[KnownBreak],

@@ -26,5 +26,5 @@ async def kept(tx: Connection, name: str, uetr: str, build: Callable[[datetime],
     if found is not None:
         return found
     octets = build(await store.now(tx))
-    await store.keep_message(tx, "OUT", name, KIND, uetr, octets)
+    await store.keep_messages(tx, [store.KeptMessage("OUT", name, KIND, uetr, octets)])
     return octets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -30,17 +30,17 @@ update bank_matter set closed_at = clock_timestamp(), closing = 'the payment bec
 from noted where bank_matter.uetr = noted.uetr and bank_matter.kind = 'UNKNOWN_PAYMENT' and bank_matter.closed_at is null
 """
 
-#: A payment by its UETR, locked, with the first open matter of its leg.
-LOCK_PAYMENT: Final = """
-select plan_id, leg_id, status, asked_at, settlement_date, profile, coalesce((
+#: Payments by their UETRs, locked, with the first open matters of their legs.
+LOCK_PAYMENTS: Final = """
+select uetr, status, asked_at, settlement_date, profile, coalesce((
     select sentence from bank_matter as matter
     where matter.plan_id = payment.plan_id and matter.leg_id = payment.leg_id and matter.closed_at is null order by matter.id limit 1
 ), '') as matter
-from bank_payment as payment where uetr = $1 for update of payment
+from bank_payment as payment where uetr = any($1::text[]) order by uetr for update of payment
 """
 
-#: The leg of a payment.
-LEG_OF: Final = "select plan_id, leg_id from bank_payment where uetr = $1"
+#: The legs of payments.
+LEGS_OF: Final = "select uetr, plan_id, leg_id from bank_payment where uetr = any($1::text[]) order by uetr"
 
 #: The leg of a payment that has an end-to-end reference.
 LEG_OF_REFERENCE: Final = "select plan_id, leg_id from bank_payment where end_to_end_id = $1"
@@ -82,12 +82,20 @@ select distinct uetr from bank_message where direction = 'OUT' and message_id = 
 #: A payment of a leg.
 PAYMENT: Final = "select status, profile from bank_payment where plan_id = $1 and leg_id = $2"
 
-#: What is known of a payment now.
-UPDATE_PAYMENT: Final = "update bank_payment set status = $3 where plan_id = $1 and leg_id = $2"
+#: What is known of payments now.
+UPDATE_PAYMENTS: Final = """
+update bank_payment as payment set status = now.status::jsonb
+from unnest($1::text[], $2::text[], $3::text[]) as now (plan_id, leg_id, status)
+where payment.plan_id = now.plan_id and payment.leg_id = now.leg_id
+"""
 
-#: Keeps a message as it goes, or went, over the wire.
-INSERT_MESSAGE: Final = """
-insert into bank_message (direction, message_id, kind, uetr, octets, sha256) values ($1, $2, $3, $4, $5, $6)
+#: Keeps messages as they go, or went, over the wire.
+INSERT_MESSAGES: Final = """
+insert into bank_message (direction, message_id, kind, uetr, octets, sha256)
+select direction, message_id, kind, uetr, octets, sha256
+from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::bytea[])
+    with ordinality as new (direction, message_id, kind, uetr, octets, sha256, place)
+order by place
 on conflict on constraint bank_message_once do nothing
 """
 
@@ -126,14 +134,17 @@ where id in (select id from again union all select id from fresh)
 returning id, plan_id, leg_id, uetr, action, idempotency_key, octets, attempts, traceparent
 """
 
-#: The bank has it.
-MARK_ACKED: Final = "update bank_outbox set state = 'ACKED' where id = $1 and state = 'SENT'"
+#: The bank has them.
+MARK_ACKED: Final = "update bank_outbox set state = 'ACKED' where id = any($1::bigint[]) and state = 'SENT'"
 
 #: The bank will never take it; nothing comes back when another attempt has ended already.
 MARK_FAILED: Final = "update bank_outbox set state = 'FAILED', failure = $2 where id = $1 and state = 'SENT' returning id"
 
 #: Nobody knows: again, later.
-RESCHEDULE: Final = "update bank_outbox set due_at = clock_timestamp() + $2 where id = $1 and state = 'SENT'"
+PUT_OFF: Final = """
+update bank_outbox as message set due_at = clock_timestamp() + again.delay
+from unnest($1::bigint[], $2::interval[]) as again (id, delay) where message.id = again.id and message.state = 'SENT'
+"""
 
 #: Nothing is waited for any more: the bank has it, and its leg has come to its end.
 SETTLE: Final = """
@@ -148,11 +159,11 @@ where id in (
 #: Place up to which the mailbox was stored.
 CURSOR: Final = "select cursor from bank_mailbox where counterparty = $1"
 
-#: Moves that place, never back, and keeps other replicas from the mailbox until the end of the transaction; nothing comes back for a place that was
-#: reached before.
+#: Moves that place on, and keeps other replicas from the mailbox until the end of the transaction; nothing comes back when it is another place meanwhile.
 MOVE_CURSOR: Final = """
-insert into bank_mailbox (counterparty, cursor) values ($1, $2)
-on conflict (counterparty) do update set cursor = excluded.cursor where bank_mailbox.cursor < excluded.cursor
+insert into bank_mailbox (counterparty, cursor)
+select $1::text, $3::bigint where $2::bigint = 0 or exists (select from bank_mailbox where counterparty = $1)
+on conflict (counterparty) do update set cursor = excluded.cursor where bank_mailbox.cursor = $2 and $2 < excluded.cursor
 returning cursor
 """
 
@@ -200,13 +211,25 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptMessage:
+    """A message as it is kept."""
+
+    #: IN or OUT.
+    direction: str
+    #: Its name.
+    message_id: str
+    #: Its definition.
+    kind: str
+    #: The one payment that it is about; None of one that is about several, or none.
+    uetr: str | None
+    #: The message.
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PaymentRow:
     """A payment as it is kept."""
 
-    #: Plan of the leg.
-    plan_id: PlanId
-    #: The leg.
-    leg_id: LegId
     #: What the bank has said.
     known: Known
     #: When it was first asked for.
@@ -263,26 +286,26 @@ async def insert_payment(
     )
 
 
-async def lock_payment(tx: Connection, uetr: str) -> PaymentRow | None:
-    """A payment by its UETR, locked; None for one that is not ours."""
-    row = await tx.fetchrow(LOCK_PAYMENT, uetr)
-    if row is None:
-        return None
-    return PaymentRow(
-        PlanId(row["plan_id"]),
-        LegId(row["leg_id"]),
-        Known(**json.loads(row["status"])),
-        row["asked_at"],
-        row["settlement_date"],
-        PROFILES[ProfileName(row["profile"])],
-        row["matter"],
-    )
+async def lock_payments(tx: Connection, uetrs: Sequence[str]) -> dict[str, PaymentRow]:
+    """Payments by their UETRs, locked; those that are not ours are left out."""
+    if not uetrs:
+        return {}
+    return {
+        row["uetr"]: PaymentRow(
+            Known(**json.loads(row["status"])),
+            row["asked_at"],
+            row["settlement_date"],
+            PROFILES[ProfileName(row["profile"])],
+            row["matter"],
+        )
+        for row in await tx.fetch(LOCK_PAYMENTS, uetrs)
+    }
 
 
-async def leg_of(tx: Connection, uetr: str) -> tuple[PlanId, LegId] | None:
-    """The leg of a payment; None for one that is not ours."""
-    row = await tx.fetchrow(LEG_OF, uetr)
-    return None if row is None else (PlanId(row["plan_id"]), LegId(row["leg_id"]))
+async def legs_of(tx: Connection, uetrs: Collection[str]) -> dict[str, tuple[PlanId, LegId]]:
+    """The legs of payments by their UETRs; payments that are not ours are left out."""
+    rows = await tx.fetch(LEGS_OF, sorted(uetrs)) if uetrs else ()
+    return {row["uetr"]: (PlanId(row["plan_id"]), LegId(row["leg_id"])) for row in rows}
 
 
 async def leg_of_reference(tx: Connection, end_to_end_id: str) -> tuple[PlanId, LegId] | None:
@@ -337,16 +360,25 @@ async def payment(tx: Connection, plan_id: PlanId, leg_id: LegId) -> tuple[Known
     return None if row is None else (Known(**json.loads(row["status"])), PROFILES[ProfileName(row["profile"])])
 
 
-async def update_payment(tx: Connection, plan_id: PlanId, leg_id: LegId, known: Known) -> None:
-    """Keep what is known of a payment."""
-    # What was never said is not written, so that a process of an earlier version reads what concerns it.
-    said = {name: value for name, value in asdict(known).items() if value}
-    await tx.execute(UPDATE_PAYMENT, plan_id, leg_id, json.dumps(said))
+async def update_payments(tx: Connection, known: Mapping[tuple[PlanId, LegId], Known]) -> None:
+    """Keep what is known of legs' payments."""
+    if known:
+        # What was never said is not written, so that a process of an earlier version reads what concerns it.
+        said = [json.dumps({name: value for name, value in asdict(each).items() if value}) for each in known.values()]
+        await tx.execute(UPDATE_PAYMENTS, [plan_id for plan_id, _ in known], [leg_id for _, leg_id in known], said)
 
 
-async def keep_message(tx: Connection, direction: str, message_id: str, kind: str, uetr: str | None, octets: bytes) -> None:
-    """Keep a message byte for byte."""
-    await tx.execute(INSERT_MESSAGE, direction, message_id, kind, uetr, octets, sha256(octets))
+async def keep_messages(tx: Connection, messages: Sequence[KeptMessage]) -> None:
+    """Keep messages byte for byte, in their order."""
+    await tx.execute(
+        INSERT_MESSAGES,
+        [each.direction for each in messages],
+        [each.message_id for each in messages],
+        [each.kind for each in messages],
+        [each.uetr for each in messages],
+        [each.octets for each in messages],
+        [sha256(each.octets) for each in messages],
+    )
 
 
 async def enqueue(
@@ -369,14 +401,26 @@ async def cursor(tx: Connection, counterparty: str) -> int:
     return found or 0
 
 
+async def mark_acked(tx: Connection, rows: Sequence[int]) -> None:
+    """Note that the bank has messages."""
+    if rows:
+        await tx.execute(MARK_ACKED, rows)
+
+
+async def put_off(tx: Connection, delays: Mapping[int, timedelta]) -> None:
+    """Try messages again after a delay; what has ended meanwhile is left alone."""
+    if delays:
+        await tx.execute(PUT_OFF, list(delays), list(delays.values()))
+
+
 async def mark_failed(tx: Connection, row: int, why: str) -> bool:
     """Note that the bank will never take it; False when another attempt has ended already."""
     return await tx.fetchval(MARK_FAILED, row, why) is not None
 
 
-async def move_cursor(tx: Connection, counterparty: str, cursor: int) -> bool:
-    """Move the mailbox's place, and lock it; False when the place was reached before."""
-    return await tx.fetchval(MOVE_CURSOR, counterparty, cursor) is not None
+async def move_cursor(tx: Connection, counterparty: str, after: int, cursor: int) -> bool:
+    """Move the mailbox's place on from where it was read, and lock it; False when it is not there any more."""
+    return await tx.fetchval(MOVE_CURSOR, counterparty, after, cursor) is not None
 
 
 async def to_inquire(tx: Connection, after: timedelta, most: timedelta, limit: int) -> list[tuple[PlanId, LegId, Phase, int]]:

@@ -105,27 +105,28 @@ async def insert_payment(
     return []
 
 
-def _payment_of(s: Statement, column: str, value: str) -> Rows:
-    return [row for row in s.all("bank_payment") if row[column] == value]
+def _of_payments(s: Statement, uetrs: list[str]) -> Rows:
+    return sorted((row for row in s.all("bank_payment") if row["uetr"] in uetrs), key=lambda row: row["uetr"])
 
 
-@STATEMENTS.on(store.LOCK_PAYMENT)
-async def lock_payment(s: Statement, uetr: str) -> Rows:
+@STATEMENTS.on(store.LOCK_PAYMENTS)
+async def lock_payments(s: Statement, uetrs: list[str]) -> Rows:
     return [
-        {name: row[name] for name in ("plan_id", "leg_id", "status", "asked_at", "settlement_date", "profile")}
+        {name: row[name] for name in ("uetr", "status", "asked_at", "settlement_date", "profile")}
         | {"matter": _matter(s, row["plan_id"], row["leg_id"]) or ""}
-        for row in await s.locking("bank_payment", _payment_of(s, "uetr", uetr))
+        for row in await s.locking("bank_payment", _of_payments(s, uetrs))
     ]
 
 
-@STATEMENTS.on(store.LEG_OF)
-def leg_of(s: Statement, uetr: str) -> Rows:
-    return [{"plan_id": row["plan_id"], "leg_id": row["leg_id"]} for row in _payment_of(s, "uetr", uetr)]
+@STATEMENTS.on(store.LEGS_OF)
+def legs_of(s: Statement, uetrs: list[str]) -> Rows:
+    return [{name: row[name] for name in ("uetr", "plan_id", "leg_id")} for row in _of_payments(s, uetrs)]
 
 
 @STATEMENTS.on(store.LEG_OF_REFERENCE)
 def leg_of_reference(s: Statement, end_to_end_id: str) -> Rows:
-    return [{"plan_id": row["plan_id"], "leg_id": row["leg_id"]} for row in _payment_of(s, "end_to_end_id", end_to_end_id)]
+    rows = (row for row in s.all("bank_payment") if row["end_to_end_id"] == end_to_end_id)
+    return [{"plan_id": row["plan_id"], "leg_id": row["leg_id"]} for row in rows]
 
 
 @STATEMENTS.on(store.ADD_MATTER)
@@ -180,17 +181,19 @@ def payment(s: Statement, plan_id: str, leg_id: str) -> Rows:
     return [] if row is None else [{"status": row["status"], "profile": row["profile"]}]
 
 
-@STATEMENTS.on(store.UPDATE_PAYMENT)
-async def update_payment(s: Statement, plan_id: str, leg_id: str, status: str) -> Rows:
-    row = await s.lock("bank_payment", plan_id, leg_id)
-    if row is not None:
-        s.update("bank_payment", row, status=_jsonb(status))
+@STATEMENTS.on(store.UPDATE_PAYMENTS)
+async def update_payments(s: Statement, plan_ids: list[str], leg_ids: list[str], statuses: list[str]) -> Rows:
+    for plan_id, leg_id, status in zip(plan_ids, leg_ids, statuses, strict=True):
+        row = await s.lock("bank_payment", plan_id, leg_id)
+        if row is not None:
+            s.update("bank_payment", row, status=_jsonb(status))
     return []
 
 
-@STATEMENTS.on(store.INSERT_MESSAGE)
-async def insert_message(s: Statement, *values: Any) -> Rows:
-    await _numbered(s, "bank_message", dict(zip(inserted(store.INSERT_MESSAGE), values, strict=True)))
+@STATEMENTS.on(store.INSERT_MESSAGES)
+async def insert_messages(s: Statement, *columns: list[Any]) -> Rows:
+    for values in zip(*columns, strict=True):
+        await _numbered(s, "bank_message", dict(zip(inserted(store.INSERT_MESSAGES), values, strict=True)))
     return []
 
 
@@ -249,8 +252,10 @@ async def _sent(s: Statement, number: int, **changes: Any) -> Rows:
 
 
 @STATEMENTS.on(store.MARK_ACKED)
-async def mark_acked(s: Statement, number: int) -> Rows:
-    return await _sent(s, number, state="ACKED")
+async def mark_acked(s: Statement, numbers: list[int]) -> Rows:
+    for number in numbers:
+        await _sent(s, number, state="ACKED")
+    return []
 
 
 @STATEMENTS.on(store.MARK_FAILED)
@@ -258,9 +263,11 @@ async def mark_failed(s: Statement, number: int, failure: str) -> Rows:
     return await _sent(s, number, state="FAILED", failure=failure)
 
 
-@STATEMENTS.on(store.RESCHEDULE)
-async def reschedule(s: Statement, number: int, delay: timedelta) -> Rows:
-    return await _sent(s, number, due_at=s.now + delay)
+@STATEMENTS.on(store.PUT_OFF)
+async def put_off(s: Statement, numbers: list[int], delays: list[timedelta]) -> Rows:
+    for number, delay in zip(numbers, delays, strict=True):
+        await _sent(s, number, due_at=s.now + delay)
+    return []
 
 
 @STATEMENTS.on(store.CURSOR)
@@ -270,10 +277,12 @@ def cursor(s: Statement, counterparty: str) -> Rows:
 
 
 @STATEMENTS.on(store.MOVE_CURSOR)
-async def move_cursor(s: Statement, counterparty: str, place: int) -> Rows:
+async def move_cursor(s: Statement, counterparty: str, after: int, place: int) -> Rows:
+    if after and s.get("bank_mailbox", counterparty) is None:
+        return []
     if await s.insert_new("bank_mailbox", {"counterparty": counterparty, "cursor": place}) is None:
         row = s.get("bank_mailbox", counterparty) or {}
-        if row["cursor"] >= place:
+        if row["cursor"] != after or after >= place:
             return []
         s.update("bank_mailbox", row, cursor=place)
     return [{"cursor": place}]

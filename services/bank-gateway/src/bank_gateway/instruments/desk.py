@@ -232,7 +232,7 @@ class UndertakingDesk:
     ) -> None:
         about, octets = uetr_of(undertaking.reference), self._agreement.seal(octets)
         if await common.enqueue(tx, leg, about, "SEND", name, octets, traceparent):
-            await common.keep_message(tx, "OUT", name, kind.value, about, octets)
+            await common.keep_messages(tx, [common.KeptMessage("OUT", name, kind.value, about, octets)])
 
     def _envelope(self, name: str, now: datetime) -> Envelope:
         return Envelope(self._settings.own_bic, self._settings.bank_bic, name, now)
