@@ -295,6 +295,9 @@ async def test_its_certificate_can_change_nothing(sandbox: Sandbox, address: str
             "ExecutePlan",
             "CancelPlan",
             "SignGate",
+            "CreatePlans",
+            "ExecutePlans",
+            "SignGates",
         ),
         (operator_service_pb2_grpc.OperatorServiceStub, operator_service_pb2): ("SignResolution", "ReplayDeadLetter"),
     }

@@ -43,7 +43,8 @@ COORDINATORS: Final = (
 )
 #: Services of the protocol that change something when they are asked properly.
 WRITING: Final = (
-    "CreatePlan", "ExecutePlan", "CancelPlan", "SignGate", "SignResolution", "ReplayDeadLetter",
+    "CreatePlan", "ExecutePlan", "CancelPlan", "SignGate", "CreatePlans", "ExecutePlans", "SignGates", "SignResolution",
+    "ReplayDeadLetter",
     "Append", "RaiseFence", "RecordEscalations", "Prepare", "Commit", "Abort", "Reverse", "GetLeg",
 )  # fmt: skip
 

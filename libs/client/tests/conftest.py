@@ -246,6 +246,15 @@ class Scripted(
     async def ExecutePlan(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await self._answer("ExecutePlan", request, context)
 
+    async def CreatePlans(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("CreatePlans", request, context)
+
+    async def ExecutePlans(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("ExecutePlans", request, context)
+
+    async def SignGates(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("SignGates", request, context)
+
     async def GetPlan(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await self._answer("GetPlan", request, context)
 

@@ -84,13 +84,13 @@ async def unary(call: Callable[[float], Awaitable[_Response]], settings: CallSet
             return await call(call_seconds(settings.deadline_seconds))
         except grpc.aio.AioRpcError as failure:
             error = from_rpc(failure)
-        if not _worth_another(error, settings) or attempt + 1 == settings.attempts_max:
+        if not worth_another(error, settings) or attempt + 1 == settings.attempts_max:
             raise error
         await pause(attempt, settings, error)
     raise AssertionError("a call has at least one try")
 
 
-def _worth_another(error: LockstepError, settings: CallSettings) -> bool:
+def worth_another(error: LockstepError, settings: CallSettings) -> bool:
     """Nothing was done, and it may be soon: a limit that asks for more patience than a pause is the caller's to heed."""
     if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return error.retry_after is not None and error.retry_after.total_seconds() <= settings.pause_seconds_max

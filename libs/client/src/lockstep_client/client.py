@@ -7,11 +7,12 @@ nothing is known, and the same request may be sent again with the same id.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanState, Transition
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
+from lockstep_client.batching import batched
 from lockstep_client.calls import CallSettings, ServiceClient, pages, unary
 from lockstep_client.planfile import DraftPlan
 from lockstep_client.watching import PlanNews, watch_plan
@@ -28,6 +29,40 @@ def draw_request_id() -> str:
     return str(uuid.uuid4())
 
 
+def creation(draft: DraftPlan, make: GateSignature, *, request_id: str | None = None) -> messages.CreatePlanRequest:
+    """The request to accept a plan."""
+    return messages.CreatePlanRequest(
+        request_id=request_id or draw_request_id(),
+        header=header_to_pb(draft.header),
+        legs=[leg_to_pb(leg) for leg in draft.legs],
+        make=gate_to_pb(make),
+    )
+
+
+def execution(
+    plan_id: str,
+    payer_signatures: Mapping[LegId, bytes],
+    permits: Mapping[LegId, Permit] | None = None,
+    *,
+    request_id: str | None = None,
+) -> messages.ExecutePlanRequest:
+    """The request to start a plan."""
+    allowed = {leg_id: permit_to_pb(permit) for leg_id, permit in (permits or {}).items()}
+    return messages.ExecutePlanRequest(
+        request_id=request_id or draw_request_id(),
+        plan_id=plan_id,
+        payer_signatures=[
+            messages.PayerSignature(leg_id=leg_id, signature=signature, permit=allowed.get(leg_id))
+            for leg_id, signature in payer_signatures.items()
+        ],
+    )
+
+
+def signing(plan_id: str, signature: GateSignature, *, request_id: str | None = None) -> messages.SignGateRequest:
+    """The request to take a person's signature."""
+    return messages.SignGateRequest(request_id=request_id or draw_request_id(), plan_id=plan_id, signature=gate_to_pb(signature))
+
+
 class LockstepClient(ServiceClient):
     """The coordinator."""
 
@@ -41,12 +76,7 @@ class LockstepClient(ServiceClient):
         Raises:
             LockstepError: the plan breaks a rule, the maker may not, or the request id was used for something else.
         """
-        request = messages.CreatePlanRequest(
-            request_id=request_id or draw_request_id(),
-            header=header_to_pb(draft.header),
-            legs=[leg_to_pb(leg) for leg in draft.legs],
-            make=gate_to_pb(make),
-        )
+        request = creation(draft, make, request_id=request_id)
         answer = await unary(lambda seconds: self._stub.CreatePlan(request, timeout=seconds), self._settings)
         return answer.plan
 
@@ -63,15 +93,7 @@ class LockstepClient(ServiceClient):
         Raises:
             LockstepError: the plan is in another state, a payer's signature is missing, or a permit cannot do what it is for.
         """
-        allowed = {leg_id: permit_to_pb(permit) for leg_id, permit in (permits or {}).items()}
-        request = messages.ExecutePlanRequest(
-            request_id=request_id or draw_request_id(),
-            plan_id=plan_id,
-            payer_signatures=[
-                messages.PayerSignature(leg_id=leg_id, signature=signature, permit=allowed.get(leg_id))
-                for leg_id, signature in payer_signatures.items()
-            ],
-        )
+        request = execution(plan_id, payer_signatures, permits, request_id=request_id)
         answer = await unary(lambda seconds: self._stub.ExecutePlan(request, timeout=seconds), self._settings)
         return answer.plan
 
@@ -110,14 +132,48 @@ class LockstepClient(ServiceClient):
         Raises:
             LockstepError: the gate is not open, or the signer may not.
         """
-        return await self.send_gate(
-            messages.SignGateRequest(request_id=request_id or draw_request_id(), plan_id=plan_id, signature=gate_to_pb(signature))
-        )
+        return await self.send_gate(signing(plan_id, signature, request_id=request_id))
 
     async def send_gate(self, request: messages.SignGateRequest) -> Plan:
         """The plan after a signature whose request was put together, and perhaps stored, before."""
         answer = await unary(lambda seconds: self._stub.SignGate(request, timeout=seconds), self._settings)
         return answer.plan
+
+    async def create_plans(self, requests: Sequence[messages.CreatePlanRequest]) -> list[Plan | LockstepError]:
+        """What became of each `creation`, in their order: the accepted plan, or why it was refused.
+
+        Raises:
+            LockstepError: a batch was refused as a whole, or nothing answered; the same requests may be sent again.
+        """
+        return await batched(
+            requests,
+            lambda batch, seconds: self._stub.CreatePlans(messages.CreatePlansRequest(requests=batch), timeout=seconds),
+            self._settings,
+        )
+
+    async def execute_plans(self, requests: Sequence[messages.ExecutePlanRequest]) -> list[Plan | LockstepError]:
+        """What became of each `execution`, in their order: the started plan, or why it was not.
+
+        Raises:
+            LockstepError: as `create_plans`.
+        """
+        return await batched(
+            requests,
+            lambda batch, seconds: self._stub.ExecutePlans(messages.ExecutePlansRequest(requests=batch), timeout=seconds),
+            self._settings,
+        )
+
+    async def sign_gates(self, requests: Sequence[messages.SignGateRequest]) -> list[Plan | LockstepError]:
+        """What became of each `signing`, in their order: the plan after the signature, or why it was refused.
+
+        Raises:
+            LockstepError: as `create_plans`.
+        """
+        return await batched(
+            requests,
+            lambda batch, seconds: self._stub.SignGates(messages.SignGatesRequest(requests=batch), timeout=seconds),
+            self._settings,
+        )
 
     async def list_transitions(self, plan_id: str, *, page_size: int = 100) -> AsyncIterator[Transition]:
         """The plan's transitions in order, fetched page by page."""

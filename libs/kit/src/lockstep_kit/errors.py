@@ -7,7 +7,7 @@ texts are cut, lists shortened. They are scrubbed too: what a caller gave in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
@@ -32,6 +32,9 @@ INTERNAL: Final = "INTERNAL"
 TEXT_CHARACTERS_MAX: Final = 256
 METADATA_CHARACTERS_MAX: Final = 128
 FIELDS_BYTES_MAX: Final = 1_800
+
+#: Numbers of google.rpc.Code.
+_CODES: Final = {each.value[0]: each for each in grpc.StatusCode}
 
 #: Keys of the metadata that tell where an error belongs.
 PLAN, LEG, PHASE, AUDIT_LOG = "plan", "leg", "phase", "audit_log_id"
@@ -172,19 +175,29 @@ def from_rpc(error: grpc.aio.AioRpcError) -> LockstepError:
     except (ValueError, DecodeError):
         # The trailer contradicts the status: whoever wrote it, it says nothing reliable.
         return found
-    infos = [info for info in _unpacked(status, error_details_pb2.ErrorInfo) if info.domain == DOMAIN]
+    return _with_details(found, status.details if status is not None else ())
+
+
+def from_status(code: int, message: str, details: Iterable[any_pb2.Any]) -> LockstepError:
+    """The error that one request of a batch was answered: the fields of google.rpc.Status."""
+    known = _CODES.get(code, grpc.StatusCode.UNKNOWN)
+    return _with_details(LockstepError(known, known.name, message), details)
+
+
+def _with_details(found: LockstepError, details: Iterable[any_pb2.Any]) -> LockstepError:
+    infos = [info for info in _unpacked(details, error_details_pb2.ErrorInfo) if info.domain == DOMAIN]
     if not infos:
         return found
     found.reason, found.metadata = infos[0].reason, dict(infos[0].metadata)
-    for bad in _unpacked(status, error_details_pb2.BadRequest):
+    for bad in _unpacked(details, error_details_pb2.BadRequest):
         found.fields = tuple(FieldInvalid(each.field, each.description) for each in bad.field_violations)
-    for again in _unpacked(status, error_details_pb2.RetryInfo):
+    for again in _unpacked(details, error_details_pb2.RetryInfo):
         found.retry_after = again.retry_delay.ToTimedelta()
     return found
 
 
-def _unpacked(status: status_pb2.Status | None, kind: type[_Detail]) -> Iterator[_Detail]:
-    for holder in status.details if status is not None else ():
+def _unpacked(details: Iterable[any_pb2.Any], kind: type[_Detail]) -> Iterator[_Detail]:
+    for holder in details:
         detail = kind()
         try:
             if holder.Unpack(detail):

@@ -82,10 +82,20 @@ def test_what_moves_money_comes_from_the_coordinator_alone() -> None:
 
 
 def test_a_request_carries_what_its_method_needs() -> None:
-    """Whatever clients send is small, and only what the coordinator sends in batches is large."""
+    """Whatever clients send is small, but for their batches, and only what the coordinator sends in batches is larger than those."""
     for row in METHODS.values():
         assert row.cost >= 1
-        assert row.request_bytes_max <= (256 << 10 if Caller.CLIENT in row.callers else 4 << 20)
+        clients = 2 << 20 if row.batch_max else 256 << 10
+        assert row.request_bytes_max <= (clients if Caller.CLIENT in row.callers else 4 << 20)
+
+
+def test_a_request_of_a_batch_counts_as_it_does_alone() -> None:
+    """Every batch of clients is of the method that takes one, and each request in it has that method's weight."""
+    service = "/lockstep.coordinator.v1.SettlementService"
+    batches = {name: row for name, row in METHODS.items() if row.batch_max}
+    assert set(batches) == {f"{service}/CreatePlans", f"{service}/ExecutePlans", f"{service}/SignGates"}
+    for name, row in batches.items():
+        assert (row.cost, row.batch_max) == (METHODS[name.removesuffix("s")].cost, 256)
 
 
 def test_settings_add_named_clients_and_nothing_else() -> None:

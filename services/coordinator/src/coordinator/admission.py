@@ -1,12 +1,12 @@
-"""The caller of each request, and whether it may see or act on the plan that it names.
+"""The caller of each request, and whether it may see or act on the plans that it names.
 
-Asked before anything else about the plan, in one statement whether there is such a plan or not, and refused with the same words: from outside nobody can
+Asked before anything else about the plans, in one statement whether there are such plans or not, and refused with the same words: from outside nobody can
 tell a plan that one may not see from one that is not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -41,31 +41,27 @@ class Admission:
         Raises:
             LockstepError: PLAN_NOT_FOUND; there is no such plan, or not for this caller.
         """
-        return await self._let(context, plan_id, may_read)
+        client = self.client(context)
+        if not await self._let(client, [plan_id], may_read):
+            raise not_found("plan", plan_id)
+        return client
 
-    async def act(self, context: Context, plan_id: PlanId) -> Client:
-        """The caller, who may act on the plan.
+    async def act(self, client: Client, ids: Collection[PlanId]) -> frozenset[PlanId]:
+        """Those among plans on which a client may act; to it the others are not there."""
+        return await self._let(client, ids, may_act)
 
-        Raises:
-            LockstepError: PLAN_NOT_FOUND; there is no such plan, or not for this caller.
-        """
-        return await self._let(context, plan_id, may_act)
-
-    def create(self, context: Context, header: PlanHeader) -> Client:
-        """The caller, who may bring the plan. What it is told depends on its own request and row alone.
+    def create(self, client: Client, header: PlanHeader) -> None:
+        """A client may bring the plan. What it is told depends on its own request and row alone.
 
         Raises:
             LockstepError: CLIENT_NO_PARTY; it stands for none of the plan's parties.
         """
-        client = self.client(context)
         if not may_create(client, (each.party_id for each in header.parties)):
             raise permission_denied("CLIENT_NO_PARTY", "this client stands for none of the plan's parties")
-        return client
 
-    async def _let(self, context: Context, plan_id: PlanId, may: Callable[[Client, Belonging | None], bool]) -> Client:
-        client = self.client(context)
+    async def _let(
+        self, client: Client, ids: Collection[PlanId], may: Callable[[Client, Belonging | None], bool]
+    ) -> frozenset[PlanId]:
         async with self._db.connection() as connection:
-            belonging = await reading.belonging(connection, plan_id)
-        if not may(client, belonging):
-            raise not_found("plan", plan_id)
-        return client
+            belongings = await reading.belongings(connection, ids)
+        return frozenset(each for each in ids if may(client, belongings.get(each)))

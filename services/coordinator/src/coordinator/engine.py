@@ -41,9 +41,10 @@ from coordinator.notices import Notice, notices
 from coordinator.participants import Routes
 from coordinator.payloads import journal_event
 from coordinator.plan_traces import PlanTraces, tell_escalation, tell_moves
-from coordinator.sealing import KeyBox
-from coordinator.store import audits, escalation_documents, letters, operators, outboxes, plans, reading
+from coordinator.sealing import KeyBox, KeySealed
+from coordinator.store import accepting, audits, escalation_documents, letters, operators, outboxes, plans, reading
 from coordinator.store import notices as notice_store
+from coordinator.store.accepting import Accepted
 from coordinator.store.notices import Subscriptions
 from coordinator.store.plans import SealedKey
 from coordinator.wakes import Flushed, Wakes
@@ -84,6 +85,20 @@ class Owner:
     generation: int
     #: How long a lease lasts without activity.
     lease: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A plan that a client brings."""
+
+    #: The plan with its papers, before anything happened to it.
+    dossier: Dossier
+    #: Its key, sealed.
+    key: SealedKey
+    #: The maker's signature.
+    make: GateRecord
+    #: The client.
+    creator: str
 
 
 class Work:
@@ -127,23 +142,27 @@ class Work:
                 self._effects[plan_id] = []
         return self._now
 
-    async def create(self, dossier: Dossier, key: SealedKey, make: GateRecord, creator: str) -> Dossier | None:
-        """Accept a plan that a client brought; None where there is one with its id already, and nothing of the transaction must stay."""
-        plan_id, owner = dossier.plan_id, self._engine.owner
-        held = await leases.acquire(self.tx, [plan_id], owner.name, owner.generation, owner.lease)
-        if plan_id not in held:
-            return None
-        made = protocol.step(dossier.plan, Created(make), make.at, self._engine.limits)
-        after = replace(dossier, plan=made.plan)
-        due = calls.next_due(made.plan, self._engine.limits)
-        if not await plans.insert(self.tx, after, key, held[plan_id], due, creator):
-            return None
-        self._clock = make.at
-        self._engine.traces.note(plan_id, after.traceparent)
-        self._before[plan_id], self._now[plan_id] = dossier, after
-        self._epochs[plan_id], self._effects[plan_id] = held[plan_id], list(made.effects)
-        self._created.add(plan_id)
-        return after
+    async def create(self, new: Sequence[Newcomer]) -> bool:
+        """Accept plans that clients brought; False where there is one with the id of one of them already, and nothing of the transaction must stay."""
+        owner, limits = self._engine.owner, self._engine.limits
+        held = await leases.acquire(self.tx, [each.dossier.plan_id for each in new], owner.name, owner.generation, owner.lease)
+        if len(held) != len(new):
+            return False
+        made = [protocol.step(each.dossier.plan, Created(each.make), each.make.at, limits) for each in new]
+        after = [replace(each.dossier, plan=stepped.plan) for each, stepped in zip(new, made, strict=True)]
+        accepted = [
+            Accepted(dossier, each.key, held[dossier.plan_id], calls.next_due(dossier.plan, limits), each.creator)
+            for each, dossier in zip(new, after, strict=True)
+        ]
+        if not await accepting.insert(self.tx, accepted):
+            return False
+        for each, dossier, stepped in zip(new, after, made, strict=True):
+            plan_id, self._clock = dossier.plan_id, each.make.at
+            self._engine.traces.note(plan_id, dossier.traceparent)
+            self._before[plan_id], self._now[plan_id] = each.dossier, dossier
+            self._epochs[plan_id], self._effects[plan_id] = held[plan_id], list(stepped.effects)
+            self._created.add(plan_id)
+        return True
 
     def dossier(self, plan_id: PlanId) -> Dossier:
         """A loaded plan, as it stands after the steps so far."""
@@ -221,10 +240,9 @@ class Work:
         old = [each for each in changed if each not in self._created]
         if old:
             await plans.save(self.tx, [self._stepped(each) for each in old], self.clock)
-        for plan_id in self._created:
-            plan = self._now[plan_id].plan
-            await plans.insert_gates(self.tx, [(plan, 0)])
-            await plans.insert_transitions(self.tx, [(plan_id, each) for each in self._moves(plan_id)], self.clock)
+        new = sorted(self._created)
+        await plans.insert_gates(self.tx, [(self._now[each].plan, 0) for each in new])
+        await plans.insert_transitions(self.tx, [(each, move) for each in new for move in self._moves(each)], self.clock)
         escalated = await self._write_tickets(changed)
         recorded = await self._write_journal(changed)
         told = await self._write_commands(changed) | await self._hasten(changed)
@@ -434,12 +452,15 @@ class Engine:
         async with reading.snapshot(self.db) as tx:
             return (await plans.read(tx, ids)).dossiers
 
-    async def leg_keys(self, connection: Connection, dossier: Dossier) -> dict[LegId, bytes]:
-        """The settling legs' keys of one plan.
-
-        Raises:
-            KeySealed: the plan's key cannot be opened.
-        """
-        key_id, sealed = (await plans.sealed_keys(connection, [dossier.plan_id]))[dossier.plan_id]
-        plan_key = self.box.open(dossier.plan_id, key_id, sealed)
-        return {leg.leg_id: leg_key(plan_key, dossier.plan_id, leg.leg_id) for leg in dossier.legs if leg.settling}
+    async def leg_keys(self, connection: Connection, dossiers: Sequence[Dossier]) -> dict[PlanId, dict[LegId, bytes] | KeySealed]:
+        """The settling legs' keys of each plan, or why its key cannot be opened."""
+        sealed = await plans.sealed_keys(connection, [each.plan_id for each in dossiers]) if dossiers else {}
+        found: dict[PlanId, dict[LegId, bytes] | KeySealed] = {}
+        for each in dossiers:
+            try:
+                plan_key = self.box.open(each.plan_id, *sealed[each.plan_id])
+            except KeySealed as error:
+                found[each.plan_id] = error
+            else:
+                found[each.plan_id] = {leg.leg_id: leg_key(plan_key, each.plan_id, leg.leg_id) for leg in each.legs if leg.settling}
+        return found

@@ -8,7 +8,7 @@ from typing import Final
 from google.protobuf.message import Message
 
 from coordinator.access import Client
-from coordinator.settlement import Request
+from coordinator.store.requests import Request
 from lockstep_kit import ids
 from lockstep_kit.ids import PlanId, sha256
 from lockstep_kit.opaque_tokens import no_token, number_in, place_in, token_of

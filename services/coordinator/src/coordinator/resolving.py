@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 import structlog
 
+from coordinator.answering import held
 from coordinator.dossier import Dossier, FiledTicket
 from coordinator.engine import Engine, Work
 from coordinator.operators import STATE_REASONS, Admitted, OperatorRecord, admit
-from coordinator.settlement import Request, held
 from coordinator.store import letters, notices, operators, requests
 from coordinator.store.letters import DeadLetter
 from coordinator.store.operators import Papers
+from coordinator.store.requests import Request, RequestRaced
 from coordinator.wakes import Flushed
 from lockstep_kit.certificate import NotAuthorised
-from lockstep_kit.errors import not_found, permission_denied, precondition
+from lockstep_kit.errors import LockstepError, not_found, permission_denied, precondition
 from lockstep_kit.ids import Digest, PlanId
 from lockstep_kit.resolutions import ResolutionSignature
+
+if TYPE_CHECKING:
+    from lockstep_kit.db import Connection
 
 _log = structlog.get_logger()
 
@@ -60,14 +63,22 @@ class Resolving:
             plan_id = await operators.plan_of(connection, resolution.escalation_id)
         if plan_id is None:
             raise not_found("escalation", resolution.escalation_id)
-        async with self._request(request, plan_id) as (work, told):
-            if isinstance(told, bytes):
-                return told
-            dossier = await held(work, plan_id)
-            answer = await self._sign(work, dossier, signed)
-            response = respond(answer)
-            await requests.answer(work.tx, request.request_id, response)
-            return response
+        return await _once(lambda: self._signed(request, plan_id, signed, respond))
+
+    async def _signed(
+        self, request: Request, plan_id: PlanId, signed: ResolutionSignature, respond: Callable[[Answer], bytes]
+    ) -> bytes:
+        try:
+            async with self._engine.traces.span("coordinator.resolve", [plan_id]), self._engine.work("resolve") as work:
+                told = await _told(work.tx, request)
+                if told is not None:
+                    return told
+                answer = await self._sign(work, await held(work, plan_id), signed)
+                response = respond(answer)
+                await requests.keep(work.tx, [(request, response)])
+                return response
+        except asyncpg.UniqueViolationError as error:
+            raise operators.nonce_reused(error) from None
 
     async def _sign(self, work: Work, dossier: Dossier, signed: ResolutionSignature) -> Answer:
         resolution, now = signed.statement.resolution, work.clock
@@ -110,10 +121,13 @@ class Resolving:
         Raises:
             LockstepError: no such letter.
         """
+        return await _once(lambda: self._replayed(request, letter_id, who, respond))
+
+    async def _replayed(self, request: Request, letter_id: str, who: str, respond: Callable[[DeadLetter], bytes]) -> bytes:
         async with self._engine.db.transaction() as tx:
-            claimed = await requests.claim(tx, request.request_id, request.method, request.digest, request.client)
-            if isinstance(claimed, bytes):
-                return claimed
+            known = await _told(tx, request)
+            if known is not None:
+                return known
             letter = await letters.lock(tx, letter_id)
             if letter is not None:
                 found, told = await letters.replay(tx, [letter_id], who)
@@ -124,20 +138,31 @@ class Resolving:
             if letter is None:
                 raise not_found("dead_letter", letter_id)
             response = respond(letter)
-            await requests.answer(tx, request.request_id, response)
+            await requests.keep(tx, [(request, response)])
         if again:
             _log.warning("dead_letter_replayed", plan_id=letter.plan_id, leg_id=letter.leg_id, command=letter.command, who=who)
         self._engine.wake(Flushed(told))
         return response
 
-    @asynccontextmanager
-    async def _request(self, request: Request, plan_id: PlanId) -> AsyncIterator[tuple[Work, datetime | bytes]]:
-        async with self._engine.traces.span("coordinator.resolve", [plan_id]):
-            try:
-                async with self._engine.work("resolve") as work:
-                    yield work, await requests.claim(work.tx, request.request_id, request.method, request.digest, request.client)
-            except asyncpg.UniqueViolationError as error:
-                raise operators.nonce_reused(error) from None
+
+async def _once(work: Callable[[], Awaitable[bytes]]) -> bytes:
+    """What a request is answered; sent twice at once, the second finds what the first one did."""
+    try:
+        return await work()
+    except RequestRaced:
+        return await work()
+
+
+async def _told(tx: Connection, request: Request) -> bytes | None:
+    """What a request was answered before; None of a new one.
+
+    Raises:
+        LockstepError: REQUEST_ID_REUSED; the id was used for something else, or by another client.
+    """
+    found = (await requests.read(tx, [request])).answers.get(request.request_id)
+    if isinstance(found, LockstepError):
+        raise found
+    return found
 
 
 def _filed(dossier: Dossier, escalation_id: str) -> FiledTicket:

@@ -156,7 +156,9 @@ class Restores:
             async with engine.db.transaction() as tx:
                 if not await restores.lock(tx, plan_id, generation):
                     return
-                keys = await engine.leg_keys(tx, dossier)
+                keys = (await engine.leg_keys(tx, [dossier]))[plan_id]
+                if isinstance(keys, KeySealed):
+                    raise keys
                 now = await tx.fetchval("select clock_timestamp()")
                 adopted = adopt(dossier, chain, heard, keys, engine.registry, now)
                 await restores.save(tx, dossier, adopted, generation, now)

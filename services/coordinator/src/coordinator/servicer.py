@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final, TypeVar
 
 import grpc
 
+from coordinator import batches
 from coordinator.access import Client, may_read
 from coordinator.admission import Admission
+from coordinator.answering import Asked, Respond
 from coordinator.auditing import Auditing
 from coordinator.convert import settlement as convert
 from coordinator.convert.audit import audit_to_pb
 from coordinator.dossier import Dossier
 from coordinator.engine import Engine
 from coordinator.pages import octets_of, plan_place, plan_token, request_of, transition_place, transition_token
-from coordinator.settlement import Settlement
+from coordinator.settlement import Creation, Execution, Settlement, Signing
 from coordinator.store import plans, reading
 from coordinator.traffic import PlanTraffic
 from coordinator.waiting import waiting
@@ -26,7 +28,7 @@ from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep_kit import ids
 from lockstep_kit.convert import time_to_pb
 from lockstep_kit.db import Connection
-from lockstep_kit.errors import LockstepError, unavailable
+from lockstep_kit.errors import LockstepError, not_found, unavailable
 from lockstep_kit.fields import require
 from lockstep_kit.ids import PlanId
 from lockstep_kit.opaque_tokens import no_token
@@ -39,6 +41,9 @@ PLANS_PAGE_DEFAULT: Final = 50
 TRANSITIONS_PAGE_MAX: Final = 500
 TRANSITIONS_PAGE_DEFAULT: Final = 100
 _SIGNED_HERE: Final = (Gate.APPROVE, Gate.RELEASE, Gate.VALIDATE)
+
+_AskedT = TypeVar("_AskedT", bound=Asked)
+_WithPlan = messages.CreatePlanResponse | messages.ExecutePlanResponse | messages.CancelPlanResponse | messages.SignGateResponse
 
 
 class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
@@ -71,60 +76,106 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
 
     async def CreatePlan(self, request: messages.CreatePlanRequest, context: Context) -> messages.CreatePlanResponse:  # noqa: N802
         """Accept a plan that its maker signed."""
-        require(request.ByteSize() <= self._plan_bytes_max, "request", f"must have at most {self._plan_bytes_max} bytes")
-        asked = convert.asked_from_pb(request)
-        named = request_of("CreatePlan", request.request_id, request, self._admission.create(context, asked.header))
-
-        def respond(dossier: Dossier) -> bytes:
-            return octets_of(messages.CreatePlanResponse(plan=self._plan(dossier)))
-
-        octets = await self._settlement.create(named, asked.header, asked.legs, asked.make, respond)
-        return messages.CreatePlanResponse.FromString(octets)
+        asked = self._creation(self._admission.client(context), request)
+        return messages.CreatePlanResponse.FromString(await self._settlement.create(asked))
 
     async def ExecutePlan(self, request: messages.ExecutePlanRequest, context: Context) -> messages.ExecutePlanResponse:  # noqa: N802
         """Start a plan."""
-        plan_id, payers = self._about(context, request.plan_id), convert.payers_from_pb(request)
-        named = request_of("ExecutePlan", request.request_id, request, await self._admission.act(context, plan_id))
-
-        def respond(dossier: Dossier) -> bytes:
-            return octets_of(messages.ExecutePlanResponse(plan=self._plan(dossier)))
-
-        octets = await self._settlement.execute(named, plan_id, payers, respond)
-        return messages.ExecutePlanResponse.FromString(octets)
+        client = self._admission.client(context)
+        asked = await self._let(client, self._execution(client, request))
+        return messages.ExecutePlanResponse.FromString(await self._settlement.executing.one(asked))
 
     async def CancelPlan(self, request: messages.CancelPlanRequest, context: Context) -> messages.CancelPlanResponse:  # noqa: N802
         """Stop a plan before its decision."""
-        plan_id = self._about(context, request.plan_id)
+        client = self._admission.client(context)
+        plan_id = self._about(client, request.plan_id)
         require(request.HasField("cancel"), "cancel", "must be present")
         signed = convert.signed_from_pb(request.cancel, "cancel")
         require(signed.statement.gate is Gate.CANCEL, "cancel.gate", "must be the gate CANCEL")
-        named = request_of("CancelPlan", request.request_id, request, await self._admission.act(context, plan_id))
-
-        def respond(dossier: Dossier) -> bytes:
-            return octets_of(messages.CancelPlanResponse(plan=self._plan(dossier)))
-
-        octets = await self._settlement.cancel(named, plan_id, signed, request.etag, respond)
-        return messages.CancelPlanResponse.FromString(octets)
+        named = request_of("CancelPlan", request.request_id, request, client)
+        respond = self._respond(messages.CancelPlanResponse)
+        asked = await self._let(client, Signing(request=named, plan_id=plan_id, respond=respond, signed=signed, etag=request.etag))
+        return messages.CancelPlanResponse.FromString(await self._settlement.signing.one(asked))
 
     async def SignGate(self, request: messages.SignGateRequest, context: Context) -> messages.SignGateResponse:  # noqa: N802
         """Open or refuse a gate."""
-        plan_id = self._about(context, request.plan_id)
+        client = self._admission.client(context)
+        asked = await self._let(client, self._signing(client, request))
+        return messages.SignGateResponse.FromString(await self._settlement.signing.one(asked))
+
+    async def CreatePlans(self, request: messages.CreatePlansRequest, context: Context) -> messages.CreatePlansResponse:  # noqa: N802
+        """CreatePlan for each request."""
+        client = self._admission.client(context)
+        asked = batches.tried(request.requests, lambda each: self._creation(client, each))
+        return messages.CreatePlansResponse(answers=await batches.answers("CreatePlans", asked, self._settlement.create_each))
+
+    async def ExecutePlans(self, request: messages.ExecutePlansRequest, context: Context) -> messages.ExecutePlansResponse:  # noqa: N802
+        """ExecutePlan for each request."""
+        client = self._admission.client(context)
+        asked = await self._let_each(client, batches.tried(request.requests, lambda each: self._execution(client, each)))
+        return messages.ExecutePlansResponse(answers=await batches.answers("ExecutePlans", asked, self._settlement.executing.each))
+
+    async def SignGates(self, request: messages.SignGatesRequest, context: Context) -> messages.SignGatesResponse:  # noqa: N802
+        """SignGate for each request."""
+        client = self._admission.client(context)
+        asked = await self._let_each(client, batches.tried(request.requests, lambda each: self._signing(client, each)))
+        return messages.SignGatesResponse(answers=await batches.answers("SignGates", asked, self._settlement.signing.each))
+
+    def _creation(self, client: Client, request: messages.CreatePlanRequest) -> Creation:
+        require(request.ByteSize() <= self._plan_bytes_max, "request", f"must have at most {self._plan_bytes_max} bytes")
+        asked = convert.asked_from_pb(request)
+        self._admission.create(client, asked.header)
+        return Creation(
+            request=request_of("CreatePlan", request.request_id, request, client),
+            plan_id=asked.header.plan_id,
+            respond=self._respond(messages.CreatePlanResponse),
+            header=asked.header,
+            legs=asked.legs,
+            make=asked.make,
+        )
+
+    def _execution(self, client: Client, request: messages.ExecutePlanRequest) -> Execution:
+        plan_id = self._about(client, request.plan_id)
+        return Execution(
+            request=request_of("ExecutePlan", request.request_id, request, client),
+            plan_id=plan_id,
+            respond=self._respond(messages.ExecutePlanResponse),
+            payers=convert.payers_from_pb(request),
+        )
+
+    def _signing(self, client: Client, request: messages.SignGateRequest) -> Signing:
+        plan_id = self._about(client, request.plan_id)
         require(request.HasField("signature"), "signature", "must be present")
         signed = convert.signed_from_pb(request.signature, "signature")
         require(signed.statement.gate in _SIGNED_HERE, "signature.gate", "must be the gate APPROVE, RELEASE or VALIDATE")
-        named = request_of("SignGate", request.request_id, request, await self._admission.act(context, plan_id))
+        named = request_of("SignGate", request.request_id, request, client)
+        return Signing(request=named, plan_id=plan_id, respond=self._respond(messages.SignGateResponse), signed=signed)
 
-        def respond(dossier: Dossier) -> bytes:
-            return octets_of(messages.SignGateResponse(plan=self._plan(dossier)))
+    async def _let(self, client: Client, asked: _AskedT) -> _AskedT:
+        """The request of a client that may act on its plan.
 
-        octets = await self._settlement.sign(named, plan_id, signed, respond)
-        return messages.SignGateResponse.FromString(octets)
+        Raises:
+            LockstepError: PLAN_NOT_FOUND; there is no such plan, or not for this client.
+        """
+        (found,) = await self._let_each(client, [asked])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def _let_each(self, client: Client, asked: Sequence[_AskedT | Exception]) -> list[_AskedT | Exception]:
+        ids = {each.plan_id for each in asked if not isinstance(each, Exception)}
+        own = await self._admission.act(client, ids) if ids else frozenset()
+        return [each if isinstance(each, Exception) or each.plan_id in own else not_found("plan", each.plan_id) for each in asked]
+
+    def _respond(self, answer: type[_WithPlan]) -> Respond:
+        """Makes answers that hold the plan."""
+        return lambda dossier: octets_of(answer(plan=self._plan(dossier)))
 
     # -- Reading plans -----------------------------------------------------------------------------------------------
 
     async def GetPlan(self, request: messages.GetPlanRequest, context: Context) -> messages.GetPlanResponse:  # noqa: N802
         """A plan as it stands."""
-        plan_id = self._about(context, request.plan_id)
+        plan_id = self._about(self._admission.client(context), request.plan_id)
         await self._admission.read(context, plan_id)
         found = await self._engine.read([plan_id])
         return messages.GetPlanResponse(plan=self._plan(found[plan_id]))
@@ -149,7 +200,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         self, request: messages.ListTransitionsRequest, context: Context
     ) -> messages.ListTransitionsResponse:
         """The transitions of a plan."""
-        plan_id = self._about(context, request.plan_id)
+        plan_id = self._about(self._admission.client(context), request.plan_id)
         require(0 <= request.page_size <= TRANSITIONS_PAGE_MAX, "page_size", f"must be at most {TRANSITIONS_PAGE_MAX}")
         size = request.page_size or TRANSITIONS_PAGE_DEFAULT
         client = await self._admission.read(context, plan_id)
@@ -165,7 +216,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         self, request: messages.GetAbortAuditLogRequest, context: Context
     ) -> messages.GetAbortAuditLogResponse:
         """How a plan that did not settle ended."""
-        plan_id = self._about(context, request.plan_id)
+        plan_id = self._about(self._admission.client(context), request.plan_id)
         wanted = ids.digest(request.sha256, "sha256") if request.sha256 else b""
         await self._admission.read(context, plan_id)
         return audit_to_pb(await self._auditing.show(plan_id, wanted))
@@ -174,7 +225,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         self, request: messages.WatchPlanRequest, context: Context
     ) -> AsyncIterator[messages.WatchPlanResponse]:
         """One plan: snapshot, events, heartbeats."""
-        plan_id = self._about(context, request.plan_id)
+        plan_id = self._about(self._admission.client(context), request.plan_id)
         if self._watchers.draining:
             raise unavailable("DRAINING", "the server is stopping; resume at another one")
         if self._watchers.count >= self._watchers_max:
@@ -190,9 +241,9 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         if self._watchers.draining:
             raise unavailable("DRAINING", "the server is stopping; resume at another one")
 
-    def _about(self, context: Context, named: str) -> PlanId:
-        """The plan that a call is about, which counts against what its client may ask about it."""
-        return self._traffic.asked(self._admission.client(context).client_id, ids.plan_id(named))
+    def _about(self, client: Client, named: str) -> PlanId:
+        """The plan that a client asks about, which counts against what it may ask about it."""
+        return self._traffic.asked(client.client_id, ids.plan_id(named))
 
     def _shown(self, seen: Seen) -> messages.WatchPlanResponse:
         token = seen.place.token()

@@ -35,8 +35,10 @@ class Arrow:
     callers: frozenset[Caller]
     #: Largest request.
     request_bytes_max: int
-    #: How many ordinary calls it counts for.
+    #: How many ordinary calls it counts for; a batch, each of its requests.
     cost: float
+    #: How many requests a batch may hold, in its first field; 0 of a method that takes one.
+    batch_max: int = 0
 
 
 #: What a request of a method that is not here may carry; it is denied in any case.
@@ -45,6 +47,9 @@ _READ: Final = 4 << 10
 _SIGNED: Final = 64 << 10
 _PLAN: Final = 256 << 10
 _BATCH: Final = 4 << 20
+_CLIENT_BATCH: Final = 2 << 20
+#: How many requests a client's batch may hold.
+BATCH_MAX: Final = 256
 #: The services, as certificates name them.
 SERVICE_IDS: Final = frozenset(
     f"spiffe://{TRUST_DOMAIN}/{name}"
@@ -53,7 +58,10 @@ SERVICE_IDS: Final = frozenset(
 
 
 def _rows(service: str, rows: Mapping[str, tuple[tuple[Caller, ...], int, float]]) -> dict[str, Arrow]:
-    return {f"/{service}/{name}": Arrow(frozenset(callers), octets, cost) for name, (callers, octets, cost) in rows.items()}
+    return {
+        f"/{service}/{name}": Arrow(frozenset(callers), octets, cost, BATCH_MAX if octets == _CLIENT_BATCH else 0)
+        for name, (callers, octets, cost) in rows.items()
+    }
 
 
 _CLIENT: Final = (Caller.CLIENT,)
@@ -94,6 +102,9 @@ ARROWS: Final[Mapping[str, Mapping[str, Arrow]]] = {
             {
                 "CreatePlan": (_CLIENT, _PLAN, 5),
                 "ExecutePlan": (_CLIENT, _PLAN, 2),
+                "CreatePlans": (_CLIENT, _CLIENT_BATCH, 5),
+                "ExecutePlans": (_CLIENT, _CLIENT_BATCH, 2),
+                "SignGates": (_CLIENT, _CLIENT_BATCH, 2),
                 "GetPlan": (_CLIENT, _READ, 1),
                 "ListPlans": (_CLIENT, _READ, 5),
                 "CancelPlan": (_CLIENT, _SIGNED, 2),

@@ -20,7 +20,9 @@ import structlog
 from lockstep_kit.errors import LockstepError, permission_denied, to_status
 from lockstep_kit.rpc import arrows, deadlines
 from lockstep_kit.rpc.access import OPEN_METHODS, Access
+from lockstep_kit.rpc.arrows import Arrow
 from lockstep_kit.rpc.certificates import TLS_VERSION, Certificates, Peer
+from lockstep_kit.rpc.counting import count_messages
 from lockstep_kit.rpc.leaving import abort
 from lockstep_kit.rpc.limits import OTHERS, Excess, Limiter, Over
 
@@ -104,7 +106,7 @@ class Gate:
     async def _enter(self, method: str, octets: bytes, context: Context, *, stream: bool) -> str:
         """Begin the call, under the name at which it ends; or end it with a refusal."""
         peer, arrow = self._certificates.peer(context), arrows.METHODS.get(method)
-        found = await self._begin(peer, octets, 1.0 if arrow is None else arrow.cost, context, stream=stream)
+        found = await self._begin(peer, octets, 1.0 if arrow is None else _cost(arrow, octets), context, stream=stream)
         try:
             self._admit(method, peer, octets, context, stream=stream)
         except LockstepError as error:
@@ -169,6 +171,11 @@ class Gate:
         self._certificates.check(peer, time.time())
         if not peer.new_enough:
             raise permission_denied("TLS_TOO_OLD", f"calls must come over {TLS_VERSION}")
+
+
+def _cost(arrow: Arrow, octets: bytes) -> float:
+    """A batch is no way around the rate of its caller: each request in it counts as it would alone."""
+    return arrow.cost * max(count_messages(octets, arrow.batch_max), 1) if arrow.batch_max else arrow.cost
 
 
 def _asked_for_health(handler: Any, admit: Callable[[str, Context], None], method: str) -> Any:

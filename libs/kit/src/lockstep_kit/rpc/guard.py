@@ -151,10 +151,16 @@ async def _leave(method: str, error: BaseException, context: grpc.aio.ServicerCo
         raise error
     if isinstance(error, grpc.aio.InternalError):
         raise gone() from error
-    shown = as_error(error)
-    if shown.code is grpc.StatusCode.INTERNAL:
+    told = shown(method, error)
+    status = to_status(told)
+    await abort(context, told.code, status.message, (("grpc-status-details-bin", status.SerializeToString()),))
+
+
+def shown(method: str, error: BaseException) -> LockstepError:
+    """The error as a caller may see it; what is our own trouble is logged."""
+    told = as_error(error)
+    if told.code is grpc.StatusCode.INTERNAL:
         _log.error("call_failed", method=method, exc_info=error)
-    elif shown is not error and shown.code is grpc.StatusCode.UNAVAILABLE:
+    elif told is not error and told.code is grpc.StatusCode.UNAVAILABLE:
         _log.warning("call_unavailable", method=method, error=f"{type(error).__name__}: {error}")
-    status = to_status(shown)
-    await abort(context, shown.code, status.message, (("grpc-status-details-bin", status.SerializeToString()),))
+    return told

@@ -91,8 +91,9 @@ def _streamed(method: str, handle: Callable[..., AsyncIterator[Any]]) -> Callabl
 def plans_in(request: Any) -> list[PlanId]:
     """Plans that a request names, as far as they have the form of plan ids; of a batch the first ones."""
     commands = [getattr(getattr(each, "binding", None), "plan", None) for each in getattr(request, "commands", ())[:PLANS_TOLD_MAX]]
-    parts = [part for name in ("events", "statements") for part in getattr(request, name, ())[:PLANS_TOLD_MAX]]
-    named = (getattr(each, "plan_id", "") for each in (request, getattr(request, "header", None), *commands, *parts))
+    parts = [part for name in ("events", "statements", "requests") for part in getattr(request, name, ())[:PLANS_TOLD_MAX]]
+    heads = [getattr(each, "header", None) for each in (request, *parts)]
+    named = (getattr(each, "plan_id", "") for each in (request, *heads, *commands, *parts))
     found: dict[PlanId, None] = {}
     for each in named:
         with contextlib.suppress(FieldInvalid):

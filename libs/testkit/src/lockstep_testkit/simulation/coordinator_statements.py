@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from coordinator.store import plans, reading, requests
+from coordinator.store import plans, reading
 from lockstep_testkit.simulation.leases_statements import free
 from lockstep_testkit.simulation.memory import INFINITY, LONG_AGO, Registry, Row, Rows, Statement
 from lockstep_testkit.simulation.specs import among, columns, inserted, listed
@@ -57,62 +57,9 @@ def read_traceparents(s: Statement, plan_ids: Sequence[str]) -> Rows:
     return [row for each in sorted(set(plan_ids)) if (row := s.get("plan", each)) is not None]
 
 
-@STATEMENTS.on(plans.INSERT_PLAN)
-async def insert_plan(s: Statement, *values: Any) -> Rows:
-    plan_id, digest, header, created_at, generation, counter, due_at, traceparent, created_by, parties, *needed = values
-    fresh = {"transition_no": 1, "journal_sequence": 1, "version": 1, "sealing": False, "unwound_by_policy": False}
-    row: Row = {
-        **dict.fromkeys(("delegate", "reason", "reason_leg", "reason_detail"), ""),
-        **dict.fromkeys(("since", "created_at", "updated_at"), created_at),
-        **fresh,
-        "plan_id": plan_id,
-        "digest": digest,
-        "header": header,
-        "state": "DRAFT",
-        "due_at": due_at,
-        "traceparent": traceparent,
-        "epoch_generation": generation,
-        "epoch_counter": counter,
-        "created_by": created_by,
-        **dict(zip(("approvals_needed", "releases_needed", "validations_needed"), needed, strict=True)),
-    }
-    made = await s.insert_new("plan", row)
-    if made is None:
-        return []
-    for party_id in parties:
-        await s.insert("plan_party", {"party_id": party_id, "seq": made["seq"], "plan_id": plan_id})
-    return [{"plan_id": plan_id}]
-
-
-@STATEMENTS.on(plans.INSERT_LEGS)
-async def insert_legs(s: Statement, plan_id: str, *values: Sequence[Any]) -> Rows:
-    for position, row in enumerate(columns(listed(plans.INSERT_LEGS)[:-1], values)):
-        rest = {"plan_id": plan_id, "position": position, "last_order": "NONE", "revision": 0, "trouble": "", "reversed": False}
-        await s.insert("plan_leg", {**row, **rest})
-    return []
-
-
-@STATEMENTS.on(plans.INSERT_KEY)
-async def insert_key(s: Statement, *values: Any) -> Rows:
-    names = ("plan_id", "service_key_id", "service_sealed", "recovery_key_id", "recovery_sealed")
-    await s.insert("decision_key", dict(zip(names, values, strict=True)))
-    return []
-
-
 @STATEMENTS.on(plans.READ_KEYS)
 def read_keys(s: Statement, plan_ids: Sequence[str]) -> Rows:
     return among(s, "decision_key", plan_ids)
-
-
-@STATEMENTS.on(plans.SAVE_PAYERS)
-async def save_payers(
-    s: Statement, plan_id: str, legs: Sequence[str], signatures: Sequence[bytes], permits: Sequence[bytes | None]
-) -> Rows:
-    for leg_id, signature, permit in zip(legs, signatures, permits, strict=True):
-        row = await s.lock("plan_leg", plan_id, leg_id)
-        if row is not None:
-            s.update("plan_leg", row, payer_signature=signature, permit=permit)
-    return []
 
 
 @STATEMENTS.on(plans.SAVE_PLANS)
@@ -171,6 +118,11 @@ def page_of(s: Statement, before: int | None, states: Sequence[str], limit: int,
 def place(s: Statement, plan_id: str) -> Rows:
     row = s.get("plan", plan_id)
     return [] if row is None else [row]
+
+
+@STATEMENTS.on(reading.BELONGINGS)
+def belongings(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return [row for each in sorted(set(plan_ids)) if (row := s.get("plan", each)) is not None]
 
 
 @STATEMENTS.on(reading.TRANSITIONS)
@@ -288,28 +240,4 @@ async def release_all(s: Statement, owner: str) -> Rows:
     fits: Callable[[Row], bool] = lambda row: row["owner"] == owner and row["expires_at"] >= s.now  # noqa: E731
     for row in await s.locking("lease", [row for row in s.all("lease") if fits(row)], fits):
         s.update("lease", row, expires_at=LONG_AGO)
-    return []
-
-
-# -- requests ------------------------------------------------------------------------------------------------------------
-
-
-@STATEMENTS.on(requests.CLAIM)
-async def claim(s: Statement, request_id: str, method: str, digest: bytes, client: str) -> Rows:
-    asked_at = s.now
-    row = {"request_id": request_id, "method": method, "digest": digest, "client": client, "asked_at": asked_at}
-    return [] if await s.insert_new("request", row) is None else [{"asked_at": asked_at}]
-
-
-@STATEMENTS.on(requests.READ)
-def read_request(s: Statement, request_id: str) -> Rows:
-    row = s.get("request", request_id)
-    return [] if row is None else [row]
-
-
-@STATEMENTS.on(requests.ANSWER)
-async def answer(s: Statement, request_id: str, response: bytes) -> Rows:
-    row = await s.lock("request", request_id)
-    if row is not None:
-        s.update("request", row, response=response)
     return []

@@ -245,11 +245,6 @@ async def end_commands(s: Statement, plan_id: str, sealing: bool) -> Rows:
     return []
 
 
-@STATEMENTS.on(restores.IS_ORPHAN)
-def is_orphan(s: Statement, plan_id: str) -> Rows:
-    return [{"exists": bool(among(s, "orphan_leg", [plan_id]))}]
-
-
 @STATEMENTS.on(restores.KEEP_ORPHANS)
 async def keep_orphans(s: Statement, participant: str, *values: Sequence[Any]) -> Rows:
     for row in sorted(columns(listed(restores.KEEP_ORPHANS), values), key=lambda row: (row["plan_id"], row["leg_id"])):

@@ -28,6 +28,7 @@ from lockstep_testkit.simulation import (
     outboxes_statements,
     participant_statements,
     quotas_statements,
+    requests_statements,
     restores_statements,
 )
 from lockstep_testkit.simulation.memory import Handler, Registry, Row, Schema, Table
@@ -51,6 +52,7 @@ def _coordinator() -> tuple[Mapping[str, Table], dict[str, Handler]]:
         audits_statements,
         restores_statements,
         quotas_statements,
+        requests_statements,
         leases_statements,
     )
     triggers: Mapping[str, Triggers] = leases_statements.TRIGGERS

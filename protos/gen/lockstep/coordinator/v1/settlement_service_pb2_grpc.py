@@ -46,6 +46,21 @@ class SettlementServiceStub:
                 request_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlanRequest.SerializeToString,
                 response_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlanResponse.FromString,
                 _registered_method=True)
+        self.CreatePlans = channel.unary_unary(
+                '/lockstep.coordinator.v1.SettlementService/CreatePlans',
+                request_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.CreatePlansRequest.SerializeToString,
+                response_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.CreatePlansResponse.FromString,
+                _registered_method=True)
+        self.ExecutePlans = channel.unary_unary(
+                '/lockstep.coordinator.v1.SettlementService/ExecutePlans',
+                request_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlansRequest.SerializeToString,
+                response_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlansResponse.FromString,
+                _registered_method=True)
+        self.SignGates = channel.unary_unary(
+                '/lockstep.coordinator.v1.SettlementService/SignGates',
+                request_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.SignGatesRequest.SerializeToString,
+                response_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.SignGatesResponse.FromString,
+                _registered_method=True)
         self.GetPlan = channel.unary_unary(
                 '/lockstep.coordinator.v1.SettlementService/GetPlan',
                 request_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.GetPlanRequest.SerializeToString,
@@ -97,6 +112,27 @@ class SettlementServiceServicer:
 
     def ExecutePlan(self, request, context):
         """Starts a plan, with the token payers' signatures. Returns at once; watch or get the plan.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePlans(self, request, context):
+        """CreatePlan many times in one call: each request is answered by itself, as it would be alone, and one that is refused keeps no other from being done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExecutePlans(self, request, context):
+        """ExecutePlan many times in one call, in the same way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignGates(self, request, context):
+        """SignGate many times in one call, in the same way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +199,21 @@ def add_SettlementServiceServicer_to_server(servicer, server):
                     servicer.ExecutePlan,
                     request_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlanRequest.FromString,
                     response_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlanResponse.SerializeToString,
+            ),
+            'CreatePlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePlans,
+                    request_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.CreatePlansRequest.FromString,
+                    response_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.CreatePlansResponse.SerializeToString,
+            ),
+            'ExecutePlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExecutePlans,
+                    request_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlansRequest.FromString,
+                    response_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlansResponse.SerializeToString,
+            ),
+            'SignGates': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignGates,
+                    request_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.SignGatesRequest.FromString,
+                    response_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.SignGatesResponse.SerializeToString,
             ),
             'GetPlan': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPlan,
@@ -256,6 +307,87 @@ class SettlementService:
             '/lockstep.coordinator.v1.SettlementService/ExecutePlan',
             lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlanRequest.SerializeToString,
             lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.coordinator.v1.SettlementService/CreatePlans',
+            lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.CreatePlansRequest.SerializeToString,
+            lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.CreatePlansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExecutePlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.coordinator.v1.SettlementService/ExecutePlans',
+            lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlansRequest.SerializeToString,
+            lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.ExecutePlansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignGates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.coordinator.v1.SettlementService/SignGates',
+            lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.SignGatesRequest.SerializeToString,
+            lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.SignGatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

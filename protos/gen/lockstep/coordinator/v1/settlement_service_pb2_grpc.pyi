@@ -22,6 +22,12 @@ class SettlementServiceStub:
     """Accepts a plan that its maker signed, and returns it with the legs' locks. Nothing is asked of anyone yet."""
     ExecutePlan: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ExecutePlanRequest, _settlement_service_pb2.ExecutePlanResponse]
     """Starts a plan, with the token payers' signatures. Returns at once; watch or get the plan."""
+    CreatePlans: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.CreatePlansRequest, _settlement_service_pb2.CreatePlansResponse]
+    """CreatePlan many times in one call: each request is answered by itself, as it would be alone, and one that is refused keeps no other from being done."""
+    ExecutePlans: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ExecutePlansRequest, _settlement_service_pb2.ExecutePlansResponse]
+    """ExecutePlan many times in one call, in the same way."""
+    SignGates: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.SignGatesRequest, _settlement_service_pb2.SignGatesResponse]
+    """SignGate many times in one call, in the same way."""
     GetPlan: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.GetPlanRequest, _settlement_service_pb2.GetPlanResponse]
     """A plan as it stands."""
     ListPlans: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ListPlansRequest, _settlement_service_pb2.ListPlansResponse]
@@ -57,6 +63,30 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_settlement_service_pb2.ExecutePlanRequest, _abc.Awaitable[_settlement_service_pb2.ExecutePlanResponse]],
     ) -> _abc.Awaitable[_settlement_service_pb2.ExecutePlanResponse]:
         """Starts a plan, with the token payers' signatures. Returns at once; watch or get the plan."""
+
+    @_abc_1.abstractmethod
+    def CreatePlans(
+        self,
+        request: _settlement_service_pb2.CreatePlansRequest,
+        context: _aio.ServicerContext[_settlement_service_pb2.CreatePlansRequest, _abc.Awaitable[_settlement_service_pb2.CreatePlansResponse]],
+    ) -> _abc.Awaitable[_settlement_service_pb2.CreatePlansResponse]:
+        """CreatePlan many times in one call: each request is answered by itself, as it would be alone, and one that is refused keeps no other from being done."""
+
+    @_abc_1.abstractmethod
+    def ExecutePlans(
+        self,
+        request: _settlement_service_pb2.ExecutePlansRequest,
+        context: _aio.ServicerContext[_settlement_service_pb2.ExecutePlansRequest, _abc.Awaitable[_settlement_service_pb2.ExecutePlansResponse]],
+    ) -> _abc.Awaitable[_settlement_service_pb2.ExecutePlansResponse]:
+        """ExecutePlan many times in one call, in the same way."""
+
+    @_abc_1.abstractmethod
+    def SignGates(
+        self,
+        request: _settlement_service_pb2.SignGatesRequest,
+        context: _aio.ServicerContext[_settlement_service_pb2.SignGatesRequest, _abc.Awaitable[_settlement_service_pb2.SignGatesResponse]],
+    ) -> _abc.Awaitable[_settlement_service_pb2.SignGatesResponse]:
+        """SignGate many times in one call, in the same way."""
 
     @_abc_1.abstractmethod
     def GetPlan(

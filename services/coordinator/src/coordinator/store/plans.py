@@ -1,24 +1,24 @@
-"""Plans: accepted, read with all their papers, and saved after a step."""
+"""Plans: read with all their papers, and saved after a step. How they come is `store.accepting`'s."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
 
 from coordinator.convert import stored
-from coordinator.dossier import Consent, Dossier, FiledTicket, LegFile
+from coordinator.dossier import Dossier, FiledTicket, LegFile
 from coordinator.model import Cause, GateRecord, LegState, Mandate, Moved, Order, Plan, Quorum, State, Ticket
 from coordinator.store import operators
 from lockstep_kit.certificate import Decision
 from lockstep_kit.db import Connection
 from lockstep_kit.errors import LockstepError, aborted, permission_denied
 from lockstep_kit.fence import Epoch, Phase
-from lockstep_kit.ids import ActorId, Digest, LegId, PlanId
+from lockstep_kit.ids import ActorId, Digest, PlanId
 from lockstep_kit.participant.ports import PlanOutcome
 
 #: Plans, locked in the order of their ids until the transaction ends, with the database's clock.
@@ -43,39 +43,8 @@ READ_TICKETS: Final = "select * from escalation where plan_id = any($1) order by
 #: Those among them whose journal takes nothing more.
 READ_FROZEN: Final = "select plan_id, frozen from journal_progress where plan_id = any($1) and frozen <> ''"
 
-#: Accepts a plan, unless there is one with its id, and lists it for its parties.
-INSERT_PLAN: Final = """
-with made as (
-insert into plan (plan_id, digest, header, state, decision, delegate, decided_at, since, transition_no, journal_sequence, cause,
-    reason, reason_leg, reason_detail, outcome, sealing, unwound_by_policy, version, epoch_generation, epoch_counter, due_at,
-    traceparent, created_at, updated_at, created_by, approvals_needed, releases_needed, validations_needed)
-values ($1, $2, $3, 'DRAFT', null, '', null, $4, 1, 1, null, '', '', '', null, false, false, 1, $5, $6, $7, $8, $4, $4, $9, $11, $12, $13)
-on conflict (plan_id) do nothing returning plan_id, seq
-), listed as (
-insert into plan_party (party_id, seq, plan_id)
-select party_id, made.seq, made.plan_id from made cross join unnest($10::text[]) as party (party_id)
-) select plan_id from made
-"""
-
-#: Accepts the plan's legs.
-INSERT_LEGS: Final = """
-insert into plan_leg (plan_id, leg_id, position, leg, participant, lock, last_order, revision, trouble, reversed)
-select $1, leg_id, position - 1, leg, participant, lock, 'NONE', 0, '', false
-from unnest($2::text[], $3::bytea[], $4::text[], $5::bytea[]) with ordinality as new (leg_id, leg, participant, lock, position)
-"""
-
-#: Keeps the plan's key, sealed to the service and to the recovery key.
-INSERT_KEY: Final = "insert into decision_key values ($1, $2, $3, $4, $5)"
-
 #: The plans' keys, sealed to the service.
 READ_KEYS: Final = "select plan_id, service_key_id, service_sealed from decision_key where plan_id = any($1)"
-
-#: Keeps the token payers' signatures and permits.
-SAVE_PAYERS: Final = """
-update plan_leg set payer_signature = new.signature, permit = new.permit
-from unnest($2::text[], $3::bytea[], $4::bytea[]) as new (leg_id, signature, permit)
-where plan_leg.plan_id = $1 and plan_leg.leg_id = new.leg_id
-"""
 
 #: Saves plans that are still at the version that was read.
 SAVE_PLANS: Final = """
@@ -121,6 +90,9 @@ select * from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::text
     as new (plan_id, transition_no, left_state, entered_state, decision, cause, journal_sequence, moved_at)
 order by plan_id, transition_no
 """
+
+#: Constraint that a key signs a gate with a nonce once.
+NONCE_KEY: Final = "gate_signature_nonce_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,40 +242,10 @@ def _leg_state(row: asyncpg.Record, file: LegFile) -> LegState:
     )
 
 
-async def insert(tx: Connection, dossier: Dossier, key: SealedKey, epoch: Epoch, due_at: datetime | None, creator: str) -> bool:
-    """Accept a plan as DRAFT, with its legs, its sealed key and the client that brought it; False where there is a plan with its id already."""
-    made = await tx.fetchval(
-        INSERT_PLAN,
-        dossier.plan_id,
-        dossier.plan.digest,
-        stored.header_octets(dossier.header),
-        dossier.created_at,
-        epoch.generation,
-        epoch.counter,
-        due_at,
-        dossier.traceparent,
-        creator,
-        [each.party_id for each in dossier.header.parties],
-        *astuple(dossier.plan.quorum),
-    )
-    if made is None:
-        return False
-    legs = [(each.leg.leg_id, stored.leg_octets(each.leg), each.participant, each.lock) for each in dossier.files]
-    await tx.execute(INSERT_LEGS, dossier.plan_id, *map(list, zip(*legs, strict=True)))
-    await tx.execute(INSERT_KEY, dossier.plan_id, key.service_key_id, key.service_sealed, key.recovery_key_id, key.recovery_sealed)
-    return True
-
-
 async def sealed_keys(connection: Connection, plans: Iterable[PlanId]) -> dict[PlanId, tuple[str, bytes]]:
     """The plans' keys as they are sealed to the service: id of the key that opens them, and the sealed bytes."""
     rows = await connection.fetch(READ_KEYS, sorted(set(plans)))
     return {PlanId(row["plan_id"]): (row["service_key_id"], row["service_sealed"]) for row in rows}
-
-
-async def save_payers(tx: Connection, plan_id: PlanId, consents: Mapping[LegId, Consent]) -> None:
-    """Keep what the token payers brought."""
-    permits = [stored.permit_octets(each.permit) for each in consents.values()]
-    await tx.execute(SAVE_PAYERS, plan_id, list(consents), [each.signature for each in consents.values()], permits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,7 +337,7 @@ async def insert_gates(tx: Connection, plans: Sequence[tuple[Plan, int]]) -> Non
     """Add the gates that plans have beyond the first so many.
 
     Raises:
-        asyncpg.UniqueViolationError: `gate_signature_nonce_key`; the key has signed with this nonce before.
+        asyncpg.UniqueViolationError: NONCE_KEY; the key has signed with this nonce before.
     """
     new = [(plan.plan_id, place + 1, plan.gates[place]) for plan, known in plans for place in range(known, len(plan.gates))]
     if not new:
@@ -431,19 +373,6 @@ async def insert_transitions(tx: Connection, moves: Sequence[tuple[PlanId, Moved
     )
 
 
-def nonce_reused(error: asyncpg.UniqueViolationError) -> LockstepError:
-    """The refusal that a violated `gate_signature_nonce_key` is; any other violation is raised on."""
-    if error.constraint_name != "gate_signature_nonce_key":
-        raise error
+def nonce_reused() -> LockstepError:
+    """The refusal that a violated `NONCE_KEY` is."""
     return permission_denied("GATE_NONCE_REUSED", "the key has signed with this nonce before")
-
-
-def with_payers(dossier: Dossier, consents: Mapping[LegId, Consent]) -> Dossier:
-    """The dossier with what the token payers brought."""
-    files = (
-        replace(each, payer_signature=told.signature, permit=told.permit)
-        if (told := consents.get(each.leg.leg_id)) is not None
-        else each
-        for each in dossier.files
-    )
-    return replace(dossier, files=tuple(files))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -9,43 +10,48 @@ from lockstep_kit.db import Connection
 from lockstep_kit.ids import PlanId
 from lockstep_kit.rpc.buckets import Bucket
 
-#: What a client has left, made where it had none; others that create plans as this client wait for the transaction's end.
+#: What clients have left, made where they had none; others that create plans as these clients wait for the transaction's end.
 LOCK: Final = """
-insert into client_quota (client, unspent, counted_at) values ($1, $2, $3)
-on conflict (client) do update set unspent = client_quota.unspent returning unspent, counted_at
+insert into client_quota (client, unspent, counted_at) select client, $2::double precision, $3::timestamptz from unnest($1::text[]) as client order by client
+on conflict (client) do update set unspent = client_quota.unspent returning client, unspent, counted_at
 """
 
-#: How many plans of a client are open, up to a number.
-COUNT_OPEN: Final = "select count(*) as plans from (select from open_plan where client = $1 limit $2) as few"
+#: How many plans of each client are open, up to a number.
+COUNT_OPEN: Final = """
+select client, (select count(*) from (select from open_plan where open_plan.client = asked.client limit $2) as few) as plans
+from unnest($1::text[]) as asked (client)
+"""
 
-#: Keeps what a client has left.
-SPEND: Final = "update client_quota set unspent = $2, counted_at = $3 where client = $1"
+#: Keeps what clients have left.
+SPEND: Final = """
+update client_quota set unspent = new.unspent, counted_at = new.counted_at
+from unnest($1::text[], $2::double precision[], $3::timestamptz[]) as new (client, unspent, counted_at)
+where client_quota.client = new.client
+"""
 
-#: Counts a plan as its client's; the database itself lets it go once the plan is CLOSED.
-ADD_OPEN: Final = "insert into open_plan (plan_id, client) values ($1, $2)"
-
-
-async def lock(tx: Connection, client: str, unspent: Bucket) -> Bucket:
-    """What a client has left; `unspent` is what one has that never created a plan."""
-    row = await tx.fetchrow(LOCK, client, unspent.level, _time(unspent.at))
-    if row is None:
-        raise AssertionError("a client has a row now")
-    return Bucket(float(row["unspent"]), row["counted_at"].timestamp())
-
-
-async def count_open(tx: Connection, client: str, most: int) -> int:
-    """Open plans of a client, up to `most`."""
-    return int(await tx.fetchval(COUNT_OPEN, client, most))
+#: Counts plans as their clients'; the database itself lets each go once it is CLOSED.
+ADD_OPEN: Final = "insert into open_plan (plan_id, client) select * from unnest($1::text[], $2::text[])"
 
 
-async def spend(tx: Connection, client: str, left: Bucket) -> None:
-    """Keep what a client has left."""
-    await tx.execute(SPEND, client, left.level, _time(left.at))
+async def lock(tx: Connection, clients: Iterable[str], unspent: Bucket) -> dict[str, Bucket]:
+    """What clients have left; `unspent` is what one has that never created a plan."""
+    rows = await tx.fetch(LOCK, sorted(set(clients)), unspent.level, _time(unspent.at))
+    return {row["client"]: Bucket(float(row["unspent"]), row["counted_at"].timestamp()) for row in rows}
 
 
-async def add_open(tx: Connection, plan_id: PlanId, client: str) -> None:
-    """Count a plan as its client's, until it is closed."""
-    await tx.execute(ADD_OPEN, plan_id, client)
+async def count_open(tx: Connection, clients: Iterable[str], most: int) -> dict[str, int]:
+    """Open plans of each client, up to `most`."""
+    return {row["client"]: int(row["plans"]) for row in await tx.fetch(COUNT_OPEN, sorted(set(clients)), most)}
+
+
+async def spend(tx: Connection, left: Mapping[str, Bucket]) -> None:
+    """Keep what clients have left."""
+    await tx.execute(SPEND, list(left), [each.level for each in left.values()], [_time(each.at) for each in left.values()])
+
+
+async def add_open(tx: Connection, plans: Mapping[PlanId, str]) -> None:
+    """Count plans as their clients', until each is closed."""
+    await tx.execute(ADD_OPEN, list(plans), list(plans.values()))
 
 
 def _time(seconds: float) -> datetime:

@@ -44,6 +44,9 @@ select plan_id, seq from (
 #: Place of a plan in the order of creation, with what says whose it is.
 PLACE: Final = "select seq, header, created_by from plan where plan_id = $1"
 
+#: What says whose plans are.
+BELONGINGS: Final = "select plan_id, header, created_by from plan where plan_id = any($1)"
+
 #: Transitions of a plan behind a place.
 TRANSITIONS: Final = "select * from plan_transition where plan_id = $1 and transition_no > $2 order by transition_no limit $3"
 
@@ -152,14 +155,16 @@ async def place(connection: Connection, plan_id: PlanId) -> tuple[int, Belonging
     row = await connection.fetchrow(PLACE, plan_id)
     if row is None:
         return None
-    parties = frozenset(each.party_id for each in stored.header_of(row["header"]).parties)
-    return row["seq"], Belonging(parties, row["created_by"])
+    return row["seq"], _belonging(row)
 
 
-async def belonging(connection: Connection, plan_id: PlanId) -> Belonging | None:
-    """Whose a plan is; None where there is no such plan."""
-    found = await place(connection, plan_id)
-    return None if found is None else found[1]
+async def belongings(connection: Connection, ids: Iterable[PlanId]) -> dict[PlanId, Belonging]:
+    """Whose plans are; those that nobody knows are left out."""
+    return {PlanId(row["plan_id"]): _belonging(row) for row in await connection.fetch(BELONGINGS, sorted(set(ids)))}
+
+
+def _belonging(row: asyncpg.Record) -> Belonging:
+    return Belonging(frozenset(each.party_id for each in stored.header_of(row["header"]).parties), row["created_by"])
 
 
 async def transitions(connection: Connection, plan_id: PlanId, after: int, limit: int) -> list[Transition]:

@@ -155,9 +155,6 @@ END_COMMANDS: Final = """
 update leg_command set answered = true where plan_id = $1 and not answered and not (behind_journal and $2)
 """
 
-#: Whether a plan was made before the database was put back, and is not known any more.
-IS_ORPHAN: Final = "select exists (select from orphan_leg where plan_id = $1)"
-
 #: Keeps legs of plans that nobody knows.
 KEEP_ORPHANS: Final = """
 insert into orphan_leg (plan_id, leg_id, participant, phase, amount, finding)
@@ -356,11 +353,6 @@ async def save(tx: Connection, before: Dossier, adopted: Adopted, generation: in
     await outboxes.give(tx, kept, traces * len(kept), now)
     # Those that were obeyed, too: they are there to be sent again.
     await tx.execute(END_COMMANDS, plan_id, before.plan.sealing)
-
-
-async def is_orphan(connection: Connection, plan_id: PlanId) -> bool:
-    """Whether a plan was made before the database was put back, and is not known any more."""
-    return bool(await connection.fetchval(IS_ORPHAN, plan_id))
 
 
 async def keep_orphans(tx: Connection, participant: str, legs: Sequence[tuple[PlanId, LegId, Phase]]) -> None:
