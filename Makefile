@@ -48,6 +48,10 @@ RATES ?=
 bench: setup ## Measure throughput, latency and costs at stated loads, RATES="2 5" a second too; writes bench/out/bench.json and .html
 	@$(PYTHON) -m lockstep_bench --overload --out bench/out/bench.json $(if $(RATES),--rate $(RATES))
 
+.PHONY: bench-profile
+bench-profile: setup ## Draw a flame graph of each service under load, in bench/out; takes the right to trace processes
+	@$(PYTHON) -m lockstep_bench.profile
+
 .PHONY: bench-dlt
 bench-dlt: setup ## Measure the way onto the chain: queue, sign, send, confirm; and gas per leg
 	@$(PYTHON) -m lockstep_bench.dlt

@@ -13,70 +13,18 @@ import os
 import platform
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from lockstep_bench import limits, plot, report
-from lockstep_bench.costs import Costs, costs, per_settlement, resident_bytes
+from lockstep_bench.costs import resident_bytes
 from lockstep_bench.drivers import Drivers
-from lockstep_bench.schedule import Load
+from lockstep_bench.levels import Bench
 from lockstep_bench.stage import stage
 from lockstep_bench.stopping import STOPPED, unless_stopped
-from lockstep_bench.timelines import Window, told
 from lockstep_bench.traced import statements
-from lockstep_sandbox.stack import Sandbox
 
-#: What was begun is waited for so long after a level, and after one that offers more than is done.
-GRACE_SECONDS: Final = 40.0
-OVERLOAD: Final = 2.0
-#: Drivers get a level so long before it begins.
-AHEAD_SECONDS: Final = 0.3
 TRACED_AT_ONCE: Final = 16
-
-
-class Bench:
-    """Measures levels over one sandbox."""
-
-    def __init__(self, sandbox: Sandbox, drivers: Drivers, options: argparse.Namespace) -> None:
-        self._sandbox = sandbox
-        self._drivers = drivers
-        self._options = options
-
-    def load(self, *, rate: float | None = None, concurrency: int | None = None) -> Load:
-        """A level as the options want it."""
-        seed = f"{self._options.seed}/{rate}/{concurrency}"
-        return Load(rate, concurrency, self._options.warm_up, self._options.seconds, GRACE_SECONDS, seed)
-
-    async def warm_up(self) -> None:
-        """One plan, through everything."""
-        seed = f"{self._options.seed}/warm-up"
-        await self._drivers.settle(Load(None, 1, 0.0, 0.1, GRACE_SECONDS, seed), time.monotonic() + AHEAD_SECONDS)
-
-    async def level(self, load: Load) -> dict[str, Any]:
-        """One level."""
-        began = time.monotonic() + AHEAD_SECONDS
-        # Costs are those of the window alone: what it begins and does not finish is about what it finishes and did not begin.
-        async with asyncio.TaskGroup() as group:
-            settling = group.create_task(self._drivers.settle(load, began))
-            before = await self._costs_at(began + load.warm_up_seconds)
-            after = await self._costs_at(began + load.until)
-        window = Window(load.warm_up_seconds, load.until, time.monotonic() - began)
-        found = told(settling.result(), window)
-        of_each = await per_settlement(self._sandbox, before, after, max(found["settlements"], 1))
-        return {"load": load.name, "rate": load.rate, "concurrency": load.concurrency, **found, **of_each}
-
-    async def overload(self, sustained: float) -> dict[str, Any]:
-        """Twice as much as is done is offered."""
-        load = self.load(rate=round(OVERLOAD * sustained, 3))
-        load = replace(load, grace_seconds=GRACE_SECONDS + load.until * OVERLOAD)
-        found = await self.level(load)
-        share = round(found["settlements_per_second"] / sustained, 3)
-        return found | {"overload": True, "sustained_per_second": sustained, "delivered_share": share}
-
-    async def _costs_at(self, moment: float) -> Costs:
-        await asyncio.sleep(max(moment - time.monotonic(), 0.0))
-        return await costs(self._sandbox, self._drivers.pids)
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -87,7 +35,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         result["up_seconds"] = round(time.monotonic() - began, 2)
         result["levels"] = levels = []
         async with Drivers(sandbox.run.path, options.drivers) as drivers:
-            bench = Bench(sandbox, drivers, options)
+            bench = Bench(sandbox, drivers, seed=options.seed, warm_up_seconds=options.warm_up, seconds=options.seconds)
             await bench.warm_up()
             for concurrency in options.concurrency:
                 levels.append(shown(await bench.level(bench.load(concurrency=concurrency))))

@@ -151,7 +151,7 @@ class Share:
         self._timelines.append(timeline)
         # What went wrong stands in the timeline.
         with contextlib.suppress(LockstepError, SettlementFailed):
-            await self._people.settle(work(self._load.seed, number), timeline, self._began)
+            await self._people.settle(work(self._load.seed, number, self._load.legs), timeline, self._began)
         return timeline
 
     async def _until(self, moment: float) -> None:

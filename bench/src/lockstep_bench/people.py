@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent
 from lockstep_bench.schedule import Work
@@ -92,18 +92,19 @@ class People:
 
     async def created(self, work: Work, draw: Callable[[int], bytes]) -> PlanView:
         """The plan as the coordinator accepted it."""
-        document = scene.delivery_versus_payment(
-            self._addresses["seller"],
-            self._addresses["buyer"],
-            reference=work.reference,
-            quantity=work.quantity,
-            price=work.price,
-        )
-        file, venue = PlanFile.model_validate(document), self._configuration.venue
+        file, venue = PlanFile.model_validate(self._document(work)), self._configuration.venue
         drawn = draft(file, venue, plan_id=work.plan_id, now=datetime.now(UTC), draw_salt=lambda: draw(SALT_BYTES))
         until = drawn.header.deadline + MAKE_MARGIN
         make = gate_signature(self._keys["maker"], Gate.MAKE, drawn.header.digest, nonce=draw(NONCE_BYTES), expires_at=until)
         return plan_from_pb(await self._transport.create(drawn, make))
+
+    def _document(self, work: Work) -> dict[str, Any]:
+        """The plan's file: the two legs of a delivery versus payment, as often as it takes."""
+        seller, buyer = self._addresses["seller"], self._addresses["buyer"]
+        document = scene.delivery_versus_payment(seller, buyer, reference=work.reference, quantity=work.quantity, price=work.price)
+        pair = document["legs"]
+        legs = [pair[index % 2] | {"id": f"{pair[index % 2]['id']}-{index // 2}"} for index in range(work.legs)]
+        return document | {"legs": legs}
 
     async def executed(self, view: PlanView) -> None:
         """Start the plan with its payers' consent."""

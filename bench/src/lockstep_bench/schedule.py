@@ -26,6 +26,8 @@ class Work:
     plan_id: str
     #: Of which its salts and nonces are drawn.
     seed: str
+    #: Settling legs, tokens and money in turn.
+    legs: int = 2
 
     @property
     def reference(self) -> str:
@@ -49,6 +51,8 @@ class Load:
     grace_seconds: float
     #: Of which everything is drawn.
     seed: str
+    #: Settling legs of each plan, tokens and money in turn.
+    legs: int = 2
 
     @property
     def name(self) -> str:
@@ -77,10 +81,10 @@ def arrivals(load: Load) -> list[float]:
     return found
 
 
-def work(seed: str, number: int) -> Work:
+def work(seed: str, number: int, legs: int = 2) -> Work:
     """The plan in this place of what a seed gives."""
     seed = f"{seed}/{number}"
     rng = Random(seed)  # noqa: S311 - amounts and ids of a test, no secret
     quantity, price = rng.randint(1, _QUANTITY_MAX), rng.randint(1, _PRICE_MAX)
     plan_id = uuid.UUID(int=rng.getrandbits(128), version=4)
-    return Work(number, f"{quantity / 100:.2f}", f"{price / 100:.2f}", str(plan_id), seed)
+    return Work(number, f"{quantity / 100:.2f}", f"{price / 100:.2f}", str(plan_id), seed, legs)
