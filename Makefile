@@ -116,6 +116,10 @@ test-fuzz: setup ## CALLS=100000 forged calls of every method as every caller, F
 test-restores: setup ## Each of the five databases set back at every phase of a plan, then healed
 	@RESTORES=all $(BOUNDED) $(RESTORES_SECONDS_MAX) $(PYTEST) tests/restores
 
+.PHONY: test-upgrades
+test-upgrades: setup ## The release before, laid out from history, is upgraded to this tree's while plans settle
+	@$(BOUNDED) $(UNIT_SECONDS_MAX) $(PYTEST) tests/upgrades
+
 # How many legs `make test-dlt` settles.
 LEGS ?= 1000
 

@@ -2,8 +2,8 @@
 
     tools/previous.py FOLDER
 
-`tests/upgrades/previous` names its commit. FOLDER, which must not be there yet, gets its tree, and links to what `make setup` has installed here. Printed is the
-import path of its packages, as PYTHONPATH takes it: they come before this tree's, which are installed editable.
+`tests/upgrades/previous` names its commit. FOLDER, which must not be there yet, gets its tree, and links to what `make setup` has installed here. Printed is
+the import path of its packages, as PYTHONPATH takes it: they come before this tree's, which are installed editable.
 
 Exits 0 if it lies there; 3 where this copy of the repository has no history that reaches so far, as an export or a shallow clone, with the reason on standard
 error; 1 where there is history and the commit is not in it: then the file is wrong.

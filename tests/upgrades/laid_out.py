@@ -18,7 +18,7 @@ TREE: Final = HERE.parents[1]
 TELLING: Final = HERE / "telling"
 #: What `tools/previous.py` exits with where the history does not reach so far.
 NO_HISTORY: Final = 3
-PROGRAM_SECONDS_MAX: Final = 300
+PROGRAM_SECONDS_MAX: Final = 300.0
 
 
 class NoHistory(Exception):
@@ -43,7 +43,11 @@ class Release:
             AssertionError: the file that names it is wrong.
         """
         tool = subprocess.run(
-            [sys.executable, TREE / "tools" / "previous.py", folder], capture_output=True, text=True, check=False, timeout=PROGRAM_SECONDS_MAX
+            [sys.executable, TREE / "tools" / "previous.py", folder],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PROGRAM_SECONDS_MAX,
         )
         if tool.returncode == NO_HISTORY:
             raise NoHistory(tool.stderr.strip())
@@ -58,7 +62,13 @@ class Release:
         """
         environ = os.environ | {"PYTHONPATH": self.path}
         program = subprocess.run(
-            [sys.executable, *arguments], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=seconds_max
+            [sys.executable, *arguments],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds_max,
         )
         assert program.returncode == 0, program.stdout[-2_000:] + program.stderr
         return program.stdout
@@ -76,7 +86,11 @@ class Release:
     def differences(self) -> str:
         """What of this tree's environment is not the release's own: what fails may fail for that."""
         same = {name: (self.folder / name).read_bytes() == (TREE / name).read_bytes() for name in ENVIRONMENT}
-        return "".join(f"{name} differs between the releases: the release before runs with what this tree's says\n" for name in same if not same[name])
+        return "".join(
+            f"{name} differs between the releases: the release before runs with what this tree's says\n"
+            for name in same
+            if not same[name]
+        )
 
 
 #: What `make setup` installs from: both releases run in this tree's environment.

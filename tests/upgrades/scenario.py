@@ -12,25 +12,30 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
+import grpc
 import yaml
 
 import lockstep_sandbox
+from lockstep.coordinator.v1.settlement_service_pb2 import GetPlanRequest, GetPlanResponse
 from lockstep.participant.v1 import leg_pb2
 from lockstep_client.client import LockstepClient
 from lockstep_client.convert import plan_from_pb, state_name
 from lockstep_client.making import consent, create
 from lockstep_client.watching import Change, Snapshot
 from lockstep_kit.errors import LockstepError
+from lockstep_kit.rpc.arrows import SETTLEMENT
 from lockstep_sandbox.monitoring import MONITOR, alarms
 from lockstep_sandbox.ports import LOOPBACK
 from lockstep_sandbox.processes import cancel_on_signals
@@ -51,6 +56,13 @@ COORDINATORS: Final = ("coordinator", "coordinator-2")
 LEASE_SECONDS: Final = "3"
 SECONDS_MAX: Final = 240.0
 LOOK_SECONDS: Final = 0.05
+#: Field 2047 of a message, with three octets.
+LATER_FIELD: Final = b"\xfa\x7f\x03new"
+#: What processes count of their work for plans.
+DONE: Final = re.compile(
+    r'(?:lockstep_plan_transitions_total\{|lockstep_rpc_server_requests_total\{code="OK",'
+    r'method="lockstep\.(?:participant\.v1\.ParticipantService/(?:Prepare|Commit)|journal\.v1\.JournalService/Append))[^}]*\} (\S+)'
+)
 STOPPED_BY_ITSELF: Final = 0
 
 
@@ -72,6 +84,8 @@ class Upgrade:
         self.clients: dict[str, LockstepClient] = {}
         #: Programs that run this tree's code.
         self.replaced: set[str] = set()
+        #: Replica -> what it had done for plans when it was replaced.
+        self.done: dict[str, int] = {}
 
     # -- plans ---------------------------------------------------------------------------------------------------------
 
@@ -80,7 +94,9 @@ class Upgrade:
         payee, client = draw_address(), self.clients[coordinator]
         view = plan_from_pb(await create(client, self.crew.draft(self.crew.payments(payee=payee)), self.crew.key("maker")))
         plan_id = view.header.plan_id
-        await client.execute_plan(plan_id, consent(view, {str(each.address): each for each in self.sandbox.chain.accounts.values()}))
+        await client.execute_plan(
+            plan_id, consent(view, {str(each.address): each for each in self.sandbox.chain.accounts.values()})
+        )
         self.payees[plan_id] = payee
         began = asyncio.Event()
         self.watching.append(asyncio.create_task(self._watch(plan_id, began)))
@@ -118,8 +134,11 @@ class Upgrade:
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def settle_at_each(self) -> None:
-        """A plan at each of the coordinator's replicas, settled before anything else happens."""
+        """A plan at each of the coordinator's replicas, settled before anything else happens; each replica drives plans on."""
+        before = {each: await self.counted(each) for each in COORDINATORS}
         await asyncio.gather(*await self.under_way(*COORDINATORS))
+        for each, count in before.items():
+            assert await self.counted(each) > count, f"{each} has made no transition of a plan"
 
     async def held(self, *gates: str) -> list[str]:
         """Plans that wait for people, each at its gate."""
@@ -155,12 +174,14 @@ class Upgrade:
     async def replace(self, program: str) -> None:
         """A program of the release before is told to stop, ends by itself, and one of this tree takes its place, with the same settings."""
         supervisor = self.sandbox.supervisor
+        if program in self.sandbox.replicas:
+            self.done[program] = await self.counted(program)
         os.kill(supervisor.pid(program), signal.SIGTERM)
         ended = await supervisor.wait_until_ended(program, SECONDS_MAX)
         assert ended == STOPPED_BY_ITSELF, supervisor.log_tail(program)
         before = supervisor.program(program)
         await supervisor.stop(program)
-        await supervisor.start(replace(before, environ={**before.environ, **THIS, "LOCKSTEP_REPLICA": "this"}))
+        await supervisor.start(replace(before, environ={**before.environ, **THIS}))
         self.replaced.add(program)
 
     async def assert_loaded(self) -> None:
@@ -178,7 +199,7 @@ class Upgrade:
         told.unlink(missing_ok=True)
         os.kill(pid, signal.SIGUSR2)
         async with asyncio.timeout(SECONDS_MAX):
-            while not told.exists():
+            while not told.exists():  # noqa: ASYNC110 - another process makes it
                 await asyncio.sleep(LOOK_SECONDS)
         files: list[str] = json.loads(told.read_text())
         return files
@@ -227,14 +248,31 @@ class Upgrade:
                 assert changes, "a plan that ends has events after its start"
                 assert changes == list(range(1, count + 1))[-len(changes) :]
 
-    async def led(self) -> dict[str, int]:
-        """How many plans each release's coordinators led last."""
-        async with self.crew.database("coordinator") as database:
-            rows = await database.fetch(
-                "select split_part(owner, '/', 1) as release, count(*) from lease where resource_id = any($1) group by 1",
-                list(self.payees),
-            )
-        return {row["release"]: row["count"] for row in rows}
+    async def assert_passed_over(self) -> None:
+        """A field that a coordinator does not know is no hindrance, and a method that it does not know is answered as one."""
+        plan_id = next(iter(self.payees))
+        bare, _ = self.crew.stub()
+        async with bare:
+            asked = GetPlanRequest(plan_id=plan_id).SerializeToString() + LATER_FIELD
+            answer = GetPlanResponse.FromString(await bare.unary_unary(f"/{SETTLEMENT}/GetPlan")(asked, timeout=SECONDS_MAX))
+            assert answer.plan.header.plan_id == plan_id
+            code = await bare.unary_unary(f"/{SETTLEMENT}/OfALaterRelease")(asked, timeout=SECONDS_MAX).code()
+            assert code is grpc.StatusCode.UNIMPLEMENTED
+
+    async def counted(self, replica: str) -> int:
+        """What a process has done for plans by its own count: transitions of a coordinator, commands and entries that a participant has taken."""
+        asking = aiohttp.ClientTimeout(total=SECONDS_MAX)
+        async with aiohttp.ClientSession(timeout=asking) as session, session.get(self.sandbox.metrics_url(replica)) as answer:
+            lines = (await answer.text()).splitlines()
+        return int(sum(float(found[1]) for each in lines if (found := DONE.match(each))))
+
+    async def shares(self) -> dict[str, dict[str, int]]:
+        """What each release's processes of each service have done for plans."""
+        found: dict[str, dict[str, int]] = {name: {"before": 0, "this": 0} for name in SERVICES}
+        for replica, service in self.sandbox.replicas.items():
+            found[service]["before"] += self.done[replica]
+            found[service]["this"] += await self.counted(replica)
+        return found
 
 
 @asynccontextmanager
@@ -244,7 +282,7 @@ async def installed(run: Path, previous: Path, tree: Path) -> AsyncIterator[Upgr
     loaded.mkdir(parents=True)
     os.environ["LOADED_FOLDER"] = str(loaded)
     files = RuntimeDirectory.create(run)
-    environ = {"coordinator": {"LOCKSTEP_REPLICA": "before", "LOCKSTEP_LEASE_SECONDS": LEASE_SECONDS}}
+    environ = {"coordinator": {"LOCKSTEP_LEASE_SECONDS": LEASE_SECONDS}}
     async with (
         Sandbox(files, environ=environ, sampled_ratio=0.0, replicas=dict.fromkeys(SERVICES, REPLICAS)) as sandbox,
         Crew(sandbox) as crew,
@@ -279,12 +317,13 @@ async def run(folder: Path, previous: Path, tree: Path) -> dict[str, Any]:
 
         def reached(stage: str) -> None:
             told[stage] = {"seconds": round(time.monotonic() - began, 1), "plans": len(upgrade.payees)}
-            print(f"{stage}: {told[stage]} {os.times()[2:4]}", file=sys.stderr, flush=True)
+            print(f"{stage}: {told[stage]}", file=sys.stderr, flush=True)
 
         # The release before, as it was: one plan settles, three are held in the middle, each for another moment.
         await upgrade.assert_loaded()
         for_the_schema, for_the_replicas, for_the_end = await upgrade.held("approve", "approve", "release")
         await upgrade.settle_at_each()
+        await upgrade.assert_passed_over()
         reached("before")
 
         # This release's schema, under the code of before: what is under way goes on, what was held, what is new; and a replica that starts on it.
@@ -307,7 +346,6 @@ async def run(folder: Path, previous: Path, tree: Path) -> dict[str, Any]:
         for program, coordinator in zip(SECOND, itertools.cycle(COORDINATORS[::-1])):
             if program == "coordinator-2":
                 await upgrade.settle_at_each()
-                told["led_before_the_last"] = await upgrade.led()
             await upgrade.under_way(coordinator)
             await upgrade.replace(program)
         await upgrade.replace(MONITOR)
@@ -324,10 +362,11 @@ async def run(folder: Path, previous: Path, tree: Path) -> dict[str, Any]:
 
         await upgrade.assert_nothing_missed()
         await upgrade.assert_settled()
+        await upgrade.assert_passed_over()
         told["doctor"] = len((await upgrade.doctor())["checks"])
         raised = alarms(upgrade.sandbox.supervisor.log_path(MONITOR))
         assert not raised, raised
-        told["led"] = await upgrade.led()
+        told["done"] = await upgrade.shares()
         told["settled"], told["events"] = len(upgrade.payees), sum(len(each) - 1 for each in upgrade.seen.values())
         told["replaced"] = sorted(upgrade.replaced)
         reached("end")
@@ -354,12 +393,11 @@ def _shared(file: Path, tree: Path) -> bool:
     return file.is_relative_to(tree / ".venv") or file.is_relative_to(TELLING)
 
 
-async def main(arguments: Sequence[str]) -> None:
-    """Run with the arguments of the command line."""
-    folder, previous, tree = (Path(each).resolve() for each in arguments)
+async def main(folder: Path, previous: Path, tree: Path) -> None:
+    """Run in a folder of its own below the first one; print what came to pass."""
     with cancel_on_signals(), tempfile.TemporaryDirectory(dir=folder) as own:
         print(json.dumps(await run(Path(own) / "run", previous, tree)), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1:]))
+    asyncio.run(main(*(Path(each).resolve() for each in sys.argv[1:4])))
