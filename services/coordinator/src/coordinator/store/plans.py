@@ -17,7 +17,7 @@ from coordinator.store import operators
 from lockstep_kit.certificate import Decision
 from lockstep_kit.db import Connection
 from lockstep_kit.errors import LockstepError, permission_denied
-from lockstep_kit.fence import Epoch, Phase
+from lockstep_kit.fence import Phase
 from lockstep_kit.ids import ActorId, Digest, PlanId
 from lockstep_kit.participant.ports import PlanOutcome
 
