@@ -169,6 +169,8 @@ async def tell(tx: Connection) -> None:
 
 async def last_orders(tx: Connection, legs: Sequence[LegWork]) -> dict[tuple[PlanId, LegId], Order]:
     """Last transaction of each leg in the phase that it is in."""
+    if not legs:
+        return {}
     rows = await tx.fetch(
         LAST_ORDERS,
         [each.plan_id for each in legs],

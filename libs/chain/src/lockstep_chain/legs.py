@@ -117,6 +117,8 @@ class ContractOperations:
         return [_Load(derived("chain", self._book.contract, phase.value, *parts), phase, batch, call)]
 
     async def _enqueue(self, tx: Connection, loads: Sequence[_Load]) -> None:
+        if not loads:
+            return
         await leg_store.insert_orders(
             tx,
             [

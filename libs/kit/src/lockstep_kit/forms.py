@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from eth_utils.address import is_checksum_address
@@ -17,6 +18,8 @@ _BIC: Final = re.compile(r"[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?")
 _EVM_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
 _FIN_X: Final = re.compile(r"[0-9a-zA-Z/\-?:().,'+ ]*")
 _CHAIN: Final = re.compile(r"eip155:[1-9][0-9]{0,17}")
+#: A checksum costs a hash of the address; most come again and again.
+_has_checksum: Final = lru_cache(4_096)(is_checksum_address)
 
 
 def check_iban(text: str, field: str) -> None:
@@ -64,7 +67,7 @@ def check_evm_address(text: str, field: str) -> None:
     """
     require(_EVM_ADDRESS.fullmatch(text) is not None, field, "must be an EVM address: 0x and 40 hex digits")
     require(int(text, 16) != 0, field, "must not be the zero address")
-    require(is_checksum_address(text), field, "must be an EVM address with its EIP-55 checksum")
+    require(_has_checksum(text), field, "must be an EVM address with its EIP-55 checksum")
 
 
 def check_chain(text: str, field: str) -> None:

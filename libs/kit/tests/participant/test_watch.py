@@ -118,7 +118,8 @@ async def test_long_log_comes_in_pages(bench: Bench, engine: ParticipantEngine, 
         assert len(keys) == len(set(keys))
     assert {record.plan_id for changes in told for record in changes.records} == {plan.plan_id for plan in plans}
     async with db.connection() as connection:
-        assert await store.changes(connection, 400, 256) == ([], 400)
+        page = await store.changes(connection, 400, 256)
+    assert (page.records, page.read, page.last) == ([], 400, 400)
 
 
 @pytest.mark.parametrize(

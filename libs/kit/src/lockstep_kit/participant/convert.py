@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
@@ -83,6 +84,8 @@ VERDICTS: Final = {
 BATCH_ITEMS_MAX: Final = 256
 PAYER_SIGNATURE_BYTES_MAX: Final = 4096
 STATE_NAME_LENGTH_MAX: Final = 64
+#: Stored values that are remembered of each kind; each is some thousand bytes.
+_REMEMBERED_MAX: Final = 2_048
 #: So far ahead a participant whose promises do not lapse tells its hours.
 HOURS_AHEAD: Final = timedelta(days=14)
 
@@ -274,7 +277,7 @@ def work_of(record: LegRecord, binding: Binding | None = None) -> LegWork:
     if record.fence.phase is None or record.binding is None or record.since is None:
         raise AssertionError("a leg that is not known has no work")
     if binding is None:
-        binding = binding_from_pb(leg_pb2.LegBinding.FromString(record.binding))
+        binding = _stored_binding(record.binding)
     journal = binding.leg.kind is LegKind.JOURNAL
     return LegWork(
         binding=binding,
@@ -297,7 +300,25 @@ def work_of(record: LegRecord, binding: Binding | None = None) -> LegWork:
 
 def stored_vote(record: LegRecord) -> SignedVote | None:
     """The vote that a row holds."""
-    return None if record.vote is None else vote_from_pb(outcome_pb2.SignedVote.FromString(record.vote))
+    return None if record.vote is None else _stored_vote(record.vote)
+
+
+# What was stored was checked on its way in and never changes: the same bytes are the same value, and are read once.
+
+
+@lru_cache(_REMEMBERED_MAX)
+def _stored_binding(octets: bytes) -> Binding:
+    return binding_from_pb(leg_pb2.LegBinding.FromString(octets))
+
+
+@lru_cache(_REMEMBERED_MAX)
+def _stored_vote(octets: bytes) -> SignedVote:
+    return vote_from_pb(outcome_pb2.SignedVote.FromString(octets))
+
+
+@lru_cache(_REMEMBERED_MAX)
+def _stored_certificate(octets: bytes) -> Certificate:
+    return certificate_from_pb(certificate_pb2.DecisionCertificate.FromString(octets))
 
 
 def vote_bytes(signed: SignedVote) -> bytes:
@@ -312,18 +333,14 @@ def outcome_bytes(signed: SignedOutcome) -> bytes:
 
 def stored_certificate(record: LegRecord) -> Certificate | None:
     """The certificate by which the leg was told to execute; None where it never was."""
-    return (
-        None
-        if record.certificate is None
-        else certificate_from_pb(certificate_pb2.DecisionCertificate.FromString(record.certificate))
-    )
+    return None if record.certificate is None else _stored_certificate(record.certificate)
 
 
 def lock_of_record(record: LegRecord) -> ids.Digest:
     """The lock that a stored leg is bound to."""
     if record.binding is None:
         raise AssertionError("a leg that is not known has no lock")
-    return ids.digest(leg_pb2.LegBinding.FromString(record.binding).lock, "lock")
+    return _stored_binding(record.binding).lock
 
 
 def report_of(record: LegRecord) -> leg_pb2.LegReport:

@@ -6,6 +6,7 @@ Rows are always locked in the order (plan, leg), so that two batches never wait 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -136,17 +137,37 @@ READ_LOG_HEAD: Final = """
     select incarnation, next_sequence - 1 as last_sequence, clock_timestamp() as moment from participant_outcome_counter
 """
 
-#: The legs that changed after a number, each as it is now and once, with the last number read.
+#: The legs that changed after a number, each as it is now and once, with the last number read and where the outcome log stands; one row without a leg when
+#: none did.
 READ_CHANGES: Final = f"""
     with page as (
         select sequence, plan_id, leg_id from participant_outcome_log where sequence > $1 order by sequence limit $2
     ), latest as (
         select plan_id, leg_id, max(sequence) as sequence from page group by plan_id, leg_id
+    ), changed as (
+        select {_COLUMNS}, latest.sequence from latest join participant_leg leg using (plan_id, leg_id)
     )
-    select {_COLUMNS}, latest.sequence, (select max(sequence) from page) as last_sequence
-    from latest join participant_leg leg using (plan_id, leg_id)
-    order by latest.sequence
+    select changed.*, head.incarnation, head.next_sequence - 1 as last_sequence, (select max(sequence) from page) as read
+    from participant_outcome_counter head left join changed on true
+    order by changed.sequence
 """
+
+
+_NO_COUNTER: Final = "the outcome counter has no row: the migration did not run to its end"
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """What was read of the outcome log."""
+
+    #: The legs that changed, each once and as it is now.
+    records: list[LegRecord]
+    #: Number of the last change read; the given one when there is nothing behind it.
+    read: int
+    #: Incarnation of the log.
+    incarnation: str
+    #: The last number given.
+    last: int
 
 
 async def lock(tx: Connection, legs: Iterable[LegKey]) -> tuple[dict[LegKey, LegRecord], datetime]:
@@ -269,15 +290,19 @@ async def log_head(connection: Connection) -> tuple[str, int, datetime]:
     """Incarnation of the outcome log, last number given, database's clock."""
     row = await connection.fetchrow(READ_LOG_HEAD)
     if row is None:
-        raise AssertionError("the outcome counter has no row: the migration did not run to its end")
+        raise AssertionError(_NO_COUNTER)
     return row["incarnation"], row["last_sequence"], row["moment"]
 
 
-async def changes(connection: Connection, after: int, limit: int) -> tuple[list[LegRecord], int]:
-    """The legs that changed after a number, as they are now, and the last number read (the given one when there is nothing)."""
+async def changes(connection: Connection, after: int, limit: int) -> LogPage:
+    """The legs that changed after a number, as they are now, and where the log stands."""
     rows = await connection.fetch(READ_CHANGES, after, limit)
+    if not rows:
+        raise AssertionError(_NO_COUNTER)
+    head = rows[0]
     # Of a leg that is not known only its revision can change, when it is raised: nothing to tell.
-    return [record_of(row) for row in rows if row["phase"] is not None], rows[0]["last_sequence"] if rows else after
+    records = [record_of(row) for row in rows if row["phase"] is not None]
+    return LogPage(records, after if head["read"] is None else head["read"], head["incarnation"], head["last_sequence"])
 
 
 def record_of(row: asyncpg.Record) -> LegRecord:

@@ -56,16 +56,16 @@ async def watch(
     while not ended():
         ticket = bell.ticket()
         async with db.connection() as connection:
-            records, read = await store.changes(connection, at, PAGE_CHANGES_MAX)
-            if not records:
-                now_is, last, _ = await store.log_head(connection)
-                if now_is != incarnation or last < at:
-                    # The database was put back under this very stream.
-                    incarnation, at, silent_until = now_is, 0, clock.time()
-                    continue
-        if read > at or clock.time() >= silent_until:
-            at = read
-            yield Changes(tuple(records), Cursor(incarnation, at))
+            page = await store.changes(connection, at, PAGE_CHANGES_MAX)
+        if page.incarnation != incarnation or page.last < at:
+            # The database was put back under this very stream.
+            incarnation, at, silent_until = page.incarnation, 0, clock.time()
+            continue
+        more = at < page.read < page.last
+        if page.read > at or clock.time() >= silent_until:
+            at = page.read
+            yield Changes(tuple(page.records), Cursor(incarnation, at))
             silent_until = clock.time() + heartbeat_seconds
-        if not records and not ended():
+        # What came while it was read rings the bell: the ticket is older than the page.
+        if not more and not ended():
             await heard(ticket, silent_until - clock.time())

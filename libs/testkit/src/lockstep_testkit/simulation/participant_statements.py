@@ -192,16 +192,14 @@ def read_log_head(s: Statement) -> Rows:
 @STATEMENTS.on(store.READ_CHANGES)
 def read_changes(s: Statement, after: int, limit: int) -> Rows:
     # Numbers are dense and rows stay, so that the page is found without a search.
-    last = (s.get("participant_outcome_counter", True) or {})["next_sequence"]
+    counter = s.get("participant_outcome_counter", True) or {}
     latest: dict[tuple[str, str], int] = {}
-    read = after
-    for number in range(after + 1, min(last, after + 1 + limit)):
+    read = None
+    for number in range(after + 1, min(counter["next_sequence"], after + 1 + limit)):
         entry = s.get("participant_outcome_log", number)
         if entry is not None:
             latest[entry["plan_id"], entry["leg_id"]] = read = number
     rows = ((sequence, s.get("participant_leg", *leg)) for leg, sequence in latest.items())
-    return [
-        {**row, "sequence": sequence, "last_sequence": read}
-        for sequence, row in sorted(rows, key=lambda each: each[0])
-        if row is not None
-    ]
+    head = {"incarnation": counter["incarnation"], "last_sequence": counter["next_sequence"] - 1, "read": read}
+    changed = [{**row, "sequence": sequence} for sequence, row in sorted(rows, key=lambda each: each[0]) if row is not None]
+    return [{**row, **head} for row in changed] or [{"phase": None, **head}]
