@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from lockstep.coordinator.v1 import settlement_pb2 as lockstep_dot_coordinator_dot_v1_dot_settlement__pb2
 from lockstep.type.v1 import outcome_pb2 as lockstep_dot_type_dot_v1_dot_outcome__pb2
@@ -29,55 +30,63 @@ from lockstep.type.v1 import plan_pb2 as lockstep_dot_type_dot_v1_dot_plan__pb2
 from lockstep.type.v1 import signature_pb2 as lockstep_dot_type_dot_v1_dot_signature__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0lockstep/coordinator/v1/settlement_service.proto\x12\x17lockstep.coordinator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(lockstep/coordinator/v1/settlement.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a\x1blockstep/type/v1/plan.proto\x1a lockstep/type/v1/signature.proto\"\xa9\x01\n\x11\x43reatePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\x06header\x18\x02 \x01(\x0b\x32\x1c.lockstep.type.v1.PlanHeader\x12#\n\x04legs\x18\x03 \x03(\x0b\x32\x15.lockstep.type.v1.Leg\x12-\n\x04make\x18\x04 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"A\n\x12\x43reatePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"|\n\x12\x45xecutePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x41\n\x10payer_signatures\x18\x03 \x03(\x0b\x32\'.lockstep.coordinator.v1.PayerSignature\"]\n\x0ePayerSignature\x12\x0e\n\x06leg_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12(\n\x06permit\x18\x03 \x01(\x0b\x32\x18.lockstep.type.v1.Permit\"B\n\x13\x45xecutePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"!\n\x0eGetPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\">\n\x0fGetPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"m\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x32\n\x06states\x18\x03 \x03(\x0e\x32\".lockstep.coordinator.v1.PlanState\"Z\n\x11ListPlansResponse\x12,\n\x05plans\x18\x01 \x03(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x11\x43\x61ncelPlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12/\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"A\n\x12\x43\x61ncelPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"j\n\x0fSignGateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x32\n\tsignature\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"?\n\x10SignGateResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"P\n\x16ListTransitionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x17ListTransitionsResponse\x12\x38\n\x0btransitions\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.Transition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x17GetAbortAuditLogRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\xee\x01\n\x18GetAbortAuditLogResponse\x12\x0b\n\x03log\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12.\n\nwrite_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x65\x61rlier_sha256\x18\x04 \x03(\x0c\x12\x35\n\x04\x63opy\x18\x05 \x01(\x0e\x32\'.lockstep.coordinator.v1.AuditCopyState\x12\x36\n\rnotarisations\x18\x06 \x03(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome\"9\n\x10WatchPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xd5\x01\n\x11WatchPlanResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.PlanH\x00\x12\x33\n\x05\x65vent\x18\x02 \x01(\x0b\x32\".lockstep.coordinator.v1.PlanEventH\x00\x12\x37\n\theartbeat\x18\x03 \x01(\x0b\x32\".lockstep.coordinator.v1.HeartbeatH\x00\x12\x14\n\x0cresume_token\x18\x04 \x01(\tB\t\n\x07message\";\n\tHeartbeat\x12.\n\nclock_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8b\x01\n\x0e\x41uditCopyState\x12 \n\x1c\x41UDIT_COPY_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIT_COPY_STATE_INTACT\x10\x01\x12\x1c\n\x18\x41UDIT_COPY_STATE_MISSING\x10\x02\x12\x1c\n\x18\x41UDIT_COPY_STATE_CORRUPT\x10\x03\x32\xc3\x07\n\x11SettlementService\x12\x65\n\nCreatePlan\x12*.lockstep.coordinator.v1.CreatePlanRequest\x1a+.lockstep.coordinator.v1.CreatePlanResponse\x12h\n\x0b\x45xecutePlan\x12+.lockstep.coordinator.v1.ExecutePlanRequest\x1a,.lockstep.coordinator.v1.ExecutePlanResponse\x12\\\n\x07GetPlan\x12\'.lockstep.coordinator.v1.GetPlanRequest\x1a(.lockstep.coordinator.v1.GetPlanResponse\x12\x62\n\tListPlans\x12).lockstep.coordinator.v1.ListPlansRequest\x1a*.lockstep.coordinator.v1.ListPlansResponse\x12\x65\n\nCancelPlan\x12*.lockstep.coordinator.v1.CancelPlanRequest\x1a+.lockstep.coordinator.v1.CancelPlanResponse\x12_\n\x08SignGate\x12(.lockstep.coordinator.v1.SignGateRequest\x1a).lockstep.coordinator.v1.SignGateResponse\x12t\n\x0fListTransitions\x12/.lockstep.coordinator.v1.ListTransitionsRequest\x1a\x30.lockstep.coordinator.v1.ListTransitionsResponse\x12w\n\x10GetAbortAuditLog\x12\x30.lockstep.coordinator.v1.GetAbortAuditLogRequest\x1a\x31.lockstep.coordinator.v1.GetAbortAuditLogResponse\x12\x64\n\tWatchPlan\x12).lockstep.coordinator.v1.WatchPlanRequest\x1a*.lockstep.coordinator.v1.WatchPlanResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0lockstep/coordinator/v1/settlement_service.proto\x12\x17lockstep.coordinator.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(lockstep/coordinator/v1/settlement.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a\x1blockstep/type/v1/plan.proto\x1a lockstep/type/v1/signature.proto\"\xa9\x01\n\x11\x43reatePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\x06header\x18\x02 \x01(\x0b\x32\x1c.lockstep.type.v1.PlanHeader\x12#\n\x04legs\x18\x03 \x03(\x0b\x32\x15.lockstep.type.v1.Leg\x12-\n\x04make\x18\x04 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"A\n\x12\x43reatePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"|\n\x12\x45xecutePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x41\n\x10payer_signatures\x18\x03 \x03(\x0b\x32\'.lockstep.coordinator.v1.PayerSignature\"]\n\x0ePayerSignature\x12\x0e\n\x06leg_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12(\n\x06permit\x18\x03 \x01(\x0b\x32\x18.lockstep.type.v1.Permit\"B\n\x13\x45xecutePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"!\n\x0eGetPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\">\n\x0fGetPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"m\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x32\n\x06states\x18\x03 \x03(\x0e\x32\".lockstep.coordinator.v1.PlanState\"Z\n\x11ListPlansResponse\x12,\n\x05plans\x18\x01 \x03(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x11\x43\x61ncelPlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12/\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"A\n\x12\x43\x61ncelPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"j\n\x0fSignGateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x32\n\tsignature\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"?\n\x10SignGateResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"P\n\x16ListTransitionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x17ListTransitionsResponse\x12\x38\n\x0btransitions\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.Transition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x17GetAbortAuditLogRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\xee\x01\n\x18GetAbortAuditLogResponse\x12\x0b\n\x03log\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12.\n\nwrite_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x65\x61rlier_sha256\x18\x04 \x03(\x0c\x12\x35\n\x04\x63opy\x18\x05 \x01(\x0e\x32\'.lockstep.coordinator.v1.AuditCopyState\x12\x36\n\rnotarisations\x18\x06 \x03(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome\"9\n\x10WatchPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xd5\x01\n\x11WatchPlanResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.PlanH\x00\x12\x33\n\x05\x65vent\x18\x02 \x01(\x0b\x32\".lockstep.coordinator.v1.PlanEventH\x00\x12\x37\n\theartbeat\x18\x03 \x01(\x0b\x32\".lockstep.coordinator.v1.HeartbeatH\x00\x12\x14\n\x0cresume_token\x18\x04 \x01(\tB\t\n\x07message\";\n\tHeartbeat\x12.\n\nclock_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa3\x01\n\x11WatchPlansRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x33\n\x06\x66ilter\x18\x02 \x01(\x0b\x32#.lockstep.coordinator.v1.PlanFilter\x12\x13\n\x0bwhole_plans\x18\x03 \x01(\x08\x12.\n\x0bgather_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x7f\n\nPlanFilter\x12\x32\n\x06states\x18\x01 \x03(\x0e\x32\".lockstep.coordinator.v1.PlanState\x12+\n\x0bwaiting_for\x18\x02 \x01(\x0e\x32\x16.lockstep.type.v1.Gate\x12\x10\n\x08party_id\x18\x03 \x01(\t\"\xad\x01\n\x12WatchPlansResponse\x12/\n\x04news\x18\x01 \x03(\x0b\x32!.lockstep.coordinator.v1.PlanNews\x12\x19\n\x11snapshot_complete\x18\x02 \x01(\x08\x12\x35\n\theartbeat\x18\x03 \x01(\x0b\x32\".lockstep.coordinator.v1.Heartbeat\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"\x9c\x01\n\x08PlanNews\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x32\n\x06\x65vents\x18\x03 \x03(\x0b\x32\".lockstep.coordinator.v1.PlanEvent\x12+\n\x04plan\x18\x04 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\x12\x0c\n\x04left\x18\x05 \x01(\x08*\x8b\x01\n\x0e\x41uditCopyState\x12 \n\x1c\x41UDIT_COPY_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIT_COPY_STATE_INTACT\x10\x01\x12\x1c\n\x18\x41UDIT_COPY_STATE_MISSING\x10\x02\x12\x1c\n\x18\x41UDIT_COPY_STATE_CORRUPT\x10\x03\x32\xac\x08\n\x11SettlementService\x12\x65\n\nCreatePlan\x12*.lockstep.coordinator.v1.CreatePlanRequest\x1a+.lockstep.coordinator.v1.CreatePlanResponse\x12h\n\x0b\x45xecutePlan\x12+.lockstep.coordinator.v1.ExecutePlanRequest\x1a,.lockstep.coordinator.v1.ExecutePlanResponse\x12\\\n\x07GetPlan\x12\'.lockstep.coordinator.v1.GetPlanRequest\x1a(.lockstep.coordinator.v1.GetPlanResponse\x12\x62\n\tListPlans\x12).lockstep.coordinator.v1.ListPlansRequest\x1a*.lockstep.coordinator.v1.ListPlansResponse\x12\x65\n\nCancelPlan\x12*.lockstep.coordinator.v1.CancelPlanRequest\x1a+.lockstep.coordinator.v1.CancelPlanResponse\x12_\n\x08SignGate\x12(.lockstep.coordinator.v1.SignGateRequest\x1a).lockstep.coordinator.v1.SignGateResponse\x12t\n\x0fListTransitions\x12/.lockstep.coordinator.v1.ListTransitionsRequest\x1a\x30.lockstep.coordinator.v1.ListTransitionsResponse\x12w\n\x10GetAbortAuditLog\x12\x30.lockstep.coordinator.v1.GetAbortAuditLogRequest\x1a\x31.lockstep.coordinator.v1.GetAbortAuditLogResponse\x12\x64\n\tWatchPlan\x12).lockstep.coordinator.v1.WatchPlanRequest\x1a*.lockstep.coordinator.v1.WatchPlanResponse0\x01\x12g\n\nWatchPlans\x12*.lockstep.coordinator.v1.WatchPlansRequest\x1a+.lockstep.coordinator.v1.WatchPlansResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.coordinator.v1.settlement_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUDITCOPYSTATE']._serialized_start=2268
-  _globals['_AUDITCOPYSTATE']._serialized_end=2407
-  _globals['_CREATEPLANREQUEST']._serialized_start=248
-  _globals['_CREATEPLANREQUEST']._serialized_end=417
-  _globals['_CREATEPLANRESPONSE']._serialized_start=419
-  _globals['_CREATEPLANRESPONSE']._serialized_end=484
-  _globals['_EXECUTEPLANREQUEST']._serialized_start=486
-  _globals['_EXECUTEPLANREQUEST']._serialized_end=610
-  _globals['_PAYERSIGNATURE']._serialized_start=612
-  _globals['_PAYERSIGNATURE']._serialized_end=705
-  _globals['_EXECUTEPLANRESPONSE']._serialized_start=707
-  _globals['_EXECUTEPLANRESPONSE']._serialized_end=773
-  _globals['_GETPLANREQUEST']._serialized_start=775
-  _globals['_GETPLANREQUEST']._serialized_end=808
-  _globals['_GETPLANRESPONSE']._serialized_start=810
-  _globals['_GETPLANRESPONSE']._serialized_end=872
-  _globals['_LISTPLANSREQUEST']._serialized_start=874
-  _globals['_LISTPLANSREQUEST']._serialized_end=983
-  _globals['_LISTPLANSRESPONSE']._serialized_start=985
-  _globals['_LISTPLANSRESPONSE']._serialized_end=1075
-  _globals['_CANCELPLANREQUEST']._serialized_start=1077
-  _globals['_CANCELPLANREQUEST']._serialized_end=1196
-  _globals['_CANCELPLANRESPONSE']._serialized_start=1198
-  _globals['_CANCELPLANRESPONSE']._serialized_end=1263
-  _globals['_SIGNGATEREQUEST']._serialized_start=1265
-  _globals['_SIGNGATEREQUEST']._serialized_end=1371
-  _globals['_SIGNGATERESPONSE']._serialized_start=1373
-  _globals['_SIGNGATERESPONSE']._serialized_end=1436
-  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=1438
-  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=1518
-  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=1520
-  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=1628
-  _globals['_GETABORTAUDITLOGREQUEST']._serialized_start=1630
-  _globals['_GETABORTAUDITLOGREQUEST']._serialized_end=1688
-  _globals['_GETABORTAUDITLOGRESPONSE']._serialized_start=1691
-  _globals['_GETABORTAUDITLOGRESPONSE']._serialized_end=1929
-  _globals['_WATCHPLANREQUEST']._serialized_start=1931
-  _globals['_WATCHPLANREQUEST']._serialized_end=1988
-  _globals['_WATCHPLANRESPONSE']._serialized_start=1991
-  _globals['_WATCHPLANRESPONSE']._serialized_end=2204
-  _globals['_HEARTBEAT']._serialized_start=2206
-  _globals['_HEARTBEAT']._serialized_end=2265
-  _globals['_SETTLEMENTSERVICE']._serialized_start=2410
-  _globals['_SETTLEMENTSERVICE']._serialized_end=3373
+  _globals['_AUDITCOPYSTATE']._serialized_start=2930
+  _globals['_AUDITCOPYSTATE']._serialized_end=3069
+  _globals['_CREATEPLANREQUEST']._serialized_start=280
+  _globals['_CREATEPLANREQUEST']._serialized_end=449
+  _globals['_CREATEPLANRESPONSE']._serialized_start=451
+  _globals['_CREATEPLANRESPONSE']._serialized_end=516
+  _globals['_EXECUTEPLANREQUEST']._serialized_start=518
+  _globals['_EXECUTEPLANREQUEST']._serialized_end=642
+  _globals['_PAYERSIGNATURE']._serialized_start=644
+  _globals['_PAYERSIGNATURE']._serialized_end=737
+  _globals['_EXECUTEPLANRESPONSE']._serialized_start=739
+  _globals['_EXECUTEPLANRESPONSE']._serialized_end=805
+  _globals['_GETPLANREQUEST']._serialized_start=807
+  _globals['_GETPLANREQUEST']._serialized_end=840
+  _globals['_GETPLANRESPONSE']._serialized_start=842
+  _globals['_GETPLANRESPONSE']._serialized_end=904
+  _globals['_LISTPLANSREQUEST']._serialized_start=906
+  _globals['_LISTPLANSREQUEST']._serialized_end=1015
+  _globals['_LISTPLANSRESPONSE']._serialized_start=1017
+  _globals['_LISTPLANSRESPONSE']._serialized_end=1107
+  _globals['_CANCELPLANREQUEST']._serialized_start=1109
+  _globals['_CANCELPLANREQUEST']._serialized_end=1228
+  _globals['_CANCELPLANRESPONSE']._serialized_start=1230
+  _globals['_CANCELPLANRESPONSE']._serialized_end=1295
+  _globals['_SIGNGATEREQUEST']._serialized_start=1297
+  _globals['_SIGNGATEREQUEST']._serialized_end=1403
+  _globals['_SIGNGATERESPONSE']._serialized_start=1405
+  _globals['_SIGNGATERESPONSE']._serialized_end=1468
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=1470
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=1550
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=1552
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=1660
+  _globals['_GETABORTAUDITLOGREQUEST']._serialized_start=1662
+  _globals['_GETABORTAUDITLOGREQUEST']._serialized_end=1720
+  _globals['_GETABORTAUDITLOGRESPONSE']._serialized_start=1723
+  _globals['_GETABORTAUDITLOGRESPONSE']._serialized_end=1961
+  _globals['_WATCHPLANREQUEST']._serialized_start=1963
+  _globals['_WATCHPLANREQUEST']._serialized_end=2020
+  _globals['_WATCHPLANRESPONSE']._serialized_start=2023
+  _globals['_WATCHPLANRESPONSE']._serialized_end=2236
+  _globals['_HEARTBEAT']._serialized_start=2238
+  _globals['_HEARTBEAT']._serialized_end=2297
+  _globals['_WATCHPLANSREQUEST']._serialized_start=2300
+  _globals['_WATCHPLANSREQUEST']._serialized_end=2463
+  _globals['_PLANFILTER']._serialized_start=2465
+  _globals['_PLANFILTER']._serialized_end=2592
+  _globals['_WATCHPLANSRESPONSE']._serialized_start=2595
+  _globals['_WATCHPLANSRESPONSE']._serialized_end=2768
+  _globals['_PLANNEWS']._serialized_start=2771
+  _globals['_PLANNEWS']._serialized_end=2927
+  _globals['_SETTLEMENTSERVICE']._serialized_start=3072
+  _globals['_SETTLEMENTSERVICE']._serialized_end=4140
 # @@protoc_insertion_point(module_scope)
