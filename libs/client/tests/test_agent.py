@@ -75,7 +75,10 @@ def told_twice(desk: Desk) -> bool:
 def waits(coordinator: Any, world: Any) -> None:
     """The plan waits for validation, and goes on waiting: the worst that a coordinator can do to whoever must sign once."""
     plan = world.message()
-    coordinator.script.will("ListPlans", messages.ListPlansResponse(plans=[plan]))
+    shown = messages.PlanNews(plan_id=plan.header.plan_id, sequence=1, plan=plan)
+    coordinator.script.will(
+        "WatchPlans", lambda _: [messages.WatchPlansResponse(news=[shown], snapshot_complete=True, resume_token="a")]
+    )
     coordinator.script.will("GetPlan", messages.GetPlanResponse(plan=plan))
     coordinator.script.will("SignGate", messages.SignGateResponse(plan=plan))
 
