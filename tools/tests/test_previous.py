@@ -52,7 +52,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def lay_out(tree: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tools/previous.py", tree.parent / "laid-out"]
+    command = [sys.executable, "tools/previous.py", str(tree.parent / "laid-out")]
     return subprocess.run(command, cwd=tree, env=ENVIRON, check=False, capture_output=True, text=True)
 
 
