@@ -65,6 +65,9 @@ class JournalRelay:
             await self._send(events)
             if self._failures:
                 await asyncio.sleep(back_off_seconds(self._failures, self._rng))
+            elif len(events) < BATCH_MAX:
+                # What was recorded meanwhile has woken the loop.
+                return
 
     async def _send(self, events: Sequence[PendingEvent]) -> None:
         with plan_spans("coordinator.append", {each.plan_id: each.traceparent for each in events}):

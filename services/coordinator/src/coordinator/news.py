@@ -74,10 +74,7 @@ class News:
     async def _take(
         self, sender: str, found: Sequence[tuple[LegReport, bytes]], also: Callable[[Connection], Awaitable[None]] | None = None
     ) -> None:
-        if not found:
-            if also is not None:
-                async with self._engine.db.connection() as connection:
-                    await also(connection)
+        if not found and also is None:
             return
         try:
             await self._step_all(sender, found, also)
@@ -90,8 +87,7 @@ class News:
                 except AssertionError:
                     _log.exception("report_impossible", participant=sender, plan_id=report.plan_id, leg_id=report.leg_id)
             if also is not None:
-                async with self._engine.db.connection() as connection:
-                    await also(connection)
+                await self._step_all(sender, [], also)
 
     async def _step_all(
         self, sender: str, found: Sequence[tuple[LegReport, bytes]], also: Callable[[Connection], Awaitable[None]] | None

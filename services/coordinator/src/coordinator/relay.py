@@ -70,32 +70,36 @@ class Relay:
     async def run(self) -> None:
         """Send what is due, until nothing is, or a call failed: the next look is soon enough for a participant that is down."""
         self._unanswered = False
-        while not self._unanswered and (batch := await self._claim()):
+        while not self._unanswered:
+            more, batch = await self._claim()
             for chunk in _chunks(batch):
                 calls = [(call, [each for each in chunk if CALLS[each.command.order] is call]) for call in CallName]
                 await asyncio.gather(*(self._send(call, part) for call, part in calls if part))
+            if not more:
+                # What was given meanwhile has woken the loop.
+                return
 
-    async def _claim(self) -> list[Outgoing]:
-        """Due commands of plans that this replica holds, each noted as sent."""
+    async def _claim(self) -> tuple[bool, list[Outgoing]]:
+        """Due commands of plans that this replica holds, each noted as sent; and whether there may be more."""
         engine, name = self._engine, self._peer.name
         async with engine.db.connection() as connection:
             due = await outboxes.due_plans(connection, name, engine.owner.name, BATCH_MAX)
         if not due:
-            return []
+            return False, []
         async with engine.db.transaction() as tx:
             epochs = await leases.acquire(tx, due, engine.owner.name, engine.owner.generation, engine.owner.lease)
             commands = await outboxes.lock_due(tx, name, [PlanId(each) for each in epochs], BATCH_MAX)
             if not commands:
-                return []
+                return False, []
             await outboxes.sent(tx, commands, [repeat_after(each.attempts, self._rng.random()) for each in commands])
             dossiers = (await engine.dossiers.read(tx, {each.plan_id for each in commands})).dossiers
             committing = {each.plan_id for each in commands if CALLS[each.order] is CallName.COMMIT}
-            keys = await self._keys(tx, committing)
+            keys = await self._keys(tx, committing) if committing else {}
             await failpoint("coordinator.claim.in_tx")
         await failpoint("coordinator.claim.after_commit")
         for plan_id in sorted(committing - keys.keys()):
             await self._engine.call(plan_id, "PLAN_KEY_SEALED", "", "the plan's key cannot be opened with the keys of this service")
-        return [
+        return len(commands) == BATCH_MAX, [
             Outgoing(each, dossiers[each.plan_id], epochs[each.plan_id], keys.get(each.plan_id, b""))
             for each in commands
             if each.plan_id not in committing or each.plan_id in keys

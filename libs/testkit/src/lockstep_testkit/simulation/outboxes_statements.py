@@ -185,13 +185,8 @@ async def insert_journal(s: Statement, *values: Any) -> Rows:
     names = ("plan_id", "sequence", "type", "actor", "actor_role", "payload", "traceparent")
     for row in columns(names, [*lists, traceparents]):
         await s.insert("journal_event", {**row, "event_time": event_time})
-    return []
-
-
-@STATEMENTS.on(outboxes.RECORD_PROGRESS)
-async def record_progress(s: Statement, plan_ids: Sequence[str], sequences: Sequence[int]) -> Rows:
     last: dict[str, int] = {}
-    for plan_id, sequence in zip(plan_ids, sequences, strict=True):
+    for plan_id, sequence in zip(lists[0], lists[1], strict=True):
         last[plan_id] = max(sequence, last.get(plan_id, 0))
     for plan_id in sorted(last):
         fresh: Row = {"plan_id": plan_id, "recorded": last[plan_id], "appended": 0, "frozen": ""}

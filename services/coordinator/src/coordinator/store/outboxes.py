@@ -129,19 +129,17 @@ where plan_id = any($1) and last_order <> 'NONE' and (phase is null or phase not
 order by plan_id, leg_id
 """
 
-#: Adds events for the journal.
+#: Adds events for the journal, and notes how far plans' events go.
 INSERT_JOURNAL: Final = """
+with progress as (
+    insert into journal_progress (plan_id, recorded, appended, frozen)
+    select plan_id, max(sequence), 0, '' from unnest($1::text[], $2::bigint[]) as new (plan_id, sequence)
+    group by plan_id order by plan_id
+    on conflict (plan_id) do update set recorded = excluded.recorded)
 insert into journal_event (plan_id, sequence, type, actor, actor_role, event_time, payload, traceparent)
 select plan_id, sequence, type, actor, actor_role, $7, payload, traceparent
 from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $8::text[])
     as new (plan_id, sequence, type, actor, actor_role, payload, traceparent)
-"""
-
-#: Notes how far plans' events go.
-RECORD_PROGRESS: Final = """
-insert into journal_progress (plan_id, recorded, appended, frozen)
-select plan_id, max(sequence), 0, '' from unnest($1::text[], $2::bigint[]) as new (plan_id, sequence) group by plan_id order by plan_id
-on conflict (plan_id) do update set recorded = excluded.recorded
 """
 
 #: Events of this owner's plans that the journal does not have yet, in order.
@@ -323,11 +321,10 @@ async def insert_journal(
     """Add events for the journal, with the trace each belongs to."""
     if not events:
         return
-    plans, sequences = [plan_id for plan_id, _ in events], [event.sequence for _, event in events]
     await tx.execute(
         INSERT_JOURNAL,
-        plans,
-        sequences,
+        [plan_id for plan_id, _ in events],
+        [event.sequence for _, event in events],
         [event.type.value for _, event in events],
         [event.actor for _, event in events],
         [event.actor_role for _, event in events],
@@ -335,7 +332,6 @@ async def insert_journal(
         now,
         list(traceparents),
     )
-    await tx.execute(RECORD_PROGRESS, plans, sequences)
 
 
 async def insert_events(tx: Connection, events: Sequence[tuple[PlanId, bytes]], now: datetime) -> None:
