@@ -1,21 +1,83 @@
-"""How the people's requests reach the coordinator, and how its news reach them. The one module that knows how calls are put together."""
+"""How the people's requests reach the coordinator, and how its news reach them. The one module that knows how calls are put together.
+
+Requests go in batches: what waits while a call is under way goes together with the next, and one that is alone goes at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Final, Self
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Final, Generic, Self, TypeVar
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan
 from lockstep_client.calls import CallSettings
-from lockstep_client.client import LockstepClient
+from lockstep_client.client import LockstepClient, creation, execution, signing
 from lockstep_client.configuration import ClientConfiguration
 from lockstep_client.planfile import DraftPlan
 from lockstep_client.watching import PlanNews
+from lockstep_kit.errors import LockstepError
 from lockstep_kit.ids import LegId
+from lockstep_kit.rpc.arrows import BATCH_MAX
 from lockstep_kit.statements import GateSignature
 
-#: What is late is to be seen late, and not tried again: the driver waits as long as the level lasts.
+_RequestT = TypeVar("_RequestT")
+
+#: What is late is to be seen late: the driver waits as long as the level lasts.
 SETTINGS: Final = CallSettings(deadline_seconds=60.0, silence_seconds_max=120.0)
+
+
+class Grouped(Generic[_RequestT]):
+    """Requests of one kind, one call at a time."""
+
+    def __init__(self, call: Callable[[Sequence[_RequestT]], Awaitable[Sequence[Plan | LockstepError]]]) -> None:
+        self._call = call
+        self._waiting: list[tuple[_RequestT, asyncio.Future[Plan]]] = []
+        self._working: asyncio.Task[None] | None = None
+
+    async def ask(self, request: _RequestT) -> Plan:
+        """The answer of a request.
+
+        Raises:
+            LockstepError: it was refused.
+        """
+        answer: asyncio.Future[Plan] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, answer))
+        if self._working is None:
+            self._working = asyncio.create_task(self._work())
+        return await answer
+
+    async def close(self) -> None:
+        """Ask no more; what waits or is under way is cancelled."""
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.gather(self._working, return_exceptions=True)
+        for _, answer in self._waiting:
+            answer.cancel()
+        self._waiting = []
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                # What was taken stays at the head until it is answered, so that closing finds it.
+                taken = self._waiting[:BATCH_MAX]
+                try:
+                    answers = await self._call([request for request, _ in taken])
+                except LockstepError as error:
+                    answers = [error] * len(taken)
+                del self._waiting[: len(taken)]
+                for (_, waiting), answer in zip(taken, answers, strict=True):
+                    _give(waiting, answer)
+        finally:
+            self._working = None
+
+
+def _give(waiting: asyncio.Future[Plan], answer: Plan | LockstepError) -> None:
+    if waiting.done():
+        return
+    if isinstance(answer, LockstepError):
+        waiting.set_exception(answer)
+    else:
+        waiting.set_result(answer)
 
 
 class Transport:
@@ -23,11 +85,15 @@ class Transport:
 
     def __init__(self, configuration: ClientConfiguration) -> None:
         self._client = LockstepClient(configuration.coordinator, configuration.tls, SETTINGS)
+        self._creations = Grouped(self._client.create_plans)
+        self._executions = Grouped(self._client.execute_plans)
+        self._signatures = Grouped(self._client.sign_gates)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(self._creations.close(), self._executions.close(), self._signatures.close())
         await self._client.close()
 
     async def create(self, draft: DraftPlan, make: GateSignature) -> Plan:
@@ -36,7 +102,7 @@ class Transport:
         Raises:
             LockstepError: it was refused.
         """
-        return await self._client.create_plan(draft, make)
+        return await self._creations.ask(creation(draft, make))
 
     async def execute(self, plan_id: str, signatures: Mapping[LegId, bytes]) -> None:
         """Start a plan.
@@ -44,7 +110,7 @@ class Transport:
         Raises:
             LockstepError: it was refused.
         """
-        await self._client.execute_plan(plan_id, signatures)
+        await self._executions.ask(execution(plan_id, signatures))
 
     async def sign(self, plan_id: str, signature: GateSignature) -> None:
         """Bring a person's signature.
@@ -52,7 +118,7 @@ class Transport:
         Raises:
             LockstepError: it was refused.
         """
-        await self._client.sign_gate(plan_id, signature)
+        await self._signatures.ask(signing(plan_id, signature))
 
     def news(self, plan_id: str) -> AsyncIterator[PlanNews]:
         """A plan's snapshot, then its changes.
