@@ -179,7 +179,7 @@ async def test_a_process_that_ends_leaves_nobody_waiting() -> None:
     store = Store()
     writer = GroupWriter(store.write)
     tasks = await asked(writer, sent("a"), sent("b", LANE_EVENTS_MIN), sent("c"))
-    first, second = writer._lanes
+    first, second = writer._group._lanes
     first.cancel()
     found = await asyncio.gather(tasks[0], tasks[2], return_exceptions=True)
     assert all(isinstance(each, asyncio.CancelledError) for each in found)
@@ -196,7 +196,7 @@ async def test_a_writer_that_is_ended_before_it_begins_hinders_nobody() -> None:
     writer = GroupWriter(store.write)
     call = asyncio.create_task(writer.append(sent("a")))
     await asyncio.sleep(0)
-    next(iter(writer._lanes)).cancel()
+    next(iter(writer._group._lanes)).cancel()
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     assert (await writer.append(sent("b")))[0].verdict is Verdict.APPENDED

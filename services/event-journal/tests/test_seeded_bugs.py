@@ -43,23 +43,23 @@ BUGS = [
         test_chain.test_other_content_at_a_taken_place_freezes_the_chain,
     ),
     (
-        "event_journal.grouping", "GroupWriter._carry", "place += len(each.events)", "place += 1",
+        "event_journal.grouping", "GroupWriter._write_calls", "place += len(events)", "place += 1",
         test_grouping.test_who_comes_meanwhile_is_carried_together,
     ),
     (
-        "event_journal.grouping", "GroupWriter._carry", "if len(group) > 1 and not is_transient(error)", "if False",
+        "lockstep_kit.grouping", "Grouping._carry", "if len(group) > 1 and not is_transient(error)", "if False",
         test_grouping.test_one_that_is_at_fault_spoils_no_other,
     ),
     (
-        "event_journal.grouping", "GroupWriter._next", "if asked.answers.done()", "if False",
+        "lockstep_kit.grouping", "Grouping._next", "if asked.answer.done()", "if False",
         test_grouping.test_a_caller_that_gives_up_takes_nobody_with_it,
     ),
     (
-        "event_journal.grouping", "GroupWriter._next", "elif held.isdisjoint(asked.plans)", "elif True",
+        "lockstep_kit.grouping", "Grouping._next", "elif held.isdisjoint(asked.keys)", "elif True",
         test_grouping.test_the_events_of_a_plan_are_never_in_two_batches_at_once,
     ),
     (
-        "event_journal.grouping", "GroupWriter._next", "held |= asked.plans", "pass",
+        "lockstep_kit.grouping", "Grouping._next", "held |= asked.keys", "pass",
         test_grouping.test_the_events_of_a_plan_are_never_in_two_batches_at_once,
     ),
     (

@@ -11,6 +11,7 @@ from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep.coordinator.v1.settlement_pb2 import Plan
 from lockstep_client.calls import CallSettings, pause, unary, worth_another
 from lockstep_kit.errors import LockstepError, from_status
+from lockstep_kit.fields import require
 from lockstep_kit.rpc.arrows import BATCH_MAX, METHODS, SETTLEMENT
 
 #: What a call's requests may have together: what the service takes, but for the lengths before them.
@@ -38,6 +39,7 @@ async def batched(
 
     Raises:
         LockstepError: a batch was refused as a whole, or nothing answered after the last try. Of what was in it nothing is known.
+        FieldInvalid: the service answered another number of requests.
     """
     found: dict[int, Plan | LockstepError] = {}
     left = list(range(len(requests)))
@@ -45,6 +47,7 @@ async def batched(
         for places in _parted(requests, left):
             batch = [requests[place] for place in places]
             response = await unary(lambda seconds, batch=batch: call(batch, seconds), settings)  # type: ignore[misc]
+            require(len(response.answers) == len(batch), "answers", "must be as many as there were requests")
             found.update(zip(places, map(_answer, response.answers), strict=True))
         left = [place for place in left if _again(found[place], settings)]
         if not left:

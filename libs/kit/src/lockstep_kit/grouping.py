@@ -3,13 +3,12 @@
 Who finds it idle is carried at once, so that nobody waits for company. Each piece of work names keys (plans, say): no two transactions under way have one
 in common, so that what is done to a key is done in the order in which it came. Another transaction is begun beside those under way where enough waits to be
 worth one, or where something has waited for so long that the one under way must be held up by somebody else's lock. A caller that gives up takes nobody with
-it: what was not begun is left out, what was begun goes on, and what is carried is in no caller's context. Holds no rules.
+it: what was not begun is left out, what was begun goes on. Holds no rules.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -60,17 +59,16 @@ class Grouping(Generic[_Work, _Answer]):
         carry: Callable[[Sequence[_Work]], Awaitable[Sequence[_Answer | Exception]]],
         measures: Measures,
         *,
-        apart: bool = False,
+        distinct: bool = False,
     ) -> None:
         """`carry` is one transaction: all of it or nothing. Its answers are in the order of the work; one that is an error is its caller's alone.
 
-        `apart`: no two pieces of work with a key in common are in one group.
+        `distinct`: no two pieces of work of one transaction have a key in common, either.
         """
         self._name = name
         self._carry_all = carry
         self._measures = measures
-        self._apart = apart
-        self._context = contextvars.copy_context()
+        self._distinct = distinct
         self._waiting: deque[_Asked[_Work, _Answer]] = deque()
         #: What waits, by weight.
         self.waiting = 0
@@ -101,7 +99,7 @@ class Grouping(Generic[_Work, _Answer]):
 
     def _begin(self) -> None:
         if len(self._lanes) < self._measures.lanes_max:
-            lane = asyncio.create_task(self._run(), name=f"{self._name}.group", context=self._context.copy())
+            lane = asyncio.create_task(self._run(), name=f"{self._name}.group")
             self._lanes[lane] = frozenset()
             lane.add_done_callback(self._ended)
 
@@ -161,7 +159,7 @@ class Grouping(Generic[_Work, _Answer]):
                 self.waiting -= asked.weight
                 group.append(asked)
                 weight += asked.weight
-                if self._apart:
+                if self._distinct:
                     held |= asked.keys
             else:
                 # Whatever comes after it of the same keys waits too.

@@ -255,6 +255,15 @@ def plans_told(plan_ids: Sequence[str]) -> Attributes:
     return {PLAN_ID: plan_ids[0]} if len(plan_ids) == 1 else {PLAN_IDS: list(plan_ids)}
 
 
+def apart() -> None:
+    """What the current task does from here on belongs to no trace and tells no plans but those that it names: it is done for many callers at once."""
+    contexts.attach(contexts.Context())
+    _plans_told.set(_NO_PLANS)
+    _served.set(trace.INVALID_SPAN)
+    _caller.set(None)
+    structlog.contextvars.clear_contextvars()
+
+
 @contextlib.contextmanager
 def _telling(told: Attributes) -> Iterator[None]:
     """Log lines and spans inside, and the call that is being served, tell the plans."""

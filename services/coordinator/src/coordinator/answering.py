@@ -26,7 +26,7 @@ from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.grouping import Grouping, Measures
 from lockstep_kit.ids import PlanId
 from lockstep_kit.rpc.arrows import BATCH_MAX
-from lockstep_kit.spans import cause_traceparent, plan_spans
+from lockstep_kit.spans import apart, cause_traceparent, plan_spans
 from lockstep_kit.statements import GateSignature
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Answering(Generic[_AskedT]):
         self._kind: Final = kind
         self._do = do
         self._group: Grouping[_AskedT, bytes] = Grouping(
-            f"coordinator.{kind}", self._carry, Measures(_REQUESTS_MAX, _LANES_MAX, _REQUESTS_MAX), apart=True
+            f"coordinator.{kind}", self._carry, Measures(_REQUESTS_MAX, _LANES_MAX, _REQUESTS_MAX), distinct=True
         )
 
     async def one(self, asked: _AskedT) -> bytes:
@@ -155,7 +155,13 @@ class Answering(Generic[_AskedT]):
             cause = cause_traceparent()
             yield [replace(each, cause=cause, traceparent=inside[each.plan_id]) for each in asked]
 
+    async def drained(self) -> None:
+        """Return once nothing is under way."""
+        await self._group.drained()
+
     async def _carry(self, group: Sequence[_AskedT]) -> Sequence[bytes | Exception]:
+        # It is done for all of them, and is part of no one's call.
+        apart()
         with plan_spans(f"coordinator.{self._kind}.group", {each.plan_id: each.traceparent for each in group}):
             try:
                 return await self._done(group)

@@ -16,34 +16,17 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from coordinator import audit, calls, escalating, metrics, protocol
-from coordinator.commands import Command, answered, command_of
-from coordinator.convert import settlement
-from coordinator.dossier import Dossier, FiledTicket
-from coordinator.model import (
-    CommitsWithheld,
-    Created,
-    Effect,
-    Escalate,
-    Event,
-    GateRecord,
-    LegState,
-    Limits,
-    Moved,
-    Order,
-    PersonNeeded,
-    Record,
-    Resolved,
-    State,
-    WriteAudit,
-)
-from coordinator.notices import Notice, notices
+from coordinator import calls, metrics, protocol
+from coordinator.changes import Change
+from coordinator.dossier import Dossier
+from coordinator.flushing import Flush
+from coordinator.model import CommitsWithheld, Created, Effect, Event, GateRecord, Limits, Moved, PersonNeeded, State
+from coordinator.notices import Notice
 from coordinator.participants import Routes
-from coordinator.payloads import journal_event
-from coordinator.plan_traces import PlanTraces, tell_escalation, tell_moves
+from coordinator.plan_traces import PlanTraces
 from coordinator.sealing import KeyBox, KeySealed
-from coordinator.store import accepting, audits, escalation_documents, letters, operators, outboxes, plans, reading
-from coordinator.store import notices as notice_store
+from coordinator.sharing import Answer, Share, Sharing
+from coordinator.store import accepting, outboxes, plans, reading
 from coordinator.store.accepting import Accepted
 from coordinator.store.notices import Subscriptions
 from coordinator.store.plans import SealedKey
@@ -52,7 +35,7 @@ from lockstep_kit import failpoints, leases
 from lockstep_kit.certificate import Decision
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fence import Epoch
-from lockstep_kit.ids import Digest, LegId, PlanId
+from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.keys import leg_key
 from lockstep_kit.registry import Registry
 
@@ -178,6 +161,19 @@ class Work:
             self._effects[plan_id].extend(stepped.effects)
         return self._now[plan_id]
 
+    def attempt(self, share: Share[Answer]) -> Answer | Exception:
+        """Do the steps of a share; where they cannot be, the error, and its plans are as they were before."""
+        before = [(each, self._now[each], len(self._effects[each])) for each in share.ids if each in self._now]
+        noted = len(self._noted)
+        try:
+            return share.step(self)
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            for plan_id, dossier, count in before:
+                self._now[plan_id] = dossier
+                del self._effects[plan_id][count:]
+            del self._noted[noted:]
+            return error
+
     def note(self, notice: Notice) -> None:
         """Tell of something that is no effect of a step."""
         self._noted.append(notice)
@@ -189,29 +185,11 @@ class Work:
 
     def result(self, plan_id: PlanId) -> Dossier:
         """A plan as it will be once the transaction has committed."""
-        after = self._now[plan_id]
-        known = len(after.tickets)
-        new = operators.filed(plan_id, known, [each.ticket for each in self._effects[plan_id] if isinstance(each, Escalate)])
-        closed = self._closed(plan_id)
-        kept = (replace(each, resolved_at=self.clock) if each.escalation_id in closed else each for each in after.tickets)
-        changed = plan_id not in self._created and self._changed(plan_id)
-        return replace(
-            after,
-            tickets=(*kept, *new),
-            version=after.version + 1 if changed else after.version,
-            updated_at=self.clock if changed else after.updated_at,
-        )
+        return self._change(plan_id).result
 
-    def _resolved(self, plan_id: PlanId) -> tuple[Resolved, ...]:
-        return tuple(each for each in self._effects[plan_id] if isinstance(each, Resolved))
-
-    def _closed(self, plan_id: PlanId) -> dict[str, Digest]:
-        """Escalations that operators closed in this transaction, each with the resolution that did."""
-        resolutions = (each.mandate.resolution for each in self._resolved(plan_id) if each.forgotten and each.mandate)
-        return {each.escalation_id: each.digest for each in resolutions}
-
-    def _changed(self, plan_id: PlanId) -> bool:
-        return self._now[plan_id].plan != self._before[plan_id].plan or bool(self._effects[plan_id])
+    def _change(self, plan_id: PlanId) -> Change:
+        effects, created = tuple(self._effects[plan_id]), plan_id in self._created
+        return Change(self._before[plan_id], self._now[plan_id], effects, created, self._epochs[plan_id], self.clock)
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -229,138 +207,13 @@ class Work:
     async def flush(self) -> Flushed:
         """Write everything; what has to be woken once it is committed."""
         for plan_id in sorted(self._now):
-            if any(each.entered is State.PARTIALLY_EXECUTED for each in self._moves(plan_id)):
+            moved = (each for each in self._effects[plan_id] if isinstance(each, Moved))
+            if any(each.entered is State.PARTIALLY_EXECUTED for each in moved):
                 withheld = await outboxes.withhold(self.tx, plan_id)
                 if withheld:
                     self.step(plan_id, CommitsWithheld(withheld))
-        changed = [plan_id for plan_id in sorted(self._now) if plan_id in self._created or self._changed(plan_id)]
-        tell_moves({plan_id: self._moves(plan_id) for plan_id in changed})
-        if not changed and not self._noted:
-            return Flushed()
-        old = [each for each in changed if each not in self._created]
-        if old:
-            await plans.save(self.tx, [self._stepped(each) for each in old], self.clock)
-        new = sorted(self._created)
-        await plans.insert_gates(self.tx, [(self._now[each].plan, 0) for each in new])
-        await plans.insert_transitions(self.tx, [(each, move) for each in new for move in self._moves(each)], self.clock)
-        escalated = await self._write_tickets(changed)
-        recorded = await self._write_journal(changed)
-        told = await self._write_commands(changed) | await self._hasten(changed)
-        noticed = await self._write_notices(changed)
-        telling = {plan_id: self._events(plan_id, noticed) for plan_id in {*changed, *(each.plan_id for each in noticed)}}
-        audited = await self._write_audits(changed, telling)
-        events = [(plan_id, octets) for plan_id in sorted(telling) for octets in telling[plan_id]]
-        await outboxes.insert_events(self.tx, events, self.clock)
-        checks = any(self._now[each].plan.state in (State.INITIATED, State.PRECONDITIONS_PENDING) for each in changed)
-        return Flushed(told, recorded, checks, audited, escalated)
-
-    def _moves(self, plan_id: PlanId) -> tuple[Moved, ...]:
-        return tuple(each for each in self._effects[plan_id] if isinstance(each, Moved))
-
-    def _stepped(self, plan_id: PlanId) -> plans.Stepped:
-        after = self._now[plan_id].plan
-        due = calls.next_due(after, self._engine.limits)
-        return plans.Stepped(self._before[plan_id], after, self._moves(plan_id), self._epochs[plan_id], due)
-
-    def _tickets(self, plan_id: PlanId) -> Sequence[FiledTicket]:
-        return self.result(plan_id).tickets[len(self._now[plan_id].tickets) :]
-
-    async def _write_tickets(self, changed: Sequence[PlanId]) -> bool:
-        new = [
-            (plan_id, len(self._now[plan_id].tickets) + place, filed)
-            for plan_id in changed
-            for place, filed in enumerate(self._tickets(plan_id), start=1)
-        ]
-        await operators.insert_tickets(self.tx, new)
-        closed = {name: digest for plan_id in changed for name, digest in self._closed(plan_id).items()}
-        await operators.close_tickets(self.tx, closed, self.clock)
-        for plan_id, _, filed in new:
-            tell_escalation(self._now[plan_id], filed.ticket)
-        said = [each for name in changed for each in escalating.said(self.result(name), self._tickets(name), self._closed(name))]
-        await escalation_documents.insert(self.tx, said, self.clock)
-        return bool(said)
-
-    async def _write_journal(self, changed: Sequence[PlanId]) -> bool:
-        raised = {each: escalating.raised(self._now[each], self._effects[each], self._tickets(each)) for each in changed}
-        events = [
-            (plan_id, journal_event(self._now[plan_id], each, raised[plan_id].get(each.sequence)))
-            for plan_id in changed
-            for each in self._effects[plan_id]
-            if isinstance(each, Record)
-        ]
-        traces = [self._now[plan_id].traceparent for plan_id, _ in events]
-        await outboxes.insert_journal(self.tx, events, traces, self.clock)
-        return bool(events)
-
-    async def _write_commands(self, changed: Sequence[PlanId]) -> frozenset[str]:
-        ended: list[tuple[PlanId, LegId, Order]] = []
-        given: list[tuple[Command, str, LegState]] = []
-        for plan_id in changed:
-            dossier = self._now[plan_id]
-            for old, leg in zip(self._before[plan_id].plan.legs, dossier.plan.legs, strict=True):
-                if old != leg and leg.order is not Order.NONE:
-                    ended.append((plan_id, leg.leg_id, Order.NONE if answered(leg) else leg.order))
-            for effect in self._effects[plan_id]:
-                command = command_of(plan_id, effect)
-                if command is not None:
-                    file = dossier.files[dossier.index(command.leg_id)]
-                    given.append((command, file.participant, dossier.plan.legs[dossier.index(command.leg_id)]))
-        # The last command about a leg is the one in force.
-        last = {(command.plan_id, command.leg_id): (command, participant, leg.kind) for command, participant, leg in given}
-        await outboxes.end(self.tx, ended)
-        # Whatever brought the plan on, its work goes on in the trace of the call that created it: one settlement, one trace.
-        traces = [self._now[plan_id].traceparent for plan_id, _ in last]
-        await outboxes.give(self.tx, list(last.values()), traces, self.clock)
-        return frozenset(participant for _, participant, _ in given)
-
-    async def _hasten(self, changed: Sequence[PlanId]) -> frozenset[str]:
-        """What operators want tried again now is due now, what was given up included; the participants concerned."""
-        told: set[str] = set()
-        for plan_id in changed:
-            mandates = [each.mandate for each in self._resolved(plan_id) if each.hastens]
-            if mandates:
-                who = " and ".join(mandates[0].actors) if mandates[0] is not None else ""
-                _, revived = await letters.replay(self.tx, await letters.open_of(self.tx, plan_id), who)
-                unanswered = await outboxes.hasten(self.tx, [plan_id])
-                told |= revived | {participant for _, _, participant in unanswered}
-        return frozenset(told)
-
-    async def _write_notices(self, changed: Sequence[PlanId]) -> list[Notice]:
-        """What people and other systems are told; only what they were not told before."""
-        told = list(self._noted)
-        for plan_id in changed:
-            after, closed = self.result(plan_id), self._closed(plan_id)
-            over = [each for each in after.tickets if each.escalation_id in closed]
-            told.extend(notices(after.plan, self._effects[plan_id], self._tickets(plan_id), over, self.clock))
-        traces = {each.plan_id: self._now[each.plan_id].traceparent for each in told}
-        return await notice_store.write(self.tx, told, traces, self._engine.subscriptions)
-
-    async def _write_audits(self, changed: Sequence[PlanId], telling: Mapping[PlanId, Sequence[bytes]]) -> bool:
-        """The abort audit logs that were ordered, written from what is stored by now and what watchers will be told."""
-        ordered = [
-            self.result(plan_id)
-            for plan_id in changed
-            if self._now[plan_id].plan.auditing_since is not None
-            and any(isinstance(each, WriteAudit) for each in self._effects[plan_id])
-        ]
-        if ordered:
-            papers = await audits.papers(self.tx, ordered, telling, self.clock)
-            await audits.insert(self.tx, {each.dossier.plan_id: audit.audit_log(each) for each in papers}, self.clock)
-        return bool(ordered)
-
-    def _events(self, plan_id: PlanId, noticed: Sequence[Notice]) -> list[bytes]:
-        before, after = self._before[plan_id].plan, self._now[plan_id]
-        told: list[settlement.Change] = []
-        for old, leg, file in zip(before.legs, after.plan.legs, after.files, strict=True):
-            if settlement.shown(old) != settlement.shown(leg):
-                told.append((file, leg))
-        told.extend(after.plan.gates[len(before.gates) :])
-        told.extend(each.mandate for each in self._resolved(plan_id) if each.mandate is not None)
-        told.extend(each for each in self.result(plan_id).tickets if each.escalation_id in self._closed(plan_id))
-        told.extend(self._tickets(plan_id))
-        told.extend(each for each in noticed if each.plan_id == plan_id)
-        told.extend(self._moves(plan_id))
-        return [settlement.event_octets(plan_id, self.clock, each) for each in told]
+        loaded = [self._change(plan_id) for plan_id in sorted(self._now)]
+        return await Flush(self.tx, loaded, self._noted, self._engine.limits, self._engine.subscriptions).write()
 
 
 class Engine:
@@ -386,19 +239,21 @@ class Engine:
         self.box: Final = box
         self.subscriptions: Final = subscriptions
         self.wakes: Final = Wakes({name: asyncio.Event() for name in routes.names})
+        self._sharing: Final = Sharing(self)
 
     @asynccontextmanager
-    async def work(self, kind: str) -> AsyncIterator[Work]:
+    async def work(self, *kinds: str) -> AsyncIterator[Work]:
         """A transaction; it commits when the block ends, and nothing of it stays when the block raises."""
-        await failpoint(f"coordinator.{kind}.before_tx")
+        for each in kinds:
+            await failpoint(f"coordinator.{each}.before_tx")
         async with self.db.transaction() as tx:
             work = Work(self, tx)
             yield work
             flushed = await work.flush()
             moments = work.moments
-            for each in (kind, *moments):
+            for each in (*kinds, *moments):
                 await failpoint(f"coordinator.{each}.in_tx")
-        for each in (kind, *moments):
+        for each in (*kinds, *moments):
             await failpoint(f"coordinator.{each}.after_commit")
         work.measure()
         self.wakes.takeovers.note(work.epochs)
@@ -407,6 +262,18 @@ class Engine:
     def wake(self, flushed: Flushed) -> None:
         """Have what was written sent at once."""
         self.wakes.wake(flushed)
+
+    async def share(self, share: Share[Answer]) -> Answer:
+        """Do a share in the next transaction, with whatever else waits for it. Shares of one plan are done in the order in which they came.
+
+        Raises:
+            Exception: its step's own, or what its transaction ended with.
+        """
+        return await self._sharing.done(share)
+
+    async def drained(self) -> None:
+        """Return once no shared transaction is under way."""
+        await self._sharing.drained()
 
     async def apply(
         self, kind: str, ids: Sequence[PlanId], events: Callable[[Dossier, datetime], Sequence[Event]]
@@ -435,12 +302,14 @@ class Engine:
     async def _apply(
         self, kind: str, ids: Sequence[PlanId], events: Callable[[Dossier, datetime], Sequence[Event]]
     ) -> Mapping[PlanId, Dossier]:
-        async with self.traces.span(f"coordinator.{kind}", ids), self.work(kind) as work:
-            loaded = await work.load(ids)
-            for plan_id, dossier in list(loaded.items()):
-                for event in events(dossier, work.clock):
+        def step(work: Work) -> Mapping[PlanId, Dossier]:
+            held = [plan_id for plan_id in sorted(set(ids)) if plan_id in work.epochs]
+            for plan_id in held:
+                for event in events(work.dossier(plan_id), work.clock):
                     work.step(plan_id, event)
-            return {plan_id: work.result(plan_id) for plan_id in loaded}
+            return {plan_id: work.result(plan_id) for plan_id in held}
+
+        return await self.share(Share(kind, frozenset(ids), step))
 
     async def call(self, plan_id: PlanId, reason: str, leg_id: str, detail: str) -> None:
         """Call a person about a plan, unless one was called for the same already."""

@@ -71,6 +71,8 @@ class Coordinator:
 
     #: Runs the transactions.
     engine: Engine
+    #: Does what clients ask for.
+    settlement: Settlement
     #: Serves clients.
     servicer: SettlementServicer
     #: Serves operators.
@@ -116,9 +118,10 @@ def build(
     auditing = Auditing(engine, DirectoryStore(settings.audit_directory))
     journal = JournalPeer(channels[routes.journal], settings.call_seconds)
     admission = Admission(db, standings_of(settings.clients))
+    settlement = Settlement(engine, rules, cache, journal, settings.quotas)
     servicer = SettlementServicer(
         engine,
-        Settlement(engine, rules, cache, journal, settings.quotas),
+        settlement,
         watchers,
         auditing,
         admission,
@@ -142,9 +145,8 @@ def build(
         *_notifying(settings, db),
         watchers.loop(),
     )
-    return Coordinator(
-        engine, servicer, OperatorServicer(engine, Resolving(engine), admission), watchers, restores, recovery, peers, loops
-    )
+    operators = OperatorServicer(engine, Resolving(engine), admission)
+    return Coordinator(engine, settlement, servicer, operators, watchers, restores, recovery, peers, loops)
 
 
 def _notifying(settings: CoordinatorSettings, db: Database) -> tuple[Loop, ...]:
@@ -172,6 +174,8 @@ async def running(coordinator: Coordinator) -> AsyncIterator[asyncio.Future[None
     finally:
         ended.cancel()
         await supervisor.stop()
+        await coordinator.settlement.drained()
+        await coordinator.engine.drained()
         async with coordinator.engine.db.connection() as connection:
             await reading.release_all(connection, coordinator.engine.owner.name)
 

@@ -12,6 +12,7 @@ from coordinator import reports
 from coordinator.convert.participant import report_from_pb
 from coordinator.engine import Engine, Work
 from coordinator.reports import LegReport
+from coordinator.sharing import Share
 from coordinator.store import kept_news, reading, restores
 from coordinator.store.kept_news import KeptNews
 from coordinator.unshown import Unshown
@@ -95,23 +96,20 @@ class News:
     async def _step_all(
         self, sender: str, found: Sequence[tuple[LegReport, bytes]], also: Callable[[Connection], Awaitable[None]] | None
     ) -> None:
-        ids = sorted({report.plan_id for report, _ in found})
-        kind = "outcome" if any(report.outcome is not None for report, _ in found) else "vote"
-        async with self._engine.traces.span(f"coordinator.{kind}", ids), self._engine.work(kind) as work:
-            held = await work.load(ids)
+        def step(work: Work) -> None:
             for report, _ in found:
-                if report.plan_id in held:
+                if report.plan_id in work.epochs:
                     self._step(work, sender, report)
-            known = await reading.known(work.tx, {report.plan_id for report, _ in found} - held.keys())
-            elsewhere = [
-                KeptNews(report.plan_id, report.leg_id, sender, report.revision, octets)
-                for report, octets in found
-                if report.plan_id in known
-            ]
-            await kept_news.keep(work.tx, elsewhere)
-            await self._keep_orphans(work, sender, [report for report, _ in found if report.plan_id not in held.keys() | known])
+
+        async def write(work: Work) -> None:
+            unheld = {report.plan_id for report, _ in found} - work.epochs.keys()
+            if unheld:
+                await self._keep(work, sender, [each for each in found if each[0].plan_id in unheld])
             if also is not None:
                 await also(work.tx)
+
+        kind = "outcome" if any(report.outcome is not None for report, _ in found) else "vote"
+        await self._engine.share(Share(kind, frozenset(report.plan_id for report, _ in found), step, write, sender))
         for report, _ in found:
             self._remember(report)
 
@@ -134,6 +132,17 @@ class News:
         dossier = work.dossier(report.plan_id)
         for event in reports.admit(report, sender, dossier, self._engine.registry):
             work.step(report.plan_id, event)
+
+    async def _keep(self, work: Work, sender: str, found: Sequence[tuple[LegReport, bytes]]) -> None:
+        """What is about plans that this replica does not hold is kept, for the replica that does."""
+        known = await reading.known(work.tx, {report.plan_id for report, _ in found})
+        elsewhere = [
+            KeptNews(report.plan_id, report.leg_id, sender, report.revision, octets)
+            for report, octets in found
+            if report.plan_id in known
+        ]
+        await kept_news.keep(work.tx, elsewhere)
+        await self._keep_orphans(work, sender, [report for report, _ in found if report.plan_id not in known])
 
     async def _keep_orphans(self, work: Work, sender: str, found: Sequence[LegReport]) -> None:
         """Legs of plans that nobody knows are kept, for what may be held for them."""

@@ -109,6 +109,11 @@ class Settlement:
         #: Opens and refuses gates, and stops plans before their decisions.
         self.signing: Final[Answering[Signing]] = Answering(engine, "gate", self._sign)
 
+    async def drained(self) -> None:
+        """Return once nothing is under way."""
+        for each in (self._creating, self.executing, self.signing):
+            await each.drained()
+
     # -- Creating ----------------------------------------------------------------------------------------------------
 
     async def create(self, asked: Creation) -> bytes:

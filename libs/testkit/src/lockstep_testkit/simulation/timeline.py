@@ -15,7 +15,15 @@ from lockstep_testkit.simulation.memory import Key, Row
 
 #: Log lines that no run may have: something that cannot be was seen.
 IMPOSSIBLE: Final = frozenset(
-    {"plan_impossible", "report_impossible", "batch_taken_apart", "reports_taken_apart", "loop_failed", "call_failed"}
+    {
+        "plan_impossible",
+        "report_impossible",
+        "batch_taken_apart",
+        "reports_taken_apart",
+        "group_taken_apart",
+        "loop_failed",
+        "call_failed",
+    }
 )
 #: Of which table's rows the timeline tells, and what of them.
 _TOLD: Final[Mapping[str, tuple[str, ...]]] = {

@@ -1,0 +1,172 @@
+"""Writes what a transaction did to its plans: the plans, and everything that is told of it, each in one statement for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from coordinator import audit, calls, escalating
+from coordinator.changes import Change
+from coordinator.commands import Command, answered, command_of
+from coordinator.convert import settlement
+from coordinator.model import LegState, Limits, Order, Record, State, WriteAudit
+from coordinator.notices import Notice, notices
+from coordinator.payloads import journal_event
+from coordinator.plan_traces import tell_escalation, tell_moves
+from coordinator.store import audits, escalation_documents, letters, operators, outboxes, plans
+from coordinator.store import notices as notice_store
+from coordinator.store.notices import Subscriptions
+from coordinator.wakes import Flushed
+from lockstep_kit.ids import LegId, PlanId
+
+if TYPE_CHECKING:
+    from lockstep_kit.db import Connection
+
+
+class Flush:
+    """One transaction's writing."""
+
+    def __init__(
+        self, tx: Connection, loaded: Sequence[Change], noted: Sequence[Notice], limits: Limits, subscriptions: Subscriptions
+    ) -> None:
+        """`loaded` are the transaction's plans, in the order of their ids; `noted` is told beside what follows from their effects."""
+        self._tx: Final = tx
+        self._loaded: Final[Mapping[PlanId, Change]] = {each.plan_id: each for each in loaded}
+        self._changed: Final = [each for each in loaded if each.changed]
+        self._noted: Final = noted
+        self._limits: Final = limits
+        self._subscriptions: Final = subscriptions
+
+    async def write(self) -> Flushed:
+        """Write everything; what has to be woken once it is committed."""
+        changed = self._changed
+        if not changed and not self._noted:
+            return Flushed()
+        now = next(iter(self._loaded.values())).now
+        tell_moves({each.plan_id: each.moves for each in changed})
+        await self._write_plans(now)
+        escalated = await self._write_tickets(now)
+        recorded = await self._write_journal(now)
+        told = await self._write_commands(now) | await self._hasten()
+        noticed = await self._write_notices(now)
+        about = sorted({*(each.plan_id for each in changed), *(each.plan_id for each in noticed)})
+        telling = {plan_id: self._events(self._loaded[plan_id], noticed) for plan_id in about}
+        audited = await self._write_audits(telling, now)
+        await outboxes.insert_events(self._tx, [(plan_id, octets) for plan_id in about for octets in telling[plan_id]], now)
+        checks = any(each.after.plan.state in (State.INITIATED, State.PRECONDITIONS_PENDING) for each in changed)
+        return Flushed(told, recorded, checks, audited, escalated)
+
+    async def _write_plans(self, now: datetime) -> None:
+        stepped = [
+            plans.Stepped(
+                each.before,
+                each.after.plan,
+                each.moves,
+                each.epoch,
+                calls.next_due(each.after.plan, self._limits),
+            )
+            for each in self._changed
+            if not each.created
+        ]
+        if stepped:
+            await plans.save(self._tx, stepped, now)
+        created = [each for each in self._changed if each.created]
+        await plans.insert_gates(self._tx, [(each.after.plan, 0) for each in created])
+        await plans.insert_transitions(self._tx, [(each.plan_id, move) for each in created for move in each.moves], now)
+
+    async def _write_tickets(self, now: datetime) -> bool:
+        new = [
+            (each.plan_id, len(each.after.tickets) + place, filed)
+            for each in self._changed
+            for place, filed in enumerate(each.tickets, start=1)
+        ]
+        await operators.insert_tickets(self._tx, new)
+        closed = {name: digest for each in self._changed for name, digest in each.closed.items()}
+        await operators.close_tickets(self._tx, closed, now)
+        for plan_id, _, filed in new:
+            tell_escalation(self._loaded[plan_id].after, filed.ticket)
+        said = [told for each in self._changed for told in escalating.said(each.result, each.tickets, each.closed)]
+        await escalation_documents.insert(self._tx, said, now)
+        return bool(said)
+
+    async def _write_journal(self, now: datetime) -> bool:
+        raised = {each.plan_id: escalating.raised(each.after, each.effects, each.tickets) for each in self._changed if each.tickets}
+        events = [
+            (each.plan_id, journal_event(each.after, record, raised.get(each.plan_id, {}).get(record.sequence)))
+            for each in self._changed
+            for record in each.effects
+            if isinstance(record, Record)
+        ]
+        traces = [self._loaded[plan_id].after.traceparent for plan_id, _ in events]
+        await outboxes.insert_journal(self._tx, events, traces, now)
+        return bool(events)
+
+    async def _write_commands(self, now: datetime) -> frozenset[str]:
+        ended: list[tuple[PlanId, LegId, Order]] = []
+        given: list[tuple[Command, str, LegState]] = []
+        for each in self._changed:
+            dossier = each.after
+            for old, leg in zip(each.before.plan.legs, dossier.plan.legs, strict=True):
+                if old != leg and leg.order is not Order.NONE:
+                    ended.append((each.plan_id, leg.leg_id, Order.NONE if answered(leg) else leg.order))
+            for effect in each.effects:
+                command = command_of(each.plan_id, effect)
+                if command is not None:
+                    index = dossier.index(command.leg_id)
+                    given.append((command, dossier.files[index].participant, dossier.plan.legs[index]))
+        # The last command about a leg is the one in force.
+        last = {(command.plan_id, command.leg_id): (command, participant, leg.kind) for command, participant, leg in given}
+        await outboxes.end(self._tx, ended)
+        # Whatever brought the plan on, its work goes on in the trace of the call that created it: one settlement, one trace.
+        traces = [self._loaded[plan_id].after.traceparent for plan_id, _ in last]
+        await outboxes.give(self._tx, list(last.values()), traces, now)
+        return frozenset(participant for _, participant, _ in given)
+
+    async def _hasten(self) -> frozenset[str]:
+        """What operators want tried again now is due now, what was given up included; the participants concerned."""
+        told: set[str] = set()
+        for change in self._changed:
+            mandates = [each.mandate for each in change.resolved if each.hastens]
+            if mandates:
+                who = " and ".join(mandates[0].actors) if mandates[0] is not None else ""
+                _, revived = await letters.replay(self._tx, await letters.open_of(self._tx, change.plan_id), who)
+                unanswered = await outboxes.hasten(self._tx, [change.plan_id])
+                told |= revived | {participant for _, _, participant in unanswered}
+        return frozenset(told)
+
+    async def _write_notices(self, now: datetime) -> list[Notice]:
+        """What people and other systems are told; only what they were not told before."""
+        told = list(self._noted)
+        for each in self._changed:
+            over = [ticket for ticket in each.result.tickets if ticket.escalation_id in each.closed] if each.closed else []
+            told.extend(notices(each.result.plan, each.effects, each.tickets, over, now))
+        traces = {each.plan_id: self._loaded[each.plan_id].after.traceparent for each in told}
+        return await notice_store.write(self._tx, told, traces, self._subscriptions)
+
+    async def _write_audits(self, telling: Mapping[PlanId, Sequence[bytes]], now: datetime) -> bool:
+        """The abort audit logs that were ordered, written from what is stored by now and what watchers will be told."""
+        ordered = [
+            each.result
+            for each in self._changed
+            if each.after.plan.auditing_since is not None and any(isinstance(effect, WriteAudit) for effect in each.effects)
+        ]
+        if ordered:
+            papers = await audits.papers(self._tx, ordered, telling, now)
+            await audits.insert(self._tx, {each.dossier.plan_id: audit.audit_log(each) for each in papers}, now)
+        return bool(ordered)
+
+    def _events(self, change: Change, noticed: Sequence[Notice]) -> list[bytes]:
+        """What watchers are told of a plan."""
+        before, after = change.before.plan, change.after
+        told: list[settlement.Change] = []
+        for old, leg, file in zip(before.legs, after.plan.legs, after.files, strict=True):
+            if old is not leg and settlement.shown(old) != settlement.shown(leg):
+                told.append((file, leg))
+        told.extend(after.plan.gates[len(before.gates) :])
+        told.extend(each.mandate for each in change.resolved if each.mandate is not None)
+        told.extend(each for each in change.result.tickets if each.escalation_id in change.closed)
+        told.extend(change.tickets)
+        told.extend(each for each in noticed if each.plan_id == change.plan_id)
+        told.extend(change.moves)
+        return [settlement.event_octets(change.plan_id, change.now, each) for each in told]
