@@ -19,7 +19,7 @@ from lockstep_testkit.crew import Crew
 
 #: Whoever has a certificate of the sandbox's authority, and two who were never configured.
 IDENTITIES = (*SERVICES, BANK, CLIENT, "journal-bridge", "client/nobody")
-STREAMS = ("WatchPlan", "WatchEntries", "WatchOutcomes")
+STREAMS = ("WatchPlan", "WatchPlans", "WatchEntries", "WatchOutcomes")
 SECONDS = 60.0
 #: A stream that was let in and has nothing to say is left after this; who is not let in hears so long before, on a slow machine too.
 STREAM_SECONDS = 20.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import ipaddress
 import uuid
@@ -332,6 +333,14 @@ class Scripted(
             if isinstance(message, LockstepError):
                 await context.abort_with_status(rpc_status.to_status(to_status(message)))
             yield message
+
+    async def WatchPlans(self, request: Any, context: Any) -> Any:  # noqa: N802
+        for message in await self._answer("WatchPlans", request, context):
+            if isinstance(message, LockstepError):
+                await context.abort_with_status(rpc_status.to_status(to_status(message)))
+            yield message
+        # It has no end.
+        await asyncio.Event().wait()
 
     async def WatchPlan(self, request: Any, context: Any) -> Any:  # noqa: N802
         for message in await self._answer("WatchPlan", request, context):

@@ -22,7 +22,7 @@ AUDITOR: Final = "auditor"
 CLIENTS: Final = (DEMONSTRATION, *PARTIES, DESK, AUDITOR)
 
 _OVERSEEING: Final = ["ListEscalations", "GetEscalation", "ListInDoubt", "ListDeadLetters"]
-_READING: Final = ["GetPlan", "ListPlans", "ListTransitions", "GetAbortAuditLog", "WatchPlan"]
+_READING: Final = ["GetPlan", "ListPlans", "ListTransitions", "GetAbortAuditLog", "WatchPlan", "WatchPlans"]
 
 
 def _standing(name: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ SECONDS: Final = 60.0
 PREFIX: Final = "spiffe://lockstep.local/client/"
 THIRD: Final = Party(PartyId("third"), "Third NV")
 PARTIES: Final = (BUYER, SELLER, THIRD)
-READING: Final = ("GetPlan", "ListPlans", "ListTransitions", "GetAbortAuditLog", "WatchPlan")
+READING: Final = ("GetPlan", "ListPlans", "ListTransitions", "GetAbortAuditLog", "WatchPlan", "WatchPlans")
 OPERATORS_READING: Final = ("ListEscalations", "GetEscalation", "ListInDoubt", "ListDeadLetters")
 #: Client -> its row.
 ROWS: Final = {

@@ -397,6 +397,12 @@ class World:
         await self.settled_from_prepared(plan)
         return plan
 
+    async def settled_from_draft(self, plan: PlanCase) -> None:
+        """A plan that is created goes the rest of the way."""
+        await self.execute(plan)
+        await self.sign(plan, plan.gate(Gate.APPROVE))
+        await self.settled_from_prepared(plan)
+
     async def settled_from_prepared(self, plan: PlanCase) -> None:
         """A plan that is approved goes the rest of the way."""
         await self.reaches(plan, "PREPARED")

@@ -134,3 +134,10 @@ async def test_calls_and_watches_of_one_plan(world: Any) -> None:
         await other.GetPlan(messages.GetPlanRequest(plan_id=one.plan_id), timeout=SECONDS)
         for stream in streams:
             stream.cancel()
+        of_all = [world.api.WatchPlans(messages.WatchPlansRequest(), timeout=SECONDS) for _ in range(2)]
+        for stream in of_all:
+            await stream.read()
+        too_many = await refused(world.api.WatchPlans(messages.WatchPlansRequest(), timeout=SECONDS))
+        assert (too_many.reason, too_many.metadata["quota"]) == ("QUOTA_PLAN_WATCHES", "2")
+        for stream in of_all:
+            stream.cancel()

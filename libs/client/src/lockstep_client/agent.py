@@ -25,20 +25,24 @@ from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
 from lockstep_client.client import LockstepClient
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.evidence import JOURNAL_SILENT, Finding
+from lockstep_client.following import PlansWish
 from lockstep_client.signers import SignerUnavailable
 from lockstep_client.signing import gate_signature
+from lockstep_client.standing_plans import StandingPlans
 from lockstep_client.watching import Change
 from lockstep_kit import ids
 from lockstep_kit.convert import VERDICTS, enum_from_pb, gate_to_pb, time_from_pb
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import NONCE_BYTES, Digest
+from lockstep_kit.participant.bell import heard
 from lockstep_kit.signing import Signer
 from lockstep_kit.statements import Gate, Verdict, votes_digest
 
 _log = structlog.get_logger()
 
 _UNREACHABLE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+_IDLE_SECONDS: Final = 60.0
 _UNDECIDED: Final = ("DRAFT", "INITIATED", "PRECONDITIONS_PENDING", "READY_FOR_PREPARE")
 
 
@@ -84,7 +88,7 @@ class AgentSettings:
 
     #: How long a signature opens the gate.
     signature_seconds: float = 300.0
-    #: Pause between two looks at the list of plans.
+    #: Pause between two looks at the plans that wait, where nothing is heard of any.
     poll_seconds: float = 0.2
     #: Plans that are looked at at one time.
     plans_max: int = 16
@@ -163,6 +167,8 @@ class GateAgent:
         self._requests = requests
         self._settings = settings or AgentSettings()
         self._report = report
+        self._standing = StandingPlans(client, PlansWish(states=(self._duty.number,)))
+        self._read: dict[str, tuple[settlement_pb2.Plan, PlanView | None]] = {}
         self._open: dict[str, _Open] = {}
         self._done: dict[str, str] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -173,22 +179,34 @@ class GateAgent:
         Raises:
             LockstepError: the coordinator does not let this agent see plans.
         """
+        following = asyncio.create_task(self._standing.run(), name="standing-plans")
+        told: LockstepError | None = None
         try:
-            while True:
-                try:
-                    waiting = [plan_from_pb(plan) async for plan in self._client.list_plans(states=(self._duty.number,))]
-                    self._begin(waiting)
-                except LockstepError as error:
-                    if error.code not in _UNREACHABLE:
-                        raise
-                    _log.warning("coordinator_unreachable", reason=error.reason)
-                except FieldInvalid as error:
-                    _log.error("plan_malformed", field=error.field, rule=error.rule)
-                await asyncio.sleep(self._settings.poll_seconds)
+            while not following.done():
+                ticket = self._standing.bell.ticket()
+                if self._standing.trouble is not None and self._standing.trouble is not told:
+                    _log.warning("coordinator_unreachable", reason=self._standing.trouble.reason)
+                told = self._standing.trouble
+                self._begin(self._waiting())
+                # A plan that is looked at again, or that had to wait for others, does not wait for news.
+                pace = asyncio.create_task(heard(ticket, self._settings.poll_seconds if self._standing.plans else _IDLE_SECONDS))
+                await asyncio.wait((pace, following), return_when=asyncio.FIRST_COMPLETED)
+                pace.cancel()
+            await following
         finally:
-            for task in self._tasks.values():
+            tasks = (following, *self._tasks.values())
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _waiting(self) -> list[PlanView]:
+        """The plans that wait for the gate; each is read once as it stands."""
+        standing, read = self._standing.plans, self._read
+        self._read = {
+            plan_id: read[plan_id] if plan_id in read and read[plan_id][0] is plan else (plan, _view(plan))
+            for plan_id, plan in standing.items()
+        }
+        return [view for _, view in self._read.values() if view is not None]
 
     def _begin(self, waiting: Sequence[PlanView]) -> None:
         """Have every plan looked at whose time has come and that is not being looked at."""
@@ -330,6 +348,14 @@ class GateAgent:
         """A plan with what is signed over: after a leg was driven anew there is other evidence, and another signature is asked for."""
         over = {Gate.APPROVE: view.header.digest, Gate.RELEASE: _votes(view), Gate.VALIDATE: view.evidence_digest or b""}
         return f"{view.header.plan_id}-{over[self._gate].hex()[:16]}"
+
+
+def _view(plan: settlement_pb2.Plan) -> PlanView | None:
+    try:
+        return plan_from_pb(plan)
+    except FieldInvalid as error:
+        _log.error("plan_malformed", field=error.field, rule=error.rule)
+        return None
 
 
 def _votes(view: PlanView) -> Digest:

@@ -14,6 +14,7 @@ from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanState, Transition
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
 from lockstep_client.batching import batched
 from lockstep_client.calls import CallSettings, ServiceClient, pages, unary
+from lockstep_client.following import PlansNews, PlansWish, watch_plans
 from lockstep_client.planfile import DraftPlan
 from lockstep_client.watching import PlanNews, watch_plan
 from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb, permit_to_pb
@@ -200,3 +201,17 @@ class LockstepClient(ServiceClient):
             LockstepError: there is no such plan, or no replica was reached for `unreachable_seconds_max`.
         """
         return watch_plan(self._stub, plan_id, self._settings, resume_token=resume_token, lost=lost)
+
+    def watch_plans(
+        self,
+        wish: PlansWish | None = None,
+        *,
+        resume_token: str = "",
+        lost: Callable[[LockstepError | None], None] = lambda _: None,
+    ) -> AsyncIterator[PlansNews]:
+        """All plans that one may see, or those that are wished for: what is open, then every change, each once, without end; reconnects by itself.
+
+        Raises:
+            LockstepError: it was refused, or no replica was reached for `unreachable_seconds_max`.
+        """
+        return watch_plans(self._stub, wish or PlansWish(), self._settings, resume_token=resume_token, lost=lost)

@@ -37,6 +37,7 @@ from coordinator.settlement import Settlement
 from coordinator.store import reading
 from coordinator.store.notices import Subscriptions
 from coordinator.traffic import PlanTraffic
+from coordinator.watch_tokens import PURPOSE, WatchTokens
 from coordinator.watching import Watchers
 from coordinator.webhooks import Sender, Sweeper
 from lockstep.coordinator.v1 import (
@@ -114,7 +115,7 @@ def build(
     peers = {name: Peer(name, channels[name], settings.call_seconds) for name in routes.names}
     rules = Rules(settings.known(), settings.compliance.rules(), routes)
     cache, news = CapabilityCache(peers, settings.capability_seconds, db.now, settings.skew_max), News(engine)
-    watchers = Watchers(db, settings.heartbeat_seconds)
+    watchers = Watchers(db, WatchTokens(box.derived(PURPOSE)), settings.heartbeat_seconds)
     auditing = Auditing(engine, DirectoryStore(settings.audit_directory))
     journal = JournalPeer(channels[routes.journal], settings.call_seconds)
     admission = Admission(db, standings_of(settings.clients))

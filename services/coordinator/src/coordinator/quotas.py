@@ -29,7 +29,9 @@ class QuotaSettings(BaseModel):
         default=1_200.0, gt=0, description="plans that one client creates, a minute's worth of them at once after a pause"
     )
     gate_signatures_max: int = Field(default=64, ge=8, description="signatures that are kept of one plan's gates")
-    plan_watches_max: int = Field(default=16, ge=1, description="open watches of one client on one plan, at a replica")
+    plan_watches_max: int = Field(
+        default=16, ge=1, description="open watches of one client on one plan, and on all plans, at a replica"
+    )
     plan_requests_per_second: float = Field(
         default=100.0, gt=0, description="calls of one client about one plan, at a replica; ten seconds' worth of them at once"
     )

@@ -6,6 +6,7 @@ A sealed key (X25519 sealed box) holds its plan's id too, so that one plan's key
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ class KeyBox:
         """
         require(bool(service), "seal_key_files", "must name at least one key")
         keys = [PrivateKey(octets) for octets in service]
+        self._private: Final = tuple(bytes(key) for key in keys)
         self._opening = {_key_id(bytes(key.public_key)): SealedBox(key) for key in keys}
         self._service_key_id: Final = _key_id(bytes(keys[0].public_key))
         self._service: Final = SealedBox(keys[0].public_key)
@@ -58,6 +60,10 @@ class KeyBox:
         return SealedKey(
             self._service_key_id, self._service.encrypt(message), self._recovery_key_id, self._recovery.encrypt(message)
         )
+
+    def derived(self, purpose: str) -> tuple[bytes, ...]:
+        """Keys of 32 bytes for another purpose, the same at every replica: one of each private key, the current one first."""
+        return tuple(hmac.digest(each, purpose.encode("ascii"), "sha256") for each in self._private)
 
     def is_current(self, sealed: SealedKey) -> bool:
         """Whether it is sealed to the keys that `seal` seals to."""

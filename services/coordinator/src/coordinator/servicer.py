@@ -15,6 +15,7 @@ from coordinator.answering import Asked, Respond
 from coordinator.auditing import Auditing
 from coordinator.convert import settlement as convert
 from coordinator.convert.audit import audit_to_pb
+from coordinator.convert.watching import told_to_pb, wish_from_pb
 from coordinator.dossier import Dossier
 from coordinator.engine import Engine
 from coordinator.pages import octets_of, plan_place, plan_token, request_of, transition_place, transition_token
@@ -226,20 +227,43 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
     ) -> AsyncIterator[messages.WatchPlanResponse]:
         """One plan: snapshot, events, heartbeats."""
         plan_id = self._about(self._admission.client(context), request.plan_id)
-        if self._watchers.draining:
-            raise unavailable("DRAINING", "the server is stopping; resume at another one")
-        if self._watchers.count >= self._watchers_max:
-            raise LockstepError(grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHERS_TOO_MANY", "too many watches are open here")
+        self._let_watch()
         client = await self._admission.read(context, plan_id)
-        clock = asyncio.get_running_loop()
         with self._traffic.watching(client.client_id, plan_id):
             async for seen in self._watchers.watch(plan_id, request.resume_token):
-                given = clock.time()
+                given = _time()
                 yield self._shown(seen)
-                if clock.time() - given > self._slow_client_seconds:
-                    raise unavailable("WATCHER_SLOW", "the watcher took too long for one message; resume when it can keep up")
+                self._check_pace(given)
+        self._refuse_draining()
+
+    async def WatchPlans(  # noqa: N802
+        self, request: messages.WatchPlansRequest, context: Context
+    ) -> AsyncIterator[messages.WatchPlansResponse]:
+        """All plans that the caller may see: snapshot, events, heartbeats."""
+        client = self._admission.client(context)
+        wish = wish_from_pb(request, client)
+        self._let_watch()
+        with self._traffic.watching_all(client.client_id):
+            async for told in self._watchers.watch_all(wish, request.resume_token):
+                for message in told_to_pb(told, self._plan):
+                    given = _time()
+                    yield message
+                    self._check_pace(given)
+        self._refuse_draining()
+
+    def _let_watch(self) -> None:
+        self._refuse_draining()
+        if self._watchers.count >= self._watchers_max:
+            raise LockstepError(grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHERS_TOO_MANY", "too many watches are open here")
+
+    def _refuse_draining(self) -> None:
         if self._watchers.draining:
             raise unavailable("DRAINING", "the server is stopping; resume at another one")
+
+    def _check_pace(self, given: float) -> None:
+        """A watcher that took too long for what it was given then is cut."""
+        if _time() - given > self._slow_client_seconds:
+            raise unavailable("WATCHER_SLOW", "the watcher took too long for one message; resume when it can keep up")
 
     def _about(self, client: Client, named: str) -> PlanId:
         """The plan that a client asks about, which counts against what it may ask about it."""
@@ -258,6 +282,10 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
 
     def _plan(self, dossier: Dossier) -> settlement_pb2.Plan:
         return convert.plan_to_pb(dossier, waiting(dossier, self._engine.registry, self._engine.limits))
+
+
+def _time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _before(connection: Connection, client: Client, plan_id: PlanId) -> int:

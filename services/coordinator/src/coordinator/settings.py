@@ -28,7 +28,7 @@ from lockstep_kit.settings import ServiceSettings
 SERVICE: Final = "/lockstep.coordinator.v1.SettlementService"
 OPERATOR_SERVICE: Final = "/lockstep.coordinator.v1.OperatorService"
 #: Methods of SettlementService that change nothing, and all.
-READING_METHODS: Final = ("GetPlan", "ListPlans", "ListTransitions", "GetAbortAuditLog", "WatchPlan")
+READING_METHODS: Final = ("GetPlan", "ListPlans", "ListTransitions", "GetAbortAuditLog", "WatchPlan", "WatchPlans")
 METHODS: Final = methods_of(settlement_service_pb2.DESCRIPTOR, "SettlementService")
 #: The same of OperatorService.
 OPERATOR_READING_METHODS: Final = ("ListEscalations", "GetEscalation", "ListInDoubt", "ListDeadLetters")
@@ -168,7 +168,7 @@ class CoordinatorSettings(ServiceSettings):
         le=600,
         description="how far a participant's database clock may be off; with one that is farther off nothing is prepared",
     )
-    heartbeat_seconds: float = Field(default=5.0, gt=0, le=60, description="longest silence on WatchPlan")
+    heartbeat_seconds: float = Field(default=5.0, gt=0, le=60, description="longest silence on WatchPlan and WatchPlans")
     slow_client_seconds: float = Field(default=30.0, gt=0, description="a watcher that takes longer for one message is cut")
     watchers_max: int = Field(default=512, ge=1, le=10_000, description="open watches; more are refused")
     plan_bytes_max: int = Field(default=262_144, ge=1_024, le=262_144, description="largest CreatePlan request")

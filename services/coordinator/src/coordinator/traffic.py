@@ -56,16 +56,31 @@ class PlanTraffic:
         Raises:
             LockstepError: QUOTA_PLAN_WATCHES.
         """
+        with self._watching(client_id, plan_id, "of this plan"):
+            yield
+
+    @contextlib.contextmanager
+    def watching_all(self, client_id: str) -> Iterator[None]:
+        """A watch of all plans, as long as it is open; as many may be as of one plan.
+
+        Raises:
+            LockstepError: QUOTA_PLAN_WATCHES.
+        """
+        with self._watching(client_id, "", "of all plans"):
+            yield
+
+    @contextlib.contextmanager
+    def _watching(self, client_id: str, plan_id: str, what: str) -> Iterator[None]:
         found = self._begin(client_id, plan_id, stream=True)
         if isinstance(found, Over):
             most = self._settings.plan_watches_max
-            message = f"this client has as many watches of this plan open here as it may: {most}"
+            message = f"this client has as many watches {what} open here as it may: {most}"
             raise exceeded("QUOTA_PLAN_WATCHES", message, most, timedelta(seconds=found.retry_seconds))
         try:
             yield
         finally:
             self._limiter.end(found, stream=True)
 
-    def _begin(self, client_id: str, plan_id: PlanId, *, stream: bool) -> Over | str:
+    def _begin(self, client_id: str, plan_id: str, *, stream: bool) -> Over | str:
         now = asyncio.get_running_loop().time()
         return self._limiter.begin(f"{client_id} {plan_id}", now, stream=stream, cost=1.0)

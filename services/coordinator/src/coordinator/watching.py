@@ -1,8 +1,7 @@
-"""Following a plan: everything behind a place in the log of changes, then live, with heartbeats.
+"""Following one plan: everything behind a place in the log of changes, then live, with heartbeats.
 
-Pulled, never pushed: changes are read when the ones before have been taken, so that a slow watcher costs one page of memory and no more. A place is the
-number of a change within its plan; changes are put into one order by a number that is taken last in their transaction, so that no watcher passes over one
-that commits later, and any replica can go on from a place. Nothing that a watcher is given tells how much happens to other plans.
+Pulled, never pushed: changes are taken when the ones before have been, so that a slow watcher costs one page of memory and no more. A place is the number of
+a change within its plan, so that nothing that a watcher is given tells how much happens to other plans, and any replica can go on from it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -18,22 +17,22 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from coordinator.dossier import Dossier
+from coordinator.following import Following, Told, Wish
+from coordinator.model import State
+from coordinator.plan_log import Follower, PlanLog
 from coordinator.store import plans, reading
-from coordinator.store.outboxes import EVENT_CHANNEL
 from coordinator.store.reading import Change
+from coordinator.watch_tokens import WatchTokens
 from lockstep_kit.errors import LockstepError, not_found
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import PlanId
 from lockstep_kit.loops import Loop
-from lockstep_kit.participant.bell import Bell, heard
+from lockstep_kit.participant.bell import heard
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Database
 
 PAGE_MAX: Final = 256
-#: Plans whose watchers are woken at one look.
-CHANGED_MAX: Final = 1_000
-POLL_SECONDS: Final = 1.0
 _MARK_BYTES: Final = 12
 
 
@@ -91,44 +90,38 @@ class Seen:
 
 
 class Watchers:
-    """Wakes those who follow plans, and ends them when the process stops."""
+    """Tells those who follow plans, and ends them when the process stops."""
 
-    def __init__(self, db: Database, heartbeat_seconds: float) -> None:
+    def __init__(self, db: Database, tokens: WatchTokens, heartbeat_seconds: float) -> None:
         self._db = db
         self._heartbeat_seconds = heartbeat_seconds
-        self._bells: dict[PlanId, tuple[Bell, int]] = {}
-        self._at: int | None = None
+        self._log = PlanLog(db)
+        self._all = Following(db, self._log, tokens, heartbeat_seconds)
         self.draining = False
 
     @property
     def count(self) -> int:
         """Open watches."""
-        return sum(count for _, count in self._bells.values())
+        return self._log.count
 
     def loop(self) -> Loop:
-        """The loop that hears of changes, of this and of other replicas."""
-        loop = Loop("watchers", self.run, poll_seconds=POLL_SECONDS)
-        self._db.listen(EVENT_CHANNEL, loop.wake)
-        return loop
-
-    async def run(self) -> None:
-        """Wake whoever follows a plan that has changed since the last look."""
-        async with self._db.connection() as connection:
-            if self._at is None:
-                self._at = await reading.event_head(connection)
-                self._ring(self._bells)
-            while changed := await reading.changed(connection, self._at, CHANGED_MAX):
-                self._at = changed[-1][0]
-                self._ring(plan_id for _, plan_id in changed)
-
-    def _ring(self, ids: Iterable[PlanId]) -> None:
-        for plan_id in set(ids) & self._bells.keys():
-            self._bells[plan_id][0].ring()
+        """The loop that reads the log for all of them."""
+        return self._log.loop()
 
     async def drain(self) -> None:
         """End every watch: the process is about to stop."""
         self.draining = True
-        self._ring(self._bells)
+        self._all.stop()
+        self._log.wake()
+
+    def watch_all(self, wish: Wish, token: str) -> AsyncIterator[Told]:
+        """What a watcher of all plans is told, until the process's end.
+
+        Raises:
+            LockstepError: RESUME_TOKEN_EXPIRED.
+            FieldInvalid: no token of such a watch.
+        """
+        return self._all.watch(wish, token)
 
     async def watch(self, plan_id: PlanId, token: str) -> AsyncIterator[Seen]:
         """What a watcher is shown, until the plan's last change or the process's end.
@@ -137,31 +130,32 @@ class Watchers:
             LockstepError: no such plan, or RESUME_TOKEN_EXPIRED.
             FieldInvalid: no token of a watch.
         """
-        bell, count = self._bells.get(plan_id, (Bell(), 0))
-        self._bells[plan_id] = (bell, count + 1)
-        try:
-            async for seen in self._watch(plan_id, token, bell):
+        with self._log.following(plan_id) as follower:
+            async for seen in self._watch(plan_id, token, follower):
                 yield seen
-        finally:
-            bell, count = self._bells.pop(plan_id)
-            if count > 1:
-                self._bells[plan_id] = (bell, count - 1)
 
-    async def _watch(self, plan_id: PlanId, token: str, bell: Bell) -> AsyncIterator[Seen]:
+    async def _watch(self, plan_id: PlanId, token: str, follower: Follower) -> AsyncIterator[Seen]:
         first = await self._resume(plan_id, token) if token else await self._snapshot(plan_id)
         if first.snapshot is not None:
             yield first
-        place = first.place
+        place, silent = first.place, False
         while not self.draining:
-            ticket = bell.ticket()
-            changes, over, clock = await self._read(place)
+            ticket, entries = follower.bell.ticket(), follower.take(place.number)
+            changes = [] if entries is None else [Change(each.number, each.event) for each in entries]
+            read = silent or entries is None or any(each.state is State.CLOSED for each in entries)
+            over, clock = False, None
+            if read:
+                changes, over, clock = await self._read(place)
             for change in changes:
                 place = Place(plan_id, place.incarnation, change.number)
                 yield Seen(place, change=change)
-            if over and len(changes) < PAGE_MAX:
+            if len(changes) == PAGE_MAX:
+                follower.miss()
+            elif over:
                 return
-            if not changes and not await heard(ticket, self._heartbeat_seconds) and not self.draining:
+            if silent and not changes:
                 yield Seen(place, clock=clock)
+            silent = not changes and not await heard(ticket, self._heartbeat_seconds)
 
     async def _snapshot(self, plan_id: PlanId) -> Seen:
         """The plan and its place, of one moment, so that nothing falls between them."""

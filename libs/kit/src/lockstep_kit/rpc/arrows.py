@@ -112,6 +112,8 @@ ARROWS: Final[Mapping[str, Mapping[str, Arrow]]] = {
                 "ListTransitions": (_CLIENT, _READ, 2),
                 "GetAbortAuditLog": (_CLIENT, _READ, 2),
                 "WatchPlan": (_CLIENT, _READ, 1),
+                # It begins with all that is open.
+                "WatchPlans": (_CLIENT, _READ, 10),
             },
         ),
         **_rows(

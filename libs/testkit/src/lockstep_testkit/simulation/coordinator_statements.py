@@ -146,11 +146,6 @@ def exists(s: Statement, plan_id: str) -> Rows:
     return [{"exists": s.get("plan", plan_id) is not None}]
 
 
-@STATEMENTS.on(reading.EVENT_HEAD)
-def event_head(s: Statement) -> Rows:
-    return [{"sequence": row["next_sequence"] - 1} for row in s.all("plan_event_counter")]
-
-
 @STATEMENTS.on(reading.PLAN_EVENT_HEAD)
 def plan_event_head(s: Statement, plan_id: str) -> Rows:
     count = sum(row["plan_id"] == plan_id for row in s.all("plan_event"))
@@ -161,11 +156,6 @@ def plan_event_head(s: Statement, plan_id: str) -> Rows:
 def events(s: Statement, plan_id: str, after: int, limit: int) -> Rows:
     own = sorted((row for row in s.all("plan_event") if row["plan_id"] == plan_id), key=lambda row: row["sequence"])
     return [{**row, "number": number} for number, row in enumerate(own, 1) if number > after][:limit]
-
-
-@STATEMENTS.on(reading.CHANGED)
-def changed(s: Statement, after: int, limit: int) -> Rows:
-    return sorted((row for row in s.all("plan_event") if row["sequence"] > after), key=lambda row: row["sequence"])[:limit]
 
 
 @STATEMENTS.on(reading.STATE)

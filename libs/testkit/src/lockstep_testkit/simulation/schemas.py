@@ -17,6 +17,7 @@ from lockstep_testkit.simulation import (
     bank_statements,
     chain_orders_statements,
     chain_statements,
+    changes_statements,
     coordinator_statements,
     escalation_statements,
     journal_log_statements,
@@ -47,6 +48,7 @@ def _statements(*registries: Registry) -> dict[str, Handler]:
 def _coordinator() -> tuple[Mapping[str, Table], dict[str, Handler]]:
     modules = (
         coordinator_statements,
+        changes_statements,
         outboxes_statements,
         operators_statements,
         audits_statements,

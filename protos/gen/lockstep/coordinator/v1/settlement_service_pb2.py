@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from lockstep.coordinator.v1 import settlement_pb2 as lockstep_dot_coordinator_dot_v1_dot_settlement__pb2
 from lockstep.type.v1 import outcome_pb2 as lockstep_dot_type_dot_v1_dot_outcome__pb2
@@ -30,71 +31,79 @@ from lockstep.type.v1 import plan_pb2 as lockstep_dot_type_dot_v1_dot_plan__pb2
 from lockstep.type.v1 import signature_pb2 as lockstep_dot_type_dot_v1_dot_signature__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0lockstep/coordinator/v1/settlement_service.proto\x12\x17lockstep.coordinator.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(lockstep/coordinator/v1/settlement.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a\x1blockstep/type/v1/plan.proto\x1a lockstep/type/v1/signature.proto\"\xa9\x01\n\x11\x43reatePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\x06header\x18\x02 \x01(\x0b\x32\x1c.lockstep.type.v1.PlanHeader\x12#\n\x04legs\x18\x03 \x03(\x0b\x32\x15.lockstep.type.v1.Leg\x12-\n\x04make\x18\x04 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"A\n\x12\x43reatePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"|\n\x12\x45xecutePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x41\n\x10payer_signatures\x18\x03 \x03(\x0b\x32\'.lockstep.coordinator.v1.PayerSignature\"]\n\x0ePayerSignature\x12\x0e\n\x06leg_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12(\n\x06permit\x18\x03 \x01(\x0b\x32\x18.lockstep.type.v1.Permit\"B\n\x13\x45xecutePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"!\n\x0eGetPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\">\n\x0fGetPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"m\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x32\n\x06states\x18\x03 \x03(\x0e\x32\".lockstep.coordinator.v1.PlanState\"Z\n\x11ListPlansResponse\x12,\n\x05plans\x18\x01 \x03(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x11\x43\x61ncelPlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12/\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"A\n\x12\x43\x61ncelPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"j\n\x0fSignGateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x32\n\tsignature\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"?\n\x10SignGateResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"R\n\x12\x43reatePlansRequest\x12<\n\x08requests\x18\x01 \x03(\x0b\x32*.lockstep.coordinator.v1.CreatePlanRequest\"K\n\x13\x43reatePlansResponse\x12\x34\n\x07\x61nswers\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.PlanAnswer\"T\n\x13\x45xecutePlansRequest\x12=\n\x08requests\x18\x01 \x03(\x0b\x32+.lockstep.coordinator.v1.ExecutePlanRequest\"L\n\x14\x45xecutePlansResponse\x12\x34\n\x07\x61nswers\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.PlanAnswer\"N\n\x10SignGatesRequest\x12:\n\x08requests\x18\x01 \x03(\x0b\x32(.lockstep.coordinator.v1.SignGateRequest\"I\n\x11SignGatesResponse\x12\x34\n\x07\x61nswers\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.PlanAnswer\"z\n\nPlanAnswer\x12-\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.PlanH\x00\x12\x33\n\x07refusal\x18\x02 \x01(\x0b\x32 .lockstep.coordinator.v1.RefusalH\x00\x42\x08\n\x06\x61nswer\"O\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"P\n\x16ListTransitionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x17ListTransitionsResponse\x12\x38\n\x0btransitions\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.Transition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x17GetAbortAuditLogRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\xee\x01\n\x18GetAbortAuditLogResponse\x12\x0b\n\x03log\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12.\n\nwrite_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x65\x61rlier_sha256\x18\x04 \x03(\x0c\x12\x35\n\x04\x63opy\x18\x05 \x01(\x0e\x32\'.lockstep.coordinator.v1.AuditCopyState\x12\x36\n\rnotarisations\x18\x06 \x03(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome\"9\n\x10WatchPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xd5\x01\n\x11WatchPlanResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.PlanH\x00\x12\x33\n\x05\x65vent\x18\x02 \x01(\x0b\x32\".lockstep.coordinator.v1.PlanEventH\x00\x12\x37\n\theartbeat\x18\x03 \x01(\x0b\x32\".lockstep.coordinator.v1.HeartbeatH\x00\x12\x14\n\x0cresume_token\x18\x04 \x01(\tB\t\n\x07message\";\n\tHeartbeat\x12.\n\nclock_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8b\x01\n\x0e\x41uditCopyState\x12 \n\x1c\x41UDIT_COPY_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIT_COPY_STATE_INTACT\x10\x01\x12\x1c\n\x18\x41UDIT_COPY_STATE_MISSING\x10\x02\x12\x1c\n\x18\x41UDIT_COPY_STATE_CORRUPT\x10\x03\x32\xfe\t\n\x11SettlementService\x12\x65\n\nCreatePlan\x12*.lockstep.coordinator.v1.CreatePlanRequest\x1a+.lockstep.coordinator.v1.CreatePlanResponse\x12h\n\x0b\x45xecutePlan\x12+.lockstep.coordinator.v1.ExecutePlanRequest\x1a,.lockstep.coordinator.v1.ExecutePlanResponse\x12h\n\x0b\x43reatePlans\x12+.lockstep.coordinator.v1.CreatePlansRequest\x1a,.lockstep.coordinator.v1.CreatePlansResponse\x12k\n\x0c\x45xecutePlans\x12,.lockstep.coordinator.v1.ExecutePlansRequest\x1a-.lockstep.coordinator.v1.ExecutePlansResponse\x12\x62\n\tSignGates\x12).lockstep.coordinator.v1.SignGatesRequest\x1a*.lockstep.coordinator.v1.SignGatesResponse\x12\\\n\x07GetPlan\x12\'.lockstep.coordinator.v1.GetPlanRequest\x1a(.lockstep.coordinator.v1.GetPlanResponse\x12\x62\n\tListPlans\x12).lockstep.coordinator.v1.ListPlansRequest\x1a*.lockstep.coordinator.v1.ListPlansResponse\x12\x65\n\nCancelPlan\x12*.lockstep.coordinator.v1.CancelPlanRequest\x1a+.lockstep.coordinator.v1.CancelPlanResponse\x12_\n\x08SignGate\x12(.lockstep.coordinator.v1.SignGateRequest\x1a).lockstep.coordinator.v1.SignGateResponse\x12t\n\x0fListTransitions\x12/.lockstep.coordinator.v1.ListTransitionsRequest\x1a\x30.lockstep.coordinator.v1.ListTransitionsResponse\x12w\n\x10GetAbortAuditLog\x12\x30.lockstep.coordinator.v1.GetAbortAuditLogRequest\x1a\x31.lockstep.coordinator.v1.GetAbortAuditLogResponse\x12\x64\n\tWatchPlan\x12).lockstep.coordinator.v1.WatchPlanRequest\x1a*.lockstep.coordinator.v1.WatchPlanResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0lockstep/coordinator/v1/settlement_service.proto\x12\x17lockstep.coordinator.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(lockstep/coordinator/v1/settlement.proto\x1a\x1elockstep/type/v1/outcome.proto\x1a\x1blockstep/type/v1/plan.proto\x1a lockstep/type/v1/signature.proto\"\xa9\x01\n\x11\x43reatePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\x06header\x18\x02 \x01(\x0b\x32\x1c.lockstep.type.v1.PlanHeader\x12#\n\x04legs\x18\x03 \x03(\x0b\x32\x15.lockstep.type.v1.Leg\x12-\n\x04make\x18\x04 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"A\n\x12\x43reatePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"|\n\x12\x45xecutePlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x41\n\x10payer_signatures\x18\x03 \x03(\x0b\x32\'.lockstep.coordinator.v1.PayerSignature\"]\n\x0ePayerSignature\x12\x0e\n\x06leg_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12(\n\x06permit\x18\x03 \x01(\x0b\x32\x18.lockstep.type.v1.Permit\"B\n\x13\x45xecutePlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"!\n\x0eGetPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\">\n\x0fGetPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"m\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x32\n\x06states\x18\x03 \x03(\x0e\x32\".lockstep.coordinator.v1.PlanState\"Z\n\x11ListPlansResponse\x12,\n\x05plans\x18\x01 \x03(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x11\x43\x61ncelPlanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12/\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"A\n\x12\x43\x61ncelPlanResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"j\n\x0fSignGateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x32\n\tsignature\x18\x03 \x01(\x0b\x32\x1f.lockstep.type.v1.GateSignature\"?\n\x10SignGateResponse\x12+\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\"R\n\x12\x43reatePlansRequest\x12<\n\x08requests\x18\x01 \x03(\x0b\x32*.lockstep.coordinator.v1.CreatePlanRequest\"K\n\x13\x43reatePlansResponse\x12\x34\n\x07\x61nswers\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.PlanAnswer\"T\n\x13\x45xecutePlansRequest\x12=\n\x08requests\x18\x01 \x03(\x0b\x32+.lockstep.coordinator.v1.ExecutePlanRequest\"L\n\x14\x45xecutePlansResponse\x12\x34\n\x07\x61nswers\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.PlanAnswer\"N\n\x10SignGatesRequest\x12:\n\x08requests\x18\x01 \x03(\x0b\x32(.lockstep.coordinator.v1.SignGateRequest\"I\n\x11SignGatesResponse\x12\x34\n\x07\x61nswers\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.PlanAnswer\"z\n\nPlanAnswer\x12-\n\x04plan\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.PlanH\x00\x12\x33\n\x07refusal\x18\x02 \x01(\x0b\x32 .lockstep.coordinator.v1.RefusalH\x00\x42\x08\n\x06\x61nswer\"O\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"P\n\x16ListTransitionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x17ListTransitionsResponse\x12\x38\n\x0btransitions\x18\x01 \x03(\x0b\x32#.lockstep.coordinator.v1.Transition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x17GetAbortAuditLogRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\xee\x01\n\x18GetAbortAuditLogResponse\x12\x0b\n\x03log\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12.\n\nwrite_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x65\x61rlier_sha256\x18\x04 \x03(\x0c\x12\x35\n\x04\x63opy\x18\x05 \x01(\x0e\x32\'.lockstep.coordinator.v1.AuditCopyState\x12\x36\n\rnotarisations\x18\x06 \x03(\x0b\x32\x1f.lockstep.type.v1.SignedOutcome\"9\n\x10WatchPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xd5\x01\n\x11WatchPlanResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.PlanH\x00\x12\x33\n\x05\x65vent\x18\x02 \x01(\x0b\x32\".lockstep.coordinator.v1.PlanEventH\x00\x12\x37\n\theartbeat\x18\x03 \x01(\x0b\x32\".lockstep.coordinator.v1.HeartbeatH\x00\x12\x14\n\x0cresume_token\x18\x04 \x01(\tB\t\n\x07message\";\n\tHeartbeat\x12.\n\nclock_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa3\x01\n\x11WatchPlansRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x33\n\x06\x66ilter\x18\x02 \x01(\x0b\x32#.lockstep.coordinator.v1.PlanFilter\x12\x13\n\x0bwhole_plans\x18\x03 \x01(\x08\x12.\n\x0bgather_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x7f\n\nPlanFilter\x12\x32\n\x06states\x18\x01 \x03(\x0e\x32\".lockstep.coordinator.v1.PlanState\x12+\n\x0bwaiting_for\x18\x02 \x01(\x0e\x32\x16.lockstep.type.v1.Gate\x12\x10\n\x08party_id\x18\x03 \x01(\t\"\xad\x01\n\x12WatchPlansResponse\x12/\n\x04news\x18\x01 \x03(\x0b\x32!.lockstep.coordinator.v1.PlanNews\x12\x19\n\x11snapshot_complete\x18\x02 \x01(\x08\x12\x35\n\theartbeat\x18\x03 \x01(\x0b\x32\".lockstep.coordinator.v1.Heartbeat\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"\x9c\x01\n\x08PlanNews\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x32\n\x06\x65vents\x18\x03 \x03(\x0b\x32\".lockstep.coordinator.v1.PlanEvent\x12+\n\x04plan\x18\x04 \x01(\x0b\x32\x1d.lockstep.coordinator.v1.Plan\x12\x0c\n\x04left\x18\x05 \x01(\x08*\x8b\x01\n\x0e\x41uditCopyState\x12 \n\x1c\x41UDIT_COPY_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIT_COPY_STATE_INTACT\x10\x01\x12\x1c\n\x18\x41UDIT_COPY_STATE_MISSING\x10\x02\x12\x1c\n\x18\x41UDIT_COPY_STATE_CORRUPT\x10\x03\x32\xe7\n\n\x11SettlementService\x12\x65\n\nCreatePlan\x12*.lockstep.coordinator.v1.CreatePlanRequest\x1a+.lockstep.coordinator.v1.CreatePlanResponse\x12h\n\x0b\x45xecutePlan\x12+.lockstep.coordinator.v1.ExecutePlanRequest\x1a,.lockstep.coordinator.v1.ExecutePlanResponse\x12h\n\x0b\x43reatePlans\x12+.lockstep.coordinator.v1.CreatePlansRequest\x1a,.lockstep.coordinator.v1.CreatePlansResponse\x12k\n\x0c\x45xecutePlans\x12,.lockstep.coordinator.v1.ExecutePlansRequest\x1a-.lockstep.coordinator.v1.ExecutePlansResponse\x12\x62\n\tSignGates\x12).lockstep.coordinator.v1.SignGatesRequest\x1a*.lockstep.coordinator.v1.SignGatesResponse\x12\\\n\x07GetPlan\x12\'.lockstep.coordinator.v1.GetPlanRequest\x1a(.lockstep.coordinator.v1.GetPlanResponse\x12\x62\n\tListPlans\x12).lockstep.coordinator.v1.ListPlansRequest\x1a*.lockstep.coordinator.v1.ListPlansResponse\x12\x65\n\nCancelPlan\x12*.lockstep.coordinator.v1.CancelPlanRequest\x1a+.lockstep.coordinator.v1.CancelPlanResponse\x12_\n\x08SignGate\x12(.lockstep.coordinator.v1.SignGateRequest\x1a).lockstep.coordinator.v1.SignGateResponse\x12t\n\x0fListTransitions\x12/.lockstep.coordinator.v1.ListTransitionsRequest\x1a\x30.lockstep.coordinator.v1.ListTransitionsResponse\x12w\n\x10GetAbortAuditLog\x12\x30.lockstep.coordinator.v1.GetAbortAuditLogRequest\x1a\x31.lockstep.coordinator.v1.GetAbortAuditLogResponse\x12\x64\n\tWatchPlan\x12).lockstep.coordinator.v1.WatchPlanRequest\x1a*.lockstep.coordinator.v1.WatchPlanResponse0\x01\x12g\n\nWatchPlans\x12*.lockstep.coordinator.v1.WatchPlansRequest\x1a+.lockstep.coordinator.v1.WatchPlansResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.coordinator.v1.settlement_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUDITCOPYSTATE']._serialized_start=2980
-  _globals['_AUDITCOPYSTATE']._serialized_end=3119
-  _globals['_CREATEPLANREQUEST']._serialized_start=275
-  _globals['_CREATEPLANREQUEST']._serialized_end=444
-  _globals['_CREATEPLANRESPONSE']._serialized_start=446
-  _globals['_CREATEPLANRESPONSE']._serialized_end=511
-  _globals['_EXECUTEPLANREQUEST']._serialized_start=513
-  _globals['_EXECUTEPLANREQUEST']._serialized_end=637
-  _globals['_PAYERSIGNATURE']._serialized_start=639
-  _globals['_PAYERSIGNATURE']._serialized_end=732
-  _globals['_EXECUTEPLANRESPONSE']._serialized_start=734
-  _globals['_EXECUTEPLANRESPONSE']._serialized_end=800
-  _globals['_GETPLANREQUEST']._serialized_start=802
-  _globals['_GETPLANREQUEST']._serialized_end=835
-  _globals['_GETPLANRESPONSE']._serialized_start=837
-  _globals['_GETPLANRESPONSE']._serialized_end=899
-  _globals['_LISTPLANSREQUEST']._serialized_start=901
-  _globals['_LISTPLANSREQUEST']._serialized_end=1010
-  _globals['_LISTPLANSRESPONSE']._serialized_start=1012
-  _globals['_LISTPLANSRESPONSE']._serialized_end=1102
-  _globals['_CANCELPLANREQUEST']._serialized_start=1104
-  _globals['_CANCELPLANREQUEST']._serialized_end=1223
-  _globals['_CANCELPLANRESPONSE']._serialized_start=1225
-  _globals['_CANCELPLANRESPONSE']._serialized_end=1290
-  _globals['_SIGNGATEREQUEST']._serialized_start=1292
-  _globals['_SIGNGATEREQUEST']._serialized_end=1398
-  _globals['_SIGNGATERESPONSE']._serialized_start=1400
-  _globals['_SIGNGATERESPONSE']._serialized_end=1463
-  _globals['_CREATEPLANSREQUEST']._serialized_start=1465
-  _globals['_CREATEPLANSREQUEST']._serialized_end=1547
-  _globals['_CREATEPLANSRESPONSE']._serialized_start=1549
-  _globals['_CREATEPLANSRESPONSE']._serialized_end=1624
-  _globals['_EXECUTEPLANSREQUEST']._serialized_start=1626
-  _globals['_EXECUTEPLANSREQUEST']._serialized_end=1710
-  _globals['_EXECUTEPLANSRESPONSE']._serialized_start=1712
-  _globals['_EXECUTEPLANSRESPONSE']._serialized_end=1788
-  _globals['_SIGNGATESREQUEST']._serialized_start=1790
-  _globals['_SIGNGATESREQUEST']._serialized_end=1868
-  _globals['_SIGNGATESRESPONSE']._serialized_start=1870
-  _globals['_SIGNGATESRESPONSE']._serialized_end=1943
-  _globals['_PLANANSWER']._serialized_start=1945
-  _globals['_PLANANSWER']._serialized_end=2067
-  _globals['_REFUSAL']._serialized_start=2069
-  _globals['_REFUSAL']._serialized_end=2148
-  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=2150
-  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=2230
-  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=2232
-  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=2340
-  _globals['_GETABORTAUDITLOGREQUEST']._serialized_start=2342
-  _globals['_GETABORTAUDITLOGREQUEST']._serialized_end=2400
-  _globals['_GETABORTAUDITLOGRESPONSE']._serialized_start=2403
-  _globals['_GETABORTAUDITLOGRESPONSE']._serialized_end=2641
-  _globals['_WATCHPLANREQUEST']._serialized_start=2643
-  _globals['_WATCHPLANREQUEST']._serialized_end=2700
-  _globals['_WATCHPLANRESPONSE']._serialized_start=2703
-  _globals['_WATCHPLANRESPONSE']._serialized_end=2916
-  _globals['_HEARTBEAT']._serialized_start=2918
-  _globals['_HEARTBEAT']._serialized_end=2977
-  _globals['_SETTLEMENTSERVICE']._serialized_start=3122
-  _globals['_SETTLEMENTSERVICE']._serialized_end=4400
+  _globals['_AUDITCOPYSTATE']._serialized_start=3642
+  _globals['_AUDITCOPYSTATE']._serialized_end=3781
+  _globals['_CREATEPLANREQUEST']._serialized_start=307
+  _globals['_CREATEPLANREQUEST']._serialized_end=476
+  _globals['_CREATEPLANRESPONSE']._serialized_start=478
+  _globals['_CREATEPLANRESPONSE']._serialized_end=543
+  _globals['_EXECUTEPLANREQUEST']._serialized_start=545
+  _globals['_EXECUTEPLANREQUEST']._serialized_end=669
+  _globals['_PAYERSIGNATURE']._serialized_start=671
+  _globals['_PAYERSIGNATURE']._serialized_end=764
+  _globals['_EXECUTEPLANRESPONSE']._serialized_start=766
+  _globals['_EXECUTEPLANRESPONSE']._serialized_end=832
+  _globals['_GETPLANREQUEST']._serialized_start=834
+  _globals['_GETPLANREQUEST']._serialized_end=867
+  _globals['_GETPLANRESPONSE']._serialized_start=869
+  _globals['_GETPLANRESPONSE']._serialized_end=931
+  _globals['_LISTPLANSREQUEST']._serialized_start=933
+  _globals['_LISTPLANSREQUEST']._serialized_end=1042
+  _globals['_LISTPLANSRESPONSE']._serialized_start=1044
+  _globals['_LISTPLANSRESPONSE']._serialized_end=1134
+  _globals['_CANCELPLANREQUEST']._serialized_start=1136
+  _globals['_CANCELPLANREQUEST']._serialized_end=1255
+  _globals['_CANCELPLANRESPONSE']._serialized_start=1257
+  _globals['_CANCELPLANRESPONSE']._serialized_end=1322
+  _globals['_SIGNGATEREQUEST']._serialized_start=1324
+  _globals['_SIGNGATEREQUEST']._serialized_end=1430
+  _globals['_SIGNGATERESPONSE']._serialized_start=1432
+  _globals['_SIGNGATERESPONSE']._serialized_end=1495
+  _globals['_CREATEPLANSREQUEST']._serialized_start=1497
+  _globals['_CREATEPLANSREQUEST']._serialized_end=1579
+  _globals['_CREATEPLANSRESPONSE']._serialized_start=1581
+  _globals['_CREATEPLANSRESPONSE']._serialized_end=1656
+  _globals['_EXECUTEPLANSREQUEST']._serialized_start=1658
+  _globals['_EXECUTEPLANSREQUEST']._serialized_end=1742
+  _globals['_EXECUTEPLANSRESPONSE']._serialized_start=1744
+  _globals['_EXECUTEPLANSRESPONSE']._serialized_end=1820
+  _globals['_SIGNGATESREQUEST']._serialized_start=1822
+  _globals['_SIGNGATESREQUEST']._serialized_end=1900
+  _globals['_SIGNGATESRESPONSE']._serialized_start=1902
+  _globals['_SIGNGATESRESPONSE']._serialized_end=1975
+  _globals['_PLANANSWER']._serialized_start=1977
+  _globals['_PLANANSWER']._serialized_end=2099
+  _globals['_REFUSAL']._serialized_start=2101
+  _globals['_REFUSAL']._serialized_end=2180
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=2182
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=2262
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=2264
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=2372
+  _globals['_GETABORTAUDITLOGREQUEST']._serialized_start=2374
+  _globals['_GETABORTAUDITLOGREQUEST']._serialized_end=2432
+  _globals['_GETABORTAUDITLOGRESPONSE']._serialized_start=2435
+  _globals['_GETABORTAUDITLOGRESPONSE']._serialized_end=2673
+  _globals['_WATCHPLANREQUEST']._serialized_start=2675
+  _globals['_WATCHPLANREQUEST']._serialized_end=2732
+  _globals['_WATCHPLANRESPONSE']._serialized_start=2735
+  _globals['_WATCHPLANRESPONSE']._serialized_end=2948
+  _globals['_HEARTBEAT']._serialized_start=2950
+  _globals['_HEARTBEAT']._serialized_end=3009
+  _globals['_WATCHPLANSREQUEST']._serialized_start=3012
+  _globals['_WATCHPLANSREQUEST']._serialized_end=3175
+  _globals['_PLANFILTER']._serialized_start=3177
+  _globals['_PLANFILTER']._serialized_end=3304
+  _globals['_WATCHPLANSRESPONSE']._serialized_start=3307
+  _globals['_WATCHPLANSRESPONSE']._serialized_end=3480
+  _globals['_PLANNEWS']._serialized_start=3483
+  _globals['_PLANNEWS']._serialized_end=3639
+  _globals['_SETTLEMENTSERVICE']._serialized_start=3784
+  _globals['_SETTLEMENTSERVICE']._serialized_end=5167
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -860,3 +861,159 @@ class Heartbeat(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class WatchPlansRequest(_message.Message):
+    """Asks to follow all plans that the caller may see."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    WHOLE_PLANS_FIELD_NUMBER: _builtins.int
+    GATHER_TIME_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Optional. From a message before, with the same filter: what happened after it, without a snapshot. Any replica accepts it, from the same caller. One that is
+    too old, or of before a restore, is refused with RESUME_TOKEN_EXPIRED.
+    """
+    whole_plans: _builtins.bool
+    """Optional. Whether every change comes with the plan as it stands after it. Always so with a filter by `states` or `waiting_for`."""
+    @_builtins.property
+    def filter(self) -> Global___PlanFilter:
+        """Optional. Which plans; all when absent."""
+
+    @_builtins.property
+    def gather_time(self) -> _duration_pb2.Duration:
+        """Optional. Changes are gathered for so long before they are told together, at most 10 seconds. When absent each is told at once, and what happened
+        meanwhile with it.
+        """
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        filter: Global___PlanFilter | None = ...,
+        whole_plans: _builtins.bool = ...,
+        gather_time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "gather_time", b"gather_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "gather_time", b"gather_time", "resume_token", b"resume_token", "whole_plans", b"whole_plans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPlansRequest: _TypeAlias = WatchPlansRequest  # noqa: Y015
+
+@_typing.final
+class PlanFilter(_message.Message):
+    """Which plans are followed: those that fit every part of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    PARTY_ID_FIELD_NUMBER: _builtins.int
+    waiting_for: _signature_pb2.Gate.ValueType
+    """Optional. That a person must sign this gate now for the plan to go on: APPROVE, RELEASE or VALIDATE. It is looked at when something happens to a plan: that a
+    signature expires is not told.
+    """
+    party_id: _builtins.str
+    """Optional. Of this party."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_settlement_pb2.PlanState.ValueType]:
+        """Optional. In one of these states. A plan that leaves them is told of once more, as one that left."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[_settlement_pb2.PlanState.ValueType] | None = ...,
+        waiting_for: _signature_pb2.Gate.ValueType = ...,
+        party_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["party_id", b"party_id", "states", b"states", "waiting_for", b"waiting_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanFilter: _TypeAlias = PlanFilter  # noqa: Y015
+
+@_typing.final
+class WatchPlansResponse(_message.Message):
+    """One message of a watch of all plans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEWS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_COMPLETE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    snapshot_complete: _builtins.bool
+    """True in the message that ends the snapshot: what was not in it is closed, or does not fit the filter."""
+    resume_token: _builtins.str
+    """Resume after this message. Empty until the snapshot is complete: what is lost before begins anew."""
+    @_builtins.property
+    def news(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanNews]:
+        """What happened, each plan once. In the snapshot each with the plan, and in no order."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat:
+        """Present when there is nothing new."""
+
+    def __init__(
+        self,
+        *,
+        news: _abc.Iterable[Global___PlanNews] | None = ...,
+        snapshot_complete: _builtins.bool = ...,
+        heartbeat: Global___Heartbeat | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "news", b"news", "resume_token", b"resume_token", "snapshot_complete", b"snapshot_complete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPlansResponse: _TypeAlias = WatchPlansResponse  # noqa: Y015
+
+@_typing.final
+class PlanNews(_message.Message):
+    """What happened to one plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    """Required. The plan."""
+    sequence: _builtins.int
+    """Required. Its last event that this holds, in `events` or in `plan`. Events with numbers up to one that was seen may be told again."""
+    left: _builtins.bool
+    """True of a plan that does not fit the filter any more."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_settlement_pb2.PlanEvent]:
+        """Its events, in order and without gap."""
+
+    @_builtins.property
+    def plan(self) -> _settlement_pb2.Plan:
+        """Present in the snapshot and with whole plans, unless it left. As it stands after `sequence`."""
+
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        events: _abc.Iterable[_settlement_pb2.PlanEvent] | None = ...,
+        plan: _settlement_pb2.Plan | None = ...,
+        left: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "left", b"left", "plan", b"plan", "plan_id", b"plan_id", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanNews: _TypeAlias = PlanNews  # noqa: Y015

@@ -96,6 +96,11 @@ class SettlementServiceStub:
                 request_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlanRequest.SerializeToString,
                 response_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlanResponse.FromString,
                 _registered_method=True)
+        self.WatchPlans = channel.unary_stream(
+                '/lockstep.coordinator.v1.SettlementService/WatchPlans',
+                request_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlansRequest.SerializeToString,
+                response_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlansResponse.FromString,
+                _registered_method=True)
 
 
 class SettlementServiceServicer:
@@ -187,6 +192,13 @@ class SettlementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchPlans(self, request, context):
+        """All plans that the caller may see, and those that come to be: snapshot of what is not closed, then events, then heartbeats. Ends when the server stops.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SettlementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -249,6 +261,11 @@ def add_SettlementServiceServicer_to_server(servicer, server):
                     servicer.WatchPlan,
                     request_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlanRequest.FromString,
                     response_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlanResponse.SerializeToString,
+            ),
+            'WatchPlans': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPlans,
+                    request_deserializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlansRequest.FromString,
+                    response_serializer=lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlansResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -577,6 +594,33 @@ class SettlementService:
             '/lockstep.coordinator.v1.SettlementService/WatchPlan',
             lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlanRequest.SerializeToString,
             lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lockstep.coordinator.v1.SettlementService/WatchPlans',
+            lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlansRequest.SerializeToString,
+            lockstep_dot_coordinator_dot_v1_dot_settlement__service__pb2.WatchPlansResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,8 @@ class SettlementServiceStub:
     """How a plan that did not settle ended: its abort audit log, and the notary's proof of it."""
     WatchPlan: _aio.UnaryStreamMultiCallable[_settlement_service_pb2.WatchPlanRequest, _settlement_service_pb2.WatchPlanResponse]
     """One plan: snapshot, then events, then heartbeats. Ends with OK after the plan's last event."""
+    WatchPlans: _aio.UnaryStreamMultiCallable[_settlement_service_pb2.WatchPlansRequest, _settlement_service_pb2.WatchPlansResponse]
+    """All plans that the caller may see, and those that come to be: snapshot of what is not closed, then events, then heartbeats. Ends when the server stops."""
 
 class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
     """What internal services call to settle plans. A client sees the plans of the parties that it stands for, and those that it brought; operators and auditors
@@ -143,5 +145,13 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_settlement_service_pb2.WatchPlanRequest, _abc.AsyncIterator[_settlement_service_pb2.WatchPlanResponse]],
     ) -> _abc.AsyncIterator[_settlement_service_pb2.WatchPlanResponse]:
         """One plan: snapshot, then events, then heartbeats. Ends with OK after the plan's last event."""
+
+    @_abc_1.abstractmethod
+    def WatchPlans(
+        self,
+        request: _settlement_service_pb2.WatchPlansRequest,
+        context: _aio.ServicerContext[_settlement_service_pb2.WatchPlansRequest, _abc.AsyncIterator[_settlement_service_pb2.WatchPlansResponse]],
+    ) -> _abc.AsyncIterator[_settlement_service_pb2.WatchPlansResponse]:
+        """All plans that the caller may see, and those that come to be: snapshot of what is not closed, then events, then heartbeats. Ends when the server stops."""
 
 def add_SettlementServiceServicer_to_server(servicer: SettlementServiceServicer, server: _aio.Server) -> None: ...

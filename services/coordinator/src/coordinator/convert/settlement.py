@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from coordinator import facts
@@ -289,8 +290,16 @@ def event_octets(plan_id: str, at: datetime, what: Change) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
+@lru_cache(maxsize=4_096)
 def event_of(octets: bytes, sequence: int) -> settlement_pb2.PlanEvent:
-    """A kept change."""
+    """A kept change; the same message for everybody who is shown it."""
     message = settlement_pb2.PlanEvent.FromString(octets)
     message.sequence = sequence
     return message
+
+
+@lru_cache(maxsize=4_096)
+def states_in(octets: bytes) -> frozenset[State]:
+    """The states that a kept change left and entered; none where it is no transition."""
+    moved = settlement_pb2.PlanEvent.FromString(octets).transition
+    return frozenset(STATES[each] for each in (moved.from_state, moved.to_state) if each in STATES)

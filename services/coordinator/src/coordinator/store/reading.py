@@ -59,9 +59,6 @@ KNOWN: Final = "select plan_id from plan where plan_id = any($1)"
 #: Trace contexts of the calls that created plans.
 TRACEPARENTS: Final = "select plan_id, traceparent from plan where plan_id = any($1)"
 
-#: Where the changes for watchers stand.
-EVENT_HEAD: Final = "select next_sequence - 1 as sequence from plan_event_counter"
-
 #: How many changes a plan has, and which log they are in.
 PLAN_EVENT_HEAD: Final = """
 select (select count(*) from plan_event where plan_id = $1) as number, incarnation from plan_event_counter
@@ -69,13 +66,10 @@ select (select count(*) from plan_event where plan_id = $1) as number, incarnati
 
 #: Changes of a plan behind a place, numbered within the plan: the numbers of the log would tell how much others do.
 EVENTS: Final = """
-select number, event, event_at from (
-    select row_number() over (order by sequence) as number, event, event_at from plan_event where plan_id = $1) as own
+select number, event from (
+    select row_number() over (order by sequence) as number, event from plan_event where plan_id = $1) as own
 where number > $2 order by number limit $3
 """
-
-#: Plans that have changed behind a place.
-CHANGED: Final = "select sequence, plan_id from plan_event where sequence > $1 order by sequence limit $2"
 
 #: State of a plan, and the database's clock.
 STATE: Final = "select state, clock_timestamp() as clock from plan where plan_id = $1"
@@ -129,8 +123,6 @@ class Change:
     number: int
     #: The change as it was written.
     event: bytes
-    #: When it happened.
-    at: datetime
 
 
 async def page(connection: Connection, before: int | None, states: Sequence[State], limit: int) -> list[tuple[PlanId, int]]:
@@ -208,14 +200,6 @@ async def snapshot(db: Database) -> AsyncIterator[Connection]:
         yield tx
 
 
-async def event_head(connection: Connection) -> int:
-    """Number of the last change for watchers, over all plans."""
-    number: int | None = await connection.fetchval(EVENT_HEAD)
-    if number is None:
-        raise AssertionError("the counter has one row")
-    return number
-
-
 async def plan_event_head(connection: Connection, plan_id: PlanId) -> tuple[int, str]:
     """How many changes a plan has, and the incarnation of the log that they are in."""
     row = await connection.fetchrow(PLAN_EVENT_HEAD, plan_id)
@@ -227,12 +211,7 @@ async def plan_event_head(connection: Connection, plan_id: PlanId) -> tuple[int,
 async def changes(connection: Connection, plan_id: PlanId, after: int, limit: int) -> list[Change]:
     """Changes of a plan behind a place, in order."""
     rows = await connection.fetch(EVENTS, plan_id, after, limit)
-    return [Change(row["number"], row["event"], row["event_at"]) for row in rows]
-
-
-async def changed(connection: Connection, after: int, limit: int) -> list[tuple[int, PlanId]]:
-    """Plans that have changed behind a place, in order."""
-    return [(row["sequence"], PlanId(row["plan_id"])) for row in await connection.fetch(CHANGED, after, limit)]
+    return [Change(row["number"], row["event"]) for row in rows]
 
 
 async def closed(connection: Connection, plan_id: PlanId) -> tuple[bool, datetime]:

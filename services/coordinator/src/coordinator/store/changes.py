@@ -1,0 +1,92 @@
+"""The log of changes of all plans, as the one reader of a replica reads it, and what says who may be shown them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from coordinator.access import Belonging, Client
+from coordinator.convert import stored
+from coordinator.model import State
+from lockstep_kit.db import Connection
+from lockstep_kit.ids import PlanId
+
+#: Changes of all plans behind a place, each with its number within its plan, and where its plan stands by now.
+LOG: Final = """
+select event.sequence, event.plan_id, event.event, plan.state,
+    (select count(*) from plan_event as own where own.plan_id = event.plan_id and own.sequence <= event.sequence) as number
+from plan_event as event join plan using (plan_id) where event.sequence > $1 order by event.sequence limit $2
+"""
+
+#: Where the log stands, and which one it is.
+HEAD: Final = "select next_sequence - 1 as sequence, incarnation from plan_event_counter"
+
+#: What says whose plans are.
+BELONGINGS: Final = "select plan_id, header, created_by from plan where plan_id = any($1)"
+
+#: How many changes plans have.
+NUMBERS: Final = "select plan_id, count(*) as number from plan_event where plan_id = any($1) group by plan_id"
+
+#: Plans in states, newest first: of everybody, or of some parties and of a client that brought them; and of one party, where it is named.
+STANDING: Final = """
+select plan.plan_id from plan
+where plan.state = any($1)
+  and ($2 or plan.created_by = $3 or exists (
+      select from plan_party as mine where mine.party_id = any($4::text[]) and mine.seq = plan.seq))
+  and ($5 = '' or exists (select from plan_party as asked where asked.party_id = $5 and asked.seq = plan.seq))
+order by plan.seq desc
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change in the log."""
+
+    #: Its number over all plans.
+    sequence: int
+    #: Whose it is.
+    plan_id: PlanId
+    #: Its number within the plan.
+    number: int
+    #: The change as it was written.
+    event: bytes
+    #: Where the plan stood when the log was read: not before this change.
+    state: State
+
+
+async def log(connection: Connection, after: int, limit: int) -> list[Entry]:
+    """Changes of all plans behind a place, in order."""
+    rows = await connection.fetch(LOG, after, limit)
+    return [Entry(row["sequence"], PlanId(row["plan_id"]), row["number"], row["event"], State(row["state"])) for row in rows]
+
+
+async def head(connection: Connection) -> tuple[int, str]:
+    """Number of the last change over all plans, and the incarnation of the log."""
+    row = await connection.fetchrow(HEAD)
+    if row is None:
+        raise AssertionError("the counter has one row")
+    return row["sequence"], row["incarnation"]
+
+
+async def belongings(connection: Connection, ids: Iterable[PlanId]) -> dict[PlanId, Belonging]:
+    """Whose plans are; those that nobody knows are left out."""
+    rows = await connection.fetch(BELONGINGS, sorted(ids))
+    return {
+        PlanId(row["plan_id"]): Belonging(
+            frozenset(each.party_id for each in stored.header_of(row["header"]).parties), row["created_by"]
+        )
+        for row in rows
+    }
+
+
+async def numbers(connection: Connection, ids: Sequence[PlanId]) -> dict[PlanId, int]:
+    """How many changes plans have."""
+    return {PlanId(row["plan_id"]): row["number"] for row in await connection.fetch(NUMBERS, ids)}
+
+
+async def standing(connection: Connection, client: Client, states: Iterable[State], party: str) -> list[PlanId]:
+    """The plans in states that a client may see, newest first; of one party, where it is named."""
+    names, parties = sorted(each.value for each in states), sorted(client.standing.parties)
+    rows = await connection.fetch(STANDING, names, client.standing.sees_all, client.client_id, parties, party)
+    return [PlanId(row["plan_id"]) for row in rows]
