@@ -6,21 +6,25 @@ Requests go in batches: what waits while a call is under way goes together with 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Final, Generic, Self, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final, Generic, Self, TypeAlias, TypeVar
 
-from lockstep.coordinator.v1.settlement_pb2 import Plan
+from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent
 from lockstep_client.calls import CallSettings
 from lockstep_client.client import LockstepClient, creation, execution, signing
 from lockstep_client.configuration import ClientConfiguration
+from lockstep_client.following import OpenPlans
 from lockstep_client.planfile import DraftPlan
-from lockstep_client.watching import PlanNews
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.ids import LegId
 from lockstep_kit.rpc.arrows import BATCH_MAX
 from lockstep_kit.statements import GateSignature
 
 _RequestT = TypeVar("_RequestT")
+
+#: A change, or the plan as it stands.
+News: TypeAlias = Plan | PlanEvent
 
 #: What is late is to be seen late: the driver waits as long as the level lasts.
 SETTINGS: Final = CallSettings(deadline_seconds=60.0, silence_seconds_max=120.0)
@@ -81,18 +85,26 @@ def _give(waiting: asyncio.Future[Plan], answer: Plan | LockstepError) -> None:
 
 
 class Transport:
-    """The coordinator, to many people at once. An async context manager."""
+    """The coordinator, to many people at once: requests in batches, and one stream of all plans. An async context manager."""
 
     def __init__(self, configuration: ClientConfiguration) -> None:
         self._client = LockstepClient(configuration.coordinator, configuration.tls, SETTINGS)
         self._creations = Grouped(self._client.create_plans)
         self._executions = Grouped(self._client.execute_plans)
         self._signatures = Grouped(self._client.sign_gates)
+        self._news: dict[str, asyncio.Queue[News | LockstepError]] = {}
+        self._watching = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._watch = asyncio.create_task(self._hear(), name="plans")
+        await self._watching.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
         await asyncio.gather(self._creations.close(), self._executions.close(), self._signatures.close())
         await self._client.close()
 
@@ -120,10 +132,45 @@ class Transport:
         """
         await self._signatures.ask(signing(plan_id, signature))
 
-    def news(self, plan_id: str) -> AsyncIterator[PlanNews]:
-        """A plan's snapshot, then its changes.
+    @contextmanager
+    def following(self, plan_id: str) -> Iterator[AsyncIterator[News]]:
+        """A plan's changes from now on, so from its creation where it was not created yet; the plan itself where changes may have been missed.
 
-        Raises:
-            LockstepError: the watch was refused.
+        What is lost at the edge: the end of a plan that was closed while the stream had to begin anew.
         """
-        return self._client.watch_plan(plan_id)
+        heard: asyncio.Queue[News | LockstepError] = asyncio.Queue()
+        self._news[plan_id] = heard
+        try:
+            yield _each(heard)
+        finally:
+            del self._news[plan_id]
+
+    async def _hear(self) -> None:
+        try:
+            async for told in self._client.watch_plans():
+                if isinstance(told, OpenPlans):
+                    for plan_id, plan in told.plans.items():
+                        self._tell(plan_id, plan)
+                    self._watching.set()
+                else:
+                    for news in told.news:
+                        for event in news.events:
+                            self._tell(news.plan_id, event)
+        except LockstepError as error:
+            for plan_id in self._news:
+                self._tell(plan_id, error)
+            raise
+        finally:
+            self._watching.set()
+
+    def _tell(self, plan_id: str, news: News | LockstepError) -> None:
+        if plan_id in self._news:
+            self._news[plan_id].put_nowait(news)
+
+
+async def _each(heard: asyncio.Queue[News | LockstepError]) -> AsyncIterator[News]:
+    while True:
+        news = await heard.get()
+        if isinstance(news, LockstepError):
+            raise news
+        yield news
