@@ -52,6 +52,10 @@ bench: setup ## Measure throughput, latency and costs at stated loads, RATES="2 
 bench-profile: setup ## Draw a flame graph of each service under load, in bench/out; takes the right to trace processes
 	@$(PYTHON) -m lockstep_bench.profile
 
+.PHONY: bench-growth
+bench-growth: setup ## Measure what a settlement costs as legs, watching streams and settled plans grow in number
+	@$(PYTHON) -m lockstep_bench.growth
+
 .PHONY: bench-dlt
 bench-dlt: setup ## Measure the way onto the chain: queue, sign, send, confirm; and gas per leg
 	@$(PYTHON) -m lockstep_bench.dlt

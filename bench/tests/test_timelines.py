@@ -68,6 +68,14 @@ def test_failures_are_told_and_have_no_latency() -> None:
     assert said["closed_p99_ms"] == 1000
 
 
+def test_what_is_under_way_tells_whether_a_level_was_steady() -> None:
+    """Plans that have begun and not ended count, at the window's first moment and at its last; what was refused does not."""
+    hanging = [Timeline(number, number * 1.0, number * 1.0) for number in range(6)]
+    refused = Timeline(9, 1.0, 1.0, {}, failure="RESOURCE_EXHAUSTED")
+    said = told([settled(10, 1.5), *hanging, refused], WINDOW)
+    assert (said["under_way_first"], said["under_way_last"]) == (3, 6)
+
+
 def test_a_state_lasts_until_the_next_is_entered() -> None:
     """Stays come from the coordinator's own times, and only of states that are asked about."""
     plan = settled(0, 3.0)

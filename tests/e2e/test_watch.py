@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 
 from lockstep.coordinator.v1.settlement_service_pb2 import WatchPlanRequest
+from lockstep_client.following import Changes, OpenPlans
 from lockstep_client.watching import Change, Snapshot
 from lockstep_sandbox.stack import Sandbox
 from lockstep_testkit.crew import Crew
@@ -49,6 +51,45 @@ async def test_a_watch_resumes_over_a_restart(sandbox: Sandbox, crew: Crew) -> N
         news.event.sequence async for news in crew.client.watch_plan(plan_id, resume_token=tokens[2]) if isinstance(news, Change)
     ]
     assert rest == seen[2:]
+
+
+async def test_all_plans_are_watched_over_a_restart(sandbox: Sandbox, crew: Crew) -> None:
+    """Who follows all plans sees every event of an open one and of one that is created later, once and in order, though the coordinator is killed."""
+    first = (await crew.started(crew.payments())).header.plan_id
+    numbers: dict[str, list[int]] = defaultdict(list)
+    snapshots: list[frozenset[str]] = []
+    shown, news = asyncio.Event(), asyncio.Condition()
+
+    async def watch() -> None:
+        async for each in crew.client.watch_plans():
+            match each:
+                case OpenPlans():
+                    snapshots.append(frozenset(each.plans))
+                    shown.set()
+                case Changes():
+                    for told in each.news:
+                        numbers[told.plan_id] += [event.sequence for event in told.events]
+                    async with news:
+                        news.notify_all()
+
+    async with asyncio.timeout(STREAM_SECONDS_MAX):
+        watching = asyncio.create_task(watch())
+        await shown.wait()
+        later = (await crew.started(crew.payments())).header.plan_id
+        await crew.awaiting(first, "release")
+        await sandbox.supervisor.kill9("coordinator")
+        await sandbox.supervisor.restart("coordinator")
+        await asyncio.gather(crew.driven(first), crew.driven(later))
+        async with crew.database("coordinator") as database:
+            count = "select count(*) from plan_event where plan_id = $1"
+            ends = {plan_id: await database.fetchval(count, plan_id) for plan_id in (first, later)}
+        async with news:
+            await news.wait_for(lambda: all(numbers[plan_id][-1:] == [end] for plan_id, end in ends.items()))
+        watching.cancel()
+    assert len(snapshots) == 1
+    assert first in snapshots[0]
+    assert numbers[later] == list(range(1, ends[later] + 1))
+    assert numbers[first] == list(range(numbers[first][0], ends[first] + 1))
 
 
 async def test_a_quiet_watch_has_heartbeats(crew: Crew) -> None:

@@ -39,12 +39,11 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             await bench.warm_up()
             for concurrency in options.concurrency:
                 levels.append(shown(await bench.level(bench.load(concurrency=concurrency))))
-            sustained = max((each["settlements_per_second"] for each in levels), default=0.0)
-            for rate in [round(sustained / 2, 3)] if options.rate is None else options.rate:
+            for rate in [round(bench.sustained / 2, 3)] if options.rate is None else options.rate:
                 levels.append(shown(await bench.level(bench.load(rate=rate))))
             resident = resident_bytes(sandbox)
             if options.overload:
-                levels.append(shown(await bench.overload(max(each["settlements_per_second"] for each in levels))))
+                levels.append(shown(await bench.overload()))
         result["resident_mib"] = {name: round(size / 2**20, 1) for name, size in resident.items()}
         result["resident_total_mib"] = round(sum(resident.values()) / 2**20, 1)
     if options.traced:

@@ -16,6 +16,8 @@ from lockstep_sandbox.stack import Sandbox
 #: What was begun is waited for so long after a level, and after one that offers more than is done.
 GRACE_SECONDS: Final = 40.0
 OVERLOAD: Final = 2.0
+#: Longest warm-up that a closed loop is given.
+WARM_UP_SECONDS_MAX: Final = 30.0
 #: Drivers get a level so long before it begins.
 AHEAD_SECONDS: Final = 0.3
 
@@ -30,11 +32,17 @@ class Bench:
         self._seed = seed
         self._warm_up_seconds = warm_up_seconds
         self._seconds = seconds
+        #: The most settlements per second of any level so far.
+        self.sustained = 0.0
 
     def load(self, *, rate: float | None = None, concurrency: int | None = None, legs: int = 2, name: str = "") -> Load:
         """A level: so many plans a second or at a time, each of so many settling legs; its name tells two apart that are alike otherwise."""
         seed = f"{self._seed}/{rate}/{concurrency}/{legs}/{name}"
-        return Load(rate, concurrency, self._warm_up_seconds, self._seconds, GRACE_SECONDS, seed, legs)
+        warm_up = self._warm_up_seconds
+        if concurrency is not None and self.sustained:
+            # The first plans of a closed loop all begin at once: a level is steady when as many have ended.
+            warm_up = min(max(warm_up, concurrency / self.sustained), WARM_UP_SECONDS_MAX)
+        return Load(rate, concurrency, round(warm_up, 1), self._seconds, GRACE_SECONDS, seed, legs)
 
     async def warm_up(self) -> None:
         """One plan, through everything."""
@@ -51,15 +59,18 @@ class Bench:
             after = await self._costs_at(began + load.until)
         window = Window(load.warm_up_seconds, load.until, time.monotonic() - began)
         found = told(settling.result(), window)
+        self.sustained = max(self.sustained, found["settlements_per_second"])
         of_each = await per_settlement(self._sandbox, before, after, max(found["settlements"], 1))
-        return {"load": load.name, "rate": load.rate, "concurrency": load.concurrency, **found, **of_each}
+        kind = {"rate": load.rate, "concurrency": load.concurrency, "warm_up_seconds": load.warm_up_seconds}
+        return {"load": load.name, **kind, **found, **of_each}
 
-    async def overload(self, sustained: float) -> dict[str, Any]:
-        """Twice as much as is done is offered."""
+    async def overload(self) -> dict[str, Any]:
+        """Twice as much as was done at the best is offered."""
+        sustained = self.sustained
         load = self.load(rate=round(OVERLOAD * sustained, 3))
         load = replace(load, grace_seconds=GRACE_SECONDS + load.until * OVERLOAD)
         found = await self.level(load)
-        share = round(found["settlements_per_second"] / sustained, 3)
+        share = round(found["settlements_per_second"] / sustained, 3) if sustained else 0.0
         return found | {"overload": True, "sustained_per_second": sustained, "delivered_share": share}
 
     async def _costs_at(self, moment: float) -> Costs:

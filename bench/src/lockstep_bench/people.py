@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -14,13 +14,12 @@ from typing import Any, Final, Self
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent
 from lockstep_bench.schedule import Work
 from lockstep_bench.timelines import Timeline
-from lockstep_bench.transport import Transport
+from lockstep_bench.transport import News, Transport
 from lockstep_client.configuration import read_configuration
 from lockstep_client.convert import PlanView, plan_from_pb, state_name
 from lockstep_client.making import MAKE_MARGIN, consent, token_payers, unlock
 from lockstep_client.planfile import PlanFile, draft
 from lockstep_client.signing import gate_signature
-from lockstep_client.watching import PlanNews, Snapshot
 from lockstep_kit.convert import time_from_pb, vote_from_pb
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.ids import NONCE_BYTES, SALT_BYTES
@@ -79,7 +78,7 @@ class People:
         """Settle one delivery-versus-payment plan; when it came to what is noted in its timeline as it happens, in seconds since `began` (monotonic).
 
         Raises:
-            SettlementFailed: it was aborted, or its watch ended before CLOSED.
+            SettlementFailed: it was aborted, or went astray.
             LockstepError: a request was refused.
         """
         timeline.begun = time.monotonic() - began
@@ -125,9 +124,9 @@ class People:
         signed = gate_signature(key, Gate.RELEASE, digest, nonce=nonce, expires_at=until, votes_digest=over)
         await self._transport.sign(view.header.plan_id, signed)
 
-    def news(self, plan_id: str) -> AsyncIterator[PlanNews]:
+    def following(self, plan_id: str) -> AbstractContextManager[AsyncIterator[News]]:
         """What becomes of a plan."""
-        return self._transport.news(plan_id)
+        return self._transport.following(plan_id)
 
 
 class _Settling:
@@ -145,22 +144,22 @@ class _Settling:
         self._wall = time.time() - time.monotonic() + began
 
     async def settle(self) -> None:
-        self._view = await self._people.created(self._work, self._draw)
-        self._note("created")
-        await self._people.executed(self._view)
-        self._note("executed")
-        async for news in self._people.news(self._work.plan_id):
-            state = self._seen(news.plan) if isinstance(news, Snapshot) else self._changed(news.event)
-            if state in _ASTRAY:
-                break
-            if state is not None:
-                await self._sign(state)
-            if state == "CLOSED":
-                return
-        raise SettlementFailed(f"plan {self._work.plan_id} did not settle")
+        with self._people.following(self._work.plan_id) as news:
+            self._view = await self._people.created(self._work, self._draw)
+            self._note("created")
+            await self._people.executed(self._view)
+            self._note("executed")
+            async for each in news:
+                state = self._seen(each) if isinstance(each, Plan) else self._changed(each)
+                if state in _ASTRAY:
+                    raise SettlementFailed(f"plan {self._work.plan_id} did not settle: it is {state}")
+                if state is not None:
+                    await self._sign(state)
+                if state == "CLOSED":
+                    return
 
     def _seen(self, plan: Plan) -> str:
-        """Where a snapshot shows the plan."""
+        """Where the plan stands, after changes may have been missed."""
         self._votes = {each.leg.leg_id: vote_from_pb(each.vote) for each in plan.legs if each.HasField("vote")}
         state = state_name(plan.state)
         for passed in _ORDER[: _ORDER.index(state) + 1] if state in _ORDER else ():

@@ -8,7 +8,16 @@ from typing import Any, Final
 from lockstep_bench.timelines import PERCENTS, PHASES
 
 #: What is told in lines of its own, or is in the file alone.
-_APART: Final = ("load", "rate", "concurrency", "overload", "over_time", "in_state", "rpcs_by_method_per_settlement")
+_APART: Final = (
+    "load",
+    "rate",
+    "concurrency",
+    "warm_up_seconds",
+    "overload",
+    "over_time",
+    "in_state",
+    "rpcs_by_method_per_settlement",
+)
 _COLUMNS: Final = (*(f"p{percent}" for percent in PERCENTS), "max")
 
 

@@ -103,6 +103,11 @@ def closings(timelines: Sequence[Timeline], begins: float, ends: float) -> int:
     return sum(begins <= each.seen["closed"] < ends for each in timelines if "closed" in each.seen)
 
 
+def under_way(timelines: Sequence[Timeline], moment: float) -> int:
+    """Plans that were to begin before a moment, and were neither closed nor refused by then."""
+    return sum(each.intended < moment <= each.seen.get("closed", moment) for each in timelines if not each.failure)
+
+
 def over_time(timelines: Sequence[Timeline], window: Window) -> list[dict[str, Any]]:
     """Second by second from the level's beginning: plans that were to begin, plans closed, and the latency of those that were to begin in it."""
     found = []
@@ -126,6 +131,9 @@ def told(timelines: Sequence[Timeline], window: Window) -> dict[str, Any]:
         "begun": len(measured),
         "unfinished": sum("closed" not in each.seen and not each.failure for each in measured),
         "failed": sum(bool(each.failure) for each in measured),
+        # Alike, the level was steady; where the second is much more, plans came faster than they were settled.
+        "under_way_first": under_way(timelines, window.begins),
+        "under_way_last": under_way(timelines, window.ends),
     }
     if failures := sorted({each.failure for each in measured if each.failure}):
         found["failures"] = failures[:5]

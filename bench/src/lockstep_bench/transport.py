@@ -1,33 +1,111 @@
-"""How the people's requests reach the coordinator, and how its news reach them. The one module that knows how calls are put together."""
+"""How the people's requests reach the coordinator, and how its news reach them. The one module that knows how calls are put together.
+
+Requests go in batches: what waits while a call is under way goes together with the next, and one that is alone goes at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Final, Self
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final, Generic, Self, TypeAlias, TypeVar
 
-from lockstep.coordinator.v1.settlement_pb2 import Plan
+from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent
 from lockstep_client.calls import CallSettings
-from lockstep_client.client import LockstepClient
+from lockstep_client.client import LockstepClient, creation, execution, signing
 from lockstep_client.configuration import ClientConfiguration
+from lockstep_client.following import OpenPlans
 from lockstep_client.planfile import DraftPlan
-from lockstep_client.watching import PlanNews
+from lockstep_kit.errors import LockstepError
 from lockstep_kit.ids import LegId
+from lockstep_kit.rpc.arrows import BATCH_MAX
 from lockstep_kit.statements import GateSignature
 
-#: What is late is to be seen late, and not tried again: the driver waits as long as the level lasts.
+_RequestT = TypeVar("_RequestT")
+
+#: A change, or the plan as it stands.
+News: TypeAlias = Plan | PlanEvent
+
+#: What is late is to be seen late: the driver waits as long as the level lasts.
 SETTINGS: Final = CallSettings(deadline_seconds=60.0, silence_seconds_max=120.0)
 
 
+class Grouped(Generic[_RequestT]):
+    """Requests of one kind, one call at a time."""
+
+    def __init__(self, call: Callable[[Sequence[_RequestT]], Awaitable[Sequence[Plan | LockstepError]]]) -> None:
+        self._call = call
+        self._waiting: list[tuple[_RequestT, asyncio.Future[Plan]]] = []
+        self._working: asyncio.Task[None] | None = None
+
+    async def ask(self, request: _RequestT) -> Plan:
+        """The answer of a request.
+
+        Raises:
+            LockstepError: it was refused.
+        """
+        answer: asyncio.Future[Plan] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, answer))
+        if self._working is None:
+            self._working = asyncio.create_task(self._work())
+        return await answer
+
+    async def close(self) -> None:
+        """Ask no more; what waits or is under way is cancelled."""
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.gather(self._working, return_exceptions=True)
+        for _, answer in self._waiting:
+            answer.cancel()
+        self._waiting = []
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                # What was taken stays at the head until it is answered, so that closing finds it.
+                taken = self._waiting[:BATCH_MAX]
+                try:
+                    answers = await self._call([request for request, _ in taken])
+                except LockstepError as error:
+                    answers = [error] * len(taken)
+                del self._waiting[: len(taken)]
+                for (_, waiting), answer in zip(taken, answers, strict=True):
+                    _give(waiting, answer)
+        finally:
+            self._working = None
+
+
+def _give(waiting: asyncio.Future[Plan], answer: Plan | LockstepError) -> None:
+    if waiting.done():
+        return
+    if isinstance(answer, LockstepError):
+        waiting.set_exception(answer)
+    else:
+        waiting.set_result(answer)
+
+
 class Transport:
-    """The coordinator, to many people at once. An async context manager."""
+    """The coordinator, to many people at once: requests in batches, and one stream of all plans. An async context manager."""
 
     def __init__(self, configuration: ClientConfiguration) -> None:
         self._client = LockstepClient(configuration.coordinator, configuration.tls, SETTINGS)
+        self._creations = Grouped(self._client.create_plans)
+        self._executions = Grouped(self._client.execute_plans)
+        self._signatures = Grouped(self._client.sign_gates)
+        self._news: dict[str, asyncio.Queue[News | LockstepError]] = {}
+        self._watching = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._watch = asyncio.create_task(self._hear(), name="plans")
+        await self._watching.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await asyncio.gather(self._creations.close(), self._executions.close(), self._signatures.close())
         await self._client.close()
 
     async def create(self, draft: DraftPlan, make: GateSignature) -> Plan:
@@ -36,7 +114,7 @@ class Transport:
         Raises:
             LockstepError: it was refused.
         """
-        return await self._client.create_plan(draft, make)
+        return await self._creations.ask(creation(draft, make))
 
     async def execute(self, plan_id: str, signatures: Mapping[LegId, bytes]) -> None:
         """Start a plan.
@@ -44,7 +122,7 @@ class Transport:
         Raises:
             LockstepError: it was refused.
         """
-        await self._client.execute_plan(plan_id, signatures)
+        await self._executions.ask(execution(plan_id, signatures))
 
     async def sign(self, plan_id: str, signature: GateSignature) -> None:
         """Bring a person's signature.
@@ -52,12 +130,47 @@ class Transport:
         Raises:
             LockstepError: it was refused.
         """
-        await self._client.sign_gate(plan_id, signature)
+        await self._signatures.ask(signing(plan_id, signature))
 
-    def news(self, plan_id: str) -> AsyncIterator[PlanNews]:
-        """A plan's snapshot, then its changes.
+    @contextmanager
+    def following(self, plan_id: str) -> Iterator[AsyncIterator[News]]:
+        """A plan's changes from now on, so from its creation where it was not created yet; the plan itself where changes may have been missed.
 
-        Raises:
-            LockstepError: the watch was refused.
+        What is lost at the edge: the end of a plan that was closed while the stream had to begin anew.
         """
-        return self._client.watch_plan(plan_id)
+        heard: asyncio.Queue[News | LockstepError] = asyncio.Queue()
+        self._news[plan_id] = heard
+        try:
+            yield _each(heard)
+        finally:
+            del self._news[plan_id]
+
+    async def _hear(self) -> None:
+        try:
+            async for told in self._client.watch_plans():
+                if isinstance(told, OpenPlans):
+                    for plan_id, plan in told.plans.items():
+                        self._tell(plan_id, plan)
+                    self._watching.set()
+                else:
+                    for news in told.news:
+                        for event in news.events:
+                            self._tell(news.plan_id, event)
+        except LockstepError as error:
+            for plan_id in self._news:
+                self._tell(plan_id, error)
+            raise
+        finally:
+            self._watching.set()
+
+    def _tell(self, plan_id: str, news: News | LockstepError) -> None:
+        if plan_id in self._news:
+            self._news[plan_id].put_nowait(news)
+
+
+async def _each(heard: asyncio.Queue[News | LockstepError]) -> AsyncIterator[News]:
+    while True:
+        news = await heard.get()
+        if isinstance(news, LockstepError):
+            raise news
+        yield news

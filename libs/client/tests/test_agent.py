@@ -122,6 +122,27 @@ async def test_a_lost_answer(coordinator: Any, world: Any, tmp_path: Path) -> No
     assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
 
 
+async def test_a_lost_stream(coordinator: Any, world: Any, tmp_path: Path) -> None:
+    """It goes on from where it was when its stream is lost, however often, and signs what came to wait meanwhile; it asks for no list."""
+    waits(coordinator, world)
+    (shows,) = coordinator.script.answers.pop("WatchPlans")
+    (standing,) = shows(None)
+    later = messages.WatchPlansResponse(news=standing.news, resume_token="b")
+    coordinator.script.will(
+        "WatchPlans",
+        lambda _: [messages.WatchPlansResponse(snapshot_complete=True, resume_token="a"), unavailable("DRAINING", "draining")],
+        *[unavailable("STARTING", "starting")] * 3,
+        lambda _: [later],
+    )
+    desk = Desk(coordinator, Eyes(world), tmp_path)
+    await desk.work(0.0, told)
+    assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
+    asked = coordinator.script.asked("WatchPlans")
+    assert [each.resume_token for each in asked] == ["", *["a"] * 4]
+    assert {tuple(each.filter.states) for each in asked} == {(settlement.PLAN_STATE_VALIDATING,)}
+    assert not coordinator.script.asked("ListPlans")
+
+
 async def test_it_refuses_to_sign(coordinator: Any, world: Any, tmp_path: Path) -> None:
     """Over evidence that contradicts it signs nothing, says why once, and looks again later."""
     waits(coordinator, world)

@@ -109,8 +109,9 @@ class Services(
     plans: list[settlement.Plan] = field(default_factory=list)
     entries: list[entry_pb2.Entry] = field(default_factory=list)
     escalation: operator_service_pb2.GetEscalationResponse | None = None
-    #: How often the plans were asked for.
+    #: Streams of all plans that were begun, and those that are open.
     looks: int = 0
+    looking: int = 0
     #: What a watch brings, each with its token; then it stays open.
     news: list[settlement_service_pb2.WatchPlanResponse] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
@@ -125,13 +126,36 @@ class Services(
         raise AssertionError
 
     async def ListPlans(self, request: Any, context: Context) -> Any:  # noqa: N802
-        self.looks += 1
         if self.failing is not None:
             await context.abort(self.failing, "not now")
         found = [each for each in self.plans if not request.states or each.state in request.states]
         first = int(request.page_token or "0")
         rest = str(first + request.page_size) if len(found) > first + request.page_size else ""
         return settlement_service_pb2.ListPlansResponse(plans=found[first : first + request.page_size], next_page_token=rest)
+
+    async def WatchPlans(self, request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: N802
+        """Whole plans, each as often as it is another; that one is there no more is told as its leaving."""
+        self.looks += 1
+        self.looking += 1
+        told: dict[str, str] = {}
+        begun, number = bool(request.resume_token), 0
+        try:
+            while self.failing is None:
+                number += 1
+                plans = {each.header.plan_id: each for each in self.plans}
+                news = [
+                    settlement_service_pb2.PlanNews(plan_id=plan_id, sequence=number, plan=plan)
+                    for plan_id, plan in plans.items()
+                    if told.get(plan_id) != plan.etag
+                ]
+                news += [settlement_service_pb2.PlanNews(plan_id=each, left=True) for each in told if each not in plans]
+                told = {plan_id: plan.etag for plan_id, plan in plans.items()}
+                yield settlement_service_pb2.WatchPlansResponse(news=news, snapshot_complete=not begun, resume_token="there")
+                begun = True
+                await asyncio.sleep(0.02)
+            await context.abort(self.failing, "not now")
+        finally:
+            self.looking -= 1
 
     async def ListTransitions(self, request: Any, context: Context) -> Any:  # noqa: N802
         return settlement_service_pb2.ListTransitionsResponse()
@@ -187,7 +211,7 @@ async def served(tls_for: Callable[[str], TlsSettings]) -> AsyncIterator[tuple[S
     reading: dict[Any, tuple[Any, tuple[str, ...]]] = {
         settlement_service_pb2: (
             settlement_service_pb2_grpc.add_SettlementServiceServicer_to_server,
-            ("GetPlan", "ListPlans", "ListTransitions", "WatchPlan"),
+            ("GetPlan", "ListPlans", "ListTransitions", "WatchPlan", "WatchPlans"),
         ),
         operator_service_pb2: (
             operator_service_pb2_grpc.add_OperatorServiceServicer_to_server,

@@ -248,17 +248,18 @@ async def test_the_board_moves(world: World) -> None:
 
 
 async def test_one_look_for_everybody(world: World) -> None:
-    """While nobody watches nothing is asked; and after the last browser went, it ends."""
+    """While nobody watches nothing is asked; however many do, there is one stream, and after the last browser went it ends."""
     await asyncio.sleep(0.3)
     assert world.services.looks == 0
     streams = [await opened(world, "/api/events") for _ in range(3)]
     for each in streams:
         await each.next("board")
-    await until(lambda: world.services.looks > 2)
+    assert (world.services.looks, world.services.looking) == (1, 1)
     assert len([each for each in asyncio.all_tasks() if each.get_name() == "board"]) == 1
     for each in streams:
         each.answer.close()
     await until(lambda: world.console._streams.count == 0)
+    await until(lambda: world.services.looking == 0)
     await until(lambda: not [each for each in asyncio.all_tasks() if each.get_name() == "board"])
 
 

@@ -76,9 +76,9 @@ class StandingPlans:
                 async for news in self._client.watch_plans(self._wish, resume_token=self._token, lost=self._lost):
                     await self._take(news)
             except LockstepError as error:
+                self._lost(error)
                 if error.code not in _PASSING:
                     raise
-                self._lost(error)
             self._failures += 1
             await asyncio.sleep(back_off_seconds(self._failures, rng, most=_PAUSE_SECONDS_MAX))
 

@@ -18,8 +18,6 @@ from lockstep_client.rendering import terms_text
 Document = dict[str, Any]
 #: The twelve, in the order of docs/protocol.md.
 STATES: Final = tuple(state_name(each) for each in settlement.PlanState.values() if each)
-#: Every state in which a plan still moves.
-MOVING: Final = tuple(each for each in settlement.PlanState.values() if each not in (0, settlement.PLAN_STATE_CLOSED))
 #: Changes that are kept for browsers that come back.
 CHANGES_MAX: Final = 2_000
 

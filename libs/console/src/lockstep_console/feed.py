@@ -1,15 +1,15 @@
-"""One look at the plans for everybody who watches the board: while somebody does, the coordinator is asked every `look_seconds`, however many they are."""
+"""One stream of all plans for everybody who watches the board, as long as somebody does, however many they are."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncGenerator, Callable
 
 import structlog
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
+from lockstep_client.standing_plans import StandingPlans
 from lockstep_console.answers import unanswered
 from lockstep_console.board import Board, Document
 from lockstep_kit.canonical import time_text
@@ -22,18 +22,20 @@ News = tuple[str, Document, str]
 
 
 class Feed:
-    """Looks while it is watched. Nothing is queued for a browser: it is told what is new from where it stands, or the whole board."""
+    """Follows the plans while it is watched. Nothing is queued for a browser: it is told what is new from where it stands, or the whole board."""
 
     def __init__(
-        self, look: Callable[[], Awaitable[tuple[list[settlement.Plan], bool]]], *, look_seconds: float, heartbeat_seconds: float
+        self, standing: Callable[[], StandingPlans], *, plans_max: int, retry_seconds: float, heartbeat_seconds: float
     ) -> None:
-        self._look = look
-        self._look_seconds, self._heartbeat_seconds = look_seconds, heartbeat_seconds
+        """`standing` gives the plans, which begin anew each time that somebody comes when nobody was there."""
+        self._standing = standing
+        self._plans_max = plans_max
+        self._retry_seconds, self._heartbeat_seconds = retry_seconds, heartbeat_seconds
         self.board = Board(secrets.token_hex(8))
         #: Why the board is old; None while it is fresh.
         self.trouble: Document | None = None
         self._watchers = 0
-        #: Whether the plans were looked at since somebody watches.
+        #: Whether the plans were seen since somebody watches.
         self._looked_at = False
         self._looked = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
@@ -42,7 +44,7 @@ class Feed:
         """The board, or what is new since the cursor; then what comes, with heartbeats, for ever."""
         self._watchers += 1
         if self._task is None:
-            self._task = asyncio.create_task(self._keep_looking(), name="board")
+            self._task = asyncio.create_task(self._follow(), name="board")
         try:
             place, told = self.board.place(cursor), None
             while True:
@@ -64,7 +66,7 @@ class Feed:
                 await self.close()
 
     async def close(self) -> None:
-        """Look no more. What was seen last is old from now on."""
+        """Follow no more. What was seen last is old from now on."""
         self._looked_at, self.trouble = False, None
         task, self._task = self._task, None
         if task is not None:
@@ -80,22 +82,40 @@ class Feed:
             return False
         return True
 
-    async def _keep_looking(self) -> None:
-        while True:
-            await self._look_once()
-            async with self._looked:
-                self._looked.notify_all()
-            await asyncio.sleep(self._look_seconds)
-
-    async def _look_once(self) -> None:
-        began = time_text(datetime.now(UTC))
+    async def _follow(self) -> None:
+        standing = self._standing()
+        running = asyncio.create_task(self._run(standing), name="board-plans")
         try:
-            plans, truncated = await self._look()
-        except LockstepError as error:
-            found = unanswered(error)
+            while True:
+                ticket = standing.bell.ticket()
+                self._take(standing)
+                async with self._looked:
+                    self._looked.notify_all()
+                await ticket.wait()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def _run(self, standing: StandingPlans) -> None:
+        """A refusal may be taken back: the console's row may come to the coordinator later than the console."""
+        while True:
+            try:
+                await standing.run()
+            except LockstepError:
+                await asyncio.sleep(self._retry_seconds)
+
+    def _take(self, standing: StandingPlans) -> None:
+        if standing.trouble is not None:
+            found = unanswered(standing.trouble)
             if self.trouble is None:
                 _log.warning("board_stale", reason=found.reason, error=found.message)
             self.trouble = found.document()
-            return
-        self._looked_at, self.trouble = True, None
-        self.board.take(plans, as_of=began, truncated=truncated)
+        elif standing.known and standing.heard_at is not None:
+            newest = sorted(standing.plans.values(), key=_created, reverse=True)
+            self._looked_at, self.trouble = True, None
+            truncated = len(newest) > self._plans_max
+            self.board.take(newest[: self._plans_max], as_of=time_text(standing.heard_at), truncated=truncated)
+
+
+def _created(plan: settlement.Plan) -> tuple[int, int, str]:
+    return plan.create_time.seconds, plan.create_time.nanos, plan.header.plan_id

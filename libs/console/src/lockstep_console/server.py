@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -94,7 +95,10 @@ class Console:
         told = self._settings
         self._upstream = await self._stack.enter_async_context(Upstream(told))
         self._feed = Feed(
-            lambda: self._upstream.board(told.plans_max), look_seconds=told.look_seconds, heartbeat_seconds=told.heartbeat_seconds
+            lambda: self._upstream.standing(timedelta(seconds=told.look_seconds)),
+            plans_max=told.plans_max,
+            retry_seconds=told.look_seconds,
+            heartbeat_seconds=told.heartbeat_seconds,
         )
         self._stack.push_async_callback(self._feed.close)
         # What is answered depends on the port, so that requests wait for the guard.

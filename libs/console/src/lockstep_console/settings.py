@@ -47,7 +47,7 @@ class ConsoleSettings(BaseSettings):
     listen: ConsoleListen = Field(default_factory=ConsoleListen, description="where browsers reach it")
     plans_max: int = Field(default=1_000, ge=50, le=10_000, description="plans on the board at the most, the newest")
     look_seconds: float = Field(
-        default=1.0, gt=0, le=60, description="how often the plans are looked at while somebody watches the board"
+        default=1.0, gt=0, le=10, description="how long changes of plans are gathered while somebody watches the board"
     )
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=60, description="longest silence of a stream to a browser")
     call_seconds: float = Field(default=10.0, gt=0, le=300, description="longest wait for one answer of a service")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -13,10 +14,11 @@ from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep.journal.v1.entry_pb2 import Entry
 from lockstep_client.calls import CallSettings
 from lockstep_client.client import LockstepClient
+from lockstep_client.following import PlansWish
 from lockstep_client.operators import OperatorClient
 from lockstep_client.readers import JournalClient
+from lockstep_client.standing_plans import StandingPlans
 from lockstep_client.watching import PlanNews
-from lockstep_console.board import MOVING
 from lockstep_console.settings import ConsoleSettings
 
 _T = TypeVar("_T")
@@ -47,23 +49,13 @@ class Upstream:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._stack.aclose()
 
-    async def board(self, most: int) -> tuple[list[settlement.Plan], bool]:
-        """The newest plans, and every older one that still moves, newest first; and whether some of these were left out.
+    def standing(self, gather: timedelta) -> StandingPlans:
+        """The newest plans, and every older one that still moves, as they stand and as they go on, once it runs."""
 
-        Raises:
-            LockstepError: the coordinator did not answer, or refused.
-        """
+        async def newest() -> list[settlement.Plan]:
+            return await self._one(lambda: _first(self._plans.list_plans(page_size=_PAGE), _PAGE))
 
-        async def look() -> tuple[list[settlement.Plan], bool]:
-            newest = await _first(self._plans.list_plans(page_size=_PAGE), _PAGE)
-            if len(newest) < _PAGE:
-                return newest, False
-            moving = await _first(self._plans.list_plans(states=MOVING, page_size=_PAGE), most + 1)
-            seen = {each.header.plan_id for each in newest}
-            older = [each for each in moving if each.header.plan_id not in seen]
-            return (newest + older)[:most], len(newest) + len(older) > most
-
-        return await self._one(look)
+        return StandingPlans(self._plans, PlansWish(whole_plans=True, gather=gather), seed=newest, closed_max=_PAGE)
 
     async def plan(self, plan_id: str) -> settlement.Plan:
         """A plan as it stands."""

@@ -143,14 +143,17 @@ class Following:
             FieldInvalid: no token of such a watch.
         """
         with self._log.listening():
+            heard_at = asyncio.get_running_loop().time()
             if token:
                 place, incarnation = await self._resume(wish, token)
+                # Who comes back hears at once that he is heard.
+                heard_at -= self._heartbeat_seconds
             else:
                 place, incarnation, ids = await self._begin(wish)
                 for first in range(0, len(ids), SNAPSHOT_PAGE):
                     yield Told("", await self._snapshot(wish, ids[first : first + SNAPSHOT_PAGE]))
                 yield Told(self._tokens.seal(place, *wish.bound(incarnation)), complete=True)
-            async for told in self._follow(wish, place, incarnation):
+            async for told in self._follow(wish, place, incarnation, heard_at):
                 yield told
 
     async def _begin(self, wish: Wish) -> tuple[int, str, list[PlanId]]:
@@ -178,9 +181,8 @@ class Following:
             raise expired("the token is too old")
         return place, incarnation
 
-    async def _follow(self, wish: Wish, place: int, incarnation: str) -> AsyncIterator[Told]:
+    async def _follow(self, wish: Wish, place: int, incarnation: str, told_at: float) -> AsyncIterator[Told]:
         clock = asyncio.get_running_loop()
-        told_at = clock.time()
         while not self._stopped:
             ticket, stopping = self._log.bell.ticket(), self._stopping.ticket()
             entries = await self._log.behind(place)

@@ -1,0 +1,104 @@
+"""Settled plans by the ten thousand, to see what a database that has grown costs: rows of plans that were settled, copied in SQL under new ids.
+
+What the copies are good for: every table of the coordinator and of the participants that names plans, with its indexes, has the size that so many settled
+plans leave. What is lost at the edge: nobody signed the copies, no chain, book or journal knows them, triggers and references did not see them. Only the bench
+does this, and only to a sandbox; nothing that is copied is ever asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import asyncpg
+
+from lockstep_sandbox.stack import Sandbox, package_of
+
+#: The event journal is left out: its log is a chain of hashes, and `make bench-journal` measures how it grows.
+COPIED: Final = ("coordinator", "dlt-gateway", "bank-gateway", "notary")
+#: Plans of which the others are copies.
+ORIGINALS_MAX: Final = 20
+_COPY_SECONDS_MAX: Final = 300.0
+
+#: Tables that name plans, each with its columns, their types, and whether a unique index without the plan's id holds them.
+COLUMNS: Final = """
+select c.relname as table, a.attname as column, format_type(a.atttypid, null) as type,
+       exists (select from pg_index i where i.indrelid = c.oid and i.indisunique and a.attnum = any(i.indkey)
+               and not p.attnum = any(i.indkey)) as alone
+from pg_class c
+join pg_attribute p on p.attrelid = c.oid and p.attname = 'plan_id'
+join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace
+order by c.relname, a.attnum
+"""
+#: Plans that came to their end.
+ORIGINALS: Final = "select plan_id from plan where state = 'CLOSED' order by plan_id limit $1"
+#: Triggers and references do not look at what this session writes.
+UNCHECKED: Final = "set session_replication_role = replica"
+
+
+async def grow(sandbox: Sandbox, plans: int) -> int:
+    """Have at least so many plans more in every database; how many there are more.
+
+    Raises:
+        ValueError: no plan was settled yet.
+    """
+    async with _superuser(sandbox, "coordinator") as connection:
+        originals = [row["plan_id"] for row in await connection.fetch(ORIGINALS, ORIGINALS_MAX)]
+    if not originals:
+        raise ValueError("there is no settled plan to be copied")
+    times = -(-plans // len(originals))
+    for service in COPIED:
+        async with _superuser(sandbox, service) as connection:
+            await connection.execute(UNCHECKED)
+            tables: dict[str, list[Any]] = {}
+            for row in await connection.fetch(COLUMNS):
+                tables.setdefault(row["table"], []).append(row)
+            for table, columns in tables.items():
+                await connection.execute(statement(table, columns), originals, times, timeout=_COPY_SECONDS_MAX)
+            await connection.execute("analyze")
+    return times * len(originals)
+
+
+def statement(table: str, columns: list[Any]) -> str:
+    """Copies a table's rows about plans ($1) so many times ($2). What must be unique by itself is drawn anew; numbers go below those that are there."""
+    names = ", ".join(f'"{each["column"]}"' for each in columns)
+    values = ", ".join(_value(table, each["column"], each["type"], alone=each["alone"]) for each in columns)
+    return (
+        f'insert into "{table}" ({names}) overriding system value select {values} '
+        f'from "{table}" o cross join generate_series(1, $2::bigint) n where o.plan_id = any($1)'
+    )
+
+
+def _value(table: str, column: str, of_type: str, *, alone: bool) -> str:
+    if column == "plan_id":
+        return "md5(o.plan_id || '/' || n)::uuid::text"
+    if not alone:
+        return f'o."{column}"'
+    drawn = f"md5(o.\"{column}\"::text || '/' || n)::uuid"
+    match of_type:
+        case "bytea":
+            return f"uuid_send({drawn})"
+        case "bigint" | "integer":
+            return f'o."{column}" - n * (select max("{column}") + 1 from "{table}")'
+        case "text":
+            return f"{drawn}::text"
+    raise ValueError(f"{table}.{column}: no rule for a unique {of_type}")
+
+
+def _superuser(sandbox: Sandbox, service: str) -> _Connection:
+    return _Connection(sandbox.databases.server.url, sandbox.databases.logins[package_of(service)].url.rsplit("/", 1)[1])
+
+
+class _Connection:
+    """A connection to a database as the server's own user."""
+
+    def __init__(self, url: str, database: str) -> None:
+        self._url = url
+        self._database = database
+
+    async def __aenter__(self) -> asyncpg.Connection[asyncpg.Record]:
+        self._connection = await asyncpg.connect(self._url, database=self._database)
+        return self._connection
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connection.close()

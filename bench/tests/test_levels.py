@@ -1,0 +1,59 @@
+"""How levels are laid out, and how rows are copied."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from lockstep_bench.copies import statement
+from lockstep_bench.drivers import Drivers
+from lockstep_bench.levels import WARM_UP_SECONDS_MAX, Bench
+from lockstep_sandbox.stack import Sandbox
+
+
+def bench() -> Bench:
+    """Levels over nothing."""
+    return Bench(cast("Sandbox", None), cast("Drivers", None), seed="1", warm_up_seconds=5.0, seconds=15.0)
+
+
+def test_a_closed_loop_is_warm_when_its_first_plans_have_ended() -> None:
+    """All of them begin at once, and take as long as what was sustained needs for them; within bounds."""
+    levels = bench()
+    assert levels.load(concurrency=64).warm_up_seconds == 5.0
+    levels.sustained = 4.0
+    assert levels.load(concurrency=64).warm_up_seconds == 16.0
+    assert levels.load(concurrency=8).warm_up_seconds == 5.0
+    assert levels.load(concurrency=4_000).warm_up_seconds == WARM_UP_SECONDS_MAX
+    assert levels.load(rate=8.0).warm_up_seconds == 5.0
+
+
+def test_no_two_levels_settle_the_same_plans() -> None:
+    """Levels that differ in anything draw from seeds of their own, and the same level from the same."""
+    levels = bench()
+    told: list[dict[str, Any]] = [{"concurrency": 1}, {"concurrency": 2}, {"rate": 1.0}, {"concurrency": 1, "legs": 3}]
+    told.append({"concurrency": 1, "name": "again"})
+    assert len({levels.load(**each).seed for each in told}) == len(told)
+    assert levels.load(**told[0]) == levels.load(**told[0])
+
+
+def test_a_copied_row_has_an_id_of_its_own_and_nothing_that_must_be_unique_twice() -> None:
+    """What a unique index holds without the plan's id is drawn anew, by its type; the rest is as it was."""
+    columns = [
+        {"column": "plan_id", "type": "text", "alone": False},
+        {"column": "seq", "type": "bigint", "alone": True},
+        {"column": "nonce", "type": "bytea", "alone": True},
+        {"column": "name", "type": "text", "alone": True},
+        {"column": "state", "type": "text", "alone": False},
+    ]
+    said = statement("plan", columns)
+    assert """md5(o.plan_id || '/' || n)::uuid::text""" in said
+    assert """o."seq" - n * (select max("seq") + 1 from "plan")""" in said
+    assert """uuid_send(md5(o."nonce"::text || '/' || n)::uuid)""" in said
+    assert """md5(o."name"::text || '/' || n)::uuid::text, o."state" from""" in said
+
+
+def test_what_has_no_rule_is_not_copied_wrongly() -> None:
+    """A type that nobody thought of is told, with its place."""
+    with pytest.raises(ValueError, match=r"plan\.at"):
+        statement("plan", [{"column": "at", "type": "date", "alone": True}])
