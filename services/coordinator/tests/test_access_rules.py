@@ -64,7 +64,15 @@ def refusal_of(call: Any, *arguments: Any) -> tuple[str, str]:
 
 def test_reading_methods() -> None:
     """What counts as reading is of the services, and what changes anything does not count so."""
-    assert set(METHODS) - set(READING_METHODS) == {"CreatePlan", "ExecutePlan", "CancelPlan", "SignGate"}
+    assert set(METHODS) - set(READING_METHODS) == {
+        "CreatePlan",
+        "CreatePlans",
+        "ExecutePlan",
+        "ExecutePlans",
+        "CancelPlan",
+        "SignGate",
+        "SignGates",
+    }
     assert set(OPERATOR_METHODS) - set(OPERATOR_READING_METHODS) == {"SignResolution", "ReplayDeadLetter"}
 
 
