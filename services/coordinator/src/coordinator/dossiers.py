@@ -49,8 +49,8 @@ class Dossiers:
     def note(self, changes: Iterable[Change]) -> None:
         """What a transaction did to plans is committed."""
         for each in changes:
-            if each.resolved or each.result.plan.state is State.CLOSED:
-                # What operators resolved has papers of its own; what is closed is seldom asked for.
+            if each.resolved:
+                # What operators resolved has papers of its own.
                 self._known.pop(each.plan_id, None)
             elif each.changed:
                 self._keep(each.result)
@@ -64,6 +64,10 @@ class Dossiers:
         return said == (seen.version, seen.updated_at, seen.frozen, seen.tickets)
 
     def _keep(self, dossier: Dossier) -> None:
+        if dossier.plan.state is State.CLOSED:
+            # Seldom asked for, and never worked on.
+            self._known.pop(dossier.plan_id, None)
+            return
         known = self._known.get(dossier.plan_id)
         if known is None or known.version <= dossier.version:
             self._known[dossier.plan_id] = dossier

@@ -20,7 +20,7 @@ from coordinator.dossier import Dossier
 from coordinator.engine import Engine
 from coordinator.pages import octets_of, plan_place, plan_token, request_of, transition_place, transition_token
 from coordinator.settlement import Creation, Execution, Settlement, Signing
-from coordinator.store import plans, reading
+from coordinator.store import reading
 from coordinator.traffic import PlanTraffic
 from coordinator.waiting import waiting
 from coordinator.watching import Seen, Watchers
@@ -191,7 +191,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         async with reading.snapshot(self._engine.db) as tx:
             before = None if behind is None else await _before(tx, client, behind)
             page = await reading.page_of(tx, client, before, states, size + 1)
-            found = (await plans.read(tx, [plan_id for plan_id, _ in page[:size]])).dossiers
+            found = (await self._engine.dossiers.read(tx, [plan_id for plan_id, _ in page[:size]])).dossiers
         return messages.ListPlansResponse(
             plans=[self._plan(found[plan_id]) for plan_id, _ in page[:size]],
             next_page_token=plan_token(client, page[size - 1][0]) if len(page) > size else "",
