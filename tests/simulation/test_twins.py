@@ -21,6 +21,7 @@ import pytest
 
 import coordinator.store
 from bank_gateway import matters
+from bank_gateway import outbox_store as bank_outbox_store
 from bank_gateway import store as bank_store
 from bank_gateway.ledger import store as ledger_store
 from coordinator.store import reading
@@ -75,7 +76,7 @@ def modules_of(schema: str) -> list[ModuleType]:
 #: Stores of each participant beside the one that all have.
 _OWN_STORES: Final[Mapping[str, Sequence[ModuleType]]] = {
     "journal": (journal_store, journal_log_store, journal_payload_store),
-    "bank": (bank_store, ledger_store),
+    "bank": (bank_store, bank_outbox_store, ledger_store),
     "dlt_gateway": (chain_store, leg_store),
     "notary": (chain_store, leg_store, notary_store),
 }
@@ -293,7 +294,7 @@ MORE_SEEDS: Final[Mapping[str, Sequence[int]]] = {
 FURTHER: Final = range(50, 90)
 #: Stores whose every statement the seeds must have asked.
 WHOLE: Final[Mapping[str, Sequence[ModuleType]]] = {
-    "bank-gateway": (bank_store, ledger_store),
+    "bank-gateway": (bank_store, bank_outbox_store, ledger_store),
     "dlt-gateway": (chain_store, leg_store),
     "notary": (chain_store, leg_store, notary_store),
 }

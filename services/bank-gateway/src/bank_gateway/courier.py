@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import structlog
 from opentelemetry.trace import SpanKind
 
-from bank_gateway import store
+from bank_gateway import outbox_store, store
 from bank_gateway.bookkeeping import Hearing
 from bank_gateway.breaks import open_break
 from bank_gateway.gateway import BankOperations
@@ -29,10 +29,10 @@ from bank_gateway.messages import (
     Received,
 )
 from bank_gateway.metrics import ANSWERED, QUARANTINED, RECEIVED, SENT, told_status
+from bank_gateway.outbox_store import Claimed
 from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, Rail, TurnedDown
 from bank_gateway.reconciliation import StatementBroken
 from bank_gateway.references import is_repeat, message_id, rail_key
-from bank_gateway.store import Claimed
 from lockstep_kit.db import Connection, Database, is_transient
 from lockstep_kit.failpoints import declare, failpoint
 from lockstep_kit.fence import Finding, Phase
@@ -115,7 +115,7 @@ class Courier:
         """Send what is due, until nothing is."""
         while True:
             async with self._db.transaction() as tx:
-                claimed = await store.claim(tx, CLAIMED_MAX, CLAIM_LEASE, _RETRY_MAX, self._settings.in_flight_max)
+                claimed = await outbox_store.claim(tx, CLAIMED_MAX, CLAIM_LEASE, _RETRY_MAX, self._settings.in_flight_max)
             if not claimed:
                 return
             await failpoint("bank-gateway.send.after_claim")
@@ -153,7 +153,7 @@ class Courier:
         """Renew claims. A database that is away for a moment costs a repeat at the worst."""
         try:
             async with self._db.connection() as connection:
-                await store.put_off(connection, dict.fromkeys((each.id for each in claimed), CLAIM_LEASE))
+                await outbox_store.put_off(connection, dict.fromkeys((each.id for each in claimed), CLAIM_LEASE))
         except Exception as error:
             if not is_transient(error):
                 raise
@@ -196,8 +196,8 @@ class Courier:
         accepted = [each.id for each, handover in handovers if isinstance(handover, Accepted)]
         if accepted or waits:
             async with self._db.transaction() as tx:
-                await store.mark_acked(tx, accepted)
-                await store.put_off(tx, waits)
+                await outbox_store.mark_acked(tx, accepted)
+                await outbox_store.put_off(tx, waits)
         for each, handover in handovers:
             if isinstance(handover, TurnedDown):
                 async with self._db.transaction() as tx:
@@ -211,7 +211,7 @@ class Courier:
         """
         why = f"the bank turned down {each.action.lower()} {each.idempotency_key}: {handover.status} {handover.field} {handover.rule}".strip()
         works = await self._engine.load(tx, [(each.plan_id, each.leg_id)], lock=True)
-        if not await store.mark_failed(tx, each.id, why):
+        if not await outbox_store.mark_failed(tx, each.id, why):
             return
         _log.error("bank_turned_down", plan_id=each.plan_id, leg_id=each.leg_id, why=why)
         asks = each.idempotency_key in {message_id(kind, each.plan_id, each.leg_id) for kind in ASKING}
@@ -334,7 +334,7 @@ class Courier:
     async def settle(self) -> None:
         """Note which messages nothing is waited for any more."""
         async with self._db.connection() as connection:
-            await connection.execute(store.SETTLE, SETTLED_MAX)
+            await connection.execute(outbox_store.SETTLE, SETTLED_MAX)
 
 
 def _taken_together(read: Sequence[_Read]) -> Iterator[list[_Read]]:

@@ -18,10 +18,14 @@ from bank_gateway.iso20022 import writer
 from bank_gateway.iso20022.agreement import Agreement
 from bank_gateway.iso20022.schemas import Schemas
 from bank_gateway.messages import Envelope, Footing, Kind, Payment
+from bank_gateway.operations import Known
+from bank_gateway.outbox_store import Queued
+from bank_gateway.outgoing import Outgoing
 from bank_gateway.payments import CANCELLATION_REASON, credit_terms, evidence_of, hold_ends, known_payment, promise_until
 from bank_gateway.profiles import PROFILES, Profile, Step
 from bank_gateway.references import message_id, references, repeat_key
 from bank_gateway.settings import BankGatewaySettings
+from bank_gateway.store import KeptMessage, NewPayment
 from lockstep_kit.amounts import known_scale
 from lockstep_kit.calendars import Hours, open_window
 from lockstep_kit.db import Connection
@@ -36,6 +40,10 @@ STAYS_PAID: Final = Refusal("REVERSAL_UNSUPPORTED", "", "a booked credit transfe
 
 #: The operator allows a debtor so much, and the bank is not asked for more (ExternalStatusReason1Code: settlement limit exceeded).
 LIMIT_REACHED: Final = Refusal("LIQUIDITY_DENIED", "AM23", "the debtor's limit at this gateway leaves less than the payment")
+
+
+#: Phases in which something is said to the bank.
+ENTERED: Final = (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +108,14 @@ class BankOperations:
             else:
                 paying.append(each)
         refusals = await self._refusals(tx, paying, now)
+        entering = [each for each in paying if each.phase in ENTERED and (each.plan_id, each.leg_id) not in refusals]
+        known, outgoing = await self._note(tx, entering, now), Outgoing()
         for each in paying:
             match each.phase:
                 case Phase.PREPARING if (refusal := refusals.get((each.plan_id, each.leg_id))) is not None:
                     completions.append(Completion(each.plan_id, each.leg_id, Finding.VOTED_NO, refusal=refusal))
                 case Phase.PREPARING | Phase.COMMITTING | Phase.ABORTING:
-                    completion, profile = await self._enter(tx, each, now)
+                    completion, profile = await self._enter(tx, each, known.get((each.plan_id, each.leg_id)), now, outgoing)
                     if completion is None or completion.finding is Finding.VOTED_YES:
                         begun.append((each, profile.footing))
                     if completion is not None:
@@ -114,6 +124,7 @@ class BankOperations:
                     completions.append(Completion(each.plan_id, each.leg_id, Finding.REVERSAL_REFUSED, refusal=STAYS_PAID))
                 case _:
                     raise AssertionError(f"nothing is begun in {each.phase}")
+        await outgoing.flush(tx)
         await bookkeeping.begun(tx, begun)
         return completions
 
@@ -167,15 +178,25 @@ class BankOperations:
         calendar = self.settings.calendar(currency)
         return None if calendar.continuous else calendar
 
-    async def _enter(self, tx: Connection, work: LegWork, now: datetime) -> tuple[Completion | None, Profile]:
+    async def _note(
+        self, tx: Connection, work: Sequence[LegWork], now: datetime
+    ) -> dict[tuple[PlanId, LegId], tuple[Known, Profile]]:
+        """Note the payments of legs; returns what is known of those that are not asked for first."""
+        noted: list[NewPayment] = []
+        for each in work:
+            # A row that was restored from its vote has its payment's times from there.
+            asked_at = now if each.phase is not Phase.COMMITTING else each.since if each.vote is None else each.vote.vote.voted_at
+            names = references(each.plan_id, each.leg_id)
+            noted.append(NewPayment((each.plan_id, each.leg_id), names, asked_at, self._day(each, asked_at)))
+        await store.insert_payments(tx, noted, self.profile)
+        return await store.payments(tx, [(each.plan_id, each.leg_id) for each in work if each.phase is not Phase.PREPARING])
+
+    async def _enter(
+        self, tx: Connection, work: LegWork, found: tuple[Known, Profile] | None, now: datetime, outgoing: Outgoing
+    ) -> tuple[Completion | None, Profile]:
         """Take the steps of the phase; returns what it ends with, and how the payment is made. One that settled before a restore is found settled."""
-        names = references(work.plan_id, work.leg_id)
-        # A row that was restored from its vote has its payment's times from there.
-        asked_at = now if work.phase is not Phase.COMMITTING else work.since if work.vote is None else work.vote.vote.voted_at
-        day = self._day(work, asked_at)
-        await store.insert_payment(tx, work.plan_id, work.leg_id, names, asked_at, day, self.profile)
         profile = self.profile
-        if work.phase is not Phase.PREPARING and (found := await store.payment(tx, work.plan_id, work.leg_id)) is not None:
+        if found is not None:
             known, profile = found
             if work.phase is Phase.COMMITTING and known.settled:
                 evidence = evidence_of(known, work.plan_id, work.leg_id, self.settings.bank_bic)
@@ -188,61 +209,63 @@ class BankOperations:
                 promise = Promise(profile.promise, self._payment(work, profile, now).expires_at)
                 completion = Completion(work.plan_id, work.leg_id, Finding.VOTED_YES, promise=promise)
             else:
-                await self.take(tx, work, step, occasion)
+                await self.take(tx, work, step, occasion, outgoing)
         return completion, profile
 
     async def overdue(self, tx: Connection, work: LegWork, count: int, number: int, now: datetime) -> None:
         """Ask for an answer that is overdue, for the `count`th time in this phase, from 1; `number` tells one request from the next."""
-        found = await store.payment(tx, work.plan_id, work.leg_id)
-        if found is None:
+        found = await store.payments(tx, [(work.plan_id, work.leg_id)])
+        if not found:
             return
-        known, profile = found
+        ((known, profile),) = found.values()
         if (work.phase, known.payment_over) not in profile.overdue:
             return  # the leg has gone on since it was found to owe an answer
         occasion = Occasion(profile, now, number, work.traceparent)
         first, second = profile.overdue[work.phase, known.payment_over]
         step, other = (first, second) if count % 2 else (second, first)
-        if not await self.take(tx, work, step, occasion):
-            await self.take(tx, work, other, occasion)
+        outgoing = Outgoing()
+        if not await self.take(tx, work, step, occasion, outgoing):
+            await self.take(tx, work, other, occasion, outgoing)
+        await outgoing.flush(tx)
 
-    async def take(self, tx: Connection, work: LegWork, step: Step, occasion: Occasion) -> bool:
-        """Take one step; False where it may not be taken now, or there is nothing to take it with."""
+    async def take(self, tx: Connection, work: LegWork, step: Step, occasion: Occasion, outgoing: Outgoing) -> bool:
+        """Take one step; False where it may not be taken now, or there is nothing to take it with. What it says goes out with `outgoing`."""
         match step:
             case Step.PAY:
-                await self._pay(tx, work, occasion)
+                self._pay(work, occasion, outgoing)
             case Step.DRAFT:
                 await self._draft(tx, work, occasion.profile, occasion.now)
             case Step.RESERVE:
-                await self._ask(tx, work, Kind.RESERVATION, replace(occasion, number=1))
+                self._ask(work, Kind.RESERVATION, replace(occasion, number=1), outgoing)
             case Step.SHOW_KEY:
-                return await self._show_key(tx, work, occasion)
+                return await self._show_key(tx, work, occasion, outgoing)
             case Step.SEND:
-                await self._send_draft(tx, work, occasion)
+                await self._send_draft(tx, work, occasion, outgoing)
             case Step.WITHDRAW:
                 await self._withdraw(tx, work, occasion.profile)
             case Step.CANCEL:
-                await self._ask(tx, work, Kind.CANCELLATION, occasion)
+                self._ask(work, Kind.CANCELLATION, occasion, outgoing)
             case Step.UNRESERVE:
-                await self._ask(tx, work, Kind.RESERVATION_DELETION, occasion)
+                self._ask(work, Kind.RESERVATION_DELETION, occasion, outgoing)
             case Step.INQUIRE:
-                await self._ask(tx, work, Kind.INQUIRY, occasion)
+                self._ask(work, Kind.INQUIRY, occasion, outgoing)
             case Step.INQUIRE_RESERVATION:
-                await self._ask(tx, work, Kind.RESERVATION_QUERY, occasion)
+                self._ask(work, Kind.RESERVATION_QUERY, occasion, outgoing)
             case Step.SEND_AGAIN:
                 # What the bank may not have yet is begun now, if at all.
                 may = await store.key_of_executing(tx, work.plan_id, work.leg_id) is not None
-                return may and await self._repeat(tx, work, Kind.PAYMENT, occasion.number)
+                return may and await self._repeat(tx, work, Kind.PAYMENT, occasion.number, outgoing)
             case Step.RESERVE_AGAIN:
-                return await self._repeat(tx, work, Kind.RESERVATION, occasion.number)
+                return await self._repeat(tx, work, Kind.RESERVATION, occasion.number, outgoing)
             case Step.PROMISE:
                 raise AssertionError("a promise is no message")
         return True
 
-    async def _pay(self, tx: Connection, work: LegWork, occasion: Occasion) -> None:
+    def _pay(self, work: LegWork, occasion: Occasion, outgoing: Outgoing) -> None:
         told = self._payment(work, occasion.profile, occasion.now)
         envelope = self._envelope(work, Kind.PAYMENT, 1, occasion.now)
         octets = writer.payment(envelope, told, self.schemas)
-        await self._send(tx, work, told.kind, envelope.message_id, octets, occasion.traceparent)
+        self._send(work, told.kind, envelope.message_id, octets, occasion.traceparent, outgoing)
 
     async def _draft(self, tx: Connection, work: LegWork, profile: Profile, asked_at: datetime) -> Draft:
         """Build the payment and keep it; the same leg at the same time makes the same octets, on any replica and after any loss."""
@@ -251,7 +274,7 @@ class BankOperations:
         await drafts.keep(tx, (work.plan_id, work.leg_id), envelope.message_id, told.kind, octets)
         return Draft(DraftState.KEPT, envelope.message_id, told.kind, octets)
 
-    async def _send_draft(self, tx: Connection, work: LegWork, occasion: Occasion) -> None:
+    async def _send_draft(self, tx: Connection, work: LegWork, occasion: Occasion, outgoing: Outgoing) -> None:
         """Send the payment that was kept; one that a restore lost is built again."""
         leg = work.plan_id, work.leg_id
         draft = await drafts.find(tx, leg)
@@ -261,7 +284,7 @@ class BankOperations:
         if draft.state is DraftState.WITHDRAWN:
             raise AssertionError("the fence commits no leg that was given up")
         await drafts.move(tx, leg, DraftState.SENT)
-        await self._send(tx, work, draft.kind, draft.message_id, draft.octets, occasion.traceparent)
+        self._send(work, draft.kind, draft.message_id, draft.octets, occasion.traceparent, outgoing)
 
     async def _was_sent(self, tx: Connection, work: LegWork, profile: Profile) -> bool:
         """Whether the payment may be at the bank already, as far as this database knows."""
@@ -273,11 +296,11 @@ class BankOperations:
     async def _withdraw(self, tx: Connection, work: LegWork, profile: Profile) -> None:
         leg = work.plan_id, work.leg_id
         await drafts.move(tx, leg, DraftState.WITHDRAWN)
-        found = await store.payment(tx, *leg)
-        if found is not None and profile.reserves:
-            await store.update_payments(tx, {leg: replace(found[0], payment_over=True)})
+        if profile.reserves:
+            found = await store.payments(tx, [leg])
+            await store.update_payments(tx, {each: replace(known, payment_over=True) for each, (known, _) in found.items()})
 
-    async def _show_key(self, tx: Connection, work: LegWork, occasion: Occasion) -> bool:
+    async def _show_key(self, tx: Connection, work: LegWork, occasion: Occasion, outgoing: Outgoing) -> bool:
         """Show the key; once more to a bank that may have forgotten that it was shown, but not where nothing may begin any more."""
         names = references(work.plan_id, work.leg_id)
         key, name = work.key, f"{names.instruction_id}-release"
@@ -286,9 +309,10 @@ class BankOperations:
             if may is None:
                 return False
             key, name = may, f"{name}-{occasion.number}"
-        return await store.enqueue(tx, (work.plan_id, work.leg_id), names.uetr, "RELEASE", name, key, occasion.traceparent)
+        outgoing.add(Queued((work.plan_id, work.leg_id), names.uetr, "RELEASE", name, key, occasion.traceparent))
+        return True
 
-    async def _ask(self, tx: Connection, work: LegWork, kind: Kind, occasion: Occasion) -> None:
+    def _ask(self, work: LegWork, kind: Kind, occasion: Occasion, outgoing: Outgoing) -> None:
         """A request about the payment or its reservation; the bank answers for those that it never saw too, and bars them."""
         names = references(work.plan_id, work.leg_id)
         told = self._payment(work, occasion.profile, occasion.now)
@@ -304,9 +328,9 @@ class BankOperations:
                 octets = writer.reservation_deletion(envelope, told, self.schemas)
             case _:
                 octets = writer.reservation_query(envelope, told, self.schemas)
-        await self._send(tx, work, kind, envelope.message_id, octets, occasion.traceparent)
+        self._send(work, kind, envelope.message_id, octets, occasion.traceparent, outgoing)
 
-    async def _repeat(self, tx: Connection, work: LegWork, kind: Kind, number: int) -> bool:
+    async def _repeat(self, tx: Connection, work: LegWork, kind: Kind, number: int, outgoing: Outgoing) -> bool:
         """A message of ours once more, as it went; False for one that this database does not know."""
         name = message_id(kind, work.plan_id, work.leg_id)
         sent = await drafts.sent_message(tx, name)
@@ -314,12 +338,13 @@ class BankOperations:
             return False
         uetr = references(work.plan_id, work.leg_id).uetr
         key = repeat_key(name, number)
-        return await store.enqueue(tx, (work.plan_id, work.leg_id), uetr, "SEND", key, sent[1], work.traceparent)
+        outgoing.add(Queued((work.plan_id, work.leg_id), uetr, "SEND", key, sent[1], work.traceparent))
+        return True
 
-    async def _send(self, tx: Connection, work: LegWork, kind: Kind, name: str, octets: bytes, traceparent: str | None) -> None:
+    def _send(self, work: LegWork, kind: Kind, name: str, octets: bytes, traceparent: str | None, outgoing: Outgoing) -> None:
         uetr, octets = references(work.plan_id, work.leg_id).uetr, self.agreement.seal(octets)
-        if await store.enqueue(tx, (work.plan_id, work.leg_id), uetr, "SEND", name, octets, traceparent):
-            await store.keep_messages(tx, [store.KeptMessage("OUT", name, kind.value, uetr, octets)])
+        queued = Queued((work.plan_id, work.leg_id), uetr, "SEND", name, octets, traceparent)
+        outgoing.add(queued, KeptMessage("OUT", name, kind.value, uetr, octets))
 
     def _payment(self, work: LegWork, profile: Profile, asked_at: datetime) -> Payment:
         until = promise_until(work, profile, asked_at, self.settings.hold_max)

@@ -29,6 +29,7 @@ from bank_gateway.messages import (
     ReservationStatus,
 )
 from bank_gateway.operations import Heard, Known
+from bank_gateway.outgoing import Outgoing
 from bank_gateway.payments import completion_of, known_payment, promise_until
 from bank_gateway.store import KeptMessage, Matter, MatterKind, PaymentRow
 from lockstep_kit.db import Connection
@@ -166,13 +167,15 @@ class Listening:
             if each.heard.meaning is Meaning.TROUBLE:
                 await self._call_a_person(tx, each)
         await self._engine.complete(tx, [each.completion for each in understood if each.completion is not None])
+        outgoing = Outgoing()
         for each in understood:
             if each.completion is not None and each.row.matter:
                 # A leg that goes on clears what was said of it; what a person must look into stays.
                 await self._engine.trouble(tx, each.work.plan_id, each.work.leg_id, each.row.matter)
             if (step := each.row.profile.answered.get(each.heard.meaning)) is not None:
                 occasion = Occasion(each.row.profile, await store.now(tx), each.work.revision, each.work.traceparent)
-                await self._operations.take(tx, each.work, step, occasion)
+                await self._operations.take(tx, each.work, step, occasion, outgoing)
+        await outgoing.flush(tx)
 
     def _understand(self, work: LegWork, said: Said, row: PaymentRow, hearing: Hearing) -> _Understood:
         profile, envelope = row.profile, said.received.envelope

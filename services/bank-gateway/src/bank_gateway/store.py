@@ -16,14 +16,15 @@ from bank_gateway.profiles import PROFILES, Profile, ProfileName
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId, PlanId, sha256
-from lockstep_kit.moments import passed
 
-#: Notes a payment when its leg is first heard of; a second time changes nothing. What the bank said of it while nobody knew it, as after a restore, is
-#: no open matter any more, since the bank is told or asked about it now.
-INSERT_PAYMENT: Final = """
+#: Notes payments when their legs are first heard of; a second time changes nothing. What the bank said of them while nobody knew them, as after a restore,
+#: is no open matter any more, since the bank is told or asked about them now.
+INSERT_PAYMENTS: Final = """
 with noted as (
     insert into bank_payment (plan_id, leg_id, uetr, end_to_end_id, status, asked_at, settlement_date, profile)
-    values ($1, $2, $3, $4, '{}', $5, $6, $7)
+    select plan_id, leg_id, uetr, end_to_end_id, '{}'::jsonb, asked_at, settlement_date, $7::text
+    from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::date[])
+        as new (plan_id, leg_id, uetr, end_to_end_id, asked_at, settlement_date)
     on conflict do nothing returning uetr
 )
 update bank_matter set closed_at = clock_timestamp(), closing = 'the payment became known'
@@ -79,8 +80,11 @@ PAYMENTS_OF_MESSAGE: Final = """
 select distinct uetr from bank_message where direction = 'OUT' and message_id = $1 and kind = any($2::text[]) and uetr is not null order by uetr
 """
 
-#: A payment of a leg.
-PAYMENT: Final = "select status, profile from bank_payment where plan_id = $1 and leg_id = $2"
+#: Payments of legs.
+PAYMENTS: Final = """
+select payment.plan_id, payment.leg_id, payment.status, payment.profile from bank_payment as payment
+join unnest($1::text[], $2::text[]) as asked (plan_id, leg_id) using (plan_id, leg_id)
+"""
 
 #: What is known of payments now.
 UPDATE_PAYMENTS: Final = """
@@ -97,63 +101,6 @@ from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::byt
     with ordinality as new (direction, message_id, kind, uetr, octets, sha256, place)
 order by place
 on conflict on constraint bank_message_once do nothing
-"""
-
-#: Queues something for the bank; the same again is the same.
-ENQUEUE: Final = """
-insert into bank_outbox (plan_id, leg_id, uetr, action, idempotency_key, octets, traceparent)
-values ($1, $2, $3, $4, $5, $6, $7) on conflict on constraint bank_outbox_key do nothing returning id
-"""
-
-#: Lets one replica claim at a time, so that what is in flight is counted right.
-CLAIM_TURN: Final = "select pg_advisory_xact_lock(7_301_105) is null as taken"
-
-#: Takes what is due, oldest first, one of each payment: what comes later about a payment waits for what comes before. Tried is tried, whatever
-#: becomes of it, so it is SENT before it is sent; due_at keeps other replicas away meanwhile. What was tried before goes before what is new, and no
-#: more is new than brings what is in flight to its limit: SENT is in flight, since nobody knows whether the bank has it.
-CLAIM: Final = f"""
-with again as (
-    select id from bank_outbox as mine
-    where state = 'SENT' and {passed("due_at", put_off_max="$3")}
-      and not exists (
-        select from bank_outbox as earlier
-        where earlier.uetr = mine.uetr and earlier.id < mine.id and earlier.state in ('QUEUED', 'SENT'))
-    order by id limit $1 for update skip locked
-), fresh as (
-    select id from bank_outbox as mine
-    where state = 'QUEUED' and {passed("due_at", put_off_max="$3")}
-      and not exists (
-        select from bank_outbox as earlier
-        where earlier.uetr = mine.uetr and earlier.id < mine.id and earlier.state in ('QUEUED', 'SENT'))
-    order by id limit least(
-        $1 - (select count(*) from again), greatest($4::bigint - (select count(*) from bank_outbox where state = 'SENT'), 0))
-    for update skip locked
-)
-update bank_outbox set state = 'SENT', attempts = attempts + 1, due_at = clock_timestamp() + $2
-where id in (select id from again union all select id from fresh)
-returning id, plan_id, leg_id, uetr, action, idempotency_key, octets, attempts, traceparent
-"""
-
-#: The bank has them.
-MARK_ACKED: Final = "update bank_outbox set state = 'ACKED' where id = any($1::bigint[]) and state = 'SENT'"
-
-#: The bank will never take it; nothing comes back when another attempt has ended already.
-MARK_FAILED: Final = "update bank_outbox set state = 'FAILED', failure = $2 where id = $1 and state = 'SENT' returning id"
-
-#: Nobody knows: again, later.
-PUT_OFF: Final = """
-update bank_outbox as message set due_at = clock_timestamp() + again.delay
-from unnest($1::bigint[], $2::interval[]) as again (id, delay) where message.id = again.id and message.state = 'SENT'
-"""
-
-#: Nothing is waited for any more: the bank has it, and its leg has come to its end.
-SETTLE: Final = """
-update bank_outbox set state = 'SETTLED'
-where id in (
-    select message.id from bank_outbox as message join participant_leg as leg using (plan_id, leg_id)
-    where message.state = 'ACKED' and leg.phase in ('REFUSED', 'COMMITTED', 'RELEASED', 'REVERSING', 'REVERSED')
-    order by message.id limit $1 for update of message skip locked
-)
 """
 
 #: Place up to which the mailbox was stored.
@@ -187,27 +134,17 @@ NOW: Final = "select clock_timestamp()"
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """Something for the bank."""
+class NewPayment:
+    """A payment that is noted."""
 
-    #: Row.
-    id: int
-    #: Plan of the leg.
-    plan_id: PlanId
-    #: The leg.
-    leg_id: LegId
-    #: Its payment.
-    uetr: str
-    #: SEND or RELEASE.
-    action: str
-    #: Key by which the bank knows a repeat.
-    idempotency_key: str
-    #: Message, or key of the leg.
-    octets: bytes
-    #: Attempts so far, this one included.
-    attempts: int
-    #: Trace of whoever caused it.
-    traceparent: str | None
+    #: Plan and leg.
+    leg: tuple[PlanId, LegId]
+    #: Its names.
+    names: References
+    #: When it is first asked for.
+    asked_at: datetime
+    #: Settlement date.
+    settlement_date: date
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,13 +214,19 @@ class Matter:
     sentence: str
 
 
-async def insert_payment(
-    tx: Connection, plan_id: PlanId, leg_id: LegId, names: References, asked_at: datetime, settlement_date: date, profile: Profile
-) -> None:
-    """Note a payment, if it is not known, with its settlement date and its profile, which never change."""
-    await tx.execute(
-        INSERT_PAYMENT, plan_id, leg_id, names.uetr, names.end_to_end_id, asked_at, settlement_date, profile.name.value
-    )
+async def insert_payments(tx: Connection, payments: Sequence[NewPayment], profile: Profile) -> None:
+    """Note payments that are not known, with their settlement dates and their profile, which never change."""
+    if payments:
+        await tx.execute(
+            INSERT_PAYMENTS,
+            [each.leg[0] for each in payments],
+            [each.leg[1] for each in payments],
+            [each.names.uetr for each in payments],
+            [each.names.end_to_end_id for each in payments],
+            [each.asked_at for each in payments],
+            [each.settlement_date for each in payments],
+            profile.name.value,
+        )
 
 
 async def lock_payments(tx: Connection, uetrs: Sequence[str]) -> dict[str, PaymentRow]:
@@ -354,10 +297,13 @@ async def payments_of_message(tx: Connection, message_id: str, kinds: Sequence[K
     return [row["uetr"] for row in rows]
 
 
-async def payment(tx: Connection, plan_id: PlanId, leg_id: LegId) -> tuple[Known, Profile] | None:
-    """What is known of a leg's payment, and how it is promised and made."""
-    row = await tx.fetchrow(PAYMENT, plan_id, leg_id)
-    return None if row is None else (Known(**json.loads(row["status"])), PROFILES[ProfileName(row["profile"])])
+async def payments(tx: Connection, legs: Sequence[tuple[PlanId, LegId]]) -> dict[tuple[PlanId, LegId], tuple[Known, Profile]]:
+    """What is known of legs' payments, and how they are promised and made."""
+    rows = await tx.fetch(PAYMENTS, [plan_id for plan_id, _ in legs], [leg_id for _, leg_id in legs]) if legs else ()
+    return {
+        (PlanId(row["plan_id"]), LegId(row["leg_id"])): (Known(**json.loads(row["status"])), PROFILES[ProfileName(row["profile"])])
+        for row in rows
+    }
 
 
 async def update_payments(tx: Connection, known: Mapping[tuple[PlanId, LegId], Known]) -> None:
@@ -370,6 +316,8 @@ async def update_payments(tx: Connection, known: Mapping[tuple[PlanId, LegId], K
 
 async def keep_messages(tx: Connection, messages: Sequence[KeptMessage]) -> None:
     """Keep messages byte for byte, in their order."""
+    if not messages:
+        return
     await tx.execute(
         INSERT_MESSAGES,
         [each.direction for each in messages],
@@ -381,41 +329,10 @@ async def keep_messages(tx: Connection, messages: Sequence[KeptMessage]) -> None
     )
 
 
-async def enqueue(
-    tx: Connection, leg: tuple[PlanId, LegId], uetr: str, action: str, idempotency_key: str, octets: bytes, traceparent: str | None
-) -> bool:
-    """Queue something for the bank; False when it was queued before."""
-    return await tx.fetchval(ENQUEUE, *leg, uetr, action, idempotency_key, octets, traceparent) is not None
-
-
-async def claim(tx: Connection, limit: int, lease: timedelta, wait_max: timedelta, in_flight_max: int) -> list[Claimed]:
-    """What is due, marked as tried; `wait_max` is the longest time that anything is put off for."""
-    await tx.execute(CLAIM_TURN)
-    rows = await tx.fetch(CLAIM, limit, lease, wait_max, in_flight_max)
-    return sorted((Claimed(**dict(row)) for row in rows), key=lambda each: each.id)
-
-
 async def cursor(tx: Connection, counterparty: str) -> int:
     """Place up to which the mailbox was stored."""
     found: int | None = await tx.fetchval(CURSOR, counterparty)
     return found or 0
-
-
-async def mark_acked(tx: Connection, rows: Sequence[int]) -> None:
-    """Note that the bank has messages."""
-    if rows:
-        await tx.execute(MARK_ACKED, rows)
-
-
-async def put_off(tx: Connection, delays: Mapping[int, timedelta]) -> None:
-    """Try messages again after a delay; what has ended meanwhile is left alone."""
-    if delays:
-        await tx.execute(PUT_OFF, list(delays), list(delays.values()))
-
-
-async def mark_failed(tx: Connection, row: int, why: str) -> bool:
-    """Note that the bank will never take it; False when another attempt has ended already."""
-    return await tx.fetchval(MARK_FAILED, row, why) is not None
 
 
 async def move_cursor(tx: Connection, counterparty: str, after: int, cursor: int) -> bool:

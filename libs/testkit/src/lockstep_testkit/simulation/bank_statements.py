@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
 
-from bank_gateway import store
+from bank_gateway import outbox_store, store
 from lockstep_testkit.simulation.memory import Registry, Row, Rows, Statement, passed, violation
-from lockstep_testkit.simulation.specs import Triggers, inserted
+from lockstep_testkit.simulation.specs import Triggers, columns, inserted
 
 STATEMENTS: Final = Registry()
 
@@ -88,20 +88,18 @@ def _matter(s: Statement, plan_id: str, leg_id: str) -> str | None:
     return next((row["sentence"] for row in _open_matters(s) if (row["plan_id"], row["leg_id"]) == (plan_id, leg_id)), None)
 
 
-@STATEMENTS.on(store.INSERT_PAYMENT)
-async def insert_payment(
-    s: Statement, plan_id: str, leg_id: str, uetr: str, end_to_end_id: str, asked_at: datetime, settlement_date: date, profile: str
-) -> Rows:
-    names = {"plan_id": plan_id, "leg_id": leg_id, "uetr": uetr, "end_to_end_id": end_to_end_id}
-    row = {**names, "status": "{}", "asked_at": asked_at, "settlement_date": settlement_date, "profile": profile}
-    if await s.insert_new("bank_payment", row) is None:
-        return []
+@STATEMENTS.on(store.INSERT_PAYMENTS)
+async def insert_payments(s: Statement, *values: Any) -> Rows:
+    *lists, profile = values
+    for new in columns(("plan_id", "leg_id", "uetr", "end_to_end_id", "asked_at", "settlement_date"), lists):
+        if await s.insert_new("bank_payment", {**new, "status": "{}", "profile": profile}) is None:
+            continue
 
-    def unknown(matter: Row) -> bool:
-        return matter["uetr"] == uetr and matter["kind"] == "UNKNOWN_PAYMENT" and matter["closed_at"] is None
+        def unknown(matter: Row, uetr: str = new["uetr"]) -> bool:
+            return matter["uetr"] == uetr and matter["kind"] == "UNKNOWN_PAYMENT" and matter["closed_at"] is None
 
-    for matter in await s.locking("bank_matter", [each for each in s.all("bank_matter") if unknown(each)], unknown):
-        s.update("bank_matter", matter, closed_at=s.now, closing="the payment became known")
+        for matter in await s.locking("bank_matter", [each for each in s.all("bank_matter") if unknown(each)], unknown):
+            s.update("bank_matter", matter, closed_at=s.now, closing="the payment became known")
     return []
 
 
@@ -175,10 +173,10 @@ def payments_of_message(s: Statement, message_id: str, kinds: list[str]) -> Rows
     return [{"uetr": uetr} for uetr in sorted(named)]
 
 
-@STATEMENTS.on(store.PAYMENT)
-def payment(s: Statement, plan_id: str, leg_id: str) -> Rows:
-    row = s.get("bank_payment", plan_id, leg_id)
-    return [] if row is None else [{"status": row["status"], "profile": row["profile"]}]
+@STATEMENTS.on(store.PAYMENTS)
+def payments(s: Statement, plan_ids: list[str], leg_ids: list[str]) -> Rows:
+    rows = (s.get("bank_payment", *leg) for leg in zip(plan_ids, leg_ids, strict=True))
+    return [{name: row[name] for name in ("plan_id", "leg_id", "status", "profile")} for row in rows if row is not None]
 
 
 @STATEMENTS.on(store.UPDATE_PAYMENTS)
@@ -191,25 +189,25 @@ async def update_payments(s: Statement, plan_ids: list[str], leg_ids: list[str],
 
 
 @STATEMENTS.on(store.INSERT_MESSAGES)
-async def insert_messages(s: Statement, *columns: list[Any]) -> Rows:
-    for values in zip(*columns, strict=True):
-        await _numbered(s, "bank_message", dict(zip(inserted(store.INSERT_MESSAGES), values, strict=True)))
+async def insert_messages(s: Statement, *lists: list[Any]) -> Rows:
+    for new in columns(inserted(store.INSERT_MESSAGES), lists):
+        await _numbered(s, "bank_message", new)
     return []
 
 
-@STATEMENTS.on(store.ENQUEUE)
-async def enqueue(s: Statement, *values: Any) -> Rows:
-    added = await _numbered(s, "bank_outbox", dict(zip(inserted(store.ENQUEUE), values, strict=True)))
-    return [] if added is None else [{"id": added["id"]}]
+@STATEMENTS.on(outbox_store.ENQUEUE)
+async def enqueue(s: Statement, *lists: list[Any]) -> Rows:
+    added = [await _numbered(s, "bank_outbox", new) for new in columns(inserted(outbox_store.ENQUEUE), lists)]
+    return [{"idempotency_key": row["idempotency_key"]} for row in added if row is not None]
 
 
-@STATEMENTS.on(store.CLAIM_TURN)
+@STATEMENTS.on(outbox_store.CLAIM_TURN)
 async def claim_turn(s: Statement) -> Rows:
     await s.server.lock(s.tx, ("claim", ()))
     return [{"taken": False}]
 
 
-@STATEMENTS.on(store.CLAIM)
+@STATEMENTS.on(outbox_store.CLAIM)
 async def claim(s: Statement, limit: int, lease: timedelta, wait_max: timedelta, in_flight_max: int) -> Rows:
     now = s.now
     first: dict[str, int] = {}
@@ -229,7 +227,7 @@ async def claim(s: Statement, limit: int, lease: timedelta, wait_max: timedelta,
     return [{name: row[name] for name in named} for row in taken]
 
 
-@STATEMENTS.on(store.SETTLE)
+@STATEMENTS.on(outbox_store.SETTLE)
 async def settle(s: Statement, limit: int) -> Rows:
     def over(row: Row) -> bool:
         leg = s.get("participant_leg", row["plan_id"], row["leg_id"])
@@ -251,19 +249,19 @@ async def _sent(s: Statement, number: int, **changes: Any) -> Rows:
     return [{"id": number}]
 
 
-@STATEMENTS.on(store.MARK_ACKED)
+@STATEMENTS.on(outbox_store.MARK_ACKED)
 async def mark_acked(s: Statement, numbers: list[int]) -> Rows:
     for number in numbers:
         await _sent(s, number, state="ACKED")
     return []
 
 
-@STATEMENTS.on(store.MARK_FAILED)
+@STATEMENTS.on(outbox_store.MARK_FAILED)
 async def mark_failed(s: Statement, number: int, failure: str) -> Rows:
     return await _sent(s, number, state="FAILED", failure=failure)
 
 
-@STATEMENTS.on(store.PUT_OFF)
+@STATEMENTS.on(outbox_store.PUT_OFF)
 async def put_off(s: Statement, numbers: list[int], delays: list[timedelta]) -> Rows:
     for number, delay in zip(numbers, delays, strict=True):
         await _sent(s, number, due_at=s.now + delay)

@@ -196,12 +196,13 @@ MUTATIONS: Final = (
         "a key whose answer got lost counts as refused",
         "bank_gateway.courier",
         "Courier._note",
-        "case NoAnswer():",
-        """case NoAnswer() if each.action == "RELEASE":
+        "if isinstance(handover, TurnedDown):",
+        """if isinstance(handover, NoAnswer) and each.action == "RELEASE":
+            async with self._db.transaction() as tx:
                 refusal = Refusal("BANK_EXECUTE_FAILED", "", "no answer")
-                await store.mark_failed(tx, each.id, "no answer")
+                await outbox_store.mark_failed(tx, each.id, "no answer")
                 await self._engine.complete(tx, [Completion(each.plan_id, each.leg_id, Finding.REFUSED, refusal=refusal)])
-            case NoAnswer():""",
+        if isinstance(handover, TurnedDown):""",
         100,
     ),
     Mutation(

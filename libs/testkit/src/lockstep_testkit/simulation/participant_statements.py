@@ -202,4 +202,4 @@ def read_changes(s: Statement, after: int, limit: int) -> Rows:
     rows = ((sequence, s.get("participant_leg", *leg)) for leg, sequence in latest.items())
     head = {"incarnation": counter["incarnation"], "last_sequence": counter["next_sequence"] - 1, "read": read}
     changed = [{**row, "sequence": sequence} for sequence, row in sorted(rows, key=lambda each: each[0]) if row is not None]
-    return [{**row, **head} for row in changed] or [{"phase": None, **head}]
+    return [{**row, **head} for row in changed] or [{"phase": None, "sequence": None, **head}]

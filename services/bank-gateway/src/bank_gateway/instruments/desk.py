@@ -25,6 +25,8 @@ from bank_gateway.iso20022.schemas import Schemas
 from bank_gateway.meanings import Meaning
 from bank_gateway.message_spans import messaging
 from bank_gateway.messages import Envelope, Kind, Received
+from bank_gateway.outbox_store import Queued, enqueue
+from bank_gateway.outgoing import Outgoing
 from bank_gateway.references import message_id, repeat_key
 from bank_gateway.settings import BankGatewaySettings
 from lockstep_kit.db import Connection, Database
@@ -216,7 +218,7 @@ class UndertakingDesk:
         queued = await store.queued(tx, name)
         if queued is not None:
             octets, traceparent = queued
-            await common.enqueue(tx, leg, uetr(*leg), "SEND", repeat_key(name, number), octets, traceparent)
+            await enqueue(tx, [Queued(leg, uetr(*leg), "SEND", repeat_key(name, number), octets, traceparent)])
 
     # -- Out ---------------------------------------------------------------------------------------------------------
 
@@ -231,8 +233,11 @@ class UndertakingDesk:
         traceparent: str | None,
     ) -> None:
         about, octets = uetr_of(undertaking.reference), self._agreement.seal(octets)
-        if await common.enqueue(tx, leg, about, "SEND", name, octets, traceparent):
-            await common.keep_messages(tx, [common.KeptMessage("OUT", name, kind.value, about, octets)])
+        outgoing = Outgoing()
+        outgoing.add(
+            Queued(leg, about, "SEND", name, octets, traceparent), common.KeptMessage("OUT", name, kind.value, about, octets)
+        )
+        await outgoing.flush(tx)
 
     def _envelope(self, name: str, now: datetime) -> Envelope:
         return Envelope(self._settings.own_bic, self._settings.bank_bic, name, now)
