@@ -92,7 +92,8 @@ async def test_they_stand_as_they_were_told_last(coordinator: Any, tls: Any) -> 
         assert plans.trouble is not None
         assert shown(plans) == {"a": 2}
         await until(plans, lambda: "c" in plans.plans)
-        assert (shown(plans), plans.trouble, running.done()) == ({"a": 2, "c": 3}, None, False)
+        assert shown(plans) == {"a": 2, "c": 3}
+        assert not running.done()
     tokens = [request.resume_token for request in coordinator.script.asked("WatchPlans")]
     assert tokens == ["", *["b"] * 13]
 
