@@ -19,7 +19,8 @@ def level(**changes: Any) -> dict[str, Any]:
     costs = {"processor_seconds_per_settlement": {"coordinator": 0.1, "postgres": 0.2, "total": 0.3}}
     counts = {"commits_per_settlement": {"total": 3.0}, "rpcs_per_settlement": {"total": 2.0}}
     said = told(plans, Window(2.0, 10.0, 12.0))
-    return {"load": "1 at a time", "rate": None, "concurrency": 1, **said, **costs, **counts, **changes}
+    kind = {"load": "1 at a time", "rate": None, "concurrency": 1, "warm_up_seconds": 2.0, "measured_seconds": 8.0}
+    return {**kind, **said, **costs, **counts, **changes}
 
 
 def result(*levels: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +62,14 @@ def test_a_line_is_interrupted_where_there_is_nothing() -> None:
     assert drawn.count("<circle") == 1, "what stands alone is a point"
 
 
+def test_what_was_measured_is_shaded() -> None:
+    """The shade has the window's share of the axis."""
+    drawn = plot.lines("t", [0, 1, 2, 3, 4], {"s": [1.0] * 5}, (1.0, 3.0))
+    whole = plot.lines("t", [0, 1, 2, 3, 4], {"s": [1.0] * 5}, (0.0, 4.0))
+    part, all_ = (float(re.findall(r'width="([0-9.]+)" height="[0-9.]+" fill="#eef3f7"', each)[0]) for each in (drawn, whole))
+    assert part == pytest.approx(all_ / 2, abs=0.2)
+
+
 def test_people_see_every_phase_and_every_cost() -> None:
     """The lines of a level name all that is measured of it."""
     said = "\n".join(report.lines(level()))
@@ -75,6 +84,7 @@ def test_people_see_every_phase_and_every_cost() -> None:
         ({"resident_total_mib": 1229.0}, "resident"),
         ({"levels": [level(committed_p50_ms=4001)]}, "COMMITTED"),
         ({"levels": [level(closed_p50_ms=5001)]}, "CLOSED"),
+        ({"levels": [level(settlements=0)]}, "settlements"),
         ({"levels": [level(failed=1)]}, "failed"),
         ({"levels": [level(unfinished=1)]}, "unfinished"),
         ({"levels": [level(concurrency=None, overload=True, delivered_share=0.89)]}, "delivered"),

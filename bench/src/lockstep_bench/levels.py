@@ -61,8 +61,8 @@ class Bench:
         found = told(settling.result(), window)
         self.sustained = max(self.sustained, found["settlements_per_second"])
         of_each = await per_settlement(self._sandbox, before, after, max(found["settlements"], 1))
-        kind = {"rate": load.rate, "concurrency": load.concurrency, "warm_up_seconds": load.warm_up_seconds}
-        return {"load": load.name, **kind, **found, **of_each}
+        kind = {"load": load.name, "rate": load.rate, "concurrency": load.concurrency}
+        return {**kind, "warm_up_seconds": load.warm_up_seconds, "measured_seconds": load.seconds, **found, **of_each}
 
     async def overload(self) -> dict[str, Any]:
         """Twice as much as was done at the best is offered."""

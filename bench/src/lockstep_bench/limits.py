@@ -16,12 +16,13 @@ def broken(result: dict[str, Any]) -> list[str]:
     """Stated limits that do not hold; those of latency are for one plan alone, in the median."""
     most = [("everything up, seconds", result["up_seconds"], UP_SECONDS_MAX)]
     most.append(("resident, MiB", result["resident_total_mib"], RESIDENT_MIB_MAX))
-    least = []
+    least: list[tuple[str, float, float]] = []
     for each in result["levels"]:
         name = each["load"]
         if each["concurrency"] == 1:
             most.append(("COMMITTED, median alone, seconds", each["committed_p50_ms"] / 1000, COMMITTED_SECONDS_MAX))
             most.append(("CLOSED, median alone, seconds", each["closed_p50_ms"] / 1000, CLOSED_SECONDS_MAX))
+        least.append((f"{name}: settlements", each["settlements"], 1))
         most.append((f"{name}: failed", each["failed"], 0))
         most.append((f"{name}: unfinished", each["unfinished"], 0))
         if each.get("overload"):

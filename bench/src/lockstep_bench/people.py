@@ -98,12 +98,12 @@ class People:
         return plan_from_pb(await self._transport.create(drawn, make))
 
     def _document(self, work: Work) -> dict[str, Any]:
-        """The plan's file: the two legs of a delivery versus payment, as often as it takes."""
+        """The plan's file: a delivery versus payment, with deliveries added or the payment left out; two payments could lapse, which plans may not."""
         seller, buyer = self._addresses["seller"], self._addresses["buyer"]
         document = scene.delivery_versus_payment(seller, buyer, reference=work.reference, quantity=work.quantity, price=work.price)
-        pair = document["legs"]
-        legs = [pair[index % 2] | {"id": f"{pair[index % 2]['id']}-{index // 2}"} for index in range(work.legs)]
-        return document | {"legs": legs}
+        delivery, payment = document["legs"]
+        added = [delivery | {"id": f"{delivery['id']}-{index}"} for index in range(2, work.legs)]
+        return document | {"legs": [delivery, payment, *added][: work.legs]}
 
     async def executed(self, view: PlanView) -> None:
         """Start the plan with its payers' consent."""
@@ -140,6 +140,7 @@ class _Settling:
         self._draw = Random(f"{work.seed}/octets").randbytes  # noqa: S311 - a test's salts, the same for the same seed
         self._votes: dict[str, SignedVote] = {}
         self._signed: set[Gate] = set()
+        self._cause = ""
         # The database's clock and this one are the same machine's.
         self._wall = time.time() - time.monotonic() + began
 
@@ -152,7 +153,7 @@ class _Settling:
             async for each in news:
                 state = self._seen(each) if isinstance(each, Plan) else self._changed(each)
                 if state in _ASTRAY:
-                    raise SettlementFailed(f"plan {self._work.plan_id} did not settle: it is {state}")
+                    raise SettlementFailed(f"plan {self._work.plan_id} did not settle: it is {state} ({self._cause})")
                 if state is not None:
                     await self._sign(state)
                 if state == "CLOSED":
@@ -172,7 +173,7 @@ class _Settling:
             self._votes[event.leg.leg.leg_id] = vote_from_pb(event.leg.vote)
         if event.WhichOneof("event") != "transition":
             return None
-        state = state_name(event.transition.to_state)
+        state, self._cause = state_name(event.transition.to_state), event.transition.cause
         self._timeline.entered[state] = time_from_pb(event.transition.transition_time, "time").timestamp() - self._wall
         self._reached(state)
         return state

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 _WIDTH: Final = 760
-_HEIGHT: Final = 230
+_HEIGHT: Final = 240
 _LEFT: Final = 64
 _BOTTOM: Final = 34
-_TOP: Final = 30
+_TOP: Final = 40
 _COLOURS: Final = (
     "#1b6ca8", "#e07b39", "#3a9d5d", "#a23b72", "#8a7b2c", "#5c5c8a", "#c94c4c", "#3f8f8f", "#777777", "#b08bbb",
 )  # fmt: skip
@@ -31,7 +31,7 @@ def page(result: Mapping[str, Any]) -> str:
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Lockstep: bench</title>",
         f"<style>{_STYLE}</style><h1>Lockstep: bench</h1>",
-        f"<p>{result['cores']} cores, seed {html.escape(str(result['seed']))}. Latency counts from the intended beginning of a plan.</p>",
+        f"<p>{result['cores']} cores, seed {html.escape(str(result['seed']))}. Latency counts from when a plan was to begin; what is shaded was measured.</p>",
         _table(levels),
         bars("Settlements per second", names, {"settlements": [float(each["settlements_per_second"]) for each in levels]}),
         bars("CLOSED after, ms", names, phases),
@@ -42,11 +42,12 @@ def page(result: Mapping[str, Any]) -> str:
         parts.append(f"<h2>{html.escape(str(each['load']))}</h2>")
         seconds = [float(row["second"]) for row in rows]
         rates = {"to begin": [float(row["begun"]) for row in rows], "closed": [float(row["closed"]) for row in rows]}
-        parts.append(lines("Plans in each second", seconds, rates))
+        measured = float(each["warm_up_seconds"]), float(each["warm_up_seconds"]) + float(each["measured_seconds"])
+        parts.append(lines("Plans in each second", seconds, rates, measured))
         waits = {
             part: [float(row.get(f"closed_{part}_ms", math.nan)) for row in rows] for part in ("p50", "p99")
         }  # a second in which nothing was to begin has no latency
-        parts.append(lines("CLOSED after, ms, by the second in which plans were to begin", seconds, waits))
+        parts.append(lines("CLOSED after, ms, by the second in which plans were to begin", seconds, waits, measured))
     return "\n".join((*parts, "</html>\n"))
 
 
@@ -74,11 +75,13 @@ def bars(title: str, labels: Sequence[str], series: Series, *, stacked: bool = F
     return _svg(drawn)
 
 
-def lines(title: str, places: Sequence[float], series: Series) -> str:
-    """Lines over a common axis; where a value is NaN the line is interrupted."""
+def lines(title: str, places: Sequence[float], series: Series, measured: tuple[float, float] = (0.0, 0.0)) -> str:
+    """Lines over a common axis; where a value is NaN the line is interrupted. What was measured is shaded."""
     top = _round_up(max((value for values in series.values() for value in values if not math.isnan(value)), default=0.0))
     last = max([*places, 1.0])
-    drawn = [*_frame(title, top, list(series))]
+    left, right = (_LEFT + min(place / last, 1.0) * (_WIDTH - _LEFT - 10) for place in measured)
+    shade = f'<rect x="{left:.1f}" y="{_TOP}" width="{right - left:.1f}" height="{_HEIGHT - _BOTTOM - _TOP}" fill="#eef3f7"/>'
+    drawn = [shade, *_frame(title, top, list(series))]
     for index, values in enumerate(series.values()):
         run = list[tuple[float, float]]()
         for place, value in zip((*places, math.nan), (*values, math.nan), strict=True):
@@ -116,9 +119,9 @@ def _frame(title: str, top: float, names: Sequence[str]) -> list[str]:
     found = [f'<text class="t" x="0" y="14">{html.escape(title)}</text>']
     at = float(_WIDTH)
     for index in reversed(range(len(names))):
-        at -= 7.0 * len(names[index]) + 18
-        found.append(f'<rect x="{at:.0f}" y="5" width="9" height="9" fill="{_COLOURS[index % len(_COLOURS)]}"/>')
-        found.append(_text(at + 12, 14, names[index]))
+        at -= 6.2 * len(names[index]) + 18
+        found.append(f'<rect x="{at:.0f}" y="20" width="9" height="9" fill="{_COLOURS[index % len(_COLOURS)]}"/>')
+        found.append(_text(at + 12, 29, names[index]))
     for share in (0.0, 0.5, 1.0):
         y = _y(top * share, top)
         found.append(f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ccc"/>')

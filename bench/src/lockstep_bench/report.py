@@ -13,6 +13,7 @@ _APART: Final = (
     "rate",
     "concurrency",
     "warm_up_seconds",
+    "measured_seconds",
     "overload",
     "over_time",
     "in_state",

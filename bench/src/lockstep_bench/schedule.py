@@ -26,7 +26,7 @@ class Work:
     plan_id: str
     #: Of which its salts and nonces are drawn.
     seed: str
-    #: Settling legs, tokens and money in turn.
+    #: Settling legs: tokens, and money from the second on.
     legs: int = 2
 
     @property
@@ -51,7 +51,7 @@ class Load:
     grace_seconds: float
     #: Of which everything is drawn.
     seed: str
-    #: Settling legs of each plan, tokens and money in turn.
+    #: Settling legs of each plan.
     legs: int = 2
 
     @property
