@@ -54,7 +54,7 @@ SECOND: Final = tuple(f"{each}-2" for each in ("dlt-gateway", "bank-gateway", "n
 COORDINATORS: Final = ("coordinator", "coordinator-2")
 #: What a person signs at a replica that does not hold the plan waits for as long.
 LEASE_SECONDS: Final = "3"
-SECONDS_MAX: Final = 240.0
+SECONDS_MAX: Final = 400.0
 LOOK_SECONDS: Final = 0.05
 #: Field 2047 of a message, with three octets.
 LATER_FIELD: Final = b"\xfa\x7f\x03new"
@@ -99,7 +99,9 @@ class Upgrade:
         )
         self.payees[plan_id] = payee
         began = asyncio.Event()
-        self.watching.append(asyncio.create_task(self._watch(plan_id, began)))
+        self.watching.append(watching := asyncio.create_task(self._watch(plan_id, began)))
+        # A watch that fails sets it too, and is found when it is waited for.
+        watching.add_done_callback(lambda _: began.set())
         async with asyncio.timeout(SECONDS_MAX):
             await began.wait()
         return plan_id
