@@ -194,12 +194,13 @@ class Upgrade:
         """Each program runs the code of the release that it is of, and none of the other's; by its own word."""
         for program in (*self.sandbox.replicas, MONITOR):
             own, other = (self.tree, self.previous) if program in self.replaced else (self.previous, self.tree)
+            pid, enough = self.sandbox.supervisor.pid(program), False
             async with asyncio.timeout(SECONDS_MAX):
                 # One that nobody waits for may still be loading.
-                while len(found := await self._files(self.sandbox.supervisor.pid(program), own)) < FILES_MIN:  # noqa: ASYNC110 - another process loads
-                    await asyncio.sleep(LOOK_SECONDS)
-            wrong = await self._files(self.sandbox.supervisor.pid(program), other)
-            assert not wrong, f"{program} runs {len(found)} files of {own}, and of another release {wrong[:5]}"
+                while not enough:
+                    wrong = await self._files(pid, other)
+                    assert not wrong, f"{program} runs files of another release than {own}: {wrong[:5]}"
+                    enough = len(await self._files(pid, own)) >= FILES_MIN
 
     async def _files(self, pid: int, release: Path) -> list[Path]:
         """The files of a release that a process runs, by its own word."""
