@@ -18,6 +18,8 @@ TREE: Final = HERE.parents[1]
 TELLING: Final = HERE / "telling"
 #: What `tools/previous.py` exits with where the history does not reach so far.
 NO_HISTORY: Final = 3
+#: What `make setup` installs: both releases run in this tree's environment.
+LOCKS: Final = ("requirements.lock", "tools/package-lock.json")
 PROGRAM_SECONDS_MAX: Final = 300.0
 
 
@@ -54,7 +56,7 @@ class Release:
         assert tool.returncode == 0, tool.stderr
         return cls(folder, tool.stdout.strip())
 
-    def run(self, *arguments: str, seconds_max: float = PROGRAM_SECONDS_MAX) -> str:
+    def run(self, *arguments: str) -> str:
         """A Python program of this release, run to its end; what it printed.
 
         Raises:
@@ -62,14 +64,9 @@ class Release:
         """
         environ = os.environ | {"PYTHONPATH": self.path}
         program = subprocess.run(
-            [sys.executable, *arguments],
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=seconds_max,
-        )
+            [sys.executable, *arguments], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            timeout=PROGRAM_SECONDS_MAX,
+        )  # fmt: skip
         assert program.returncode == 0, program.stdout[-2_000:] + program.stderr
         return program.stdout
 
@@ -85,13 +82,7 @@ class Release:
 
     def differences(self) -> str:
         """What of this tree's environment is not the release's own: what fails may fail for that."""
-        same = {name: (self.folder / name).read_bytes() == (TREE / name).read_bytes() for name in ENVIRONMENT}
+        other = [name for name in LOCKS if (self.folder / name).read_bytes() != (TREE / name).read_bytes()]
         return "".join(
-            f"{name} differs between the releases: the release before runs with what this tree's says\n"
-            for name in same
-            if not same[name]
+            f"{name} is another than the release before had, which runs with this tree's all the same\n" for name in other
         )
-
-
-#: What `make setup` installs from: both releases run in this tree's environment.
-ENVIRONMENT: Final = ("requirements.lock", "tools/package-lock.json")

@@ -48,13 +48,17 @@ TELLING: Final = Path(__file__).parent / "telling"
 #: This tree's packages are installed: they are found where nothing comes before them.
 THIS: Final = {"PYTHONPATH": str(TELLING)}
 REPLICAS: Final = 2
+#: Each program runs more files of its release than these.
+FILES_MIN: Final = 10
 #: Who is replaced in which order. Both coordinators' releases meet both releases of each participant on the way.
 FIRST: Final = ("coordinator", "dlt-gateway", "bank-gateway", "notary", "event-journal")
 SECOND: Final = tuple(f"{each}-2" for each in ("dlt-gateway", "bank-gateway", "notary", "event-journal", "coordinator"))
 COORDINATORS: Final = ("coordinator", "coordinator-2")
 #: What a person signs at a replica that does not hold the plan waits for as long.
 LEASE_SECONDS: Final = "3"
-SECONDS_MAX: Final = 240.0
+SECONDS_MAX: Final = 400.0
+#: No service lets a call take longer than minutes.
+CALL_SECONDS_MAX: Final = 120.0
 LOOK_SECONDS: Final = 0.05
 #: Field 2047 of a message, with three octets.
 LATER_FIELD: Final = b"\xfa\x7f\x03new"
@@ -99,7 +103,9 @@ class Upgrade:
         )
         self.payees[plan_id] = payee
         began = asyncio.Event()
-        self.watching.append(asyncio.create_task(self._watch(plan_id, began)))
+        self.watching.append(watching := asyncio.create_task(self._watch(plan_id, began)))
+        # A watch that fails sets it too, and is found when it is waited for.
+        watching.add_done_callback(lambda _: began.set())
         async with asyncio.timeout(SECONDS_MAX):
             await began.wait()
         return plan_id
@@ -187,22 +193,29 @@ class Upgrade:
     async def assert_loaded(self) -> None:
         """Each program runs the code of the release that it is of, and none of the other's; by its own word."""
         for program in (*self.sandbox.replicas, MONITOR):
-            files = await self._files(self.sandbox.supervisor.pid(program))
             own, other = (self.tree, self.previous) if program in self.replaced else (self.previous, self.tree)
-            wrong = [each for each in files if Path(each).is_relative_to(other) and not _shared(Path(each), self.tree)]
-            ours = [each for each in files if Path(each).is_relative_to(own) and not _shared(Path(each), self.tree)]
-            assert not wrong, f"{program} runs files of another release: {wrong[:5]}"
-            assert len(ours) > 10, f"{program} runs {len(ours)} files of {own}"
+            pid, enough = self.sandbox.supervisor.pid(program), False
+            async with asyncio.timeout(SECONDS_MAX):
+                # One that nobody waits for may still be loading.
+                while not enough:
+                    wrong = await self._files(pid, other)
+                    assert not wrong, f"{program} runs files of another release than {own}: {wrong[:5]}"
+                    enough = len(await self._files(pid, own)) >= FILES_MIN
 
-    async def _files(self, pid: int) -> list[str]:
+    async def _files(self, pid: int, release: Path) -> list[Path]:
+        """The files of a release that a process runs, by its own word."""
         told = self.loaded / f"{pid}.json"
         told.unlink(missing_ok=True)
+        while not catches(pid, signal.SIGUSR2):  # noqa: ASYNC110 - another process does it
+            await asyncio.sleep(LOOK_SECONDS)
         os.kill(pid, signal.SIGUSR2)
         async with asyncio.timeout(SECONDS_MAX):
             while not told.exists():  # noqa: ASYNC110 - another process makes it
                 await asyncio.sleep(LOOK_SECONDS)
-        files: list[str] = json.loads(told.read_text())
-        return files
+        files = (Path(each) for each in json.loads(told.read_text()))
+        # The environment, and what these tests lay beside a program, are no release's.
+        shared = (self.tree / ".venv", TELLING)
+        return [each for each in files if each.is_relative_to(release) and not any(each.is_relative_to(one) for one in shared)]
 
     async def doctor(self) -> dict[str, Any]:
         """This tree's doctor finds everything well, within some time.
@@ -254,9 +267,9 @@ class Upgrade:
         bare, _ = self.crew.stub()
         async with bare:
             asked = GetPlanRequest(plan_id=plan_id).SerializeToString() + LATER_FIELD
-            answer = GetPlanResponse.FromString(await bare.unary_unary(f"/{SETTLEMENT}/GetPlan")(asked, timeout=SECONDS_MAX))
+            answer = GetPlanResponse.FromString(await bare.unary_unary(f"/{SETTLEMENT}/GetPlan")(asked, timeout=CALL_SECONDS_MAX))
             assert answer.plan.header.plan_id == plan_id
-            code = await bare.unary_unary(f"/{SETTLEMENT}/OfALaterRelease")(asked, timeout=SECONDS_MAX).code()
+            code = await bare.unary_unary(f"/{SETTLEMENT}/OfALaterRelease")(asked, timeout=CALL_SECONDS_MAX).code()
             assert code is grpc.StatusCode.UNIMPLEMENTED
 
     async def counted(self, replica: str) -> int:
@@ -388,9 +401,10 @@ async def this_tree(*arguments: str) -> tuple[int, str, str]:
     return process.returncode or 0, out.decode(), errors.decode()
 
 
-def _shared(file: Path, tree: Path) -> bool:
-    """Whether a file belongs to no release: the environment, and what these tests lay beside a program."""
-    return file.is_relative_to(tree / ".venv") or file.is_relative_to(TELLING)
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process does something of its own at a signal, and does not end by it."""
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
 
 
 async def main(folder: Path, previous: Path, tree: Path) -> None:

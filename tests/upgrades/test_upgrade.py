@@ -16,7 +16,7 @@ from upgrades.laid_out import HERE, TELLING, TREE, Release
 pytestmark = pytest.mark.integration
 
 SERVICES: Final = ("coordinator", "dlt-gateway", "bank-gateway", "notary", "event-journal")
-SECONDS_MAX: Final = 900.0
+SECONDS_MAX: Final = 1_200.0
 STOPPED_SECONDS_MAX: Final = 60.0
 SHOWN: Final = 20_000
 #: At every stage some plans are begun; fewer than these would say that nobody was there to be disturbed.
