@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from coordinator import dossiers
 from coordinator.dossier import Dossier
 from coordinator.engine import Work
 from coordinator.model import Event, PersonNeeded
@@ -165,7 +164,7 @@ async def test_what_is_known_of_a_plan_is_what_is_stored(world: Any, monkeypatch
 
         async def same() -> Dossier:
             async with made.engine.db.transaction() as tx:
-                found = (await known.read(tx, [plan.plan_id], lock=True)).dossiers[plan.plan_id]
+                found: Dossier = (await known.read(tx, [plan.plan_id], lock=True)).dossiers[plan.plan_id]
                 stored = (await plans.read(tx, [plan.plan_id])).dossiers[plan.plan_id]
             assert replace(found, read_at=None) == replace(stored, read_at=None)
             return found
@@ -183,7 +182,7 @@ async def test_what_is_known_of_a_plan_is_what_is_stored(world: Any, monkeypatch
             raise AssertionError("it was read again")
 
         with monkeypatch.context() as patched:
-            patched.setattr(dossiers.plans, "read", never)
+            patched.setattr(plans, "read", never)
             async with made.engine.db.connection() as connection:
                 again = (await known.read(connection, [plan.plan_id])).dossiers[plan.plan_id]
         assert again.plan is before.plan

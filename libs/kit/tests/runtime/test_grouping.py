@@ -62,7 +62,7 @@ async def test_who_waits_behind_a_lock_holds_nobody_up(monkeypatch: pytest.Monke
     assert not stuck.done()
     assert not same.done()
     carrier.held["stuck"].set()
-    assert await asyncio.gather(stuck, same) == ["STUCK", "SAME"]
+    assert [await stuck, await same] == ["STUCK", "SAME"]
     assert carrier.begun == [["stuck"], ["other"], ["same"]]
 
 
