@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -23,6 +23,7 @@ from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServic
 from lockstep.participant.v1 import leg_pb2
 from lockstep_contracts.escrow import leg_signing_hash
 from lockstep_kit.convert import gate_to_pb, header_to_pb, leg_to_pb, outcome_from_pb, vote_from_pb
+from lockstep_kit.errors import LockstepError, from_status
 from lockstep_kit.ids import Digest
 from lockstep_kit.plan import Journal, Leg, LegKind, Notarisation, Policy, TokenTransfer
 from lockstep_kit.statements import Gate, GateSignature, Verdict
@@ -37,6 +38,12 @@ CALL_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 0.4
 #: States in which each gate is awaited.
 AWAITED: Final = {Gate.APPROVE: "READY_FOR_PREPARE", Gate.RELEASE: "PREPARED", Gate.VALIDATE: "VALIDATING"}
+#: Methods whose requests may come in batches.
+_BATCHES: Final[Mapping[str, Any]] = {
+    "CreatePlan": messages.CreatePlansRequest,
+    "ExecutePlan": messages.ExecutePlansRequest,
+    "SignGate": messages.SignGatesRequest,
+}
 _AGAIN: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED})
 SIGNED_FOR: Final = timedelta(hours=3)
 
@@ -230,18 +237,40 @@ class People:
         """Ask until there is an answer that says something; whether it was accepted."""
         for _ in range(200):
             try:
-                answer = await getattr(self._chance.choice(self._stubs), method)(request, timeout=CALL_SECONDS)
-            except AioRpcError as error:
-                if error.code() in _AGAIN:
+                plan = await self._answered(method, request)
+            except LockstepError as error:
+                if error.code in _AGAIN:
                     await asyncio.sleep(self._chance.uniform(0.1, 1.0))
                     continue
-                self._timeline.tell("people", f"{method} refused", plan=case.plan.plan_id, why=error.details())
+                self._timeline.tell("people", f"{method} refused", plan=case.plan.plan_id, why=error.message)
                 if method == "CreatePlan":
-                    case.refused = str(error.details())
+                    case.refused = error.message
                 return False
-            self._heard(case, answer.plan)
+            self._heard(case, plan)
             return True
         return False
+
+    async def _answered(self, method: str, request: Any) -> settlement.Plan:
+        """What a request is answered. Half of them come in batches, in which each stands twice: a request is done once, and its answer is always the same.
+
+        Raises:
+            LockstepError: it is refused, or nothing is known.
+        """
+        stub = self._chance.choice(self._stubs)
+        batch = _BATCHES.get(method) if int(request.request_id[-1], 16) % 2 else None
+        try:
+            if batch is None:
+                plan: settlement.Plan = (await getattr(stub, method)(request, timeout=CALL_SECONDS)).plan
+                return plan
+            answers = (await getattr(stub, f"{method}s")(batch(requests=[request, request]), timeout=CALL_SECONDS)).answers
+        except AioRpcError as error:
+            raise LockstepError(error.code(), error.code().name, error.details() or "") from None
+        done: list[settlement.Plan] = [each.plan for each in answers if each.HasField("plan")]
+        if any(each != done[0] for each in done):
+            raise AssertionError(f"{method} has two answers: {done}")
+        if done:
+            return done[0]
+        raise from_status(answers[0].refusal.code, answers[0].refusal.message, answers[0].refusal.details)
 
     async def _call(self, case: Case, method: str, request: Any) -> Any:
         try:
