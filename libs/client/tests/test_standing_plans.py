@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import pytest
 
 from lockstep.coordinator.v1 import operator_service_pb2 as operators
@@ -16,7 +17,6 @@ from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep_client.calls import CallSettings
 from lockstep_client.client import LockstepClient
 from lockstep_client.commands.top import followed_plans, read_overview
-from lockstep_client.following import PlansWish
 from lockstep_client.operators import OperatorClient
 from lockstep_client.standing_plans import StandingPlans
 from lockstep_kit.errors import LockstepError, permission_denied, unavailable
@@ -45,7 +45,7 @@ def told(*plans: settlement.Plan, left: Sequence[str] = (), token: str = "", com
 @asynccontextmanager
 async def standing(coordinator: Any, tls: Any, **more: Any) -> AsyncIterator[tuple[StandingPlans, asyncio.Task[None]]]:
     async with LockstepClient(coordinator.target, tls, FAST) as client:
-        made = StandingPlans(client, PlansWish(whole_plans=True), **more)
+        made = StandingPlans(client, **more)
         running = asyncio.create_task(made.run())
         try:
             yield made, running
@@ -115,6 +115,24 @@ async def test_the_newest_of_what_closed_is_kept(coordinator: Any, tls: Any) -> 
     async with standing(coordinator, tls, seed=seed, closed_max=2) as (plans, _):
         await until(plans, lambda: "newest" in plans.plans)
         assert shown(plans) == {"a": 5, "new": 5, "newest": 6}
+
+
+async def test_a_coordinator_of_the_release_before(coordinator: Any, tls: Any) -> None:
+    """One that has no such stream is asked for its plans instead, until it has it; then nothing is missing."""
+    unknown = LockstepError(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED", "there is no such method here")
+    coordinator.script.will(
+        "WatchPlans", unknown, unknown, lambda _: [told(plan("c", 1), complete=True, token="a"), told(plan("c", 2), token="b")]
+    )
+    coordinator.script.will(
+        "ListPlans", messages.ListPlansResponse(plans=[plan("a", 1)]), messages.ListPlansResponse(plans=[plan("b", 1)])
+    )
+    async with standing(coordinator, tls, states=[PREPARED]) as (plans, running):
+        for expected in ({"a": 1}, {"b": 1}, {"c": 2}):
+            await until(plans, lambda expected=expected: shown(plans) == expected)  # type: ignore[misc]
+            assert plans.trouble is None
+        assert not running.done()
+    assert [list(each.states) for each in coordinator.script.asked("ListPlans")] == [[PREPARED]] * 2
+    assert [each.resume_token for each in coordinator.script.asked("WatchPlans")] == [""] * 3
 
 
 async def test_a_refusal_ends_it(coordinator: Any, tls: Any) -> None:

@@ -25,7 +25,6 @@ from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
 from lockstep_client.client import LockstepClient
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.evidence import JOURNAL_SILENT, Finding
-from lockstep_client.following import PlansWish
 from lockstep_client.signers import SignerUnavailable
 from lockstep_client.signing import gate_signature
 from lockstep_client.standing_plans import StandingPlans
@@ -167,7 +166,7 @@ class GateAgent:
         self._requests = requests
         self._settings = settings or AgentSettings()
         self._report = report
-        self._standing = StandingPlans(client, PlansWish(states=(self._duty.number,)))
+        self._standing = StandingPlans(client, states=(self._duty.number,))
         self._read: dict[str, tuple[settlement_pb2.Plan, PlanView | None]] = {}
         self._open: dict[str, _Open] = {}
         self._done: dict[str, str] = {}

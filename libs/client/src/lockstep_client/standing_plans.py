@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from lockstep.coordinator.v1.settlement_pb2 import PLAN_STATE_CLOSED, Plan
+from lockstep.coordinator.v1.settlement_pb2 import PLAN_STATE_CLOSED, Plan, PlanState
 from lockstep_client.following import OpenPlans, PlansNews, PlansWish
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.loops import back_off_seconds
@@ -29,6 +29,8 @@ _PASSING: Final = frozenset(
     }
 )
 _PAUSE_SECONDS_MAX: Final = 10.0
+#: Pause between two lists of a coordinator that has no stream of all plans.
+_LIST_SECONDS: Final = 0.5
 
 
 async def _nothing() -> Iterable[Plan]:
@@ -36,19 +38,20 @@ async def _nothing() -> Iterable[Plan]:
 
 
 class StandingPlans:
-    """The plans that are wished for. What is closed or left is forgotten, but for the closed plans that are to be kept."""
+    """The plans that one may see. What is closed or left is forgotten, but for the closed plans that are to be kept."""
 
     def __init__(
         self,
         client: LockstepClient,
-        wish: PlansWish,
         *,
+        states: Collection[PlanState.ValueType] = (),
+        gather: timedelta = timedelta(),
         seed: Callable[[], Awaitable[Iterable[Plan]]] = _nothing,
         closed_max: int = 0,
     ) -> None:
-        """`wish` asks for whole plans; `seed` gives plans that a snapshot has not, closed ones, and is asked after each."""
+        """Of all states or of some; `seed` gives plans that a snapshot has not, closed ones, and is asked after each."""
         self._client = client
-        self._wish = wish
+        self._wish = PlansWish(states, whole_plans=True, gather=gather)
         self._seed = seed
         self._closed_max = closed_max
         self._token = ""
@@ -76,11 +79,26 @@ class StandingPlans:
                 async for news in self._client.watch_plans(self._wish, resume_token=self._token, lost=self._lost):
                     await self._take(news)
             except LockstepError as error:
-                self._lost(error)
-                if error.code not in _PASSING:
-                    raise
+                failure = await self._list() if error.code is grpc.StatusCode.UNIMPLEMENTED else error
+                if failure is None:
+                    continue
+                self._lost(failure)
+                if failure.code not in _PASSING:
+                    raise failure from None
             self._failures += 1
             await asyncio.sleep(back_off_seconds(self._failures, rng, most=_PAUSE_SECONDS_MAX))
+
+    async def _list(self) -> LockstepError | None:
+        """Ask a coordinator of the release before, which has no such stream, until it is one of this; why it did not answer, or None."""
+        states = self._wish.states or [each for each in PlanState.values() if each not in (0, PLAN_STATE_CLOSED)]
+        try:
+            plans = {plan.header.plan_id: plan async for plan in self._client.list_plans(states=states)}
+            self._lost(None)
+            await self._take(OpenPlans(plans, ""))
+        except LockstepError as error:
+            return error
+        await asyncio.sleep(_LIST_SECONDS)
+        return None
 
     def _lost(self, error: LockstepError | None) -> None:
         if error is None:
@@ -93,14 +111,14 @@ class StandingPlans:
             self.plans = dict(news.plans)
             for plan in await self._seed():
                 self._put(plan)
-            self.known = True
+            self.known, self._token = True, news.resume_token
         else:
             for each in news.news:
                 if each.plan is not None:
                     self._put(each.plan)
                 elif each.left:
                     self.plans.pop(each.plan_id, None)
-        self._token = news.resume_token or self._token
+            self._token = news.resume_token or self._token
         self._forget()
         self.bell.ring()
 

@@ -14,7 +14,6 @@ from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep.journal.v1.entry_pb2 import Entry
 from lockstep_client.calls import CallSettings
 from lockstep_client.client import LockstepClient
-from lockstep_client.following import PlansWish
 from lockstep_client.operators import OperatorClient
 from lockstep_client.readers import JournalClient
 from lockstep_client.standing_plans import StandingPlans
@@ -55,7 +54,7 @@ class Upstream:
         async def newest() -> list[settlement.Plan]:
             return await self._one(lambda: _first(self._plans.list_plans(page_size=_PAGE), _PAGE))
 
-        return StandingPlans(self._plans, PlansWish(whole_plans=True, gather=gather), seed=newest, closed_max=_PAGE)
+        return StandingPlans(self._plans, gather=gather, seed=newest, closed_max=_PAGE)
 
     async def plan(self, plan_id: str) -> settlement.Plan:
         """A plan as it stands."""

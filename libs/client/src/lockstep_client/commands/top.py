@@ -97,11 +97,10 @@ async def followed_plans(client: LockstepClient, every_seconds: float) -> AsyncI
     import asyncio
     from datetime import timedelta
 
-    from lockstep_client.following import PlansWish
     from lockstep_client.standing_plans import StandingPlans
 
-    wish = PlansWish(whole_plans=True, gather=timedelta(seconds=min(every_seconds, GATHER_SECONDS_MAX)))
-    standing = StandingPlans(client, wish, seed=lambda: recent_plans(client), closed_max=PLANS_MAX)
+    gather = timedelta(seconds=min(every_seconds, GATHER_SECONDS_MAX))
+    standing = StandingPlans(client, gather=gather, seed=lambda: recent_plans(client), closed_max=PLANS_MAX)
     following = asyncio.create_task(standing.run())
 
     async def read() -> tuple[list[Plan], bool]:
