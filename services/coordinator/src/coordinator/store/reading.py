@@ -99,10 +99,14 @@ order by owed.plan_id limit $2
 """
 
 #: Keeps the leases of those that this owner had last and has not given back, once a quarter of their time is over: who waits for an answer has not gone.
+#: One that a transaction takes at this moment needs no renewal, and is not waited for: transactions take many, in another order.
 RENEW: Final = f"""
 update lease set expires_at = clock_timestamp() + $3::interval
-where owner = $1 and generation = $2 and expires_at > '-infinity' and expires_at < clock_timestamp() + $3::interval * 0.75
-  and resource_id in (select owed.plan_id from {_OWED} as owed)
+where resource_id in (
+    select resource_id from lease
+    where owner = $1 and generation = $2 and expires_at > '-infinity' and expires_at < clock_timestamp() + $3::interval * 0.75
+      and resource_id in (select owed.plan_id from {_OWED} as owed)
+    order by resource_id for update skip locked)
 """
 
 #: This owner's plans that are being checked, oldest first.
