@@ -1,8 +1,8 @@
 """Settled plans by the ten thousand, to see what a database that has grown costs: rows of plans that were settled, copied in SQL under new ids.
 
-What the copies are good for: the coordinator's tables that name plans, and those of the participants' that let themselves be copied, have the size, with their
-indexes, that so many settled plans leave; `grow` names the others. What is lost at the edge: nobody signed the copies, no chain, book or journal knows them, triggers and references did not see them. Only the bench
-does this, and only to a sandbox; nothing that is copied is ever asked for.
+What the copies are good for: the coordinator's tables that name plans, and those of the participants that take copies, have the size, with their indexes, that
+so many settled plans leave; `grow` names the others. What is lost at the edge: nobody signed the copies, no chain, book or journal knows them, triggers and
+references did not see them. Only the bench does this, and only to a sandbox; nothing that is copied is ever asked for.
 """
 
 from __future__ import annotations
