@@ -86,7 +86,8 @@ def _value(table: str, column: str, of_type: str, *, alone: bool) -> str:
             return f'o."{column}" - n * (select max("{column}") + 1 from "{table}")'
         case "text":
             return f"{drawn}::text"
-    raise ValueError(f"{table}.{column}: no rule for a unique {of_type}")
+    # A kind or a place beside something that is drawn anew; where it is not, the table takes no copies.
+    return f'o."{column}"'
 
 
 def _superuser(sandbox: Sandbox, service: str) -> _Connection:
