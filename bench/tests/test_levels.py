@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import pytest
-
 from lockstep_bench.copies import statement
 from lockstep_bench.drivers import Drivers
 from lockstep_bench.levels import WARM_UP_SECONDS_MAX, Bench
@@ -51,9 +49,3 @@ def test_a_copied_row_has_an_id_of_its_own_and_nothing_that_must_be_unique_twice
     assert """o."seq" - n * (select max("seq") + 1 from "plan")""" in said
     assert """uuid_send(md5(o."nonce"::text || '/' || n)::uuid)""" in said
     assert """md5(o."name"::text || '/' || n)::uuid::text, o."state" from""" in said
-
-
-def test_what_has_no_rule_is_not_copied_wrongly() -> None:
-    """A type that nobody thought of is told, with its place."""
-    with pytest.raises(ValueError, match=r"plan\.at"):
-        statement("plan", [{"column": "at", "type": "date", "alone": True}])
