@@ -7,6 +7,9 @@ from alembic import context, op
 revision = "0012"
 down_revision = "0011"
 
+#: The release before writes the answer after the request.
+STEP = "post"
+
 
 def upgrade() -> None:
     """Take back what is not needed."""
