@@ -19,13 +19,20 @@ def level(**changes: Any) -> dict[str, Any]:
     costs = {"processor_seconds_per_settlement": {"coordinator": 0.1, "postgres": 0.2, "total": 0.3}}
     counts = {"commits_per_settlement": {"total": 3.0}, "rpcs_per_settlement": {"total": 2.0}}
     said = told(plans, Window(2.0, 10.0, 12.0))
-    kind = {"load": "1 at a time", "rate": None, "concurrency": 1, "warm_up_seconds": 2.0, "measured_seconds": 8.0}
+    kind = {
+        "load": "1 at a time",
+        "rate": None,
+        "concurrency": 1,
+        "warm_up_seconds": 2.0,
+        "measured_seconds": 8.0,
+        "resident_total_mib": 900.0,
+    }
     return {**kind, **said, **costs, **counts, **changes}
 
 
 def result(*levels: dict[str, Any]) -> dict[str, Any]:
     """A result that keeps every limit."""
-    return {"cores": 2, "seed": "<1>", "up_seconds": 9.0, "resident_total_mib": 900.0, "levels": list(levels or [level()])}
+    return {"cores": 2, "seed": "<1>", "up_seconds": 9.0, "levels": list(levels or [level()])}
 
 
 def test_the_page_needs_nothing_else_and_is_well_formed() -> None:
@@ -81,7 +88,7 @@ def test_people_see_every_phase_and_every_cost() -> None:
     ("changes", "said"),
     [
         ({"up_seconds": 20.1}, "everything up"),
-        ({"resident_total_mib": 1229.0}, "resident"),
+        ({"levels": [level(concurrency=16, resident_total_mib=1229.0)]}, "resident"),
         ({"levels": [level(committed_p50_ms=4001)]}, "COMMITTED"),
         ({"levels": [level(closed_p50_ms=5001)]}, "CLOSED"),
         ({"levels": [level(settlements=0)]}, "settlements"),

@@ -23,6 +23,7 @@ from lockstep_bench.levels import Bench
 from lockstep_bench.stage import stage
 from lockstep_bench.stopping import STOPPED, unless_stopped
 from lockstep_bench.traced import statements
+from lockstep_sandbox.stack import Sandbox
 
 TRACED_AT_ONCE: Final = 16
 
@@ -38,18 +39,24 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             bench = Bench(sandbox, drivers, seed=options.seed, warm_up_seconds=options.warm_up, seconds=options.seconds)
             await bench.warm_up()
             for concurrency in options.concurrency:
-                levels.append(shown(await bench.level(bench.load(concurrency=concurrency))))
+                levels.append(shown(await bench.level(bench.load(concurrency=concurrency)) | resident(sandbox)))
             for rate in [round(bench.sustained / 2, 3)] if options.rate is None else options.rate:
-                levels.append(shown(await bench.level(bench.load(rate=rate))))
-            resident = resident_bytes(sandbox)
+                levels.append(shown(await bench.level(bench.load(rate=rate)) | resident(sandbox)))
             if options.overload:
-                levels.append(shown(await bench.overload()))
-        result["resident_mib"] = {name: round(size / 2**20, 1) for name, size in resident.items()}
-        result["resident_total_mib"] = round(sum(resident.values()) / 2**20, 1)
+                levels.append(shown(await bench.overload() | resident(sandbox)))
     if options.traced:
         result["traced"] = await statements(TRACED_AT_ONCE, options.traced, options.seed)
         print(f"\n  statements per settlement            {result['traced']['statements_per_settlement']}")
     return result
+
+
+def resident(sandbox: Sandbox) -> dict[str, Any]:
+    """Memory of each process now."""
+    found = resident_bytes(sandbox)
+    return {
+        "resident_mib": {name: round(size / 2**20, 1) for name, size in found.items()},
+        "resident_total_mib": round(sum(found.values()) / 2**20, 1),
+    }
 
 
 def shown(found: dict[str, Any]) -> dict[str, Any]:
