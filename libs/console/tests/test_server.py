@@ -254,7 +254,7 @@ async def test_one_look_for_everybody(world: World) -> None:
     streams = [await opened(world, "/api/events") for _ in range(3)]
     for each in streams:
         await each.next("board")
-    assert (world.services.looks, world.services.looking) == (1, 1)
+    await until(lambda: (world.services.looks, world.services.looking) == (1, 1))
     assert len([each for each in asyncio.all_tasks() if each.get_name() == "board"]) == 1
     for each in streams:
         each.answer.close()

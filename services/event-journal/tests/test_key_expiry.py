@@ -23,7 +23,7 @@ from lockstep_kit.key_history import HistoryFinding, KeyHistory, SignedKey, intr
 from lockstep_kit.registry import Participant, Registry
 from lockstep_testkit import commands
 from lockstep_testkit.clocks import JumpingClock
-from lockstep_testkit.factories import delivery_versus_payment, registered
+from lockstep_testkit.factories import KEYS_FROM, delivery_versus_payment, registered
 from lockstep_testkit.participants import ParticipantProcess
 
 WRITER, READER, PARTICIPANT = (
@@ -86,8 +86,9 @@ async def test_a_key_that_expires_signs_nothing_more(
         write_signing_key(path, key)
     register(service, FIRST, SECOND)
     now = datetime.now(UTC)
-    first = {"not_before": (now - 24 * HOUR).isoformat(), "not_after": (now + HOUR / 3).isoformat()}
-    second = {"not_before": (now - 24 * HOUR).isoformat(), "not_after": (now + 24 * HOUR).isoformat()}
+    # Events say when they happened by the plans' own clock, which stands still: the keys were there then.
+    first = {"not_before": KEYS_FROM.isoformat(), "not_after": (now + HOUR / 3).isoformat()}
+    second = {"not_before": KEYS_FROM.isoformat(), "not_after": (now + 24 * HOUR).isoformat()}
     await service.restart()
     # The history is begun while the journal runs: it is heeded from then on.
     assert (await keys(service, "init", key_file=files[FIRST], **first))[0] == 0
