@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from coordinator.dossier import Dossier
+from coordinator.dossiers import Dossiers
 from coordinator.engine import Work
 from coordinator.model import Event, PersonNeeded
 from coordinator.sharing import Share
@@ -194,3 +195,22 @@ async def test_what_is_known_of_a_plan_is_what_is_stored(world: Any, monkeypatch
                 "update plan set reason_detail = 'by another', version = version + 1 where plan_id = $1", plan.plan_id
             )
         assert (await same()).plan.reason_detail == "by another"
+
+
+async def test_what_is_forgotten_while_others_are_read_is_told(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that is closed by another transaction, while a listing reads the plans beside it, is listed as it was seen."""
+    async with world.coordinator() as made:
+        first, second = delivery_versus_payment(), delivery_versus_payment()
+        await world.create(first)
+        await world.create(second)
+        known, read = Dossiers(), plans.read
+        async with made.engine.db.connection() as connection:
+            await known.read(connection, [first.plan_id])
+
+            async def meanwhile(*arguments: Any) -> plans.Read:
+                known._known.clear()
+                return await read(*arguments)
+
+            monkeypatch.setattr(plans, "read", meanwhile)
+            found = (await known.read(connection, [first.plan_id, second.plan_id])).dossiers
+        assert found.keys() == {first.plan_id, second.plan_id}

@@ -36,15 +36,13 @@ class Dossiers:
         seen = await plans.glance(connection, ids, lock=lock)
         if not seen:
             return Read({}, None)
-        missing = [each.plan_id for each in seen if not self._same(each)]
+        # Taken out at once: while the others are read, what is remembered goes on with other transactions.
+        found = {each.plan_id: self._as_seen(each) for each in seen}
+        missing = [plan_id for plan_id, dossier in found.items() if dossier is None]
         read = (await plans.read(connection, missing)).dossiers if missing else {}
         for dossier in read.values():
             self._keep(dossier)
-        found = {
-            each.plan_id: read[each.plan_id] if each.plan_id in read else replace(self._known[each.plan_id], read_at=each.read_at)
-            for each in seen
-        }
-        return Read(found, seen[0].read_at)
+        return Read({plan_id: read[plan_id] if dossier is None else dossier for plan_id, dossier in found.items()}, seen[0].read_at)
 
     def note(self, changes: Iterable[Change]) -> None:
         """What a transaction did to plans is committed."""
@@ -55,13 +53,15 @@ class Dossiers:
             elif each.changed:
                 self._keep(each.result)
 
-    def _same(self, seen: Glance) -> bool:
+    def _as_seen(self, seen: Glance) -> Dossier | None:
+        """The plan as it is remembered, where it still is so."""
         known = self._known.get(seen.plan_id)
         if known is None:
-            return False
+            return None
         self._known.move_to_end(seen.plan_id)
         said = (known.version, known.updated_at, known.frozen, len(known.tickets))
-        return said == (seen.version, seen.updated_at, seen.frozen, seen.tickets)
+        same = said == (seen.version, seen.updated_at, seen.frozen, seen.tickets)
+        return replace(known, read_at=seen.read_at) if same else None
 
     def _keep(self, dossier: Dossier) -> None:
         if dossier.plan.state is State.CLOSED:
