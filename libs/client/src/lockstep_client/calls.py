@@ -33,6 +33,7 @@ _PageT = TypeVar("_PageT", bound=_Page)
 
 MESSAGE_BYTES_MAX: Final = 16 << 20
 #: A stream that ends so may be begun again: the connection was lost, the service drains, or the stream's own time is over.
+_TOKEN_EXPIRED: Final = "RESUME_TOKEN_EXPIRED"
 _AGAIN: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 _rng: Final = random.Random()  # noqa: S311 - jitter, no secret
 
@@ -118,6 +119,21 @@ async def pause(attempt: int, settings: CallSettings, error: LockstepError | Non
     if error is not None and error.retry_after is not None:
         seconds = max(seconds, error.retry_after.total_seconds())
     await asyncio.sleep(min(seconds, settings.pause_seconds_max))
+
+
+@dataclass(slots=True)
+class Resumption:
+    """Where a watch goes on after its connection was lost."""
+
+    #: Resume after this; "" begins anew.
+    token: str
+
+    def starts_over(self, error: LockstepError) -> bool:
+        """Give up a token that has grown too old."""
+        if error.reason != _TOKEN_EXPIRED or not self.token:
+            return False
+        self.token = ""
+        return True
 
 
 async def stream(

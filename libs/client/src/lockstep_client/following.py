@@ -18,10 +18,9 @@ from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent, PlanState
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
 from lockstep.type.v1 import signature_pb2
-from lockstep_client.calls import CallSettings, stream
+from lockstep_client.calls import CallSettings, Resumption, stream
 from lockstep_kit.errors import LockstepError
 
-_TOKEN_EXPIRED: Final = "RESUME_TOKEN_EXPIRED"
 #: Plans whose last numbers are kept, so that nothing of them is shown twice.
 _SEEN_MAX: Final = 100_000
 
@@ -92,10 +91,9 @@ PlansNews: TypeAlias = OpenPlans | Changes
 
 
 @dataclass(slots=True)
-class _Place:
+class _Place(Resumption):
     """How far a watch has come."""
 
-    token: str
     _plans: dict[str, Plan] = field(default_factory=dict)
     _seen: OrderedDict[str, int] = field(default_factory=OrderedDict)
 
@@ -125,13 +123,6 @@ class _Place:
             return None
         events = tuple(each for each in news.events if each.sequence > seen)
         return PlanNews(news.plan_id, events, news.plan if news.HasField("plan") else None, news.left)
-
-    def starts_over(self, error: LockstepError) -> bool:
-        """Give up a token that has grown too old."""
-        if error.reason != _TOKEN_EXPIRED or not self.token:
-            return False
-        self.token = ""
-        return True
 
 
 async def watch_plans(

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent
 from lockstep.coordinator.v1.settlement_service_pb2 import WatchPlanRequest, WatchPlanResponse
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
-from lockstep_client.calls import CallSettings, stream
+from lockstep_client.calls import CallSettings, Resumption, stream
 from lockstep_kit.errors import LockstepError
-
-_TOKEN_EXPIRED: Final = "RESUME_TOKEN_EXPIRED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +41,11 @@ class Change:
 PlanNews: TypeAlias = Snapshot | Change
 
 
-class _Place:
+@dataclass(slots=True)
+class _Place(Resumption):
     """How far a watch has come."""
 
-    def __init__(self, token: str) -> None:
-        self.token = token
-        self._sequence = 0
+    _sequence: int = 0
 
     def take(self, message: WatchPlanResponse) -> PlanNews | None:
         """What is new in a message; None for heartbeats and for what was seen."""
@@ -61,13 +58,6 @@ class _Place:
                 return Change(message.event, self.token)
             case _:
                 return None
-
-    def starts_over(self, error: LockstepError) -> bool:
-        """Give up a token that has grown too old."""
-        if error.reason != _TOKEN_EXPIRED or not self.token:
-            return False
-        self.token = ""
-        return True
 
 
 async def watch_plan(
