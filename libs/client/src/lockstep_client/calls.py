@@ -33,8 +33,8 @@ _PageT = TypeVar("_PageT", bound=_Page)
 
 MESSAGE_BYTES_MAX: Final = 16 << 20
 #: A stream that ends so may be begun again: the connection was lost, the service drains, or the stream's own time is over.
-_TOKEN_EXPIRED: Final = "RESUME_TOKEN_EXPIRED"
 _AGAIN: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+_TOKEN_EXPIRED: Final = "RESUME_TOKEN_EXPIRED"
 _rng: Final = random.Random()  # noqa: S311 - jitter, no secret
 
 
