@@ -144,7 +144,8 @@ class Answering(Generic[_AskedT]):
         return found
 
     async def _carried(self, asked: _AskedT) -> bytes:
-        return await self._group.carried(asked, asked.keys, 1)
+        with self._engine.pressure.timed(self._kind):
+            return await self._group.carried(asked, asked.keys, 1)
 
     @asynccontextmanager
     async def _telling(self, asked: Sequence[_AskedT]) -> AsyncIterator[list[_AskedT]]:

@@ -25,6 +25,7 @@ from coordinator.model import CommitsWithheld, Created, Effect, Event, GateRecor
 from coordinator.notices import Notice
 from coordinator.participants import Routes
 from coordinator.plan_traces import PlanTraces
+from coordinator.pressure import Pressure
 from coordinator.sealing import KeyBox, KeySealed
 from coordinator.sharing import Answer, Share, Sharing
 from coordinator.store import accepting, outboxes, plans, reading
@@ -208,6 +209,10 @@ class Work:
         for change in self._changes():
             metrics.moved(change.before, change.after, change.effects, change.now)
             self._engine.dossiers.note([change])
+        changed = [each for each in self._changes() if each.changed and each.after.plan.state is not State.DRAFT]
+        closed = {each.plan_id for each in changed if each.after.plan.state is State.CLOSED}
+        self._engine.pressure.worked(each.plan_id for each in changed if each.plan_id not in closed)
+        self._engine.pressure.ended(closed)
 
     async def flush(self) -> Flushed:
         """Write everything; what has to be woken once it is committed."""
@@ -233,6 +238,7 @@ class Engine:
         registry: Registry,
         box: KeyBox,
         subscriptions: Subscriptions,
+        pressure: Pressure,
     ) -> None:
         self.db: Final = db
         self.traces: Final = PlanTraces(db)
@@ -243,6 +249,7 @@ class Engine:
         self.registry: Final = registry
         self.box: Final = box
         self.subscriptions: Final = subscriptions
+        self.pressure: Final = pressure
         self.wakes: Final = Wakes({name: asyncio.Event() for name in routes.names})
         self._sharing: Final = Sharing(self)
 
@@ -274,7 +281,8 @@ class Engine:
         Raises:
             Exception: its step's own, or what its transaction ended with.
         """
-        return await self._sharing.done(share)
+        with self.pressure.timed("shared"):
+            return await self._sharing.done(share)
 
     async def drained(self) -> None:
         """Return once no shared transaction is under way."""

@@ -26,6 +26,7 @@ from coordinator.operator_servicer import OperatorServicer
 from coordinator.outcomes import Outcomes
 from coordinator.participants import Routes
 from coordinator.peers import JournalPeer, NotaryPeer, Peer
+from coordinator.pressure import Pressure
 from coordinator.recovery import Recovery
 from coordinator.relay import Relay
 from coordinator.resolving import Resolving
@@ -111,6 +112,7 @@ def build(
         registry=registry,
         box=box,
         subscriptions=subscriptions,
+        pressure=Pressure(settings.pressure, lambda: asyncio.get_running_loop().time()),
     )
     peers = {name: Peer(name, channels[name], settings.call_seconds) for name in routes.names}
     rules = Rules(settings.known(), settings.compliance.rules(), routes)

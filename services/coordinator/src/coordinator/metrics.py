@@ -46,6 +46,15 @@ TAKEOVERS: Final = INSTRUMENTS.counter(
     "lockstep_lease_takeovers_total", "Plans that this replica took over from one that let its lease run out."
 )
 
+PLANS_AT_WORK: Final = INSTRUMENTS.gauge("lockstep_plans_at_work", "Plans to which something was done lately, at this replica.")
+PLANS_AT_WORK_MAX: Final = INSTRUMENTS.gauge(
+    "lockstep_plans_at_work_max", "Plans that this replica works on at a time at the most, as things are."
+)
+TURNED_AWAY: Final = INSTRUMENTS.counter(
+    "lockstep_plans_turned_away_total",
+    "Plans that clients were told to bring or to start later, since more was under way than goes through.",
+)
+
 _PEOPLES_GATES: Final = frozenset({Gate.APPROVE, Gate.RELEASE, Gate.VALIDATE})
 
 #: What is at risk for a shorter time is what plans do.

@@ -125,7 +125,8 @@ class Relay:
             sent = [replace(each, traceparent=inside[each.command.plan_id]) for each in batch]
             await failpoint(f"coordinator.{call.value.lower()}.before_send", about=ids)
             try:
-                answers = await self._peer.command(call, sent, self._engine.limits.delivery_margin)
+                with self._engine.pressure.timed(self._peer.name):
+                    answers = await self._peer.command(call, sent, self._engine.limits.delivery_margin)
             except grpc.aio.AioRpcError as error:
                 _log.warning("command_unanswered", participant=self._peer.name, call=call, code=error.code().name)
                 await self._unanswered_by(batch, error.code().name)

@@ -84,7 +84,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         """Start a plan."""
         client = self._admission.client(context)
         asked = await self._let(client, self._execution(client, request))
-        return messages.ExecutePlanResponse.FromString(await self._settlement.executing.one(asked))
+        return messages.ExecutePlanResponse.FromString(await self._settlement.execute(asked))
 
     async def CancelPlan(self, request: messages.CancelPlanRequest, context: Context) -> messages.CancelPlanResponse:  # noqa: N802
         """Stop a plan before its decision."""
@@ -114,7 +114,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         """ExecutePlan for each request."""
         client = self._admission.client(context)
         asked = await self._let_each(client, batches.tried(request.requests, lambda each: self._execution(client, each)))
-        return messages.ExecutePlansResponse(answers=await batches.answers("ExecutePlans", asked, self._settlement.executing.each))
+        return messages.ExecutePlansResponse(answers=await batches.answers("ExecutePlans", asked, self._settlement.execute_each))
 
     async def SignGates(self, request: messages.SignGatesRequest, context: Context) -> messages.SignGatesResponse:  # noqa: N802
         """SignGate for each request."""

@@ -13,6 +13,7 @@ from coordinator.compliance import Compliance
 from coordinator.lint import Installation
 from coordinator.model import Limits
 from coordinator.participants import Routes
+from coordinator.pressure import PressureSettings
 from coordinator.quotas import QuotaSettings
 from coordinator.webhook_settings import NoticeSettings, WebhookSettings
 from lockstep.coordinator.v1 import operator_service_pb2, settlement_service_pb2
@@ -158,6 +159,10 @@ class CoordinatorSettings(ServiceSettings):
     limits: LimitSettings = Field(default_factory=LimitSettings, description="how long things may take")
     compliance: ComplianceSettings = Field(default_factory=ComplianceSettings, description="who may be a party")
     quotas: QuotaSettings = Field(default_factory=QuotaSettings, description="what one client, and one plan, may take up")
+    pressure: PressureSettings = Field(
+        default_factory=PressureSettings,
+        description="when clients are told to come again later, since more is under way than goes through",
+    )
     lease_seconds: float = Field(default=10.0, gt=0, le=300, description="a plan without activity of its holder is free after this")
     recovery_seconds: float = Field(default=1.0, gt=0, le=60, description="how often what is due or left behind is looked for")
     call_seconds: float = Field(default=5.0, gt=0, le=60, description="longest call to a participant")
@@ -180,6 +185,7 @@ class CoordinatorSettings(ServiceSettings):
             FieldInvalid: a rule is broken.
         """
         self.installation.check()
+        self.pressure.check()
         for name, client in self.clients.items():
             client.check(f"clients.{name}", METHODS, READING_METHODS)
         for name, methods in self.operators.items():

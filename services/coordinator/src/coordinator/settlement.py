@@ -22,6 +22,7 @@ from coordinator.engine import Engine, Newcomer, Work
 from coordinator.lint import check_capabilities, check_plan
 from coordinator.model import ChecksBegun, ExecuteAsked, GateRecord, GateSigned, Quorum, State
 from coordinator.peers import JournalPeer
+from coordinator.pressure import overloaded
 from coordinator.quotas import QuotaSettings
 from coordinator.restoring import PayloadsErased
 from coordinator.sealing import KeySealed
@@ -104,14 +105,13 @@ class Settlement:
         self._quota = quota
         self._capabilities = capabilities
         self._creating: Answering[Creation] = Answering(engine, "create", self._create)
-        #: Starts plans, with exactly their token payers' consents.
-        self.executing: Final[Answering[Execution]] = Answering(engine, "execute", self._execute)
+        self._executing: Answering[Execution] = Answering(engine, "execute", self._execute)
         #: Opens and refuses gates, and stops plans before their decisions.
         self.signing: Final[Answering[Signing]] = Answering(engine, "gate", self._sign)
 
     async def drained(self) -> None:
         """Return once nothing is under way."""
-        for each in (self._creating, self.executing, self.signing):
+        for each in (self._creating, self._executing, self.signing):
             await each.drained()
 
     # -- Creating ----------------------------------------------------------------------------------------------------
@@ -121,13 +121,21 @@ class Settlement:
 
         Raises:
             FieldInvalid: lint refuses it.
-            LockstepError: the maker may not, a quota is used up, the plan's id is taken, or the request's id was used for something else.
+            LockstepError: the maker may not, a quota is used up, the plan's id is taken, the request's id was used for something else, or there is
+                too much under way.
         """
+        self._engine.pressure.check(asked.request.client, asked.plan_id)
         (asked,) = await self._with_chains([asked])
         return await self._creating.one(asked)
 
     async def create_each(self, asked: Sequence[Creation]) -> list[bytes | Exception]:
-        """The same of many, each by itself."""
+        """The same of many, each by itself.
+
+        Raises:
+            LockstepError: there is too much under way for any of them.
+        """
+        if asked:
+            self._engine.pressure.check(asked[0].request.client, asked[0].plan_id)
         return await self._creating.each(await self._with_chains(asked))
 
     async def _create(self, work: Work, asked: Sequence[Creation], now: datetime, refused: Refusals) -> None:
@@ -225,6 +233,31 @@ class Settlement:
             return False
 
     # -- Executing ---------------------------------------------------------------------------------------------------
+
+    async def execute(self, asked: Execution) -> bytes:
+        """Start a plan, with exactly its token payers' consents.
+
+        Raises:
+            FieldInvalid: they are others.
+            LockstepError: it is no draft any more, or there is too much under way.
+        """
+        (answer,) = await self.execute_each([asked])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def execute_each(self, asked: Sequence[Execution]) -> list[bytes | Exception]:
+        """The same of many of one client, each by itself; those for which there is no room are turned away."""
+        if not asked:
+            return []
+        pressure = self._engine.pressure
+        begun = pressure.begin(asked[0].request.client, [each.plan_id for each in asked])
+        let = [each for each in asked if pressure.knows(each.plan_id)]
+        done = dict(zip((each.request.request_id for each in let), await self._executing.each(let), strict=True))
+        pressure.ended(
+            each.plan_id for each in let if each.plan_id in begun and isinstance(done[each.request.request_id], Exception)
+        )
+        return [done.get(each.request.request_id, overloaded(each.plan_id)) for each in asked]
 
     async def _execute(self, work: Work, asked: Sequence[Execution], _: datetime, refused: Refusals) -> None:
         consents = {}
