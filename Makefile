@@ -52,6 +52,10 @@ bench: setup ## Measure throughput, latency and costs at stated loads, RATES="2 
 bench-profile: setup ## Draw a flame graph of each service under load, in bench/out; takes the right to trace processes
 	@$(PYTHON) -m lockstep_bench.profile
 
+.PHONY: bench-waves
+bench-waves: setup ## Measure what plans that begin together cost, beyond idling: what a group costs, and what each plan in it does
+	@$(PYTHON) -m lockstep_bench.waves
+
 .PHONY: bench-growth
 bench-growth: setup ## Measure what a settlement costs as legs, watching streams and settled plans grow in number
 	@$(PYTHON) -m lockstep_bench.growth

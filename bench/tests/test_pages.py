@@ -94,6 +94,7 @@ def test_people_see_every_phase_and_every_cost() -> None:
         ({"levels": [level(settlements=0)]}, "settlements"),
         ({"levels": [level(failed=1)]}, "failed"),
         ({"levels": [level(unfinished=1)]}, "unfinished"),
+        ({"levels": [level(turned_away=1)]}, "turned away"),
         ({"levels": [level(concurrency=None, overload=True, delivered_share=0.89)]}, "delivered"),
     ],
 )

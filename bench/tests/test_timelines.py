@@ -68,6 +68,14 @@ def test_failures_are_told_and_have_no_latency() -> None:
     assert said["closed_p99_ms"] == 1000
 
 
+def test_what_was_turned_away_has_not_failed() -> None:
+    """It is told apart: nothing was promised for it."""
+    away = Timeline(1, 3.0, 3.0, {}, failure="OVERLOADED", turned_away=True)
+    said = told([settled(0, 3.0), away], WINDOW)
+    assert (said["turned_away"], said["failed"], said["unfinished"], said["closed_p99_ms"]) == (1, 0, 0, 1000)
+    assert "failures" not in said
+
+
 def test_what_is_under_way_tells_whether_a_level_was_steady() -> None:
     """Plans that have begun and not ended count, at the window's first moment and at its last; what was refused does not."""
     hanging = [Timeline(number, number * 1.0, number * 1.0) for number in range(6)]

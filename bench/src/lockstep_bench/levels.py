@@ -16,6 +16,8 @@ from lockstep_sandbox.stack import Sandbox
 #: What was begun is waited for so long after a level, and after one that offers more than is done.
 GRACE_SECONDS: Final = 40.0
 OVERLOAD: Final = 2.0
+#: Until then a level that offers more than is done has filled all the room that there is.
+OVERLOAD_WARM_UP_SECONDS: Final = 20.0
 #: Longest warm-up that a closed loop is given.
 WARM_UP_SECONDS_MAX: Final = 30.0
 #: Drivers get a level so long before it begins.
@@ -68,7 +70,8 @@ class Bench:
         """Twice as much as was done at the best is offered."""
         sustained = self.sustained
         load = self.load(rate=round(OVERLOAD * sustained, 3))
-        load = replace(load, grace_seconds=GRACE_SECONDS + load.until * OVERLOAD)
+        warm_up = max(load.warm_up_seconds, OVERLOAD_WARM_UP_SECONDS)
+        load = replace(load, warm_up_seconds=warm_up, grace_seconds=GRACE_SECONDS + (warm_up + load.seconds) * OVERLOAD)
         found = await self.level(load)
         share = round(found["settlements_per_second"] / sustained, 3) if sustained else 0.0
         return found | {"overload": True, "sustained_per_second": sustained, "delivered_share": share}

@@ -28,7 +28,9 @@ def broken(result: dict[str, Any]) -> list[str]:
         least.append((f"{name}: settlements", each["settlements"], 1))
         most.append((f"{name}: failed", each["failed"], 0))
         most.append((f"{name}: unfinished", each["unfinished"], 0))
-        if each.get("overload"):
+        if not each.get("overload"):
+            most.append((f"{name}: turned away", each["turned_away"], 0))
+        else:
             least.append((f"{name}: delivered of what was sustained", each["delivered_share"], DELIVERED_SHARE_MIN))
     found = [f"{name}: {value} of at most {limit:g}" for name, value, limit in most if value > limit]
     return found + [f"{name}: {value} of at least {limit:g}" for name, value, limit in least if value < limit]

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent
 from lockstep_bench.schedule import Work
 from lockstep_bench.timelines import Timeline
-from lockstep_bench.transport import News, Transport
+from lockstep_bench.transport import OVERLOADED, News, Transport
 from lockstep_client.configuration import read_configuration
 from lockstep_client.convert import PlanView, plan_from_pb, state_name
 from lockstep_client.making import MAKE_MARGIN, consent, token_payers, unlock
@@ -86,6 +86,7 @@ class People:
             await _Settling(self, work, timeline, began).settle()
         except (LockstepError, SettlementFailed) as error:
             timeline.failure = str(error)
+            timeline.turned_away = isinstance(error, LockstepError) and error.reason == OVERLOADED
             raise
         return timeline
 

@@ -35,6 +35,8 @@ class Timeline:
     entered: dict[str, float] = field(default_factory=dict)
     #: Why it did not settle, if it ended otherwise.
     failure: str = ""
+    #: Whether that is since it was not taken: more was under way than goes through.
+    turned_away: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +132,13 @@ def told(timelines: Sequence[Timeline], window: Window) -> dict[str, Any]:
         "settlements_per_second": round(closed / window.seconds, 3),
         "begun": len(measured),
         "unfinished": sum("closed" not in each.seen and not each.failure for each in measured),
-        "failed": sum(bool(each.failure) for each in measured),
+        "failed": sum(bool(each.failure) and not each.turned_away for each in measured),
+        "turned_away": sum(each.turned_away for each in measured),
         # Alike, the level was steady; where the second is much more, plans came faster than they were settled.
         "under_way_first": under_way(timelines, window.begins),
         "under_way_last": under_way(timelines, window.ends),
     }
-    if failures := sorted({each.failure for each in measured if each.failure}):
+    if failures := sorted({each.failure for each in measured if each.failure and not each.turned_away}):
         found["failures"] = failures[:5]
     # How late the driver itself came to what was to begin: where this is long, the driver is measured and not Lockstep.
     found |= spread("driver_late", [each.begun - each.intended for each in measured if each.begun is not None])

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final, Generic, Self, TypeAlias, TypeVar
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent
-from lockstep_client.calls import CallSettings
+from lockstep_client.calls import CallSettings, pause, worth_another
 from lockstep_client.client import LockstepClient, creation, execution, signing
 from lockstep_client.configuration import ClientConfiguration
 from lockstep_client.following import OpenPlans
@@ -26,8 +26,11 @@ _RequestT = TypeVar("_RequestT")
 #: A change, or the plan as it stands.
 News: TypeAlias = Plan | PlanEvent
 
-#: What is late is to be seen late: the driver waits as long as the level lasts.
-SETTINGS: Final = CallSettings(deadline_seconds=60.0, silence_seconds_max=120.0)
+#: What is late is to be seen late: the driver waits as long as the level lasts. A call is tried once, so that what is asked again holds up nobody else's.
+SETTINGS: Final = CallSettings(deadline_seconds=60.0, silence_seconds_max=120.0, attempts_max=1)
+#: Tries of one request; what there was no room for when it was begun is asked for until there is.
+TRIES_MAX: Final = 6
+OVERLOADED: Final = "OVERLOADED"
 
 
 class Grouped(Generic[_RequestT]):
@@ -109,12 +112,12 @@ class Transport:
         await self._client.close()
 
     async def create(self, draft: DraftPlan, make: GateSignature) -> Plan:
-        """The accepted plan.
+        """The accepted plan; one that is turned away is not brought again.
 
         Raises:
             LockstepError: it was refused.
         """
-        return await self._creations.ask(creation(draft, make))
+        return await asked(self._creations, creation(draft, make), patient=False)
 
     async def execute(self, plan_id: str, signatures: Mapping[LegId, bytes]) -> None:
         """Start a plan.
@@ -122,7 +125,7 @@ class Transport:
         Raises:
             LockstepError: it was refused.
         """
-        await self._executions.ask(execution(plan_id, signatures))
+        await asked(self._executions, execution(plan_id, signatures), patient=True)
 
     async def sign(self, plan_id: str, signature: GateSignature) -> None:
         """Bring a person's signature.
@@ -130,7 +133,7 @@ class Transport:
         Raises:
             LockstepError: it was refused.
         """
-        await self._signatures.ask(signing(plan_id, signature))
+        await asked(self._signatures, signing(plan_id, signature), patient=False)
 
     @contextmanager
     def following(self, plan_id: str) -> Iterator[AsyncIterator[News]]:
@@ -166,6 +169,20 @@ class Transport:
     def _tell(self, plan_id: str, news: News | LockstepError) -> None:
         if plan_id in self._news:
             self._news[plan_id].put_nowait(news)
+
+
+async def asked(grouped: Grouped[_RequestT], request: _RequestT, *, patient: bool, settings: CallSettings = SETTINGS) -> Plan:
+    """The answer of a request that is sent again where nothing was done; who is patient waits for room as long as it takes."""
+    attempt = 0
+    while True:
+        try:
+            return await grouped.ask(request)
+        except LockstepError as error:
+            turned_away = error.reason == OVERLOADED
+            attempt += not (turned_away and patient)
+            if not worth_another(error, settings) or attempt == TRIES_MAX or (turned_away and not patient):
+                raise
+            await pause(attempt, settings, error)
 
 
 async def _each(heard: asyncio.Queue[News | LockstepError]) -> AsyncIterator[News]:
