@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from coordinator.pressure import LINGERING_SECONDS, Pressure, PressureSettings, Room, left
+from coordinator.pressure import LINGERING_SECONDS, STEPS_MIN, Pressure, PressureSettings, Room, left
 from lockstep.coordinator.v1 import settlement_pb2
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep_kit.errors import LockstepError, from_rpc, from_status
@@ -38,8 +38,8 @@ def ids(*numbers: int) -> list[PlanId]:
 
 def grown(pressure: Pressure, clock: Clock, seconds: int, quickest: float) -> None:
     for _ in range(seconds):
-        pressure.took("shared", quickest)
-        pressure.took("shared", quickest * 3)
+        for factor in range(1, STEPS_MIN + 1):
+            pressure.took("shared", quickest * factor)
         clock.now += 1.0
     pressure.took("shared", quickest)
 
@@ -55,14 +55,15 @@ def test_room_shrinks_only_where_even_the_quickest_step_was_slow() -> None:
 def test_room_grows_only_where_it_was_used() -> None:
     """What nobody fills says nothing about how much would go through; nor does a second without a step."""
     assert Room(100).after(SETTINGS, 0.1, 79).plans == 100
-    assert Room(100).after(SETTINGS, None, 20).plans == 100
-    assert Room(100).after(SETTINGS, 0.1, 80).plans == 118
+    assert Room(100).after(SETTINGS, None, 90).plans == 100
+    assert Room(100).after(SETTINGS, 0.1, 80).plans == 109
+    assert Room(100).after(SETTINGS, 0.1, 151).plans == 100
 
 
 def test_room_has_bounds() -> None:
     """It is never less than what is always let in, nor more than the most."""
     room, used = Room(10), 10
-    for _ in range(50):
+    for _ in range(80):
         room = room.after(SETTINGS, 0.1, used)
         used = room.plans
     assert room.plans == 1_000
@@ -114,13 +115,31 @@ def test_the_room_follows_what_steps_take() -> None:
         grown(pressure, clock, 1, 0.01)
     much = len([each for each in range(400) if pressure.knows(PlanId(f"plan {each}"))])
     assert much > 30
-    pressure.took("dlt-gateway", 2.0)
-    grown(pressure, clock, 1, 0.01)
     for _ in range(30):
-        pressure.took("dlt-gateway", 2.0)
+        for _ in range(STEPS_MIN):
+            pressure.took("dlt-gateway", 2.0)
         grown(pressure, clock, 1, 0.01)
     pressure.ended(ids(*range(400)))
     assert len(pressure.begin("one", ids(*range(500, 600)))) == SETTINGS.plans_min
+
+
+def test_a_few_slow_steps_say_nothing() -> None:
+    """Even the quickest of two may have been slow; of enough it says that everything is."""
+
+    def let(steps: int) -> int:
+        clock = Clock()
+        pressure = Pressure(SETTINGS, clock)
+        for start in range(0, 200, 20):
+            pressure.begin("one", ids(*range(start, start + 20)))
+            grown(pressure, clock, 1, 0.01)
+        for _ in range(steps):
+            pressure.took("notary", 2.0)
+        clock.now += 1.0
+        pressure.took("notary", 2.0)
+        pressure.ended(ids(*range(200)))
+        return len(pressure.begin("one", ids(*range(500, 900))))
+
+    assert let(STEPS_MIN) < let(STEPS_MIN - 1)
 
 
 def test_a_failed_step_says_nothing() -> None:

@@ -29,10 +29,13 @@ INTERVAL_SECONDS: Final = 1.0
 #: What is left of the room where everything queues.
 DECREASE: Final = 0.85
 #: What is added to it, as a share and as a number, where it was used and nothing queues.
-INCREASE: Final = 0.1
-STEP: Final = 8
-#: Share of the room that counts as used.
+INCREASE: Final = 0.05
+STEP: Final = 4
+#: Shares of the room from which on it counts as used, and beyond which it has just shrunk and nothing is learnt from how it is used.
 USED: Final = 0.8
+CROWDED: Final = 1.5
+#: Steps of a kind by which a second can be judged.
+STEPS_MIN: Final = 5
 #: A plan takes up room for so long after anything was done to it.
 LINGERING_SECONDS: Final = 15.0
 #: Who is turned away comes again after this, each at a moment of its own within as long again.
@@ -46,7 +49,7 @@ class PressureSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     step_seconds_max: float = Field(
-        default=1.0, gt=0, le=60, description="steps of which even the quickest of a second took longer: fewer plans are let in"
+        default=0.25, gt=0, le=60, description="steps of which even the quickest of a second took longer: fewer plans are let in"
     )
     plans_min: int = Field(default=64, ge=1, description="plans that are worked on at a time in any case, at a replica")
     plans_max: int = Field(default=10_000, ge=1, description="plans that are worked on at a time at the most, at a replica")
@@ -70,12 +73,14 @@ class Room:
     def after(self, settings: PressureSettings, quickest: float | None, most: int) -> Room:
         """The room after a second in which the steps of one kind took `quickest` seconds at least, and `most` plans were worked on at a time.
 
-        Where there are several kinds of steps, `quickest` is that of the slowest kind; None: there was no step.
+        Where there are several kinds of steps, `quickest` is that of the slowest kind; None: there were too few.
         """
-        if quickest is not None and quickest > settings.step_seconds_max:
+        if quickest is None:
+            plans = self.plans
+        elif quickest > settings.step_seconds_max:
             # What was not used is no measure of what is too much.
             plans = int(min(self.plans, max(most, settings.plans_min)) * DECREASE)
-        elif most >= self.plans * USED:
+        elif self.plans * USED <= most <= self.plans * CROWDED:
             plans = int(self.plans * (1 + INCREASE)) + STEP
         else:
             plans = self.plans
@@ -101,14 +106,15 @@ class Pressure:
         self._clients: dict[PlanId, str] = {}
         self._places: Counter[str] = Counter()
         self._until = -1.0
-        self._quickest: dict[str, float] = {}
+        #: Kind of step -> how long each of this interval took.
+        self._steps: dict[str, list[float]] = {}
         self._most = 0
         PLANS_AT_WORK_MAX.set(self._room.plans)
 
     def took(self, kind: str, seconds: float) -> None:
         """A step of a kind took so long, and waited for nobody outside."""
         self._look()
-        self._quickest[kind] = min(self._quickest.get(kind, seconds), seconds)
+        self._steps.setdefault(kind, []).append(seconds)
 
     @contextmanager
     def timed(self, kind: str) -> Iterator[None]:
@@ -184,11 +190,11 @@ class Pressure:
         now = self._clock()
         if now < self._until:
             return
-        if self._quickest:
-            self._room = self._room.after(self._settings, max(self._quickest.values()), self._most)
-            PLANS_AT_WORK_MAX.set(self._room.plans)
+        quickest = [min(steps) for steps in self._steps.values() if len(steps) >= STEPS_MIN]
+        self._room = self._room.after(self._settings, max(quickest, default=None), self._most)
+        PLANS_AT_WORK_MAX.set(self._room.plans)
         self._until, self._most = now + INTERVAL_SECONDS, 0
-        self._quickest.clear()
+        self._steps.clear()
 
 
 def overloaded(whose: str) -> LockstepError:
