@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Final, TypeAlias
 
 from lockstep_kit import merkle
@@ -163,7 +164,7 @@ _KINDS: Final[dict[type, LegKind]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Leg:
     """One leg of a plan."""
 
@@ -186,8 +187,13 @@ class Leg:
         """Whether it moves value."""
         return self.kind.settling
 
+    @cached_property
+    def leaf(self) -> Digest:
+        """Its leaf hash under legs_root."""
+        return merkle.leaf_hash(canonical(leg_document(self)))
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class PlanHeader:
     """The head of a plan: what binds it as a whole."""
 
@@ -208,7 +214,7 @@ class PlanHeader:
     #: RFC 6962 root over the legs.
     legs_root: Digest
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         """The plan digest."""
         return digest_of(header_document(self))
@@ -244,24 +250,19 @@ def leg_document(leg: Leg) -> Document:
     }
 
 
-def leaf_of(leg: Leg) -> Digest:
-    """Leaf hash of a leg."""
-    return merkle.leaf_hash(canonical(leg_document(leg)))
-
-
 def legs_root(legs: Sequence[Leg]) -> Digest:
     """RFC 6962 root over legs in plan order."""
-    return merkle.root([leaf_of(leg) for leg in legs])
+    return merkle.root([leg.leaf for leg in legs])
 
 
 def inclusion_path(legs: Sequence[Leg], index: int) -> tuple[Digest, ...]:
     """Audit path of one leg."""
-    return merkle.audit_path([leaf_of(leg) for leg in legs], index)
+    return merkle.audit_path([leg.leaf for leg in legs], index)
 
 
 def leg_belongs(leg: Leg, index: int, path: Sequence[bytes], header: PlanHeader) -> bool:
     """Whether the leg stands at that place under the head's legs_root."""
-    return merkle.root_from_path(leaf_of(leg), index, header.leg_count, path) == header.legs_root
+    return merkle.root_from_path(leg.leaf, index, header.leg_count, path) == header.legs_root
 
 
 def _terms_document(terms: Terms) -> Document:

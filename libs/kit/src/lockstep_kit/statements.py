@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Final, TypeAlias
 
 from lockstep_kit.canonical import Document, canonical, digest_of, statement, time_text
@@ -38,7 +39,7 @@ class Verdict(StrEnum):
     REJECT = "REJECT"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GateStatement:
     """What a person signs."""
 
@@ -59,6 +60,10 @@ class GateStatement:
 
     def signed_bytes(self) -> bytes:
         """The bytes that the signature is over."""
+        return self._signed_bytes
+
+    @cached_property
+    def _signed_bytes(self) -> bytes:
         document: dict[str, Document] = {
             "gate": self.gate.value,
             "verdict": self.verdict.value,
@@ -223,7 +228,7 @@ class Refusal:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Vote:
     """A participant's durable answer to Prepare."""
 
@@ -249,6 +254,10 @@ class Vote:
 
     def signed_bytes(self) -> bytes:
         """The bytes that the signature is over."""
+        return self._signed_bytes
+
+    @cached_property
+    def _signed_bytes(self) -> bytes:
         document: dict[str, Document] = {
             "participant": self.participant,
             "plan_id": self.plan_id,
@@ -290,7 +299,7 @@ class OutcomeKind(StrEnum):
 REVERSALS: Final = (OutcomeKind.REVERSED, OutcomeKind.REVERSAL_REFUSED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """A participant's durable answer to Commit, Abort or Reverse."""
 
@@ -319,6 +328,10 @@ class Outcome:
 
     def signed_bytes(self) -> bytes:
         """The bytes that the signature is over."""
+        return self._signed_bytes
+
+    @cached_property
+    def _signed_bytes(self) -> bytes:
         document: dict[str, Document] = {
             "participant": self.participant,
             "plan_id": self.plan_id,
