@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from functools import cached_property
 from typing import Final, TypeAlias
 
 from lockstep_kit import merkle
@@ -20,6 +19,7 @@ from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.forms import check_bic, check_chain, check_evm_address, check_fin_x, check_iban, check_lei, check_text
 from lockstep_kit.ids import SALT_BYTES, Digest, LegId, PartyId, PlanId
 from lockstep_kit.instruments import IssueInstrument, check_instrument, instrument_document
+from lockstep_kit.keeping import kept
 
 PLAN_FORMAT: Final = "lockstep/plan/v1"
 LEG_FORMAT: Final = "lockstep/leg/v1"
@@ -187,7 +187,8 @@ class Leg:
         """Whether it moves value."""
         return self.kind.settling
 
-    @cached_property
+    @property
+    @kept
     def leaf(self) -> Digest:
         """Its leaf hash under legs_root."""
         return merkle.leaf_hash(canonical(leg_document(self)))
@@ -214,7 +215,8 @@ class PlanHeader:
     #: RFC 6962 root over the legs.
     legs_root: Digest
 
-    @cached_property
+    @property
+    @kept
     def digest(self) -> Digest:
         """The plan digest."""
         return digest_of(header_document(self))
