@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan
-from lockstep_bench.transport import Grouped
+from lockstep_client.gathering import Gathered
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.rpc.arrows import BATCH_MAX
 
@@ -32,8 +32,8 @@ class _Service:
 
 async def test_each_request_has_its_own_answer() -> None:
     """One that is refused does not fail the others of its batch."""
-    grouped = Grouped(_Service().call)
-    answers = await asyncio.gather(*(grouped.ask(number) for number in range(20)), return_exceptions=True)
+    gathered = Gathered(_Service().call)
+    answers = await asyncio.gather(*(gathered.ask(number) for number in range(20)), return_exceptions=True)
     for number, answer in enumerate(answers):
         if number % 2:
             assert isinstance(answer, LockstepError)
@@ -45,33 +45,33 @@ async def test_each_request_has_its_own_answer() -> None:
 async def test_what_waits_goes_together_and_what_is_alone_goes_at_once() -> None:
     """One call at a time, each with all that came meanwhile, and no more than a call may hold."""
     service = _Service()
-    grouped = Grouped(service.call)
-    alone = asyncio.create_task(grouped.ask(0))
+    gathered = Gathered(service.call)
+    alone = asyncio.create_task(gathered.ask(0))
     await asyncio.sleep(0.001)
     assert service.batches == [[0]]
-    await asyncio.gather(*(grouped.ask(2 * number) for number in range(BATCH_MAX + 10)), alone)
+    await asyncio.gather(*(gathered.ask(2 * number) for number in range(BATCH_MAX + 10)), alone)
     assert [len(each) for each in service.batches] == [1, BATCH_MAX, 10]
 
 
 async def test_a_batch_that_fails_fails_all_that_is_in_it_and_the_next_goes_on() -> None:
     """Everybody is told, and nobody waits for ever."""
     service = _Service()
-    grouped = Grouped(service.call)
+    gathered = Gathered(service.call)
     service.down = True
-    answers = await asyncio.gather(*(grouped.ask(0) for _ in range(3)), return_exceptions=True)
+    answers = await asyncio.gather(*(gathered.ask(0) for _ in range(3)), return_exceptions=True)
     assert all(isinstance(each, LockstepError) and each.reason == "DOWN" for each in answers)
     service.down = False
-    assert (await grouped.ask(4)).transition_no == 4
+    assert (await gathered.ask(4)).transition_no == 4
 
 
 async def test_nobody_waits_after_it_was_closed() -> None:
     """What is under way and what waits are both over."""
-    grouped = Grouped(_Service().call)
-    waiting = [asyncio.create_task(grouped.ask(0)) for _ in range(3)]
+    gathered = Gathered(_Service().call)
+    waiting = [asyncio.create_task(gathered.ask(0)) for _ in range(3)]
     await asyncio.sleep(0.001)
-    waiting.append(asyncio.create_task(grouped.ask(0)))
+    waiting.append(asyncio.create_task(gathered.ask(0)))
     await asyncio.sleep(0.001)
-    await grouped.close()
+    await gathered.close()
     with pytest.raises(asyncio.CancelledError):
         await waiting[-1]
     await asyncio.wait(waiting, timeout=1.0)
