@@ -21,6 +21,7 @@ from workspace import ROOT, Package, packages, python
 PURE: dict[str, tuple[str, ...]] = {
     "values": (
         "lockstep_kit.fields",
+        "lockstep_kit.keeping",
         "lockstep_kit.amounts",
         "lockstep_kit.ids",
         "lockstep_kit.plan",

@@ -1,24 +1,21 @@
-"""How the people's requests reach the coordinator, and how its news reach them. The one module that knows how calls are put together.
-
-Requests go in batches: what waits while a call is under way goes together with the next, and one that is alone goes at once.
-"""
+"""How the people's requests reach the coordinator, and how its news reach them. The one module that knows how calls are put together."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, Generic, Self, TypeAlias, TypeVar
+from typing import Final, Self, TypeAlias, TypeVar
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent
 from lockstep_client.calls import CallSettings, pause, worth_another
 from lockstep_client.client import LockstepClient, creation, execution, signing
 from lockstep_client.configuration import ClientConfiguration
 from lockstep_client.following import OpenPlans
+from lockstep_client.gathering import Gathered
 from lockstep_client.planfile import DraftPlan
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.ids import LegId
-from lockstep_kit.rpc.arrows import BATCH_MAX
 from lockstep_kit.statements import GateSignature
 
 _RequestT = TypeVar("_RequestT")
@@ -33,68 +30,14 @@ TRIES_MAX: Final = 6
 OVERLOADED: Final = "OVERLOADED"
 
 
-class Grouped(Generic[_RequestT]):
-    """Requests of one kind, one call at a time."""
-
-    def __init__(self, call: Callable[[Sequence[_RequestT]], Awaitable[Sequence[Plan | LockstepError]]]) -> None:
-        self._call = call
-        self._waiting: list[tuple[_RequestT, asyncio.Future[Plan]]] = []
-        self._working: asyncio.Task[None] | None = None
-
-    async def ask(self, request: _RequestT) -> Plan:
-        """The answer of a request.
-
-        Raises:
-            LockstepError: it was refused.
-        """
-        answer: asyncio.Future[Plan] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, answer))
-        if self._working is None:
-            self._working = asyncio.create_task(self._work())
-        return await answer
-
-    async def close(self) -> None:
-        """Ask no more; what waits or is under way is cancelled."""
-        if self._working is not None:
-            self._working.cancel()
-            await asyncio.gather(self._working, return_exceptions=True)
-        for _, answer in self._waiting:
-            answer.cancel()
-        self._waiting = []
-
-    async def _work(self) -> None:
-        try:
-            while self._waiting:
-                # What was taken stays at the head until it is answered, so that closing finds it.
-                taken = self._waiting[:BATCH_MAX]
-                try:
-                    answers = await self._call([request for request, _ in taken])
-                except LockstepError as error:
-                    answers = [error] * len(taken)
-                del self._waiting[: len(taken)]
-                for (_, waiting), answer in zip(taken, answers, strict=True):
-                    _give(waiting, answer)
-        finally:
-            self._working = None
-
-
-def _give(waiting: asyncio.Future[Plan], answer: Plan | LockstepError) -> None:
-    if waiting.done():
-        return
-    if isinstance(answer, LockstepError):
-        waiting.set_exception(answer)
-    else:
-        waiting.set_result(answer)
-
-
 class Transport:
     """The coordinator, to many people at once: requests in batches, and one stream of all plans. An async context manager."""
 
     def __init__(self, configuration: ClientConfiguration) -> None:
         self._client = LockstepClient(configuration.coordinator, configuration.tls, SETTINGS)
-        self._creations = Grouped(self._client.create_plans)
-        self._executions = Grouped(self._client.execute_plans)
-        self._signatures = Grouped(self._client.sign_gates)
+        self._creations = Gathered(self._client.create_plans)
+        self._executions = Gathered(self._client.execute_plans)
+        self._signatures = Gathered(self._client.sign_gates)
         self._news: dict[str, asyncio.Queue[News | LockstepError]] = {}
         self._watching = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
@@ -171,7 +114,7 @@ class Transport:
             self._news[plan_id].put_nowait(news)
 
 
-async def asked(grouped: Grouped[_RequestT], request: _RequestT, *, patient: bool, settings: CallSettings = SETTINGS) -> Plan:
+async def asked(grouped: Gathered[_RequestT], request: _RequestT, *, patient: bool, settings: CallSettings = SETTINGS) -> Plan:
     """The answer of a request that is sent again where nothing was done; who is patient waits for room as long as it takes."""
     attempt = 0
     while True:

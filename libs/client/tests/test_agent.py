@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
@@ -17,7 +18,7 @@ from lockstep_client.calls import CallSettings
 from lockstep_client.client import LockstepClient
 from lockstep_client.evidence import Finding, check_plan
 from lockstep_kit.convert import gate_from_pb
-from lockstep_kit.errors import permission_denied, unavailable
+from lockstep_kit.errors import LockstepError, permission_denied, unavailable
 from lockstep_kit.ids import sha256
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import Gate, Verdict, evidence_digest
@@ -43,10 +44,17 @@ class Eyes:
         return [*check_plan(view, self._registry), *found]
 
 
+class Blind:
+    """An inspector who finds nothing wrong."""
+
+    async def inspect(self, view: Any) -> Sequence[Finding]:
+        return ()
+
+
 class Desk:
     """An agent at its desk, with what it said."""
 
-    def __init__(self, coordinator: Any, eyes: Eyes, folder: Path, **settings: Any) -> None:
+    def __init__(self, coordinator: Any, eyes: Eyes | Blind, folder: Path, **settings: Any) -> None:
         self.said: list[Judgement] = []
         self.client = LockstepClient(coordinator.target, coordinator.tls, FAST)
         pace = {"poll_seconds": 0.02, "again_seconds_min": 0.01, "again_seconds_max": 0.05} | settings
@@ -120,6 +128,34 @@ async def test_a_lost_answer(coordinator: Any, world: Any, tmp_path: Path) -> No
     assert len(sent) == 6
     assert all(request == sent[0] for request in sent)
     assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
+
+
+@pytest.mark.parametrize("batches", [True, False])
+async def test_signatures_go_together(coordinator: Any, world: Any, tmp_path: Path, batches: bool) -> None:
+    """What several plans wait for goes in few calls, each signature once; a coordinator that takes no batches is sent one after the other."""
+    plans = []
+    for number in range(12):
+        plan = world.message()
+        plan.header.plan_id = f"00000000-0000-4000-8000-{number:012}"
+        plans.append(plan)
+    ids = [plan.header.plan_id for plan in plans]
+    news = [messages.PlanNews(plan_id=plan.header.plan_id, sequence=1, plan=plan) for plan in plans]
+    shown = messages.WatchPlansResponse(news=news, snapshot_complete=True, resume_token="a")
+    coordinator.script.will("WatchPlans", lambda _: [shown])
+    # The first is held up, and what comes meanwhile goes together.
+    coordinator.script.will("SignGate", unavailable("STARTING", "starting"), messages.SignGateResponse(plan=plans[0]))
+    taken = lambda request: messages.SignGatesResponse(answers=[messages.PlanAnswer(plan=plans[0])] * len(request.requests))  # noqa: E731
+    refused = LockstepError(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN", "there is no such method")
+    coordinator.script.will("SignGates", taken if batches else refused)
+    desk = Desk(coordinator, Blind(), tmp_path, plans_max=3)
+    await desk.work(0.0, lambda desk: len(desk.said) == len(plans))
+    alone = [each.plan_id for each in coordinator.script.asked("SignGate")][1:]
+    together = [[each.plan_id for each in request.requests] for request in coordinator.script.asked("SignGates")]
+    assert together
+    assert all(len(each) > 1 for each in together)
+    answered = [*alone, *(plan_id for each in together for plan_id in each)] if batches else alone
+    assert sorted(answered) == ids
+    assert {each.conclusion for each in desk.said} == {Conclusion.SIGNED}
 
 
 async def test_a_lost_stream(coordinator: Any, world: Any, tmp_path: Path) -> None:

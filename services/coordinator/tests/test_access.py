@@ -104,6 +104,8 @@ async def test_refusals_cost_the_same(world: Any, monkeypatch: pytest.MonkeyPatc
     there, absent = plan_for(BUYER, SELLER), plan_for(BUYER, SELLER)
     async with world.coordinator(**TABLES) as made:
         await world.create(there)
+        # Whose it is is known from then on, and makes no difference.
+        await world.execute(there)
         run: dict[str, dict[str, list[str]]] = {}
         for plan in (there, absent):
             for method, request in requests_about(plan).items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
 from lockstep_client.client import LockstepClient
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.evidence import JOURNAL_SILENT, Finding
+from lockstep_client.gathering import Gathered
 from lockstep_client.signers import SignerUnavailable
 from lockstep_client.signing import gate_signature
 from lockstep_client.standing_plans import StandingPlans
@@ -35,6 +37,7 @@ from lockstep_kit.errors import LockstepError
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import NONCE_BYTES, Digest
 from lockstep_kit.participant.bell import heard
+from lockstep_kit.rpc.arrows import BATCH_MAX
 from lockstep_kit.signing import Signer
 from lockstep_kit.statements import Gate, Verdict, votes_digest
 
@@ -171,6 +174,11 @@ class GateAgent:
         self._open: dict[str, _Open] = {}
         self._done: dict[str, str] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        #: Plans that wait for others to be looked at, as they stood last.
+        self._late: deque[PlanView] = deque()
+        self._signatures = Gathered(self._sent)
+        #: Tasks that have looked, and wait for the answer to their signature.
+        self._sending = 0
 
     async def run(self) -> None:
         """Sign whatever waits and holds, until cancelled. An unreachable coordinator is waited for.
@@ -193,10 +201,12 @@ class GateAgent:
                 pace.cancel()
             await following
         finally:
+            self._late.clear()
             tasks = (following, *self._tasks.values())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._signatures.close()
 
     def _waiting(self) -> list[PlanView]:
         """The plans that wait for the gate; each is read once as it stands."""
@@ -212,13 +222,19 @@ class GateAgent:
         present = {view.header.plan_id for view in waiting}
         self._open = {plan_id: each for plan_id, each in self._open.items() if plan_id in present}
         self._done = {plan_id: place for plan_id, place in self._done.items() if plan_id in present}
+        self._late = deque(waiting)
+        self._begin_late()
+
+    def _begin_late(self) -> None:
+        """Begin with plans that waited, as long as there is room: whoever waits for an answer looks at nothing."""
         now = asyncio.get_running_loop().time()
-        for view in waiting:
+        while self._late and len(self._tasks) - min(self._sending, BATCH_MAX) < self._settings.plans_max:
+            view = self._late.popleft()
             plan_id = view.header.plan_id
             if plan_id in self._tasks or self._done.get(plan_id) == self._place(view):
                 continue
             each = self._open.setdefault(plan_id, _Open(now, self._settings.again_seconds_min, now))
-            if each.next_at <= now and len(self._tasks) < self._settings.plans_max:
+            if each.next_at <= now:
                 self._tasks[plan_id] = asyncio.create_task(self._look_at(view, each), name=f"{self._gate.lower()}:{plan_id}")
 
     async def _look_at(self, view: PlanView, each: _Open) -> None:
@@ -235,6 +251,7 @@ class GateAgent:
             each.wait(asyncio.get_running_loop().time(), self._settings.again_seconds_max)
         finally:
             self._tasks.pop(plan_id, None)
+            self._begin_late()
 
     async def _turn(self, view: PlanView, each: _Open) -> Judgement:
         loop = asyncio.get_running_loop()
@@ -300,13 +317,34 @@ class GateAgent:
 
     async def _send(self, plan_id: str, request: SignGateRequest, verdict: Verdict, findings: tuple[Finding, ...]) -> Judgement:
         done = Conclusion.SIGNED if verdict is Verdict.APPROVE else Conclusion.REJECTED
+        self._sending += 1
         try:
-            await self._client.send_gate(request)
+            self._begin_late()
+            await self._signatures.ask(request)
         except LockstepError as error:
             if error.code in _UNREACHABLE:
                 raise
             return Judgement(plan_id, Conclusion.REFUSED, findings, f"the coordinator refused the signature: {error}")
+        finally:
+            self._sending -= 1
         return Judgement(plan_id, done, findings)
+
+    async def _sent(self, requests: Sequence[SignGateRequest]) -> list[settlement_pb2.Plan | LockstepError]:
+        """What became of signatures, in their order: of several in one call."""
+        if len(requests) > 1:
+            try:
+                return await self._client.sign_gates(requests)
+            except LockstepError as error:
+                if error.code is not grpc.StatusCode.UNIMPLEMENTED:
+                    raise
+        # One alone, or a coordinator of the release before, which takes no batches.
+        return [await self._sent_alone(each) for each in requests]
+
+    async def _sent_alone(self, request: SignGateRequest) -> settlement_pb2.Plan | LockstepError:
+        try:
+            return await self._client.send_gate(request)
+        except LockstepError as error:
+            return error
 
     def _signed(self, view: PlanView, verdict: Verdict) -> SignGateRequest:
         """A fresh request, on disk before anybody sees it."""
@@ -345,8 +383,14 @@ class GateAgent:
 
     def _place(self, view: PlanView) -> str:
         """A plan with what is signed over: after a leg was driven anew there is other evidence, and another signature is asked for."""
-        over = {Gate.APPROVE: view.header.digest, Gate.RELEASE: _votes(view), Gate.VALIDATE: view.evidence_digest or b""}
-        return f"{view.header.plan_id}-{over[self._gate].hex()[:16]}"
+        match self._gate:
+            case Gate.APPROVE:
+                over: bytes = view.header.digest
+            case Gate.RELEASE:
+                over = _votes(view)
+            case _:
+                over = view.evidence_digest or b""
+        return f"{view.header.plan_id}-{over.hex()[:16]}"
 
 
 def _view(plan: settlement_pb2.Plan) -> PlanView | None:

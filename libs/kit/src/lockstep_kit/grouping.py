@@ -82,6 +82,10 @@ class Grouping(Generic[_Work, _Answer]):
         Raises:
             Exception: the work's own error, or whatever its transaction ended with.
         """
+        return await self.begun(work, keys, weight)
+
+    def begun(self, work: _Work, keys: frozenset[str], weight: int) -> asyncio.Future[_Answer]:
+        """What will have become of a piece of work: for who has many at once, and needs no task for each. Cancelled, it is left out if it can be."""
         loop = asyncio.get_running_loop()
         asked: _Asked[_Work, _Answer] = _Asked(work, keys, weight, loop.time(), loop.create_future())
         self._waiting.append(asked)
@@ -90,7 +94,7 @@ class Grouping(Generic[_Work, _Answer]):
             self._begin()
         elif self._look is None:
             self._look = loop.call_later(PATIENCE_SECONDS, self._hurry)
-        return await asked.answer
+        return asked.answer
 
     async def drained(self) -> None:
         """Return once nothing is under way; whoever still waits for an answer has it."""

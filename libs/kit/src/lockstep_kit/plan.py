@@ -19,6 +19,7 @@ from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.forms import check_bic, check_chain, check_evm_address, check_fin_x, check_iban, check_lei, check_text
 from lockstep_kit.ids import SALT_BYTES, Digest, LegId, PartyId, PlanId
 from lockstep_kit.instruments import IssueInstrument, check_instrument, instrument_document
+from lockstep_kit.keeping import kept
 
 PLAN_FORMAT: Final = "lockstep/plan/v1"
 LEG_FORMAT: Final = "lockstep/leg/v1"
@@ -163,7 +164,7 @@ _KINDS: Final[dict[type, LegKind]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Leg:
     """One leg of a plan."""
 
@@ -186,8 +187,14 @@ class Leg:
         """Whether it moves value."""
         return self.kind.settling
 
+    @property
+    @kept
+    def leaf(self) -> Digest:
+        """Its leaf hash under legs_root."""
+        return merkle.leaf_hash(canonical(leg_document(self)))
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class PlanHeader:
     """The head of a plan: what binds it as a whole."""
 
@@ -209,6 +216,7 @@ class PlanHeader:
     legs_root: Digest
 
     @property
+    @kept
     def digest(self) -> Digest:
         """The plan digest."""
         return digest_of(header_document(self))
@@ -244,24 +252,19 @@ def leg_document(leg: Leg) -> Document:
     }
 
 
-def leaf_of(leg: Leg) -> Digest:
-    """Leaf hash of a leg."""
-    return merkle.leaf_hash(canonical(leg_document(leg)))
-
-
 def legs_root(legs: Sequence[Leg]) -> Digest:
     """RFC 6962 root over legs in plan order."""
-    return merkle.root([leaf_of(leg) for leg in legs])
+    return merkle.root([leg.leaf for leg in legs])
 
 
 def inclusion_path(legs: Sequence[Leg], index: int) -> tuple[Digest, ...]:
     """Audit path of one leg."""
-    return merkle.audit_path([leaf_of(leg) for leg in legs], index)
+    return merkle.audit_path([leg.leaf for leg in legs], index)
 
 
 def leg_belongs(leg: Leg, index: int, path: Sequence[bytes], header: PlanHeader) -> bool:
     """Whether the leg stands at that place under the head's legs_root."""
-    return merkle.root_from_path(leaf_of(leg), index, header.leg_count, path) == header.legs_root
+    return merkle.root_from_path(leg.leaf, index, header.leg_count, path) == header.legs_root
 
 
 def _terms_document(terms: Terms) -> Document:

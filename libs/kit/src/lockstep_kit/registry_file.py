@@ -51,13 +51,12 @@ from lockstep_kit.registry import (
     RoleLimits,
     Threshold,
 )
-from lockstep_kit.signing import PublicKey
+from lockstep_kit.signing import PUBLIC_KEY_BYTES, PublicKey
 from lockstep_kit.sod import check_matrix
 from lockstep_kit.statements import Gate
 from lockstep_kit.strict_yaml import parse, read
 
 FILE_BYTES_MAX: Final = 4 << 20
-PUBLIC_KEY_BYTES: Final = 32
 UNLIMITED: Final = "unlimited"
 #: Roles that sign for amounts: what they may sign for is said.
 LIMITED_ROLES: Final = (Role.MAKER, Role.APPROVER, Role.RELEASER, Role.VALIDATOR)

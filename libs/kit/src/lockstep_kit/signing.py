@@ -13,7 +13,10 @@ from nacl.signing import VerifyKey as _VerifyKey
 
 from lockstep_kit.ids import KeyId
 
+PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
+#: Signatures that are remembered to hold, a hundred octets or so each.
+CHECKED_MAX: Final = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,42 @@ class PublicKey:
         return KeyId(hashlib.sha256(self.octets).hexdigest()[:16])
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
-        """Whether the signature over the message is this key's."""
+        """Whether the signature over the message is this key's. What was checked before is remembered for a while."""
+        if len(self.octets) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+            return False
+        # With lengths that are fixed no two of key, signature and message make the same octets.
+        checked = hashlib.sha256(self.octets + signature + message).digest()
+        if checked in _checked:
+            return True
         try:
             _VerifyKey(self.octets).verify(message, signature)
-        except (BadSignatureError, ValueError):
+        except BadSignatureError:
             return False
+        _checked.add(checked)
         return True
+
+
+class _Checked:
+    """Signatures that held, each by the hash of key, signature and message: it holds for ever, whoever's the key is and whether it still counts.
+
+    A signature is checked when it comes and again with every certificate that shows it: a hash is a fiftieth of a check. Refusals are not remembered.
+    """
+
+    def __init__(self) -> None:
+        self._recent: set[bytes] = set()
+        self._before: set[bytes] = set()
+
+    def __contains__(self, checked: bytes) -> bool:
+        return checked in self._recent or checked in self._before
+
+    def add(self, checked: bytes) -> None:
+        """Remember one; the oldest half gives way where there are too many."""
+        if len(self._recent) >= CHECKED_MAX // 2:
+            self._before, self._recent = self._recent, set()
+        self._recent.add(checked)
+
+
+_checked: Final = _Checked()
 
 
 class Signer(Protocol):

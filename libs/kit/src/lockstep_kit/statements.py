@@ -11,9 +11,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from lockstep_kit.canonical import Document, canonical, digest_of, statement, time_text
+from lockstep_kit.canonical import Document, canonical, statement, time_text
 from lockstep_kit.fields import require
 from lockstep_kit.ids import NONCE_BYTES, Digest, LegId, PlanId, sha256
+from lockstep_kit.keeping import kept
 from lockstep_kit.signing import Signature, Signer, SigningKey
 
 GATE_DOMAIN: Final = "lockstep/gate/v1"
@@ -38,7 +39,7 @@ class Verdict(StrEnum):
     REJECT = "REJECT"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GateStatement:
     """What a person signs."""
 
@@ -57,6 +58,7 @@ class GateStatement:
     #: Validate only: digest over the outcomes.
     evidence_digest: Digest | None = None
 
+    @kept
     def signed_bytes(self) -> bytes:
         """The bytes that the signature is over."""
         document: dict[str, Document] = {
@@ -80,19 +82,15 @@ class GateStatement:
         """
         require(len(self.nonce) == NONCE_BYTES, "nonce", f"must be {NONCE_BYTES} random bytes")
         # A refusal may come before there is anything to sign over; an approval never.
-        approves = self.verdict is Verdict.APPROVE
+        approves, releases, validates = self.verdict is Verdict.APPROVE, self.gate is Gate.RELEASE, self.gate is Gate.VALIDATE
         votes, evidence = self.votes_digest is not None, self.evidence_digest is not None
-        require(votes or not (approves and self.gate is Gate.RELEASE), "votes_digest", "must be present for the release gate")
-        require(not votes or self.gate is Gate.RELEASE, "votes_digest", "must be absent but for the release gate")
-        require(
-            evidence or not (approves and self.gate is Gate.VALIDATE),
-            "evidence_digest",
-            "must be present for the validate gate",
-        )
-        require(not evidence or self.gate is Gate.VALIDATE, "evidence_digest", "must be absent but for the validate gate")
+        require(votes or not (approves and releases), "votes_digest", "must be present for the release gate")
+        require(not votes or releases, "votes_digest", "must be absent but for the release gate")
+        require(evidence or not (approves and validates), "evidence_digest", "must be present for the validate gate")
+        require(not evidence or validates, "evidence_digest", "must be absent but for the validate gate")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GateSignature:
     """A person's signed statement."""
 
@@ -223,7 +221,7 @@ class Refusal:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Vote:
     """A participant's durable answer to Prepare."""
 
@@ -247,6 +245,7 @@ class Vote:
         """The promise of a YES; None for a NO."""
         return self.answer if isinstance(self.answer, Promise) else None
 
+    @kept
     def signed_bytes(self) -> bytes:
         """The bytes that the signature is over."""
         document: dict[str, Document] = {
@@ -264,7 +263,7 @@ class Vote:
         return statement(VOTE_DOMAIN, document)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SignedVote:
     """A vote and the participant's signature."""
 
@@ -290,7 +289,7 @@ class OutcomeKind(StrEnum):
 REVERSALS: Final = (OutcomeKind.REVERSED, OutcomeKind.REVERSAL_REFUSED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """A participant's durable answer to Commit, Abort or Reverse."""
 
@@ -317,6 +316,7 @@ class Outcome:
     #: DONE: digest of the decision that the participant was told (`decisions.decision_told`); None where it was told none.
     decision: Digest | None = None
 
+    @kept
     def signed_bytes(self) -> bytes:
         """The bytes that the signature is over."""
         document: dict[str, Document] = {
@@ -339,7 +339,7 @@ class Outcome:
         return statement(OUTCOME_DOMAIN, document)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SignedOutcome:
     """An outcome and the participant's signature."""
 
@@ -366,12 +366,18 @@ def sign_outcome(outcome: Outcome, key: SigningKey) -> SignedOutcome:
 
 def votes_digest(votes: Iterable[SignedVote]) -> Digest:
     """What the releaser signs over: every leg's signed vote, in plan order."""
-    return digest_of([{"statement": sha256(each.vote.signed_bytes()).hex(), **_mark(each.signature)} for each in votes])
+    return sha256(b"[" + b",".join(map(_named, votes)) + b"]")
 
 
 def evidence_digest(outcomes: Iterable[SignedOutcome]) -> Digest:
     """What the validator signs over: every settling leg's signed outcome, in plan order."""
-    return digest_of([{"statement": sha256(each.outcome.signed_bytes()).hex(), **_mark(each.signature)} for each in outcomes])
+    return sha256(b"[" + b",".join(map(_named, outcomes)) + b"]")
+
+
+@kept
+def _named(signed: SignedVote | SignedOutcome) -> bytes:
+    told = signed.vote if isinstance(signed, SignedVote) else signed.outcome
+    return canonical({"statement": sha256(told.signed_bytes()).hex(), **_mark(signed.signature)})
 
 
 def gate_digest(signature: GateSignature) -> Digest:
@@ -420,12 +426,8 @@ def evidence_document(evidence: Evidence) -> Document:
                 "issuance_sha256": evidence.issuance_sha256.hex(),
             }
         case JournalEvidence():
-            return {
-                "kind": "journal",
-                "entry_count": evidence.entry_count,
-                "head_hash": evidence.head_hash.hex(),
-                "sealed": evidence.sealed,
-            }
+            head = evidence.head_hash.hex()
+            return {"kind": "journal", "entry_count": evidence.entry_count, "head_hash": head, "sealed": evidence.sealed}
         case BatchEvidence():
             root: dict[str, Document] = {"root": evidence_document(evidence.root)} if evidence.root is not None else {}
             return {"kind": "batch", "leaf_hash": evidence.leaf_hash.hex(), **root}

@@ -15,7 +15,7 @@ from lockstep_kit.convert.plans import leg_from_pb, leg_to_pb
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import LegId, PartyId
 from lockstep_kit.instruments import GoverningRules, UndertakingForm, expiry_date_of
-from lockstep_kit.plan import Leg, LegKind, check_leg, leaf_of
+from lockstep_kit.plan import Leg, LegKind, check_leg
 from lockstep_testkit.factories import BUYER, SELLER, instrument_terms, leg_of, plan_of, token_terms
 
 DAY = date(2027, 11, 21)
@@ -26,7 +26,7 @@ PARTIES = (BUYER, SELLER)
 def test_leaf_is_for_ever() -> None:
     """The leaf of an undertaking that was signed once never changes: a golden vector."""
     leg = Leg(LegId("guarantee"), bytes(range(16)), (), TERMS)
-    assert leaf_of(leg).hex() == "248a159a07477aec332010fe45009837027c8d133d92926b5181405fdf706de3"
+    assert leg.leaf.hex() == "248a159a07477aec332010fe45009837027c8d133d92926b5181405fdf706de3"
     assert (leg.kind, leg.settling, leg.kind.irrevocable) == (LegKind.ISSUE_INSTRUMENT, True, True)
 
 
@@ -51,7 +51,7 @@ def test_leaf_is_for_ever() -> None:
 def test_every_term_is_in_the_leaf(change: dict[str, Any]) -> None:
     """No term can change without the plan's digest."""
     leg = Leg(LegId("guarantee"), bytes(range(16)), (), TERMS)
-    assert leaf_of(replace(leg, terms=replace(TERMS, **change))) != leaf_of(leg)
+    assert replace(leg, terms=replace(TERMS, **change)).leaf != leg.leaf
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ from lockstep_kit.plan import (
     check_header,
     check_leg,
     inclusion_path,
-    leaf_of,
     leg_belongs,
     leg_document,
     legs_root,
@@ -51,7 +50,7 @@ HEADER = PlanHeader(
 
 def test_digest_is_for_ever() -> None:
     """The digest of a plan that was signed once never changes, whatever is done to the code: a golden vector."""
-    assert [leaf_of(leg).hex() for leg in LEGS] == [
+    assert [leg.leaf.hex() for leg in LEGS] == [
         "38faf020fafd4bb4161863d6c2c99c66f25f10f829079fd28adba757228fdb2f",
         "ebe8c7506d6786e252d8d01bcb9c9865c1075d846157933b2f6e466d9e883f44",
         "0b517045eaa68c6a2d091da7d8877c475fb446c27234708bef55e14771403a8d",
@@ -161,7 +160,7 @@ def test_anchoring_is_bound_where_it_is_named() -> None:
     """A plan that goes into batches is another plan, by each way; one that says nothing of it is what it always was; a converted one is the same."""
     plain = Notarisation("eip155:138", address_of("registry"))
     legs = [Leg(LegId("n"), bytes(16), (), replace(plain, anchoring=each)) for each in (None, *Anchoring)]
-    assert len({leaf_of(leg) for leg in legs}) == len(legs)
+    assert len({leg.leaf for leg in legs}) == len(legs)
     assert "anchoring" not in canonical(leg_document(legs[0])).decode()
     for leg in legs:
         check_leg(leg, HEADER.parties)
@@ -178,7 +177,7 @@ def test_institutions_are_bound_where_they_are_named() -> None:
     other = replace(BETWEEN, creditor=replace(BETWEEN.creditor, institution_bic="COBADEFF"))
     plain = replace(CASH, charge_bearer=ChargeBearer.SERVICE_LEVEL)
     made = [replace(LEGS[1], terms=terms) for terms in (plain, BETWEEN, other)]
-    assert len({leaf_of(leg) for leg in made}) == 3
+    assert len({leg.leaf for leg in made}) == 3
     assert [leg_from_pb(leg_to_pb(leg), HEADER) for leg in made] == made
 
 

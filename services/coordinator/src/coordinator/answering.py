@@ -128,14 +128,16 @@ class Answering(Generic[_AskedT]):
             FieldInvalid, LockstepError, NotAuthorised: it is refused.
         """
         async with self._telling([asked]) as told:
-            return await self._carried(told[0])
+            with self._engine.pressure.timed(self._kind):
+                return await self._begun(told[0])
 
     async def each(self, asked: Sequence[_AskedT]) -> list[bytes | Exception]:
         """The answer of each request, or why it has none; those about one plan are done in their order."""
         if not asked:
             return []
         async with self._telling(asked) as told:
-            answers = await asyncio.gather(*(self._carried(each) for each in told), return_exceptions=True)
+            with self._engine.pressure.timed(self._kind):
+                answers = await asyncio.gather(*map(self._begun, told), return_exceptions=True)
         found: list[bytes | Exception] = []
         for each in answers:
             if isinstance(each, BaseException) and not isinstance(each, Exception):
@@ -143,9 +145,8 @@ class Answering(Generic[_AskedT]):
             found.append(each)
         return found
 
-    async def _carried(self, asked: _AskedT) -> bytes:
-        with self._engine.pressure.timed(self._kind):
-            return await self._group.carried(asked, asked.keys, 1)
+    def _begun(self, asked: _AskedT) -> asyncio.Future[bytes]:
+        return self._group.begun(asked, asked.keys, 1)
 
     @asynccontextmanager
     async def _telling(self, asked: Sequence[_AskedT]) -> AsyncIterator[list[_AskedT]]:

@@ -1,6 +1,7 @@
 """Between protobuf and domain, both ways, for what all services share. The only module of the kit that knows both.
 
-`*_from_pb` checks form (absent fields first) and raises FieldInvalid with the field's path; `*_to_pb` never fails.
+`*_from_pb` checks form (absent fields first) and raises FieldInvalid with the field's path; `*_to_pb` never fails. What is shown again and again has
+`*_octets` too: the deterministic bytes of the message, made once for each value; each message that is read from them is its caller's own.
 """
 
 from lockstep_kit.convert.certificates import (
@@ -12,7 +13,16 @@ from lockstep_kit.convert.certificates import (
     certificate_from_pb,
     certificate_to_pb,
 )
-from lockstep_kit.convert.plans import ANCHORINGS, BEARERS, header_from_pb, header_to_pb, leg_from_pb, leg_to_pb
+from lockstep_kit.convert.plans import (
+    ANCHORINGS,
+    BEARERS,
+    header_from_pb,
+    header_octets,
+    header_to_pb,
+    leg_from_pb,
+    leg_octets,
+    leg_to_pb,
+)
 from lockstep_kit.convert.resolutions import (
     VERBS,
     resolution_from_pb,
@@ -30,8 +40,10 @@ from lockstep_kit.convert.statements import (
     evidence_from_pb,
     evidence_to_pb,
     gate_from_pb,
+    gate_octets,
     gate_to_pb,
     outcome_from_pb,
+    outcome_octets,
     outcome_to_pb,
     permit_from_pb,
     permit_to_pb,
@@ -40,6 +52,7 @@ from lockstep_kit.convert.statements import (
     signature_from_pb,
     signature_to_pb,
     vote_from_pb,
+    vote_octets,
     vote_to_pb,
 )
 from lockstep_kit.convert.values import (
@@ -77,12 +90,16 @@ __all__ = [
     "evidence_from_pb",
     "evidence_to_pb",
     "gate_from_pb",
+    "gate_octets",
     "gate_to_pb",
     "header_from_pb",
+    "header_octets",
     "header_to_pb",
     "leg_from_pb",
+    "leg_octets",
     "leg_to_pb",
     "outcome_from_pb",
+    "outcome_octets",
     "outcome_to_pb",
     "permit_from_pb",
     "permit_to_pb",
@@ -97,5 +114,6 @@ __all__ = [
     "time_from_pb",
     "time_to_pb",
     "vote_from_pb",
+    "vote_octets",
     "vote_to_pb",
 ]

@@ -18,6 +18,7 @@ from lockstep_kit.convert.values import (
 )
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.instruments import IssueInstrument
+from lockstep_kit.keeping import kept
 
 ANCHORINGS: Final = {
     plan_pb2.ANCHORING_BATCHED: plan.Anchoring.BATCHED,
@@ -53,6 +54,12 @@ def header_from_pb(message: plan_pb2.PlanHeader) -> plan.PlanHeader:
 
 def header_to_pb(header: plan.PlanHeader) -> plan_pb2.PlanHeader:
     """A plan's head as a message."""
+    return plan_pb2.PlanHeader.FromString(header_octets(header))
+
+
+@kept
+def header_octets(header: plan.PlanHeader) -> bytes:
+    """A plan's head as the bytes of a message."""
     return plan_pb2.PlanHeader(
         plan_id=header.plan_id,
         reference=header.reference,
@@ -64,7 +71,7 @@ def header_to_pb(header: plan.PlanHeader) -> plan_pb2.PlanHeader:
         sod_version=header.sod_version,
         leg_count=header.leg_count,
         legs_root=header.legs_root,
-    )
+    ).SerializeToString(deterministic=True)
 
 
 def leg_from_pb(message: plan_pb2.Leg, header: plan.PlanHeader) -> plan.Leg:
@@ -144,6 +151,12 @@ def _account_from_pb(message: plan_pb2.BankAccount, field: str) -> plan.BankAcco
 
 def leg_to_pb(leg: plan.Leg) -> plan_pb2.Leg:
     """A leg as a message."""
+    return plan_pb2.Leg.FromString(leg_octets(leg))
+
+
+@kept
+def leg_octets(leg: plan.Leg) -> bytes:
+    """A leg as the bytes of a message."""
     message = plan_pb2.Leg(leg_id=leg.leg_id, salt=leg.salt, depends_on=leg.depends_on)
     match leg.terms:
         case plan.TokenTransfer() as token:
@@ -175,7 +188,7 @@ def leg_to_pb(leg: plan.Leg) -> plan_pb2.Leg:
                 message.notarisation.anchoring = enum_to_pb(ANCHORINGS, notarisation.anchoring)
         case plan.Journal():
             message.journal.CopyFrom(plan_pb2.Journal())
-    return message
+    return message.SerializeToString(deterministic=True)
 
 
 def _account_to_pb(account: plan.BankAccount) -> plan_pb2.BankAccount:

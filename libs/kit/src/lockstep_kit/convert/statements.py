@@ -16,6 +16,7 @@ from lockstep_kit.convert.values import (
 )
 from lockstep_kit.fence import Epoch
 from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.keeping import kept
 from lockstep_kit.signing import Signature
 from lockstep_kit.statements import Gate, OutcomeKind, PromiseKind, Verdict
 
@@ -70,6 +71,12 @@ def gate_from_pb(message: signature_pb2.GateSignature) -> statements.GateSignatu
 
 def gate_to_pb(signed: statements.GateSignature) -> signature_pb2.GateSignature:
     """A person's signed statement as a message."""
+    return signature_pb2.GateSignature.FromString(gate_octets(signed))
+
+
+@kept
+def gate_octets(signed: statements.GateSignature) -> bytes:
+    """A person's signed statement as the bytes of a message."""
     statement = signed.statement
     return signature_pb2.GateSignature(
         gate=enum_to_pb(GATES, statement.gate),
@@ -80,7 +87,7 @@ def gate_to_pb(signed: statements.GateSignature) -> signature_pb2.GateSignature:
         votes_digest=statement.votes_digest or b"",
         evidence_digest=statement.evidence_digest or b"",
         signature=signature_to_pb(signed.signature),
-    )
+    ).SerializeToString(deterministic=True)
 
 
 def epoch_from_pb(message: outcome_pb2.Epoch) -> Epoch:
@@ -242,6 +249,12 @@ def vote_from_pb(message: outcome_pb2.SignedVote) -> statements.SignedVote:
 
 def vote_to_pb(signed: statements.SignedVote) -> outcome_pb2.SignedVote:
     """A participant's vote as a message."""
+    return outcome_pb2.SignedVote.FromString(vote_octets(signed))
+
+
+@kept
+def vote_octets(signed: statements.SignedVote) -> bytes:
+    """A participant's vote as the bytes of a message."""
     vote = signed.vote
     message = outcome_pb2.SignedVote(
         participant=vote.participant,
@@ -254,13 +267,13 @@ def vote_to_pb(signed: statements.SignedVote) -> outcome_pb2.SignedVote:
     )
     if isinstance(vote.answer, statements.Refusal):
         message.refusal.CopyFrom(refusal_to_pb(vote.answer))
-        return message
-    message.promise.kind = enum_to_pb(PROMISES, vote.answer.kind)
-    if vote.answer.expires_at is not None:
-        message.promise.expire_time.CopyFrom(time_to_pb(vote.answer.expires_at))
-    if vote.answer.evidence is not None:
-        message.promise.evidence.CopyFrom(evidence_to_pb(vote.answer.evidence))
-    return message
+    else:
+        message.promise.kind = enum_to_pb(PROMISES, vote.answer.kind)
+        if vote.answer.expires_at is not None:
+            message.promise.expire_time.CopyFrom(time_to_pb(vote.answer.expires_at))
+        if vote.answer.evidence is not None:
+            message.promise.evidence.CopyFrom(evidence_to_pb(vote.answer.evidence))
+    return message.SerializeToString(deterministic=True)
 
 
 def outcome_from_pb(message: outcome_pb2.SignedOutcome) -> statements.SignedOutcome:
@@ -283,6 +296,12 @@ def outcome_from_pb(message: outcome_pb2.SignedOutcome) -> statements.SignedOutc
 
 def outcome_to_pb(signed: statements.SignedOutcome) -> outcome_pb2.SignedOutcome:
     """A participant's outcome as a message."""
+    return outcome_pb2.SignedOutcome.FromString(outcome_octets(signed))
+
+
+@kept
+def outcome_octets(signed: statements.SignedOutcome) -> bytes:
+    """A participant's outcome as the bytes of a message."""
     outcome = signed.outcome
     message = outcome_pb2.SignedOutcome(
         participant=outcome.participant,
@@ -300,7 +319,7 @@ def outcome_to_pb(signed: statements.SignedOutcome) -> outcome_pb2.SignedOutcome
         message.evidence.CopyFrom(evidence_to_pb(outcome.evidence))
     if outcome.refusal is not None:
         message.refusal.CopyFrom(refusal_to_pb(outcome.refusal))
-    return message
+    return message.SerializeToString(deterministic=True)
 
 
 def permit_from_pb(message: signature_pb2.Permit) -> permits.Permit:

@@ -27,7 +27,7 @@ _REMEMBERED_MAX: Final = 8_192
 
 def header_octets(header: PlanHeader) -> bytes:
     """A head as it is kept."""
-    return convert.header_to_pb(header).SerializeToString(deterministic=True)
+    return convert.header_octets(header)
 
 
 @lru_cache(_REMEMBERED_MAX)
@@ -38,7 +38,7 @@ def header_of(octets: bytes) -> PlanHeader:
 
 def leg_octets(leg: Leg) -> bytes:
     """A leg as it is kept."""
-    return convert.leg_to_pb(leg).SerializeToString(deterministic=True)
+    return convert.leg_octets(leg)
 
 
 @lru_cache(_REMEMBERED_MAX)
@@ -49,7 +49,7 @@ def leg_of(octets: bytes, header: bytes) -> Leg:
 
 def gate_octets(signed: GateSignature) -> bytes:
     """A gate's signature as it is kept."""
-    return convert.gate_to_pb(signed).SerializeToString(deterministic=True)
+    return convert.gate_octets(signed)
 
 
 @lru_cache(_REMEMBERED_MAX)
@@ -60,7 +60,7 @@ def gate_of(octets: bytes) -> GateSignature:
 
 def vote_octets(signed: SignedVote | None) -> bytes | None:
     """A vote as it is kept."""
-    return None if signed is None else convert.vote_to_pb(signed).SerializeToString(deterministic=True)
+    return None if signed is None else convert.vote_octets(signed)
 
 
 @lru_cache(_REMEMBERED_MAX)
@@ -71,7 +71,7 @@ def vote_of(octets: bytes | None) -> SignedVote | None:
 
 def outcome_octets(signed: SignedOutcome | None) -> bytes | None:
     """An outcome as it is kept."""
-    return None if signed is None else convert.outcome_to_pb(signed).SerializeToString(deterministic=True)
+    return None if signed is None else convert.outcome_octets(signed)
 
 
 @lru_cache(_REMEMBERED_MAX)
