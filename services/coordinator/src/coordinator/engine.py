@@ -30,7 +30,7 @@ from coordinator.sharing import Answer, Share, Sharing
 from coordinator.store import accepting, outboxes, plans, reading
 from coordinator.store.accepting import Accepted
 from coordinator.store.notices import Subscriptions
-from coordinator.store.plans import SealedKey
+from coordinator.store.plans import Read, SealedKey
 from coordinator.wakes import Flushed, Wakes
 from lockstep_kit import failpoints, leases
 from lockstep_kit.certificate import Decision
@@ -101,7 +101,7 @@ class Work:
 
     @property
     def clock(self) -> datetime:
-        """The database's clock, as of when the first plan was read."""
+        """The database's clock, as of when the plans were read."""
         if self._clock is None:
             raise AssertionError("no plan was read in this transaction")
         return self._clock
@@ -115,16 +115,25 @@ class Work:
         """Plans that this replica holds from now until the transaction ends, locked. Those that another holds, or nobody knows, are left out."""
         wanted = sorted(set(ids) - self._now.keys())
         if wanted:
-            owner = self._engine.owner
-            epochs = await leases.acquire(self.tx, wanted, owner.name, owner.generation, owner.lease)
-            read = await self._engine.dossiers.read(self.tx, [PlanId(each) for each in epochs], lock=True)
-            self._clock = self._clock or read.now
-            for plan_id, dossier in read.dossiers.items():
-                self._engine.traces.note(plan_id, dossier.traceparent)
-                self._before[plan_id] = self._now[plan_id] = dossier
-                self._epochs[plan_id] = epochs[plan_id]
-                self._effects[plan_id] = []
+            owner, dossiers = self._engine.owner, self._engine.dossiers
+            seen, held = await plans.glance_held(self.tx, wanted, owner.name, owner.generation, owner.lease * leases.LEFT)
+            self._take(await dossiers.seen(self.tx, seen), held)
+            others = [each for each in wanted if each not in held]
+            if others:
+                taken = await leases.acquire(self.tx, others, owner.name, owner.generation, owner.lease)
+                epochs = {PlanId(each): epoch for each, epoch in taken.items()}
+                self._take(await dossiers.read(self.tx, epochs, lock=True), epochs)
         return self._now
+
+    def _take(self, read: Read, epochs: Mapping[PlanId, Epoch]) -> None:
+        """Plans that are held, as they were read."""
+        if read.now is not None:
+            self._clock = read.now if self._clock is None else max(self._clock, read.now)
+        for plan_id, dossier in read.dossiers.items():
+            self._engine.traces.note(plan_id, dossier.traceparent)
+            self._before[plan_id] = self._now[plan_id] = dossier
+            self._epochs[plan_id] = epochs[plan_id]
+            self._effects[plan_id] = []
 
     async def create(self, new: Sequence[Newcomer]) -> bool:
         """Accept plans that clients brought; False where there is one with the id of one of them already, and nothing of the transaction must stay."""
