@@ -29,8 +29,9 @@ def free(row: Row, now: datetime) -> bool:
 
 
 def held(s: Statement, row: Row, owner: str, generation: int, left: timedelta) -> bool:
-    """`leases.HELD`."""
-    return bool(row["owner"] == owner and row["generation"] == generation and row["expires_at"] > s.now + left)
+    """`plans.HELD`."""
+    mine = row["owner"] == owner and row["generation"] == generation and row["expires_at"] > s.now + left
+    return bool(mine and all(generation >= each["generation"] for each in s.all("installation")))
 
 
 async def locked_held(s: Statement, resources: Sequence[str], owner: str, generation: int, left: timedelta) -> Rows:

@@ -13,7 +13,7 @@ from coordinator.commands import Command
 from coordinator.convert import stored
 from coordinator.model import EventType, Order
 from coordinator.payloads import JournalEvent
-from lockstep_kit import leases
+from coordinator.store.plans import HELD
 from lockstep_kit.certificate import AbortAuthority
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Epoch, Phase
@@ -77,7 +77,7 @@ _DUE: Final = passed("command.due_at")
 #: longer than a duration yet.
 DUE_PLANS: Final = f"""
 select distinct due.plan_id, due.held from (
-    select command.plan_id, {leases.HELD} as held from leg_command as command
+    select command.plan_id, {HELD} as held from leg_command as command
     join lease on lease.resource_id = command.plan_id and lease.owner = $2
     left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
     where command.participant = $1 and not command.answered and {_DUE}
@@ -88,7 +88,7 @@ select distinct due.plan_id, due.held from (
 #: Those commands, locked in the order of their keys, with their plans' epochs. The leases are shared with whoever else works for the owner.
 LOCK_DUE: Final = f"""
 select command.*, lease.generation, lease.counter from leg_command as command
-join lease on lease.resource_id = command.plan_id and {leases.HELD}
+join lease on lease.resource_id = command.plan_id and {HELD}
 left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
 where command.participant = $1 and command.plan_id = any($5) and not command.answered and {_DUE}
   and (not command.behind_journal or journal.appended >= journal.recorded)

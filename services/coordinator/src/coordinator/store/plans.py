@@ -33,13 +33,16 @@ where plan.plan_id = any($1) order by plan.plan_id
 #: The same, of plans that are locked in the order of their ids until the transaction ends.
 GLANCE_LOCKED: Final = f"{GLANCE}for update of plan\n"
 
+#: Whether an owner ($2, of generation $3) holds a plan's lease that has more left than a duration ($4). One that was started before the last restore holds none.
+HELD: Final = f"({leases.HELD} and $3 >= (select generation from installation))"
+
 #: The same, of those whose leases their owner holds for some time yet, with the leases' epochs. The leases are shared with whoever else works for the owner,
 #: and nobody takes them meanwhile. The clock may be read before others' locks are waited for; of a plan that they changed, it is read after that.
 GLANCE_HELD: Final = f"""
 select plan.plan_id, plan.version, plan.updated_at, clock_timestamp() as read_at, coalesce(journal_progress.frozen, '') as frozen,
     (select count(*) from escalation where escalation.plan_id = plan.plan_id) as tickets, lease.generation, lease.counter
 from lease join plan on plan.plan_id = lease.resource_id left join journal_progress on journal_progress.plan_id = plan.plan_id
-where lease.resource_id = any($1) and {leases.HELD}
+where lease.resource_id = any($1) and {HELD}
 order by plan.plan_id for share of lease for update of plan
 """
 
