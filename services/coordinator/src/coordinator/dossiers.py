@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from coordinator.changes import Change
@@ -17,6 +16,7 @@ from coordinator.model import State
 from coordinator.store import plans
 from coordinator.store.plans import Glance, Read
 from lockstep_kit.ids import PlanId
+from lockstep_kit.values import replace
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, assert_never
 
 import grpc
@@ -35,6 +34,7 @@ from lockstep_kit.loops import Loop
 from lockstep_kit.pace import Pace
 from lockstep_kit.participant.records import Verdict
 from lockstep_kit.spans import plan_spans
+from lockstep_kit.values import replace
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection
