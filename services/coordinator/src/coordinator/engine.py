@@ -98,6 +98,8 @@ class Work:
         self._epochs: dict[PlanId, Epoch] = {}
         self._created: set[PlanId] = set()
         self._noted: list[Notice] = []
+        #: What was written, once it was.
+        self._written: Sequence[Change] = ()
         self._clock: datetime | None = None
 
     @property
@@ -198,9 +200,6 @@ class Work:
         """A plan as it will be once the transaction has committed."""
         return self._change(plan_id).result
 
-    def _changes(self) -> list[Change]:
-        return [self._change(plan_id) for plan_id in sorted(self._now)]
-
     def _change(self, plan_id: PlanId) -> Change:
         effects, created = tuple(self._effects[plan_id]), plan_id in self._created
         return Change(self._before[plan_id], self._now[plan_id], effects, created, self._epochs[plan_id], self.clock)
@@ -215,9 +214,9 @@ class Work:
 
     def committed(self) -> None:
         """Count and remember what was done, once it is committed."""
-        for change in self._changes():
+        for change in self._written:
             metrics.moved(change.before, change.after, change.effects, change.now)
-            self._engine.dossiers.note([change])
+        self._engine.dossiers.note(self._written)
 
     async def flush(self) -> Flushed:
         """Write everything; what has to be woken once it is committed."""
@@ -227,7 +226,8 @@ class Work:
                 withheld = await outboxes.withhold(self.tx, plan_id)
                 if withheld:
                     self.step(plan_id, CommitsWithheld(withheld))
-        return await Flush(self.tx, self._changes(), self._noted, self._engine.limits, self._engine.subscriptions).write()
+        self._written = [self._change(plan_id) for plan_id in sorted(self._now)]
+        return await Flush(self.tx, self._written, self._noted, self._engine.limits, self._engine.subscriptions).write()
 
 
 class Engine:
