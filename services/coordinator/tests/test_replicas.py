@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -88,9 +89,12 @@ async def prepared(world: Any, plan: Any, participant: str) -> list[Any]:
         await owner.execute(
             "update leg_command set answered = false, due_at = now() where plan_id = $1 and command = 'PREPARE'", plan.plan_id
         )
-        found = await outboxes.lock_due(owner, participant, [plan.plan_id], 10)
+        held = await owner.fetchrow("select owner, generation from lease where resource_id = $1", plan.plan_id)
+        assert held is not None
+        name, generation = held["owner"], held["generation"]
+        found = await outboxes.lock_due(owner, participant, name, generation, timedelta(0), [plan.plan_id], 10)
         await owner.execute("update leg_command set answered = true where plan_id = $1 and command = 'PREPARE'", plan.plan_id)
-        return found
+        return [command for command, _ in found]
 
 
 async def test_a_paused_transaction_is_refused_by_the_database(world: Any) -> None:

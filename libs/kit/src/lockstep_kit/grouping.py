@@ -1,9 +1,9 @@
 """Work that waits together is carried together: one transaction for whatever came while the one before it was under way.
 
-Who finds it idle is carried at once, so that nobody waits for company. Each piece of work names keys (plans, say): no two transactions under way have one
-in common, so that what is done to a key is done in the order in which it came. Another transaction is begun beside those under way where enough waits to be
-worth one, or where something has waited for so long that the one under way must be held up by somebody else's lock. A caller that gives up takes nobody with
-it: what was not begun is left out, what was begun goes on. Holds no rules.
+Who finds it idle is carried at once; where there was little pause lately, a group waits a moment for company, if it is told to. Each piece of work names keys
+(plans, say): no two transactions under way have one in common, so that what is done to a key is done in the order in which it came. Another transaction is
+begun beside those under way where enough waits to be worth one, or where something has waited for so long that the one under way must be held up by somebody
+else's lock. A caller that gives up takes nobody with it: what was not begun is left out, what was begun goes on. Holds no rules.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from lockstep_kit.db import is_transient
+from lockstep_kit.pace import Pace
 
 _log = structlog.get_logger()
 
@@ -37,6 +38,8 @@ class Measures:
     lanes_max: int
     #: What must wait for a transaction to be begun beside another one: less costs more by itself than together with what comes next.
     lane_min: int
+    #: Whether a group waits a moment for company while there is little pause between groups. Callers that all wait for their answers gain nothing by it.
+    lingers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Grouping(Generic[_Work, _Answer]):
         #: Tasks that carry groups, and the keys of what each has under way.
         self._lanes: dict[asyncio.Task[None], frozenset[str]] = {}
         self._look: asyncio.TimerHandle | None = None
+        self._pace = Pace()
 
     async def carried(self, work: _Work, keys: frozenset[str], weight: int) -> _Answer:
         """What became of a piece of work.
@@ -132,8 +136,15 @@ class Grouping(Generic[_Work, _Answer]):
             raise AssertionError("a lane is a task")
         group: list[_Asked[_Work, _Answer]] = []
         try:
-            while group := self._next(lane):
-                await self._carry(group)
+            while self._waiting:
+                if self._measures.lingers:
+                    await self._pace.company(lambda: self.waiting, self._measures.group_max)
+                group = self._next(lane)
+                if not group:
+                    break
+                with self._pace.working():
+                    await self._carry(group)
+                self._lanes[lane] = frozenset()
         except BaseException as error:
             # The process ends: whoever waits is told so.
             for each in group:
@@ -147,7 +158,6 @@ class Grouping(Generic[_Work, _Answer]):
 
     def _next(self, lane: asyncio.Task[None]) -> list[_Asked[_Work, _Answer]]:
         """What the lane's next transaction carries, in the order in which it came; what touches a key that is under way waits."""
-        self._lanes[lane] = frozenset()
         held: set[str] = set().union(*self._lanes.values())
         group: list[_Asked[_Work, _Answer]] = []
         left: deque[_Asked[_Work, _Answer]] = deque()

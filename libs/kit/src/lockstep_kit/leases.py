@@ -73,8 +73,17 @@ select resource_id, generation, counter from lease
 where resource_id = any($1) and owner = $2 and generation = $3 and expires_at > clock_timestamp() order by resource_id for update
 """
 
+#: What of a lease's time must be left for whoever works under it to leave it as it is. Who holds a lease for longer than that takes it anew.
+LEFT: Final = 0.5
+
+#: Whether the owner ($2, of generation $3) holds a lease that has more left than a duration ($4).
+HELD: Final = "lease.owner = $2 and lease.generation = $3 and lease.expires_at > clock_timestamp() + $4::interval"
+
 #: Gives leases back.
-RELEASE: Final = "update lease set expires_at = '-infinity' where resource_id = any($1) and owner = $2"
+RELEASE: Final = """
+update lease set expires_at = '-infinity'
+where resource_id in (select resource_id from lease where resource_id = any($1) and owner = $2 order by resource_id for update)
+"""
 
 
 async def acquire(tx: Connection, resources: Sequence[str], owner: str, generation: int, duration: timedelta) -> dict[str, Epoch]:

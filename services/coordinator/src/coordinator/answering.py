@@ -118,7 +118,7 @@ class Answering(Generic[_AskedT]):
         self._kind: Final = kind
         self._do = do
         self._group: Grouping[_AskedT, bytes] = Grouping(
-            f"coordinator.{kind}", self._carry, Measures(_REQUESTS_MAX, _LANES_MAX, _REQUESTS_MAX), distinct=True
+            f"coordinator.{kind}", self._carry, Measures(_REQUESTS_MAX, _LANES_MAX, _REQUESTS_MAX, lingers=True), distinct=True
         )
 
     async def one(self, asked: _AskedT) -> bytes:

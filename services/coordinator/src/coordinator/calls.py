@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from coordinator import facts
@@ -12,6 +11,7 @@ from lockstep_kit.certificate import Decision
 from lockstep_kit.fence import Phase
 from lockstep_kit.participant.ports import PlanOutcome
 from lockstep_kit.statements import Gate
+from lockstep_kit.values import replace
 
 
 def overdue(plan: Plan, now: datetime, limits: Limits) -> tuple[Plan, tuple[Effect, ...]]:

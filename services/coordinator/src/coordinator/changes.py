@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
@@ -11,6 +11,7 @@ from coordinator.model import Effect, Escalate, Moved, Resolved
 from coordinator.store import operators
 from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import Digest, PlanId
+from lockstep_kit.values import replace
 
 
 @dataclass(frozen=True)

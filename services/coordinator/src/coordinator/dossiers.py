@@ -7,8 +7,7 @@ used where all three, and the time of the last change, are in the database as th
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from coordinator.changes import Change
@@ -17,6 +16,7 @@ from coordinator.model import State
 from coordinator.store import plans
 from coordinator.store.plans import Glance, Read
 from lockstep_kit.ids import PlanId
+from lockstep_kit.values import replace
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection
@@ -32,8 +32,11 @@ class Dossiers:
         self._known: OrderedDict[PlanId, Dossier] = OrderedDict()
 
     async def read(self, connection: Connection, ids: Iterable[PlanId], *, lock: bool = False) -> Read:
-        """As `plans.read`."""
-        seen = await plans.glance(connection, ids, lock=lock)
+        """As `plans.read`; the plans are locked until the transaction ends, where asked."""
+        return await self.seen(connection, await plans.glance(connection, ids, lock=lock))
+
+    async def seen(self, connection: Connection, seen: Sequence[Glance]) -> Read:
+        """Plans that were glanced at, with all their papers."""
         if not seen:
             return Read({}, None)
         # Taken out at once: while the others are read, what is remembered goes on with other transactions.
@@ -42,7 +45,8 @@ class Dossiers:
         read = (await plans.read(connection, missing)).dossiers if missing else {}
         for dossier in read.values():
             self._keep(dossier)
-        return Read({plan_id: read[plan_id] if dossier is None else dossier for plan_id, dossier in found.items()}, seen[0].read_at)
+        now = max(each.read_at for each in seen)
+        return Read({plan_id: read[plan_id] if dossier is None else dossier for plan_id, dossier in found.items()}, now)
 
     def note(self, changes: Iterable[Change]) -> None:
         """What a transaction did to plans is committed."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +31,7 @@ from coordinator.sharing import Answer, Share, Sharing
 from coordinator.store import accepting, outboxes, plans, reading
 from coordinator.store.accepting import Accepted
 from coordinator.store.notices import Subscriptions
-from coordinator.store.plans import SealedKey
+from coordinator.store.plans import Read, SealedKey
 from coordinator.wakes import Flushed, Wakes
 from lockstep_kit import failpoints, leases
 from lockstep_kit.certificate import Decision
@@ -40,6 +40,7 @@ from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.keys import leg_key
 from lockstep_kit.registry import Registry
+from lockstep_kit.values import replace
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection, Database
@@ -98,11 +99,13 @@ class Work:
         self._epochs: dict[PlanId, Epoch] = {}
         self._created: set[PlanId] = set()
         self._noted: list[Notice] = []
+        #: What was written, once it was.
+        self._written: Sequence[Change] = ()
         self._clock: datetime | None = None
 
     @property
     def clock(self) -> datetime:
-        """The database's clock, as of when the first plan was read."""
+        """The database's clock, as of when the plans were read."""
         if self._clock is None:
             raise AssertionError("no plan was read in this transaction")
         return self._clock
@@ -116,16 +119,25 @@ class Work:
         """Plans that this replica holds from now until the transaction ends, locked. Those that another holds, or nobody knows, are left out."""
         wanted = sorted(set(ids) - self._now.keys())
         if wanted:
-            owner = self._engine.owner
-            epochs = await leases.acquire(self.tx, wanted, owner.name, owner.generation, owner.lease)
-            read = await self._engine.dossiers.read(self.tx, [PlanId(each) for each in epochs], lock=True)
-            self._clock = self._clock or read.now
-            for plan_id, dossier in read.dossiers.items():
-                self._engine.traces.note(plan_id, dossier.traceparent)
-                self._before[plan_id] = self._now[plan_id] = dossier
-                self._epochs[plan_id] = epochs[plan_id]
-                self._effects[plan_id] = []
+            owner, dossiers = self._engine.owner, self._engine.dossiers
+            seen, held = await plans.glance_held(self.tx, wanted, owner.name, owner.generation, owner.lease * leases.LEFT)
+            self._take(await dossiers.seen(self.tx, seen), held)
+            others = [each for each in wanted if each not in held]
+            if others:
+                taken = await leases.acquire(self.tx, others, owner.name, owner.generation, owner.lease)
+                epochs = {PlanId(each): epoch for each, epoch in taken.items()}
+                self._take(await dossiers.read(self.tx, epochs, lock=True), epochs)
         return self._now
+
+    def _take(self, read: Read, epochs: Mapping[PlanId, Epoch]) -> None:
+        """Plans that are held, as they were read."""
+        if read.now is not None:
+            self._clock = read.now if self._clock is None else max(self._clock, read.now)
+        for plan_id, dossier in read.dossiers.items():
+            self._engine.traces.note(plan_id, dossier.traceparent)
+            self._before[plan_id] = self._now[plan_id] = dossier
+            self._epochs[plan_id] = epochs[plan_id]
+            self._effects[plan_id] = []
 
     async def create(self, new: Sequence[Newcomer]) -> bool:
         """Accept plans that clients brought; False where there is one with the id of one of them already, and nothing of the transaction must stay."""
@@ -189,9 +201,6 @@ class Work:
         """A plan as it will be once the transaction has committed."""
         return self._change(plan_id).result
 
-    def _changes(self) -> list[Change]:
-        return [self._change(plan_id) for plan_id in sorted(self._now)]
-
     def _change(self, plan_id: PlanId) -> Change:
         effects, created = tuple(self._effects[plan_id]), plan_id in self._created
         return Change(self._before[plan_id], self._now[plan_id], effects, created, self._epochs[plan_id], self.clock)
@@ -206,10 +215,10 @@ class Work:
 
     def committed(self) -> None:
         """Count and remember what was done, once it is committed."""
-        for change in self._changes():
+        for change in self._written:
             metrics.moved(change.before, change.after, change.effects, change.now)
-            self._engine.dossiers.note([change])
-        changed = [each for each in self._changes() if each.changed and each.after.plan.state is not State.DRAFT]
+        self._engine.dossiers.note(self._written)
+        changed = [each for each in self._written if each.changed and each.after.plan.state is not State.DRAFT]
         closed = {each.plan_id for each in changed if each.after.plan.state is State.CLOSED}
         self._engine.pressure.worked(each.plan_id for each in changed if each.plan_id not in closed)
         self._engine.pressure.ended(closed)
@@ -222,7 +231,8 @@ class Work:
                 withheld = await outboxes.withhold(self.tx, plan_id)
                 if withheld:
                     self.step(plan_id, CommitsWithheld(withheld))
-        return await Flush(self.tx, self._changes(), self._noted, self._engine.limits, self._engine.subscriptions).write()
+        self._written = [self._change(plan_id) for plan_id in sorted(self._now)]
+        return await Flush(self.tx, self._written, self._noted, self._engine.limits, self._engine.subscriptions).write()
 
 
 class Engine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from coordinator.model import (
@@ -26,6 +25,7 @@ from lockstep_kit.ids import Digest, LegId
 from lockstep_kit.participant.ports import PlanOutcome
 from lockstep_kit.plan import LegKind
 from lockstep_kit.statements import Gate, OutcomeKind, Refusal, SignedOutcome, SignedVote, Verdict, evidence_digest, votes_digest
+from lockstep_kit.values import replace
 
 #: States before the decision.
 UNDECIDED = (State.DRAFT, State.INITIATED, State.PRECONDITIONS_PENDING, State.READY_FOR_PREPARE, State.PREPARED)

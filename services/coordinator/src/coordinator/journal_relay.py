@@ -25,6 +25,7 @@ from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import PlanId
 from lockstep_kit.loops import Loop, back_off_seconds
+from lockstep_kit.pace import Pace
 from lockstep_kit.spans import plan_spans
 
 _log = structlog.get_logger()
@@ -50,6 +51,7 @@ class JournalRelay:
         self._peer = peer
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._failures = 0
+        self._pace = Pace()
 
     def loop(self) -> Loop:
         """The loop that appends."""
@@ -58,11 +60,14 @@ class JournalRelay:
     async def run(self) -> None:
         """Append until nothing is missing."""
         while True:
+            # Under load, what is being recorded at this moment goes with what waits.
+            await self._pace.linger()
             async with self._engine.db.connection() as connection:
                 events = await outboxes.pending_events(connection, self._engine.owner.name, BATCH_MAX)
             if not events:
                 return
-            await self._send(events)
+            with self._pace.working():
+                await self._send(events)
             if self._failures:
                 await asyncio.sleep(back_off_seconds(self._failures, self._rng))
             elif len(events) < BATCH_MAX:

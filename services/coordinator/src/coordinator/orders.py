@@ -8,7 +8,6 @@ appended. In ABORTED both wait until nothing is held and the abort audit log is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 
 from coordinator import facts
@@ -18,6 +17,7 @@ from lockstep_kit.fence import Phase
 from lockstep_kit.participant.ports import Closing, PlanOutcome
 from lockstep_kit.plan import LegKind
 from lockstep_kit.statements import OutcomeKind
+from lockstep_kit.values import replace
 
 
 def orders(plan: Plan, now: datetime) -> tuple[Plan, tuple[Effect, ...]]:

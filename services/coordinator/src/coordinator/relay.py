@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, assert_never
 
 import grpc
@@ -32,8 +31,10 @@ from lockstep_kit.fence import Phase
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.loops import Loop
+from lockstep_kit.pace import Pace
 from lockstep_kit.participant.records import Verdict
 from lockstep_kit.spans import plan_spans
+from lockstep_kit.values import replace
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection
@@ -61,6 +62,7 @@ class Relay:
         self._news = news
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._unanswered = False
+        self._pace = Pace()
 
     def loop(self) -> Loop:
         """The loop that sends."""
@@ -71,28 +73,40 @@ class Relay:
         """Send what is due, until nothing is, or a call failed: the next look is soon enough for a participant that is down."""
         self._unanswered = False
         while not self._unanswered:
-            more, batch = await self._claim()
-            for chunk in _chunks(batch):
-                calls = [(call, [each for each in chunk if CALLS[each.command.order] is call]) for call in CallName]
-                await asyncio.gather(*(self._send(call, part) for call, part in calls if part))
+            # Under load, what is being ordered at this moment goes with what waits.
+            await self._pace.linger()
+            with self._pace.working():
+                more = await self._send_due()
             if not more:
                 # What was given meanwhile has woken the loop.
                 return
 
+    async def _send_due(self) -> bool:
+        """Send what is due; whether there may be more."""
+        more, batch = await self._claim()
+        for chunk in _chunks(batch):
+            calls = [(call, [each for each in chunk if CALLS[each.command.order] is call]) for call in CallName]
+            await asyncio.gather(*(self._send(call, part) for call, part in calls if part))
+        return more
+
     async def _claim(self) -> tuple[bool, list[Outgoing]]:
         """Due commands of plans that this replica holds, each noted as sent; and whether there may be more."""
-        engine, name = self._engine, self._peer.name
+        engine, name, owner = self._engine, self._peer.name, self._engine.owner
+        left = owner.lease * leases.LEFT
         async with engine.db.connection() as connection:
-            due = await outboxes.due_plans(connection, name, engine.owner.name, BATCH_MAX)
+            due = await outboxes.due_plans(connection, name, owner.name, owner.generation, left, BATCH_MAX)
         if not due:
             return False, []
         async with engine.db.transaction() as tx:
-            epochs = await leases.acquire(tx, due, engine.owner.name, engine.owner.generation, engine.owner.lease)
-            commands = await outboxes.lock_due(tx, name, [PlanId(each) for each in epochs], BATCH_MAX)
-            if not commands:
+            if not all(due.values()):
+                ending = [plan_id for plan_id, held in due.items() if not held]
+                await leases.acquire(tx, ending, owner.name, owner.generation, owner.lease)
+            locked = await outboxes.lock_due(tx, name, owner.name, owner.generation, left, due, BATCH_MAX)
+            if not locked:
                 return False, []
+            commands, epochs = [each for each, _ in locked], {each.plan_id: epoch for each, epoch in locked}
             await outboxes.sent(tx, commands, [repeat_after(each.attempts, self._rng.random()) for each in commands])
-            dossiers = (await engine.dossiers.read(tx, {each.plan_id for each in commands})).dossiers
+            dossiers = (await engine.dossiers.read(tx, epochs)).dossiers
             committing = {each.plan_id for each in commands if CALLS[each.order] is CallName.COMMIT}
             keys = await self._keys(tx, committing) if committing else {}
             await failpoint("coordinator.claim.in_tx")
@@ -101,7 +115,8 @@ class Relay:
             await self._engine.call(plan_id, "PLAN_KEY_SEALED", "", "the plan's key cannot be opened with the keys of this service")
         return len(commands) == BATCH_MAX, [
             Outgoing(each, dossiers[each.plan_id], epochs[each.plan_id], keys.get(each.plan_id, b""))
-            for each in commands
+            # A plan's in the order of its legs.
+            for each in sorted(commands, key=lambda each: (each.plan_id, dossiers[each.plan_id].index(each.leg_id)))
             if each.plan_id not in committing or each.plan_id in keys
         ]
 

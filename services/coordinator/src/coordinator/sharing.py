@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 #: Plans in a transaction; a second one is begun where the first is full. More are for what waits behind somebody else's lock.
-MEASURES: Final = Measures(group_max=256, lanes_max=4, lane_min=256)
+MEASURES: Final = Measures(group_max=256, lanes_max=4, lane_min=256, lingers=True)
 
 
 @dataclass(frozen=True, slots=True)

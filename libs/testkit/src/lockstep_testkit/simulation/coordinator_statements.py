@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from coordinator.store import plans, reading, saving
-from lockstep_testkit.simulation.leases_statements import free
+from lockstep_testkit.simulation.leases_statements import free, locked_held
 from lockstep_testkit.simulation.memory import INFINITY, LONG_AGO, Registry, Row, Rows, Statement
 from lockstep_testkit.simulation.specs import among, columns, inserted, listed
 
@@ -30,6 +30,13 @@ def glance(s: Statement, plan_ids: Sequence[str]) -> Rows:
 @STATEMENTS.on(plans.GLANCE_LOCKED)
 async def glance_locked(s: Statement, plan_ids: Sequence[str]) -> Rows:
     return _glances(s, await s.locking("plan", [row for each in sorted(set(plan_ids)) if (row := s.get("plan", each)) is not None]))
+
+
+@STATEMENTS.on(plans.GLANCE_HELD)
+async def glance_held(s: Statement, plan_ids: Sequence[str], owner: str, generation: int, left: timedelta) -> Rows:
+    epochs = {row["resource_id"]: row for row in await locked_held(s, plan_ids, owner, generation, left)}
+    rows = await s.locking("plan", [row for each in epochs if (row := s.get("plan", each)) is not None])
+    return [{**each, **{name: epochs[each["plan_id"]][name] for name in ("generation", "counter")}} for each in _glances(s, rows)]
 
 
 def _glances(s: Statement, rows: Sequence[Row]) -> Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -28,6 +28,19 @@ def free(row: Row, now: datetime) -> bool:
     return passed(row["expires_at"], now)
 
 
+def held(s: Statement, row: Row, owner: str, generation: int, left: timedelta) -> bool:
+    """`plans.HELD`."""
+    mine = row["owner"] == owner and row["generation"] == generation and row["expires_at"] > s.now + left
+    return bool(mine and all(generation >= each["generation"] for each in s.all("installation")))
+
+
+async def locked_held(s: Statement, resources: Sequence[str], owner: str, generation: int, left: timedelta) -> Rows:
+    """Those leases of resources that are, in the order of the resources; others share them only where the database is real."""
+    rows = [row for each in sorted(set(resources)) if (row := s.get("lease", each)) is not None]
+    fits: Callable[[Row], bool] = lambda row: held(s, row, owner, generation, left)  # noqa: E731 - a predicate
+    return await s.locking("lease", [row for row in rows if fits(row)], fits)
+
+
 @STATEMENTS.on(leases.ACQUIRE)
 async def acquire(s: Statement, resources: Sequence[str], owner: str, generation: int, duration: timedelta) -> Rows:
     found: Rows = []
@@ -35,13 +48,13 @@ async def acquire(s: Statement, resources: Sequence[str], owner: str, generation
         fresh = {"resource_id": resource, "owner": owner, "generation": generation, "counter": 1, "expires_at": s.now + duration}
         row = await s.insert_new("lease", fresh)
         if row is None:
-            held = s.get("lease", resource)
-            if held is None or held["generation"] > generation or not (held["owner"] == owner or free(held, s.now)):
+            known = s.get("lease", resource)
+            if known is None or known["generation"] > generation or not (known["owner"] == owner or free(known, s.now)):
                 continue
-            same = held["owner"] == owner and held["generation"] == generation
-            counter = held["counter"] if same else 1 if held["generation"] < generation else held["counter"] + 1
+            same = known["owner"] == owner and known["generation"] == generation
+            counter = known["counter"] if same else 1 if known["generation"] < generation else known["counter"] + 1
             expires_at = s.now + duration
-            row = s.update("lease", held, owner=owner, generation=generation, counter=counter, expires_at=expires_at)
+            row = s.update("lease", known, owner=owner, generation=generation, counter=counter, expires_at=expires_at)
         found.append({name: row[name] for name in ("resource_id", "generation", "counter")})
     return found
 

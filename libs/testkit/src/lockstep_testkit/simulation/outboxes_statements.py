@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from coordinator.store import kept_news, letters, outboxes
-from lockstep_testkit.simulation.leases_statements import free
+from lockstep_testkit.simulation.leases_statements import free, held, locked_held
 from lockstep_testkit.simulation.memory import INFINITY, Registry, Row, Rows, Statement, passed
 from lockstep_testkit.simulation.specs import among, columns, listed
 
@@ -40,7 +40,7 @@ async def give(s: Statement, *values: Any) -> Rows:
 
 
 async def _commands(s: Statement, fits: Callable[[Row], bool]) -> list[Row]:
-    return await s.locking("leg_command", [row for row in s.all("leg_command") if fits(row)], fits)
+    return await s.locking("leg_command", sorted((row for row in s.all("leg_command") if fits(row)), key=_name), fits)
 
 
 @STATEMENTS.on(outboxes.END)
@@ -87,27 +87,28 @@ def _due(s: Statement, row: Row, participant: str, now: datetime) -> bool:
 
 
 @STATEMENTS.on(outboxes.DUE_PLANS)
-def due_plans(s: Statement, participant: str, owner: str, limit: int) -> Rows:
+def due_plans(s: Statement, participant: str, owner: str, generation: int, left: timedelta, limit: int) -> Rows:
     now = s.now
     rows = [row for row in s.all("leg_command") if _due(s, row, participant, now)]
-    mine = [row for row in rows if (held := s.get("lease", row["plan_id"])) is not None and held["owner"] == owner]
-    first = sorted(mine, key=lambda row: row["due_at"])[:limit]
-    return [{"plan_id": each} for each in sorted({row["plan_id"] for row in first})]
+    mine = [row for row in rows if (lease := s.get("lease", row["plan_id"])) is not None and lease["owner"] == owner]
+    first = {row["plan_id"] for row in sorted(mine, key=lambda row: row["due_at"])[:limit]}
+    return [{"plan_id": each, "held": held(s, s.get("lease", each) or {}, owner, generation, left)} for each in sorted(first)]
 
 
 @STATEMENTS.on(outboxes.LOCK_DUE)
-async def lock_due(s: Statement, participant: str, plan_ids: Sequence[str], limit: int) -> Rows:
-    wanted, now = set(plan_ids), s.now
+async def lock_due(
+    s: Statement, participant: str, owner: str, generation: int, left: timedelta, plan_ids: Sequence[str], limit: int
+) -> Rows:
+    now, epochs = s.now, {row["resource_id"]: row for row in await locked_held(s, plan_ids, owner, generation, left)}
 
     def fits(row: Row) -> bool:
-        return row["plan_id"] in wanted and _due(s, row, participant, now)
+        return row["plan_id"] in epochs and _due(s, row, participant, now)
 
-    def place(row: Row) -> tuple[str, int]:
-        leg = s.get("plan_leg", row["plan_id"], row["leg_id"])
-        return row["plan_id"], leg["position"] if leg is not None else 0
-
-    rows = sorted((row for row in s.all("leg_command") if fits(row)), key=place)[:limit]
-    return await s.locking("leg_command", rows, fits)
+    rows = sorted((row for row in s.all("leg_command") if fits(row)), key=_name)[:limit]
+    return [
+        {**row, **{name: epochs[row["plan_id"]][name] for name in ("generation", "counter")}}
+        for row in await s.locking("leg_command", rows, fits)
+    ]
 
 
 @STATEMENTS.on(outboxes.SENT)
@@ -244,17 +245,12 @@ async def freeze(s: Statement, plan_id: str, why: str) -> Rows:
 
 @STATEMENTS.on(outboxes.INSERT_EVENTS)
 async def insert_events(s: Statement, plan_ids: Sequence[str], events: Sequence[bytes], event_at: datetime) -> Rows:
+    s.notify(outboxes.EVENT_CHANNEL)
     counter = await s.lock("plan_event_counter", True) or {}
     first = counter["next_sequence"]
     s.update("plan_event_counter", counter, next_sequence=first + len(plan_ids))
     for place, (plan_id, event) in enumerate(zip(plan_ids, events, strict=True)):
         await s.insert("plan_event", {"sequence": first + place, "plan_id": plan_id, "event": event, "event_at": event_at})
-    return []
-
-
-@STATEMENTS.on(outboxes.NOTIFY)
-def notify(s: Statement) -> Rows:
-    s.notify(outboxes.EVENT_CHANNEL)
     return []
 
 

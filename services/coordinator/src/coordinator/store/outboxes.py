@@ -13,6 +13,7 @@ from coordinator.commands import Command
 from coordinator.convert import stored
 from coordinator.model import EventType, Order
 from coordinator.payloads import JournalEvent
+from coordinator.store.plans import HELD
 from lockstep_kit.certificate import AbortAuthority
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Epoch, Phase
@@ -31,26 +32,34 @@ insert into leg_command (plan_id, leg_id, command, participant, behind_journal, 
 select plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, $10, $10, 0, 0, '', false
 from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::timestamptz[], $7::bytea[], $8::bytea[], $9::text[])
     as new (plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent)
+order by plan_id, leg_id, command
 on conflict (plan_id, leg_id, command) do update
 set not_after = excluded.not_after, closing = excluded.closing, authority = excluded.authority, traceparent = excluded.traceparent,
     due_at = excluded.due_at, given_at = excluded.given_at, attempts = 0, rejections = 0, last_rejection = '', answered = false
 """
 
-#: Ends the repeating of commands that are answered or overtaken.
+#: Ends the repeating of commands that are answered or overtaken. Like everything that changes several commands, it locks them in the order of their keys.
 END: Final = """
-update leg_command set answered = true
-from unnest($1::text[], $2::text[], $3::text[]) as ended (plan_id, leg_id, kept)
-where leg_command.plan_id = ended.plan_id and leg_command.leg_id = ended.leg_id and not leg_command.answered
-  and leg_command.command <> ended.kept
+with locked as (
+    select command.plan_id, command.leg_id, command.command from leg_command as command
+    join unnest($1::text[], $2::text[], $3::text[]) as ended (plan_id, leg_id, kept)
+        on command.plan_id = ended.plan_id and command.leg_id = ended.leg_id and command.command <> ended.kept
+    where not command.answered order by command.plan_id, command.leg_id, command.command for update of command)
+update leg_command set answered = true from locked
+where leg_command.plan_id = locked.plan_id and leg_command.leg_id = locked.leg_id and leg_command.command = locked.command
 """
 
 #: Ends the repeating of commands whose answers are known, from these reports or from later ones.
 END_SHOWN: Final = """
-update leg_command set answered = true
-from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[]) as shown (plan_id, leg_id, command, phase, revision), plan_leg as leg
-where leg_command.plan_id = shown.plan_id and leg_command.leg_id = shown.leg_id and leg_command.command = shown.command
-  and leg.plan_id = shown.plan_id and leg.leg_id = shown.leg_id and leg.phase = shown.phase and leg.revision >= shown.revision
-  and not leg_command.answered
+with locked as (
+    select command.plan_id, command.leg_id, command.command from leg_command as command
+    join unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[]) as shown (plan_id, leg_id, command, phase, revision)
+        on command.plan_id = shown.plan_id and command.leg_id = shown.leg_id and command.command = shown.command
+    join plan_leg as leg
+        on leg.plan_id = shown.plan_id and leg.leg_id = shown.leg_id and leg.phase = shown.phase and leg.revision >= shown.revision
+    where not command.answered order by command.plan_id, command.leg_id, command.command for update of command)
+update leg_command set answered = true from locked
+where leg_command.plan_id = locked.plan_id and leg_command.leg_id = locked.leg_id and leg_command.command = locked.command
 """
 
 #: Whether a report is no news, and says otherwise than what is known: its participant has come as far on another way since it was put back.
@@ -64,25 +73,26 @@ select exists (
 #: Whether a command is due. One that was given up never is.
 _DUE: Final = passed("command.due_at")
 
-#: Plans of this owner with commands to a participant that are due; closing the journal waits for what is before it.
+#: Plans of this owner with commands to a participant that are due; closing the journal waits for what is before it. Of each whether its lease is held for
+#: longer than a duration yet.
 DUE_PLANS: Final = f"""
-select distinct due.plan_id from (
-    select command.plan_id from leg_command as command
+select distinct due.plan_id, due.held from (
+    select command.plan_id, {HELD} as held from leg_command as command
     join lease on lease.resource_id = command.plan_id and lease.owner = $2
     left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
     where command.participant = $1 and not command.answered and {_DUE}
       and (not command.behind_journal or journal.appended >= journal.recorded)
-    order by command.due_at limit $3) as due
+    order by command.due_at limit $5) as due
 """
 
-#: Those commands, locked in the order of their keys.
+#: Those commands, locked in the order of their keys, with their plans' epochs. The leases are shared with whoever else works for the owner.
 LOCK_DUE: Final = f"""
-select command.* from leg_command as command
-join plan_leg as leg on leg.plan_id = command.plan_id and leg.leg_id = command.leg_id
+select command.*, lease.generation, lease.counter from leg_command as command
+join lease on lease.resource_id = command.plan_id and {HELD}
 left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
-where command.participant = $1 and command.plan_id = any($2) and not command.answered and {_DUE}
+where command.participant = $1 and command.plan_id = any($5) and not command.answered and {_DUE}
   and (not command.behind_journal or journal.appended >= journal.recorded)
-order by command.plan_id, leg.position limit $3 for update of command
+order by command.plan_id, command.leg_id, command.command limit $6 for share of lease for update of command
 """
 
 #: Notes that commands are being sent, and when each is repeated unless it is answered.
@@ -94,9 +104,12 @@ where leg_command.plan_id = sent.plan_id and leg_command.leg_id = sent.leg_id an
 
 #: Notes that commands were rejected; how often by now.
 REJECTED: Final = """
-update leg_command set rejections = rejections + 1, last_rejection = told.reason
-from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as told (plan_id, leg_id, command, reason)
-where leg_command.plan_id = told.plan_id and leg_command.leg_id = told.leg_id and leg_command.command = told.command
+with locked as (
+    select command.plan_id, command.leg_id, command.command, told.reason from leg_command as command
+    join unnest($1::text[], $2::text[], $3::text[], $4::text[]) as told (plan_id, leg_id, command, reason) using (plan_id, leg_id, command)
+    order by command.plan_id, command.leg_id, command.command for update of command)
+update leg_command set rejections = rejections + 1, last_rejection = locked.reason from locked
+where leg_command.plan_id = locked.plan_id and leg_command.leg_id = locked.leg_id and leg_command.command = locked.command
 returning leg_command.plan_id, leg_command.leg_id, leg_command.command, leg_command.rejections
 """
 
@@ -108,13 +121,19 @@ where plan_id = $1 and command = 'COMMIT' and attempts = 0 and not answered retu
 
 #: Makes what is not answered due now, but for what was given up.
 HASTEN: Final = """
-update leg_command set due_at = clock_timestamp() where plan_id = any($1) and not answered and due_at < 'infinity'
+update leg_command set due_at = clock_timestamp()
+where (plan_id, leg_id, command) in (
+    select plan_id, leg_id, command from leg_command where plan_id = any($1) and not answered and due_at < 'infinity'
+    order by plan_id, leg_id, command for update)
 """
 
 #: Makes due now what one participant did not answer and is only to be repeated later, but for what was given up.
 HASTEN_PARTICIPANT: Final = """
 update leg_command set due_at = clock_timestamp()
-where participant = $1 and not answered and due_at > clock_timestamp() and due_at < 'infinity'
+where (plan_id, leg_id, command) in (
+    select plan_id, leg_id, command from leg_command
+    where participant = $1 and not answered and due_at > clock_timestamp() and due_at < 'infinity'
+    order by plan_id, leg_id, command for update)
 """
 
 #: Legs of plans whose commands are not answered.
@@ -159,25 +178,25 @@ where event.plan_id = $1 and event.sequence >= $2 order by event.sequence limit 
 
 #: Notes how far the journal has plans' events.
 APPENDED: Final = """
+with locked as (
+    select plan_id from journal_progress where plan_id = any($1) order by plan_id for update)
 update journal_progress set appended = greatest(journal_progress.appended, done.sequence)
-from unnest($1::text[], $2::bigint[]) as done (plan_id, sequence) where journal_progress.plan_id = done.plan_id
+from locked join unnest($1::text[], $2::bigint[]) as done (plan_id, sequence) using (plan_id)
+where journal_progress.plan_id = locked.plan_id
 """
 
 #: Stops a plan's events for ever: the journal has others.
 FREEZE: Final = "update journal_progress set frozen = $2 where plan_id = $1 and frozen = ''"
 
-#: Numbers changes for watchers; the counter's row is locked last in every transaction.
-INSERT_EVENTS: Final = """
+#: Numbers changes for watchers, who are woken once the transaction commits; the counter's row is locked last in every transaction.
+INSERT_EVENTS: Final = f"""
 with counter as (
     update plan_event_counter set next_sequence = next_sequence + cardinality($1::text[])
     returning next_sequence - cardinality($1::text[]) as first)
 insert into plan_event (sequence, plan_id, event, event_at)
 select counter.first + new.place - 1, new.plan_id, new.event, $3
-from counter, unnest($1::text[], $2::bytea[]) with ordinality as new (plan_id, event, place)
+from counter, pg_notify('{EVENT_CHANNEL}', '') as told, unnest($1::text[], $2::bytea[]) with ordinality as new (plan_id, event, place)
 """
-
-#: Wakes watchers once the transaction commits.
-NOTIFY: Final = f"select pg_notify('{EVENT_CHANNEL}', '')"
 
 #: Where a participant's outcome log was read to.
 READ_CURSOR: Final = "select incarnation, sequence from participant_cursor where participant = $1"
@@ -240,27 +259,33 @@ async def end_shown(connection: Connection, shown: Sequence[tuple[Command, Phase
     return bool(await connection.fetchval(SHOWN_OTHERWISE, plans, legs, phases, revisions))
 
 
-async def due_plans(connection: Connection, participant: str, owner: str, limit: int) -> list[PlanId]:
-    """Plans of this owner with commands to a participant that are due."""
-    return [PlanId(row["plan_id"]) for row in await connection.fetch(DUE_PLANS, participant, owner, limit)]
+async def due_plans(
+    connection: Connection, participant: str, owner: str, generation: int, left: timedelta, limit: int
+) -> dict[PlanId, bool]:
+    """Plans of this owner with commands to a participant that are due, each with whether its lease is held for longer than `left`."""
+    rows = await connection.fetch(DUE_PLANS, participant, owner, generation, left, limit)
+    return {PlanId(row["plan_id"]): row["held"] for row in rows}
 
 
-async def lock_due(tx: Connection, participant: str, plans: Iterable[PlanId], limit: int) -> list[Command]:
-    """Due commands of plans to a participant, locked; a plan's in the order of its legs."""
-    rows = await tx.fetch(LOCK_DUE, participant, sorted(plans), limit)
-    return [
-        Command(
-            plan_id=PlanId(row["plan_id"]),
-            leg_id=LegId(row["leg_id"]),
-            order=Order(row["command"]),
-            not_after=row["not_after"],
-            closing=stored.closing_of(row["closing"]),
-            authority=_authority_of(row),
-            attempts=row["attempts"],
-            traceparent=row["traceparent"],
-        )
-        for row in rows
-    ]
+async def lock_due(
+    tx: Connection, participant: str, owner: str, generation: int, left: timedelta, plans: Iterable[PlanId], limit: int
+) -> list[tuple[Command, Epoch]]:
+    """Due commands to a participant of those among plans whose leases are held for longer than `left`, locked, with the leases' epochs."""
+    rows = await tx.fetch(LOCK_DUE, participant, owner, generation, left, sorted(plans), limit)
+    return [(_command(row), Epoch(row["generation"], row["counter"])) for row in rows]
+
+
+def _command(row: asyncpg.Record) -> Command:
+    return Command(
+        plan_id=PlanId(row["plan_id"]),
+        leg_id=LegId(row["leg_id"]),
+        order=Order(row["command"]),
+        not_after=row["not_after"],
+        closing=stored.closing_of(row["closing"]),
+        authority=_authority_of(row),
+        attempts=row["attempts"],
+        traceparent=row["traceparent"],
+    )
 
 
 def _authority_of(row: asyncpg.Record) -> AbortAuthority | ReverseAuthority | None:
@@ -338,7 +363,6 @@ async def insert_events(tx: Connection, events: Sequence[tuple[PlanId, bytes]], 
     """Add changes for watchers. The last statement of a transaction: from here on others wait for its commit."""
     if not events:
         return
-    await tx.execute(NOTIFY)
     await tx.execute(INSERT_EVENTS, [plan_id for plan_id, _ in events], [event for _, event in events], now)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -14,10 +14,11 @@ from coordinator.convert import stored
 from coordinator.dossier import Dossier, FiledTicket, LegFile
 from coordinator.model import Cause, GateRecord, LegState, Mandate, Moved, Order, Plan, Quorum, State, Ticket
 from coordinator.store import operators
+from lockstep_kit import leases
 from lockstep_kit.certificate import Decision
 from lockstep_kit.db import Connection
 from lockstep_kit.errors import LockstepError, permission_denied
-from lockstep_kit.fence import Phase
+from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import ActorId, Digest, PlanId
 from lockstep_kit.participant.ports import PlanOutcome
 
@@ -31,6 +32,19 @@ where plan.plan_id = any($1) order by plan.plan_id
 
 #: The same, of plans that are locked in the order of their ids until the transaction ends.
 GLANCE_LOCKED: Final = f"{GLANCE}for update of plan\n"
+
+#: Whether an owner ($2, of generation $3) holds a plan's lease that has more left than a duration ($4). One that was started before the last restore holds none.
+HELD: Final = f"({leases.HELD} and $3 >= (select generation from installation))"
+
+#: The same, of those whose leases their owner holds for some time yet, with the leases' epochs. The leases are shared with whoever else works for the owner,
+#: and nobody takes them meanwhile. The clock may be read before others' locks are waited for; of a plan that they changed, it is read after that.
+GLANCE_HELD: Final = f"""
+select plan.plan_id, plan.version, plan.updated_at, clock_timestamp() as read_at, coalesce(journal_progress.frozen, '') as frozen,
+    (select count(*) from escalation where escalation.plan_id = plan.plan_id) as tickets, lease.generation, lease.counter
+from lease join plan on plan.plan_id = lease.resource_id left join journal_progress on journal_progress.plan_id = plan.plan_id
+where lease.resource_id = any($1) and {HELD}
+order by plan.plan_id for share of lease for update of plan
+"""
 
 #: Plans as they stand.
 READ_PLANS: Final = "select plan.*, clock_timestamp() as read_at from plan where plan_id = any($1) order by plan_id"
@@ -113,13 +127,21 @@ class Glance:
     read_at: datetime
 
 
-async def glance(connection: Connection, plans: Iterable[PlanId], *, lock: bool) -> list[Glance]:
+async def glance(connection: Connection, plans: Iterable[PlanId], *, lock: bool = False) -> list[Glance]:
     """What plans are known by, in the order of their ids; locked until the transaction ends, where asked. Ids that are not known are left out."""
-    rows = await connection.fetch(GLANCE_LOCKED if lock else GLANCE, sorted(set(plans)))
-    return [
-        Glance(PlanId(row["plan_id"]), row["version"], row["updated_at"], row["frozen"], row["tickets"], row["read_at"])
-        for row in rows
-    ]
+    return [_glance(row) for row in await connection.fetch(GLANCE_LOCKED if lock else GLANCE, sorted(set(plans)))]
+
+
+async def glance_held(
+    tx: Connection, plans: Iterable[PlanId], owner: str, generation: int, left: timedelta
+) -> tuple[list[Glance], dict[PlanId, Epoch]]:
+    """As `glance`, of plans whose leases their owner holds for longer than `left`, locked with these until the transaction ends; and the leases' epochs."""
+    rows = await tx.fetch(GLANCE_HELD, sorted(set(plans)), owner, generation, left)
+    return [_glance(row) for row in rows], {PlanId(row["plan_id"]): Epoch(row["generation"], row["counter"]) for row in rows}
+
+
+def _glance(row: asyncpg.Record) -> Glance:
+    return Glance(PlanId(row["plan_id"]), row["version"], row["updated_at"], row["frozen"], row["tickets"], row["read_at"])
 
 
 async def read(connection: Connection, plans: Iterable[PlanId]) -> Read:
