@@ -80,6 +80,19 @@ class Desk:
                 self._delivered(payment.counterparty)
         return sum(payment is not None for payment in ended)
 
+    async def do_due(self) -> float | None:
+        """Does what is due; for how many seconds nothing else is, as far as was known before, and None where nothing will be."""
+        async with self._database.transaction() as tx:
+            look = await store.look(tx)
+        if look.unstated or statements.is_over(self._bank, look.day, look.now):
+            await self.end_day_if_due()
+        if look.is_due(look.message_at):
+            await self.deliver_due()
+        if look.is_due(look.hold_at) or look.is_due(look.reservation_at):
+            await self.expire_due()
+        ahead = [at for at in (look.message_at, look.hold_at, look.reservation_at) if at is not None]
+        return (min(ahead) - look.now).total_seconds() if ahead else None
+
     async def expire_due(self) -> int:
         """Ends holds whose time is over; returns how many. One that fails keeps no other from ending; its error is raised at the end."""
         async with self._database.transaction() as tx:
@@ -222,12 +235,6 @@ class Desk:
         for counterparty in {name for name, _ in due}:
             self._delivered(counterparty)
         return len(due)
-
-    async def seconds_to_next(self) -> float | None:
-        """How long nothing becomes due; None if nothing will."""
-        async with self._database.transaction() as tx:
-            found = (await store.seconds_to_next(tx), await reservation_store.seconds_to_next(tx))
-        return min((seconds for seconds in found if seconds is not None), default=None)
 
     async def _correspondence(self, tx: Connection, counterparty: Counterparty) -> Correspondence:
         return await Correspondence.begun(tx, self._bank, counterparty, self._schemas, self._signer)

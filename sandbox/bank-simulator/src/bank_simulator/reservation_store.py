@@ -72,11 +72,6 @@ _DUE = """
 select uetr from reservations where state = 'RESERVED' and hold_until <= clock_timestamp() order by hold_until limit $1
 """
 
-_SECONDS_TO_NEXT = """
--- Seconds until the next reservation ends; null if there is none.
-select extract(epoch from min(hold_until) - clock_timestamp())::float8 from reservations where state = 'RESERVED'
-"""
-
 _ADD_RETURNED = """
 -- More of a settled payment came back.
 update payments set returned = returned + $2 where uetr = $1
@@ -129,12 +124,6 @@ async def set_receipt(tx: Connection, uetr: UUID, message: int) -> None:
 async def due(tx: Connection, limit: int) -> list[UUID]:
     """Reservations whose time is over."""
     return [row["uetr"] for row in await tx.fetch(_DUE, limit)]
-
-
-async def seconds_to_next(tx: Connection) -> float | None:
-    """How long no reservation ends; None if none will."""
-    seconds: float | None = await tx.fetchval(_SECONDS_TO_NEXT)
-    return seconds
 
 
 async def add_returned(tx: Connection, uetr: UUID, amount: int) -> None:

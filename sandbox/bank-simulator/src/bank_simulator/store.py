@@ -116,11 +116,11 @@ _DUE_HOLDS = """
 select uetr from payments where state = 'HELD' and hold_until <= clock_timestamp() order by hold_until limit $1
 """
 
-_SECONDS_TO_NEXT = """
--- Seconds until the next hold ends or late message is due; null if there is none.
-select extract(epoch from least(
-    (select min(hold_until) from payments where state = 'HELD'), (select min(due_at) from deferred_messages)
-) - clock_timestamp())::float8
+_LOOK = """
+-- When the next late message, hold and reservation are due, whether a day is over that is not stated, the day that is open, and the clock.
+select (select min(due_at) from deferred_messages) as message_at, (select min(hold_until) from payments where state = 'HELD') as hold_at,
+    (select min(hold_until) from reservations where state = 'RESERVED') as reservation_at,
+    exists (select from closed_days where stated_at is null) as unstated, (select day from bank_day) as day, clock_timestamp() as now
 """
 
 _ACTIVE_SCRIPTS = """
@@ -170,6 +170,24 @@ class Item:
     debited: str
     credited: str
     amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the bank has to do by itself, and when; None where there is nothing of the kind."""
+
+    message_at: datetime | None
+    hold_at: datetime | None
+    reservation_at: datetime | None
+    #: Whether a day is over that is not stated yet.
+    unstated: bool
+    #: The booking day that is open; None before the bank's first.
+    day: date | None
+    now: datetime
+
+    def is_due(self, at: datetime | None) -> bool:
+        """Whether a time has come."""
+        return at is not None and at <= self.now
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,10 +320,12 @@ async def due_holds(tx: Connection, limit: int) -> list[UUID]:
     return [row["uetr"] for row in await tx.fetch(_DUE_HOLDS, limit)]
 
 
-async def seconds_to_next(tx: Connection) -> float | None:
-    """How long nothing becomes due; None if nothing will."""
-    seconds: float | None = await tx.fetchval(_SECONDS_TO_NEXT)
-    return seconds
+async def look(tx: Connection) -> Look:
+    """When something is due."""
+    row = await tx.fetchrow(_LOOK)
+    if row is None:
+        raise AssertionError("the statement returns one row")
+    return Look(**dict(row))
 
 
 async def mischief(tx: Connection) -> Mischief:
