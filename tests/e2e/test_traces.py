@@ -91,7 +91,7 @@ async def test_a_settlement_is_one_trace(sandbox: Sandbox, crew: Crew) -> None:
         firsts = [min(each["start_unix_nano"] for each in part) for part in life]
         assert firsts == sorted(firsts), service
         assert with_attribute(spans, service, "rpc.method", "eth_sendRawTransaction"), service
-    assert with_attribute(spans, "bank-gateway", "http.route", "/rail/v1/messages")
+    assert with_attribute(spans, "bank-gateway", "http.route", "/rail/v1/requests")
     assert {each["attributes"]["iso20022.uetr"] for each in named(spans, "bank-gateway", "bank.send")} == {
         each["attributes"]["iso20022.uetr"] for each in named(spans, "bank-gateway", "bank.receive")
     }

@@ -170,6 +170,17 @@ def pacs_008(orders: Sequence[Order], message_id: str, sender: str = GATEWAY) ->
     return envelope("pacs.008.001.13", inner, message_id, sender)
 
 
+def message(body: bytes, key: str) -> dict[str, Any]:
+    """A message as the rail carries it."""
+    return {"idempotency_key": key, "body_base64": base64.b64encode(body).decode()}
+
+
+def release(order: Order, *, key: bytes | None = None, idempotency_key: str = "") -> dict[str, Any]:
+    """The key of a hold as the rail carries it."""
+    name = idempotency_key or f"release-{order.uetr}"
+    return {"idempotency_key": name, "uetr": str(order.uetr), "key": (key or order.key).hex().upper()}
+
+
 def camt_056(uetrs: Sequence[uuid.UUID], message_id: str, *, amount: str = "", sender: str = GATEWAY) -> bytes:
     stated = f'<OrgnlIntrBkSttlmAmt Ccy="EUR">{amount}</OrgnlIntrBkSttlmAmt>' if amount else ""
     items = "".join(
@@ -252,16 +263,22 @@ class Gateway:
         await self._session.close()
         await self._plain.close()
 
-    async def post(self, body: bytes, key: str, *, content_type: str = "application/xml") -> tuple[int, dict[str, Any]]:
-        headers = {"Content-Type": content_type, "Idempotency-Key": key}
-        async with self._session.post(f"{self.rail}/messages", data=body, headers=headers) as response:
-            return response.status, await response.json()
+    async def ask_all(self, *requests: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+        """Sends requests in one; the status of each, and what else is said of it."""
+        async with self._session.post(f"{self.rail}/requests", json={"requests": requests}) as response:
+            assert response.status == 200, await response.text()
+            answers = (await response.json())["answers"]
+        return [(answer.pop("status"), answer) for answer in answers]
+
+    async def post(self, body: bytes, key: str) -> tuple[int, dict[str, Any]]:
+        (answer,) = await self.ask_all(message(body, key))
+        return answer
 
     async def pay(self, *orders: Order) -> bytes:
         """Sends payments; returns the message."""
         message_id = draw("P")
         body = pacs_008(orders, message_id, self._bic)
-        assert await self.post(body, message_id) == (202, {"accepted": True, "message_id": message_id})
+        assert await self.post(body, message_id) == (202, {"accepted": True, "name": message_id})
         return body
 
     async def cancel(self, *uetrs: uuid.UUID, amount: str = "") -> bytes:
@@ -275,10 +292,8 @@ class Gateway:
         assert (await self.post(pacs_028(uetrs, message_id, original=original, sender=self._bic), message_id))[0] == 202
 
     async def release(self, order: Order, *, key: bytes | None = None, idempotency_key: str = "") -> int:
-        content = {"key": (key or order.key).hex().upper()}
-        headers = {"Idempotency-Key": idempotency_key or f"release-{order.uetr}"}
-        async with self._session.post(f"{self.rail}/holds/{order.uetr}/release", json=content, headers=headers) as response:
-            return response.status
+        ((status, _),) = await self.ask_all(release(order, key=key, idempotency_key=idempotency_key))
+        return status
 
     async def request(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         async with self._session.request(method, f"{self.rail}{path}", **options) as response:

@@ -6,7 +6,20 @@ import asyncio
 import hashlib
 import uuid
 
-from bank_world import ALICE, BOB, CORRESPONDENT, FOREIGN, LORO, Gateway, Order, World, as_possible_duplicate, draw, pacs_008
+from bank_world import (
+    ALICE,
+    BOB,
+    CORRESPONDENT,
+    FOREIGN,
+    LORO,
+    Gateway,
+    Order,
+    World,
+    as_possible_duplicate,
+    draw,
+    pacs_008,
+    release,
+)
 
 
 async def test_release_settles(gateway: Gateway) -> None:
@@ -219,11 +232,13 @@ async def test_release_refusals(gateway: Gateway) -> None:
     assert await gateway.release(Order()) == 404
     assert await gateway.release(order, idempotency_key="same") == 202
     assert await gateway.release(second, idempotency_key="same") == 409
-    path = f"/holds/{second.uetr}/release"
-    for key, rule in (("ab" * 32, "KEY"), ("AB", "KEY"), (7, "KEY")):
-        status, refusal = await gateway.request("POST", path, json={"key": key}, headers={"Idempotency-Key": "x"})
+    for key, rule in (("ab" * 32, "KEY"), ("AB", "KEY"), (7, "TEXT")):
+        ((status, refusal),) = await gateway.ask_all(release(second) | {"key": key})
         assert (status, refusal["rule"]) == (400, rule)
-    assert (await gateway.request("POST", path, json={"key": second.key.hex().upper()}))[0] == 400
+    ((status, refusal),) = await gateway.ask_all(
+        {name: text for name, text in release(second).items() if name != "idempotency_key"}
+    )
+    assert (status, refusal["rule"]) == (400, "FIELDS")
     assert await gateway.state(second) == "HELD"
     await gateway.conserved()
 

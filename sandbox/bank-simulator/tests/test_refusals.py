@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,9 +27,11 @@ from bank_world import (
     camt_056,
     draw,
     envelope,
+    message,
     pacs_008,
     pacs_028,
     read,
+    release,
     write_settings,
 )
 
@@ -98,7 +101,7 @@ async def test_same_key_other_content(gateway: Gateway) -> None:
     order, message_id = Order(), draw("P")
     assert (await gateway.post(pacs_008([order], message_id), message_id))[0] == 202
     status, refusal = await gateway.post(pacs_008([replace(order, amount="1.00")], message_id), message_id)
-    assert (status, refusal["field"]) == (409, "Idempotency-Key")
+    assert (status, refusal["field"]) == (409, "idempotency_key")
     await gateway.next("pacs.002")
     await gateway.nothing()
     assert await gateway.account(ALICE) == ("1000.00", "100.00", "900.00")
@@ -234,9 +237,23 @@ async def test_not_valid(shared: Gateway, name: str) -> None:
 async def test_requests(gateway: Gateway) -> None:
     """A request that is none of the rail's says so."""
     body = pacs_008([Order()], "M1")
-    assert (await gateway.post(body, "M1", content_type="text/plain"))[0] == 415
-    assert (await gateway.post(body + b" " * (1 << 20), "M1"))[0] == 413
-    assert (await gateway.post(body, ""))[0] == 400
+    good = message(body, "M1")
+    assert (
+        await gateway.request("POST", "/requests", data=json.dumps({"requests": [good]}), headers={"Content-Type": "text/plain"})
+    )[0] == 415
+    assert (await gateway.request("POST", "/requests", json={"requests": [good], "more": " " * (8 << 20)}))[0] == 413
+    for content in ({}, [good], {"requests": good}, {"requests": []}, {"requests": [good] * 129}):
+        assert (await gateway.request("POST", "/requests", json=content))[0] == 400, content
+    for request in (
+        {},
+        7,
+        good | {"more": ""},
+        good | {"idempotency_key": ""},
+        good | {"body_base64": "?"},
+        release(Order()) | {"uetr": str(uuid.uuid1())},
+    ):
+        assert (await gateway.ask_all(request))[0][0] == 400, request
+    assert (await gateway.post(body + b" " * (1 << 20), "M1"))[1]["rule"] == "SIZE"
     for path in (
         "/mailbox?after=-1",
         "/mailbox?wait=21",
@@ -248,7 +265,4 @@ async def test_requests(gateway: Gateway) -> None:
         assert (await gateway.request("GET", path))[0] == 400, path
     for content in ({"upto": "1"}, {"upto": -1}, {"upto": True}, {}, {"upto": 0, "more": 1}, [1]):
         assert (await gateway.request("POST", "/mailbox/ack", json=content))[0] == 400, content
-    assert (
-        await gateway.request("POST", f"/holds/{uuid.uuid1()}/release", json={"key": "00" * 32}, headers={"Idempotency-Key": "k"})
-    )[0] == 400
     assert (await gateway.request("GET", "/nothing"))[0] == 404

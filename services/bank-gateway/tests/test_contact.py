@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bank_gateway.contact import NotedRail
-from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, TurnedDown
+from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, Message, NoAnswer, Release, Request, TurnedDown
 
 
 class ScriptedRail:
@@ -24,14 +24,8 @@ class ScriptedRail:
             raise answer
         return answer
 
-    async def send(self, octets: bytes, idempotency_key: str) -> Handover:
-        del octets, idempotency_key
-        answer: Handover = self._next()
-        return answer
-
-    async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
-        del uetr, key
-        return await self.send(b"", idempotency_key)
+    async def hand_over(self, requests: Sequence[Request]) -> Sequence[Handover]:
+        return [self._next() for _ in requests]
 
     async def receive(self, after: int, wait_seconds: float) -> Sequence[Delivery]:
         del after, wait_seconds
@@ -52,15 +46,15 @@ async def test_answers_and_silence_are_noted() -> None:
     inner = ScriptedRail(NoAnswer("timed out"), Accepted(), NoAnswer("reset"), TurnedDown("400", "", "no"), refused, [], None)
     rail = NotedRail(inner)
     assert (rail.answered_at, rail.failure) == (None, "")
-    assert await rail.send(b"x", "1") == NoAnswer("timed out")
+    assert await rail.hand_over([Message(b"x", "1")]) == [NoAnswer("timed out")]
     assert (rail.answered_at, rail.failure) == (None, "timed out")
-    assert await rail.release("u", b"k", "2") == Accepted()
+    assert await rail.hand_over([Release("u", b"k", "2")]) == [Accepted()]
     first = rail.answered_at
     assert first is not None
     assert rail.failure == ""
-    assert await rail.send(b"x", "3") == NoAnswer("reset")
+    assert await rail.hand_over([Message(b"x", "3")]) == [NoAnswer("reset")]
     assert (rail.answered_at, rail.failure) == (first, "reset")
-    assert await rail.send(b"x", "3") == TurnedDown("400", "", "no")
+    assert await rail.hand_over([Message(b"x", "3")]) == [TurnedDown("400", "", "no")]
     assert rail.failure == ""
     with pytest.raises(MailboxUnavailable):
         await rail.receive(0, 1.0)

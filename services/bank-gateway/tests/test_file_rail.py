@@ -16,7 +16,7 @@ import pytest
 
 from bank_gateway import file_rail
 from bank_gateway.file_rail import FAILPOINTS, FOLDERS, FileRail
-from bank_gateway.rail import Accepted, Delivery, MailboxUnavailable, NoAnswer
+from bank_gateway.rail import Accepted, Delivery, MailboxUnavailable, Message, NoAnswer, Release
 from lockstep_kit import failpoints
 from lockstep_kit.failpoints import FailpointRaised
 
@@ -58,12 +58,12 @@ def files(folder: Path) -> dict[str, list[str]]:
 async def test_message_is_put_once(tmp_path: Path) -> None:
     """A message lies in `out` under its key, whole; the same again, with a mark or not, changes nothing; taken away, it is put again."""
     rail = rail_over(tmp_path, Store())
-    assert await rail.send(b"<a/>", "P1") == Accepted()
-    assert await rail.send(b"<a mark='1'/>", "P1") == Accepted()
+    assert await rail.hand_over([Message(b"<a/>", "P1")]) == [Accepted()]
+    assert await rail.hand_over([Message(b"<a mark='1'/>", "P1")]) == [Accepted()]
     assert (tmp_path / "out" / "P1.xml").read_bytes() == b"<a/>"
     (tmp_path / "out" / "P1.xml").unlink()
-    assert await rail.send(b"<a mark='1'/>", "P1") == Accepted()
-    assert await rail.release(UETR, bytes(2), "I1-release") == Accepted()
+    assert await rail.hand_over([Message(b"<a mark='1'/>", "P1")]) == [Accepted()]
+    assert await rail.hand_over([Release(UETR, bytes(2), "I1-release")]) == [Accepted()]
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
         "P1.xml": b"<a mark='1'/>",
         "I1-release.xml": f"{UETR} 0000 I1-release".encode(),
@@ -74,7 +74,8 @@ async def test_no_folder_is_no_answer(tmp_path: Path) -> None:
     """Where nothing can be written nobody has the message, and nobody says so; where nothing can be read the mailbox is unavailable."""
     rail = rail_over(tmp_path, Store())
     (tmp_path / "out").rmdir()
-    assert isinstance(await rail.send(b"<a/>", "P1"), NoAnswer)
+    (told,) = await rail.hand_over([Message(b"<a/>", "P1")])
+    assert isinstance(told, NoAnswer)
     (tmp_path / "in").rmdir()
     with pytest.raises(MailboxUnavailable):
         await rail.receive(0, 0)
@@ -84,7 +85,7 @@ async def test_no_folder_is_no_answer(tmp_path: Path) -> None:
 async def test_key_that_is_no_name(tmp_path: Path, key: str) -> None:
     """A key never leads out of the folder."""
     with pytest.raises(ValueError, match="no file's name"):
-        await rail_over(tmp_path, Store()).send(b"<a/>", key)
+        await rail_over(tmp_path, Store()).hand_over([Message(b"<a/>", key)])
     assert files(tmp_path)["out"] == []
 
 
@@ -215,7 +216,7 @@ async def test_death_at_any_step(tmp_path: Path, point: str, nth: int) -> None:
             try:
                 for key in ("P1", "P2", "P3"):
                     if key not in sent:
-                        assert await rail.send(key.encode(), key) == Accepted()
+                        assert await rail.hand_over([Message(key.encode(), key)]) == [Accepted()]
                         sent.add(key)
                 deliveries = await rail.receive(store.place, 0)
                 store.take(deliveries[:1])
@@ -261,6 +262,7 @@ GATEWAY = """
 import asyncio, sys
 from pathlib import Path
 from bank_gateway.file_rail import FileRail
+from bank_gateway.rail import Message
 from lockstep_kit import failpoints
 
 folder, journal, armed = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -276,7 +278,7 @@ async def run():
     rail = FileRail(folder, release_order=order, quarantined=quarantined, look_seconds=0.01)
     failpoints.arm(armed)
     for key in ("P1", "P2"):
-        await rail.send(key.encode(), key)
+        await rail.hand_over([Message(key.encode(), key)])
     while len(told) < 3:
         place = int(told[-1][0]) if told else 0
         for delivery in (await rail.receive(place, 1))[:1]:

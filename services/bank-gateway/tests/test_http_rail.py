@@ -9,7 +9,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from aiohttp import web
@@ -17,12 +17,13 @@ from cryptography import x509
 
 from bank_gateway import http_rail
 from bank_gateway.http_rail import HttpRail
-from bank_gateway.rail import Accepted, Delivery, MailboxUnavailable, NoAnswer, TurnedDown
+from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, Message, NoAnswer, Release, Request, TurnedDown
 from lockstep_kit.rpc import TlsSettings
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Tls = Callable[[str], TlsSettings]
 UETR, KEY = "0e1c2d3a-1b2c-4d3e-8f4a-5b6c7d8e9f01", bytes(range(32))
+TAKEN: Final[dict[str, Any]] = {"answers": [{"status": 202, "accepted": True, "name": "P1"}]}
 TURNED = {"error": "the key was used for other content", "field": "Idempotency-Key", "rule": "SAME_CONTENT"}
 
 
@@ -69,27 +70,36 @@ def delivered(cursor: int, octets: bytes, **changes: Any) -> dict[str, Any]:
     return {"cursor": cursor, "sha256": digest, "body_base64": body} | changes
 
 
-async def test_message_and_key_go_as_agreed(tls_for: Tls) -> None:
-    """Octets unchanged, the idempotency key, the key in upper-case hex; 202 in the rail's form is accepted."""
-    async with answering(saying(202, {"accepted": True}), tls_for) as (rail, requests):
-        assert await rail.send(b"<a/>", "P1") == Accepted()
-        assert await rail.release(UETR, KEY, "I1-release") == Accepted()
-        sent, released = requests
-        assert (sent.method, sent.path, sent.content_type, await sent.read()) == (
-            "POST",
-            "/rail/v1/messages",
-            "application/xml",
-            b"<a/>",
-        )
-        assert (released.path, await released.json()) == (f"/rail/v1/holds/{UETR}/release", {"key": KEY.hex().upper()})
-        assert [request.headers["Idempotency-Key"] for request in requests] == ["P1", "I1-release"]
+async def handed_over(rail: HttpRail, key: str = "P1") -> Handover:
+    (told,) = await rail.hand_over([Message(b"<a/>", key)])
+    return told
+
+
+async def test_messages_and_keys_go_as_agreed(tls_for: Tls) -> None:
+    """Octets unchanged, the idempotency keys, the key in upper-case hex, in one request; each has its own answer, in the rail's form."""
+    answers = [{"status": 202, "accepted": True, "name": "P1"}, {"status": 422} | TURNED, {"status": 500} | TURNED, 7, {}]
+    requests: list[Request] = [
+        Message(b"<a/>", "P1"),
+        Release(UETR, KEY, "I1-release"),
+        *(Message(b"<b/>", f"P{n}") for n in (2, 3, 4)),
+    ]
+    async with answering(saying(200, {"answers": answers}), tls_for) as (rail, sent):
+        accepted, refused, *unknown = await rail.hand_over(requests)
+        assert (accepted, refused) == (Accepted(), TurnedDown("422", "Idempotency-Key", "SAME_CONTENT"))
+        assert [type(each) for each in unknown] == [NoAnswer] * 3
+        (request,) = sent
+        assert (request.method, request.path, request.content_type) == ("POST", "/rail/v1/requests", "application/json")
+        listed = (await request.json())["requests"]
+        assert listed[0] == {"idempotency_key": "P1", "body_base64": base64.b64encode(b"<a/>").decode()}
+        assert listed[1] == {"idempotency_key": "I1-release", "uetr": UETR, "key": KEY.hex().upper()}
+        assert [each["idempotency_key"] for each in listed[2:]] == ["P2", "P3", "P4"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
 async def test_refusal_in_the_rail_s_form_is_the_bank_s(status: int, tls_for: Tls) -> None:
     """Field and rule come through; 409 alone says that the bank knows the key by other content."""
-    async with answering(saying(status, TURNED), tls_for) as (rail, _):
-        told = await rail.send(b"<a/>", "P1")
+    async with answering(saying(200, {"answers": [{"status": status} | TURNED]}), tls_for) as (rail, _):
+        told = await handed_over(rail)
         assert told == TurnedDown(str(status), "Idempotency-Key", "SAME_CONTENT", differs=status == 409)
 
 
@@ -98,28 +108,32 @@ async def test_refusal_in_the_rail_s_form_is_the_bank_s(status: int, tls_for: Tl
     [
         (404, "<html>no such host</html>"),
         (413, "too large"),
-        (400, {"message": "bad gateway request"}),
+        (400, TURNED),
         (403, TURNED),
         (429, TURNED),
         (500, TURNED),
         (503, ""),
-        (200, {"accepted": True}),
-        (202, "queued by the proxy"),
-        (202, {"accepted": False}),
+        (202, TAKEN),
+        (200, "queued by the proxy"),
+        (200, {"answers": []}),
+        (200, {"answers": [*TAKEN["answers"], *TAKEN["answers"]]}),
+        (200, {"answers": [{"status": 202, "accepted": False}]}),
+        (200, {"answers": [{"status": 429} | TURNED]}),
+        (200, {"answers": [{"status": 400, "message": "bad gateway request"}]}),
     ],
 )
 async def test_anything_else_is_no_answer(status: int, told: Any, tls_for: Tls) -> None:
     """What a proxy may say, and what the rail does not say, leaves open whether the bank has it."""
     async with answering(saying(status, told), tls_for) as (rail, requests):
-        assert await rail.send(b"<a/>", "P1") == NoAnswer(f"HTTP {status}")
+        assert isinstance(await handed_over(rail), NoAnswer)
         assert len(requests) == 1
 
 
 async def test_redirect_is_not_followed(tls_for: Tls) -> None:
     """A key goes where it was meant to go, and nowhere else."""
-    async with answering(saying(202, {"accepted": True}), tls_for) as (_, elsewhere):
+    async with answering(saying(200, TAKEN), tls_for) as (_, elsewhere):
         async with answering(saying(307, "", Location="https://127.0.0.1:9/elsewhere"), tls_for) as (rail, requests):
-            assert await rail.release(UETR, KEY, "R") == NoAnswer("HTTP 307")
+            assert await rail.hand_over([Release(UETR, KEY, "R")]) == [NoAnswer("HTTP 307")]
             with pytest.raises(MailboxUnavailable):
                 await rail.receive(0, 0)
             with pytest.raises(MailboxUnavailable):
@@ -144,7 +158,7 @@ async def test_lost_connection_and_silence_are_no_answer(tls_for: Tls, monkeypat
 
     for handler in (cut, silent):
         async with answering(handler, tls_for) as (rail, requests):
-            assert isinstance(await rail.send(b"<a/>", "P1"), NoAnswer)
+            assert isinstance(await handed_over(rail), NoAnswer)
             over.set()
             assert len(requests) == 1
             over.clear()
@@ -155,15 +169,15 @@ async def test_nobody_there_and_a_stranger_there_are_no_answer(tls_for: Tls, tmp
     from lockstep_sandbox.authority import Authority
 
     rail = HttpRail("https://127.0.0.1:9", tls_for("spiffe://lockstep.local/bank-gateway"))
-    assert isinstance(await rail.send(b"<a/>", "P1"), NoAnswer)
+    assert isinstance(await handed_over(rail), NoAnswer)
     await rail.close()
     stranger = TlsSettings.model_validate(Authority(tmp_path_factory.mktemp("stranger")).issue("bank-simulator").settings())
 
     def strange(name: str) -> TlsSettings:
         return stranger if name.endswith("simulator") else tls_for(name)
 
-    async with answering(saying(202, {"accepted": True}), strange) as (rail, requests):
-        assert isinstance(await rail.send(b"<a/>", "P1"), NoAnswer)
+    async with answering(saying(200, TAKEN), strange) as (rail, requests):
+        assert isinstance(await handed_over(rail), NoAnswer)
         assert requests == []
 
 
@@ -222,6 +236,24 @@ async def test_damaged_delivery_is_told_by_its_place(
         assert kept is None or damaged.octets == kept
 
 
+async def test_a_mailbox_that_is_too_large_is_read_by_less(tls_for: Tls) -> None:
+    """Where so many deliveries are more than is read of an answer, fewer are asked for, which are always read; then many again."""
+    large = delivered(8, bytes(http_rail.MAILBOX_BYTES_MAX // 2))
+
+    async def mailbox(request: web.BaseRequest) -> web.StreamResponse:
+        few = int(request.query["limit"]) <= http_rail.DELIVERIES_SURE
+        return web.json_response({"messages": [large] if few else [large, large]})
+
+    async with answering(mailbox, tls_for) as (rail, requests):
+        with pytest.raises(MailboxUnavailable):
+            await rail.receive(7, 0)
+        assert [each.cursor for each in await rail.receive(7, 0)] == [8]
+        with pytest.raises(MailboxUnavailable):
+            await rail.receive(7, 0)
+        many, sure = str(http_rail.DELIVERIES_MAX), str(http_rail.DELIVERIES_SURE)
+        assert [request.query["limit"] for request in requests] == [many, sure, many]
+
+
 async def test_certificate_is_renewed_while_requests_are_under_way(tmp_path_factory: pytest.TempPathFactory) -> None:
     """New files: the next request shows the new certificate, the one under way ends on the old; a pair that does not match changes nothing."""
     from lockstep_sandbox.authority import Authority
@@ -233,10 +265,10 @@ async def test_certificate_is_renewed_while_requests_are_under_way(tmp_path_fact
         assert request.transport is not None
         octets = request.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         serials.append(x509.load_der_x509_certificate(octets).serial_number)
-        if request.headers["Idempotency-Key"] == "SLOW":
+        if (await request.json())["requests"][0]["idempotency_key"] == "SLOW":
             waiting.set()
             await going_on.wait()
-        return web.json_response({"accepted": True}, status=202)
+        return web.json_response(TAKEN)
 
     authority = Authority(tmp_path_factory.mktemp("renewed"))
     bank = TlsSettings.model_validate(authority.issue("bank-simulator").settings())
@@ -247,12 +279,12 @@ async def test_certificate_is_renewed_while_requests_are_under_way(tmp_path_fact
     await site.start()
     rail = HttpRail(f"https://127.0.0.1:{runner.addresses[0][1]}", own, look_seconds=0)
     try:
-        slow = asyncio.create_task(rail.send(b"<a/>", "SLOW"))
+        slow = asyncio.create_task(handed_over(rail, "SLOW"))
         await waiting.wait()
         own.certificate_file.write_bytes(next_own.certificate_file.read_bytes())
-        assert await rail.send(b"<a/>", "P1") == Accepted()
+        assert await handed_over(rail) == Accepted()
         own.key_file.write_bytes(next_own.key_file.read_bytes())
-        assert await rail.send(b"<a/>", "P2") == Accepted()
+        assert await handed_over(rail, "P2") == Accepted()
         going_on.set()
         assert await slow == Accepted()
     finally:
@@ -266,11 +298,11 @@ async def test_answer_is_read_up_to_a_limit(tls_for: Tls) -> None:
     """An endless answer fills no memory."""
 
     async def endless(request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse(status=202)
+        response = web.StreamResponse(status=200)
         await response.prepare(request)
         for _ in range(1_000):
             await response.write(b" " * 65_536)
         return response
 
     async with answering(endless, tls_for) as (rail, _):
-        assert isinstance(await rail.send(b"<a/>", "P1"), NoAnswer)
+        assert isinstance(await handed_over(rail), NoAnswer)

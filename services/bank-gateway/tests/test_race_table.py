@@ -22,7 +22,7 @@ from bank_gateway import http_rail
 from bank_gateway.http_rail import HttpRail
 from bank_gateway.iso20022 import writer
 from bank_gateway.messages import Envelope
-from bank_gateway.rail import Accepted, Handover, TurnedDown
+from bank_gateway.rail import Accepted, Handover, Message, Release, TurnedDown
 from bank_gateway.references import references
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId
@@ -110,7 +110,8 @@ class Course:
         """Bring octets to the bank by hand."""
         rail = HttpRail(self.bank.rail_url, self.gateway.tls)
         try:
-            assert isinstance(await rail.send(octets, key), expected)
+            (done,) = await rail.hand_over([Message(octets, key)])
+            assert isinstance(done, expected)
         finally:
             await rail.close()
 
@@ -125,10 +126,8 @@ class Course:
         try:
             for letter in order:
                 row = rows[letter]
-                if letter == "R":
-                    done = await rail.release(row["uetr"], row["octets"], row["idempotency_key"])
-                else:
-                    done = await rail.send(row["octets"], row["idempotency_key"])
+                name, octets = row["idempotency_key"], row["octets"]
+                (done,) = await rail.hand_over([Release(row["uetr"], octets, name) if letter == "R" else Message(octets, name)])
                 assert isinstance(done, Accepted)
         finally:
             await rail.close()

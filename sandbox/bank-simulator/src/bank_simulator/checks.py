@@ -27,6 +27,11 @@ class CheckError(ValueError):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.rule = rule
+        self._message = message
+
+    def at(self, field: str) -> CheckError:
+        """The same about a field."""
+        return CheckError(field, self.rule, self._message)
 
 
 def certain(value: _Value | None) -> _Value:

@@ -42,7 +42,7 @@ from bank_simulator import inspection, reservation_store
 from bank_simulator.audit import audit, book
 from bank_simulator.credit import LineState
 from bank_simulator.database import Connection, Database
-from bank_simulator.desk import Desk, UnknownHold, UnknownLine
+from bank_simulator.desk import Desk, UnknownLine, UnknownPayment
 from bank_simulator.misbehaviour import Script
 from bank_simulator.statements import UnknownDay
 
@@ -201,7 +201,7 @@ class Control:
             raise web.HTTPBadRequest(text="reason is a code of four characters, amount decimal text or absent")
         try:
             await self._desk.return_payment(UUID(request.match_info["uetr"]), amount, reason)
-        except UnknownHold:
+        except UnknownPayment:
             raise web.HTTPNotFound(text="there is no such payment") from None
         except (ValueError, asyncpg.CheckViolationError) as error:
             raise web.HTTPConflict(text=str(error)) from None

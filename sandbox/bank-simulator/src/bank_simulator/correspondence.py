@@ -8,12 +8,12 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 
-from bank_simulator import store
+from bank_simulator import message_store, store
 from bank_simulator.checks import CheckError, certain, require_iban
 from bank_simulator.database import Connection
 from bank_simulator.domain import (
@@ -60,12 +60,26 @@ from bank_simulator.spoiling import spoiled_copy
 _ON_THE_WAY: Final = frozenset({Kind.LOSE, Kind.DELAY, Kind.DUPLICATE, Kind.REORDER, *SPOILS})
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A message that was made, and is to be kept."""
+
+    header: Header
+    #: Payments that it is about.
+    uetrs: Sequence[UUID]
+    body: bytes
+    #: What was received and is answered by it.
+    in_reply_to: int | None
+    #: Whether it is kept without being sent.
+    silent: bool = False
+
+
 class Correspondence:
     """The bank's side of an exchange, within one transaction."""
 
     def __init__(
         self, tx: Connection, bank: BankSeed, counterparty: Counterparty, schemas: Schemas, mischief: Mischief, now: datetime,
-        in_reply_to: int | None = None, signer: Signer | None = None,
+        signer: Signer | None = None,
     ) -> None:  # fmt: skip
         self.tx = tx
         self.bank = bank
@@ -73,18 +87,33 @@ class Correspondence:
         self.mischief = mischief
         self.now = now
         self._schemas = schemas
-        self._in_reply_to = in_reply_to
+        #: What is answered, where nothing else is said.
+        self.in_reply_to: int | None = None
         self._signer = signer
         self._new: list[int] = []
         self._again: list[int] = []
 
-    async def status(
-        self, statuses: Sequence[Status], *, whole_message: str | None = None, silent: bool = False, kind: str = PAYMENT
-    ) -> int:
-        """Makes a pacs.002; silent keeps it without sending it. `kind` is the definition of the whole message. Returns its number."""
+    @classmethod
+    async def begun(
+        cls, tx: Connection, bank: BankSeed, counterparty: Counterparty, schemas: Schemas, signer: Signer | None
+    ) -> Correspondence:
+        """The bank's side, by its clock, with what it was told to do wrong."""
+        now: datetime = await store.now(tx)
+        return cls(tx, bank, counterparty, schemas, await store.mischief(tx), now, signer)
+
+    async def status(self, statuses: Sequence[Status]) -> int:
+        """Makes and sends a pacs.002. Returns its number."""
+        (number,) = await self.keep([self.made_status(statuses, self.in_reply_to)])
+        return number
+
+    def made_status(
+        self, statuses: Sequence[Status], in_reply_to: int | None, *, whole_message: str | None = None, kind: str = PAYMENT,
+        silent: bool = False,
+    ) -> Made:  # fmt: skip
+        """A pacs.002; silent is kept without being sent. `kind` is the definition of the whole message."""
         header = self._header("S", STATUS)
         body = write_status(header, statuses, whole_message=whole_message, kind=kind, schemas=self._schemas)
-        return await self._keep(header, [s.original.uetr for s in statuses if s.original.uetr], body, silent=silent)
+        return Made(header, [s.original.uetr for s in statuses if s.original.uetr], body, in_reply_to, silent=silent)
 
     async def resolution(self, case_id: str | None, resolved: Sequence[Resolved]) -> int:
         """Makes and sends a camt.029."""
@@ -92,13 +121,13 @@ class Correspondence:
         body = write_resolution(header, case_id, resolved, self._schemas)
         return await self._keep(header, [item.item.uetr for item in resolved], body)
 
-    async def booking(self, entries: Sequence[BookedEntry], uetr: UUID, debtor_account: str) -> int:
-        """Makes and sends the camt.054 of a payment."""
+    def made_booking(self, entries: Sequence[BookedEntry], uetr: UUID, debtor_account: str, in_reply_to: int | None) -> Made:
+        """The camt.054 of a payment."""
         script = self.mischief.take({Kind.MISBOOK}, Subject(frozenset([uetr]), frozenset([debtor_account])), message=BOOKING)
         if script is not None:
             entries = [falsified(entry, script) for entry in entries]
         header = replace(self._header("B", BOOKING), created_at=entries[0].booked_at)  # never earlier than what it tells of
-        return await self._keep(header, [uetr], write_booking(header, entries, self._schemas))
+        return Made(header, [uetr], write_booking(header, entries, self._schemas), in_reply_to)
 
     async def undertaking_status(self, told: UndertakingStatus) -> int:
         """Makes and sends a tsrv.019. Returns its number."""
@@ -155,7 +184,7 @@ class Correspondence:
             message = await self.status([Status(original, script.says, reason, text)])
             if script.delay_ms:
                 self._new.remove(message)
-                await store.defer(self.tx, message, script.delay_ms)
+                await message_store.defer(self.tx, message, script.delay_ms)
 
     async def say_again(self, payments: Sequence[Payment], asked: Sequence[Original] = ()) -> None:
         """Sends what was last said about payments, in the same bytes; a settled one's booking after its status.
@@ -176,7 +205,7 @@ class Correspondence:
 
     async def remember(self, uetr: UUID, message: int, code: str) -> None:
         """From now on this is what was last said about a payment."""
-        await store.set_messages(self.tx, uetr, status=message, code=code)
+        await store.set_status(self.tx, uetr, message, code)
 
     def again(self, messages: Sequence[int]) -> None:
         """Sends messages that were made before; each once."""
@@ -186,11 +215,11 @@ class Correspondence:
         """Puts everything into the mailbox. The last thing in the transaction."""
         wanted = [*self._again, *self._new]
         if self._again or self.mischief.active:
-            wanted = await self._spoiled(await store.read_messages(self.tx, wanted))
+            wanted = await self._spoiled(await message_store.read_messages(self.tx, wanted))
         await store.save_mischief(self.tx, self.mischief)
-        await store.put(self.tx, self.counterparty.name, wanted)
+        await message_store.put(self.tx, self.counterparty.name, wanted)
 
-    async def _spoiled(self, messages: Sequence[store.MadeMessage]) -> list[int]:
+    async def _spoiled(self, messages: Sequence[message_store.MadeMessage]) -> list[int]:
         kept: list[int] = []
         last: list[int] = []
         for made in messages:
@@ -201,7 +230,7 @@ class Correspondence:
             if script is None:
                 kept.append(made.message_id)
             elif script.kind is Kind.DELAY:
-                await store.defer(self.tx, made.message_id, script.delay_ms)
+                await message_store.defer(self.tx, made.message_id, script.delay_ms)
             elif script.kind is Kind.DUPLICATE:
                 kept += [made.message_id] * script.copies
             elif script.kind is Kind.REORDER:
@@ -222,13 +251,24 @@ class Correspondence:
         """A letter and 75 random bits: fits every limit on identifications."""
         return letter + base64.b32encode(secrets.token_bytes(10)).decode()[:15]
 
-    async def _keep(self, header: Header, uetrs: Sequence[UUID], body: bytes, *, silent: bool = False) -> int:
-        message = await store.add_message(
-            self.tx, self.counterparty.name, header.definition, header.message_id, self._in_reply_to, uetrs, self._sign(body)
+    async def keep(self, made: Sequence[Made]) -> list[int]:
+        """Keeps messages, which are sent at the end of the transaction; returns their numbers."""
+        numbers = await message_store.add_messages(
+            self.tx,
+            self.counterparty.name,
+            [
+                message_store.NewMessage(
+                    each.header.definition, each.header.message_id, each.in_reply_to, each.uetrs, self._sign(each.body)
+                )
+                for each in made
+            ],
         )
-        if not silent:
-            self._new.append(message)
-        return message
+        self._new += [number for number, each in zip(numbers, made, strict=True) if not each.silent]
+        return numbers
+
+    async def _keep(self, header: Header, uetrs: Sequence[UUID], body: bytes) -> int:
+        (number,) = await self.keep([Made(header, uetrs, body, self.in_reply_to)])
+        return number
 
 
 def booked_entries(payment: Payment | PaymentOrder, original: Original, credited: str, posted: store.Posted) -> list[BookedEntry]:

@@ -64,12 +64,19 @@ def repay(payment: Payment) -> list[store.Item]:
     return [store.Item(f"repay:{payment.uetr}", "REPAY", payment.uetr, debtor, line_account(debtor), payment.drawn)]
 
 
-async def lock(desk: Correspondence, payments: Collection[Payment]) -> None:
-    """Locks, in the books' order, whatever the end of these holds may move. Nothing where nobody lends."""
+def moved(desk: Correspondence, payments: Collection[Payment]) -> set[str]:
+    """The accounts that the end of these holds may move."""
     accounts = {account for payment in payments for account in (payment.debtor_account, payment.credited_account)}
     lines = {line_account(account) for account in accounts & desk.bank.borrowers}
-    if lines:
-        await store.accounts(desk.tx, accounts | lines | {hold_account(payment.currency) for payment in payments}, lock=True)
+    return accounts | lines | {hold_account(payment.currency) for payment in payments}
+
+
+async def lock(desk: Correspondence, payments: Collection[Payment]) -> None:
+    """Locks, in the books' order, whatever the end of these holds may move. Where nobody lends, posting does."""
+    if any(
+        payment.debtor_account in desk.bank.borrowers or payment.credited_account in desk.bank.borrowers for payment in payments
+    ):
+        await store.accounts(desk.tx, moved(desk, payments), lock=True)
 
 
 async def sweep(desk: Correspondence, uetr: UUID, accounts: Collection[str]) -> None:

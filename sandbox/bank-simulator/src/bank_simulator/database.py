@@ -20,6 +20,7 @@ _Result = TypeVar("_Result")
 #: Numbered scripts, each applied once and never changed afterwards.
 SCRIPTS: Final = (
     (1, "0001_bank.sql"), (2, "0002_credit.sql"), (3, "0003_reservations.sql"), (5, "0005_statements.sql"), (6, "0006_undertakings.sql"),
+    (7, "0007_together.sql"),
 )  # fmt: skip
 #: Serialises processes that create the tables at the same time.
 SCHEMA_LOCK: Final = 7_204_110

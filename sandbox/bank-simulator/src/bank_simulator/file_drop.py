@@ -1,7 +1,7 @@
 """Counterparties that exchange files: the bank takes what they put into their out-folder, and puts its mailbox into their in-folder.
 
 A file is whole once it has its name; names that begin with a dot, or end in .part or .tmp, are not there yet. Files are taken in the order of their
-last change, carried out in a transaction each, and then moved: a death in between makes a repeat, which changes nothing. What is dropped is named by
+last change, carried out many at a time, and then moved: a death in between makes a repeat, which changes nothing. What is dropped is named by
 its cursor, written under another name first, and acknowledged after it lies there.
 """
 
@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from bank_simulator.checks import CheckError
-from bank_simulator.desk import Conflict, Desk, UnknownHold, WrongKey
+from bank_simulator.intake import Accepted, Asked, Conflict, Intake, UnknownHold, WrongKey
 from bank_simulator.iso20022.parser import MESSAGE_BYTES_MAX
 from bank_simulator.iso20022.releases import read_release
 from bank_simulator.mailbox import Mailboxes
@@ -25,6 +25,7 @@ LOOK_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = 0.5
 ITEMS_MAX: Final = 100
 _UNFINISHED: Final = (".part", ".tmp")
+_REFUSALS: Final = (CheckError, Conflict, UnknownHold, WrongKey)
 
 log = structlog.get_logger()
 
@@ -32,8 +33,8 @@ log = structlog.get_logger()
 class FileDrop:
     """One counterparty's folders."""
 
-    def __init__(self, desk: Desk, mailboxes: Mailboxes, counterparty: Counterparty, settings: FileDropSettings) -> None:
-        self._desk = desk
+    def __init__(self, intake: Intake, mailboxes: Mailboxes, counterparty: Counterparty, settings: FileDropSettings) -> None:
+        self._intake = intake
         self._mailboxes = mailboxes
         self._counterparty = counterparty
         self._settings = settings
@@ -53,31 +54,39 @@ class FileDrop:
 
     async def take(self) -> None:
         """Carries out what lies in the inbox."""
-        for path in self._waiting():
-            try:
-                with path.open("rb") as file:
-                    body = file.read(MESSAGE_BYTES_MAX + 1)
-            except FileNotFoundError:
-                continue
-            folder = self._settings.done
-            try:
-                await self._carry_out(path.stem, body)
-            except (CheckError, Conflict, UnknownHold, WrongKey) as refused:
-                log.warning("file refused", counterparty=self._counterparty.name, file=path.name, why=type(refused).__name__)
-                folder = self._settings.refused
-            path.replace(folder / path.name)
+        waiting = self._waiting()
+        for begin in range(0, len(waiting), ITEMS_MAX):
+            read = [(path, asked) for path in waiting[begin : begin + ITEMS_MAX] if (asked := self._read(path)) is not None]
+            taken = iter(await self._intake.take(self._counterparty, [asked for _, asked in read if isinstance(asked, Asked)]))
+            answers = [(path, next(taken) if isinstance(asked, Asked) else asked) for path, asked in read]
+            for path, answer in answers:
+                if isinstance(answer, _REFUSALS):
+                    log.warning("file refused", counterparty=self._counterparty.name, file=path.name, why=type(answer).__name__)
+                    path.replace(self._settings.refused / path.name)
+                elif isinstance(answer, Accepted):
+                    path.replace(self._settings.done / path.name)
+            failed = next(
+                (answer for _, answer in answers if isinstance(answer, Exception) and not isinstance(answer, _REFUSALS)), None
+            )
+            if failed is not None:
+                raise failed
 
-    async def _carry_out(self, key: str, body: bytes) -> None:
+    def _read(self, path: Path) -> Asked | CheckError | None:
+        """What a file asks for, or what is wrong with its form; None where it is gone."""
+        try:
+            with path.open("rb") as file:
+                body = file.read(MESSAGE_BYTES_MAX + 1)
+        except FileNotFoundError:
+            return None
         try:
             order = read_release(body, self._counterparty.certificates)
         except CheckError:
             order = None  # it goes the way of every message that is not valid: into quarantine
         if order is None:
-            await self._desk.receive(self._counterparty, key, body)
-        elif (order.sender, order.name) != (self._counterparty.bic, key):
-            raise CheckError("ReleaseOrder", "PARTY_MATCH", "sender or name differ from the file's")
-        else:
-            await self._desk.release(self._counterparty, key, order.uetr, order.key, body)
+            return Asked(path.stem, body)
+        if (order.sender, order.name) != (self._counterparty.bic, path.stem):
+            return CheckError("ReleaseOrder", "PARTY_MATCH", "sender or name differ from the file's")
+        return Asked(path.stem, body, (order.uetr, order.key))
 
     def _waiting(self) -> list[Path]:
         with os.scandir(self._settings.inbox) as entries:

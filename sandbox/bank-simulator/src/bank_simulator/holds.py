@@ -2,51 +2,86 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from bank_simulator import credit, store
 from bank_simulator.books import hold_account
 from bank_simulator.checks import certain
-from bank_simulator.correspondence import Correspondence, booked_entries, booking_reference
+from bank_simulator.correspondence import Correspondence, Made, booked_entries, booking_reference
 from bank_simulator.domain import Cancellation, CancellationItem, Payment, PaymentState, Resolved, Status
 from bank_simulator.judgement import CREDIT_DENIED
 from bank_simulator.misbehaviour import Kind, Subject
 
 
-async def release(desk: Correspondence, payment: Payment, key: bytes) -> None:
-    """Settles a held payment, whose lock the key opens; what no longer is held gets its last answer again."""
-    if payment.state is not PaymentState.HELD:
-        await desk.say_again([payment])
-        return
-    if certain(payment.hold_until) <= desk.now:
-        await expire(desk, payment)
-        return
-    subject = _subject(payment)
-    kinds = {Kind.REFUSE, Kind.BOOK_WITHOUT_STATUS, Kind.STATUS_WITHOUT_BOOKING}
-    script = desk.mischief.take(kinds, subject, stage="release")
-    if script is not None and script.kind is Kind.REFUSE:
-        await _end(desk, payment, PaymentState.REJECTED, script.reason, "refused by the bank")
-    elif script is not None and script.kind is Kind.STATUS_WITHOUT_BOOKING:
-        await desk.status([Status(payment.original, "ACSC", key=key)])
-    else:
-        await _settle(desk, payment, key, silent=script is not None)
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A key that opens the lock of a payment's hold."""
+
+    payment: Payment
+    key: bytes
+    #: Number of the request that showed it.
+    received: int
 
 
-async def _settle(desk: Correspondence, payment: Payment, key: bytes, *, silent: bool) -> None:
-    reference = f"settle:{payment.uetr}"
-    held = hold_account(payment.currency)
-    await credit.lock(desk, [payment])
+def moved(desk: Correspondence, shown: Sequence[Shown]) -> set[str]:
+    """The accounts that the releases of holds may move."""
+    return credit.moved(desk, [each.payment for each in shown])
+
+
+async def release(desk: Correspondence, shown: Sequence[Shown]) -> None:
+    """Settles held payments whose locks the keys open; what no longer is held gets its last answer again."""
+    settling: list[tuple[Shown, bool]] = []
+    for each in shown:
+        payment, desk.in_reply_to = each.payment, each.received
+        if payment.state is not PaymentState.HELD:
+            await desk.say_again([payment])
+        elif certain(payment.hold_until) <= desk.now:
+            await expire(desk, payment)
+        else:
+            kinds = {Kind.REFUSE, Kind.BOOK_WITHOUT_STATUS, Kind.STATUS_WITHOUT_BOOKING}
+            script = desk.mischief.take(kinds, _subject(payment), stage="release")
+            if script is not None and script.kind is Kind.REFUSE:
+                await _end(desk, payment, PaymentState.REJECTED, script.reason, "refused by the bank")
+            elif script is not None and script.kind is Kind.STATUS_WITHOUT_BOOKING:
+                await desk.status([Status(payment.original, "ACSC", key=each.key)])
+            else:
+                settling.append((each, script is not None))
+    if settling:
+        await _settle(desk, settling)
+
+
+async def _settle(desk: Correspondence, settling: Sequence[tuple[Shown, bool]]) -> None:
+    """Books payments, and says so; of those with a mark, without a status."""
+    payments = [each.payment for each, _ in settling]
+    await credit.lock(desk, payments)
     posted = await store.post(
-        desk.tx, [store.Item(reference, "SETTLE", payment.uetr, held, payment.credited_account, payment.amount)]
+        desk.tx,
+        [
+            store.Item(_settled_as(each), "SETTLE", each.uetr, hold_account(each.currency), each.credited_account, each.amount)
+            for each in payments
+        ],
     )
-    await store.close_hold(desk.tx, payment.uetr, PaymentState.SETTLED, key=key)
-    await credit.sweep(desk, payment.uetr, {payment.debtor_account, payment.credited_account})
-    status = Status(payment.original, "ACSC", servicer_reference=booking_reference(posted[reference], "D"), key=key)
-    said = await desk.status([status], silent=silent)
-    entries = booked_entries(payment, payment.original, payment.credited_account, posted[reference])
-    booked = await desk.booking(entries, payment.uetr, payment.debtor_account)
-    await store.set_messages(desk.tx, payment.uetr, status=said, code="ACSC", booking=booked)
-    await desk.contradict(payment.original, status.code, payment.debtor_account, "release")
+    made: list[Made] = []
+    for each, silent in settling:
+        payment, booked = each.payment, posted[_settled_as(each.payment)]
+        status = Status(payment.original, "ACSC", servicer_reference=booking_reference(booked, "D"), key=each.key)
+        entries = booked_entries(payment, payment.original, payment.credited_account, booked)
+        made += [
+            desk.made_status([status], each.received, silent=silent),
+            desk.made_booking(entries, payment.uetr, payment.debtor_account, each.received),
+        ]
+    numbers = iter(await desk.keep(made))
+    await store.settle(desk.tx, [store.Settled(each.payment.uetr, each.key, next(numbers), next(numbers)) for each, _ in settling])
+    for each, _ in settling:
+        payment, desk.in_reply_to = each.payment, each.received
+        await credit.sweep(desk, payment.uetr, {payment.debtor_account, payment.credited_account})
+        await desk.contradict(payment.original, "ACSC", payment.debtor_account, "release")
+
+
+def _settled_as(payment: Payment) -> str:
+    """Reference of the posting that books a held payment."""
+    return f"settle:{payment.uetr}"
 
 
 async def expire(desk: Correspondence, payment: Payment) -> None:

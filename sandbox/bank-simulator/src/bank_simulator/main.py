@@ -20,6 +20,7 @@ from bank_simulator.control import Control
 from bank_simulator.database import Database
 from bank_simulator.desk import Desk
 from bank_simulator.file_drop import FileDrop
+from bank_simulator.intake import Intake
 from bank_simulator.iso20022.schemas import Schemas
 from bank_simulator.iso20022.signatures import Signer
 from bank_simulator.mailbox import Mailboxes
@@ -60,17 +61,19 @@ async def running(settings: Settings) -> AsyncIterator[Listening]:
             mailboxes.wake(counterparty)
             timers[0].wake()
 
-        desk = Desk(database, bank, schemas, delivered=delivered, signer=_signer(settings, bank))
+        signer = _signer(settings, bank)
+        desk = Desk(database, bank, schemas, delivered=delivered, signer=signer)
+        intake = Intake(database, bank, schemas, delivered=delivered, signer=signer)
         timers.append(Timers(desk))
         stack.push_async_callback(_ended, asyncio.create_task(timers[0].run()))
         for drop in settings.file_drops:
             counterparty = next(each for each in bank.counterparties if each.name == drop.counterparty)
-            files = FileDrop(desk, mailboxes, counterparty, drop)
+            files = FileDrop(intake, mailboxes, counterparty, drop)
             stack.push_async_callback(_ended, asyncio.create_task(files.run()))
         control_port = await _serve(
             stack, Control(database, desk, token).application(), settings.control.host, settings.control.port
         )
-        rail = Rail(desk, mailboxes, bank).application()
+        rail = Rail(intake, mailboxes, bank).application()
         rail_port = await _serve(stack, rail, settings.rail.host, settings.rail.port, tls=settings)
         # Readers that wait would hold up the end of the server.
         stack.callback(mailboxes.close)

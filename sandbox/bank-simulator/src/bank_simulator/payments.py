@@ -1,8 +1,8 @@
-"""A pacs.008: each of its payments is judged by itself; what is taken is held, or settled at once if it has no lock."""
+"""Messages of payments, pacs.008 or pacs.009: each of its payments is judged by itself; what is taken is held, or settled at once if it has no lock."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -12,14 +12,26 @@ from bank_simulator.books import hold_account, line_account
 from bank_simulator.correspondence import Correspondence, booked_entries, booking_reference, hold_reference
 from bank_simulator.domain import Account, Original, Payment, PaymentBatch, PaymentOrder, PaymentState, Status
 from bank_simulator.judgement import CREDIT_DENIED, Circumstances, Taken, Turned, is_here, judge
-from bank_simulator.misbehaviour import Kind, Subject
+from bank_simulator.misbehaviour import Kind, Stage, Subject
 from bank_simulator.reservation_store import Reservation, ReservationState
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A message of payments that was received."""
+
+    batch: PaymentBatch
+    #: Its identification.
+    message_id: str
+    #: The bank's number for it.
+    received: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
     """A payment that is new to the bank, and what it decided."""
 
+    arrived: Arrived
     order: PaymentOrder
     verdict: Taken | Turned
     hold_until: datetime | None
@@ -35,38 +47,85 @@ class _Surroundings:
     reserved: Mapping[UUID, Reservation]
 
 
-async def take(desk: Correspondence, batch: PaymentBatch, message_id: str) -> None:
-    """Judges, books and answers a batch."""
-    known = await store.find_payments(desk.tx, [order.uetr for order in batch.payments])
-    fresh = [order for order in batch.payments if order.uetr not in known]
-    judged = _judge(desk, fresh, await _look_around(desk, fresh))
+async def take(desk: Correspondence, arrived: Sequence[Arrived], moved: Collection[str] = ()) -> None:
+    """Judges, books and answers messages, each payment by itself and after those before it.
+
+    `moved` are accounts that the transaction moves later: they are locked with the payments', in one order.
+    """
+    if not arrived:
+        return
+    orders = [order for each in arrived for order in each.batch.payments]
+    known = await store.find_payments(desk.tx, [order.uetr for order in orders])
+    fresh = [(each, order) for each in arrived for order in each.batch.payments if order.uetr not in known]
+    judged = _judge(desk, fresh, await _look_around(desk, [order for _, order in fresh], moved))
     items = [item for each in judged if isinstance(each.verdict, Taken) for item in _postings(each, each.verdict)]
     posted = await store.post(desk.tx, items)
-    statuses = {each.order.uetr: _status(each, message_id, posted) for each in judged}
-    for order in batch.payments:
-        if order.uetr in known:
-            statuses[order.uetr] = _status_of_known(desk, order, known[order.uetr], message_id)
-    said = await desk.status([statuses[order.uetr] for order in batch.payments], whole_message=message_id, kind=batch.message_kind)
-    for each in judged:
-        await _keep(desk, each, statuses[each.order.uetr], message_id, said, posted)
+    statuses = {each.order.uetr: _status(each, posted) for each in judged}
+    for message in arrived:
+        for order in message.batch.payments:
+            if order.uetr in known:
+                statuses[order.uetr] = _status_of_known(desk, order, known[order.uetr], message.message_id)
+    await _keep(desk, arrived, judged, statuses, posted)
     for each in judged:
         if isinstance(each.verdict, Taken) and each.order.lock is None:
             await credit.sweep(desk, each.order.uetr, {each.order.debtor_account, each.verdict.credited_account})
 
 
-async def _look_around(desk: Correspondence, orders: list[PaymentOrder]) -> _Surroundings:
+async def _keep(
+    desk: Correspondence, arrived: Sequence[Arrived], judged: Sequence[_Judged], statuses: Mapping[UUID, Status],
+    posted: Mapping[str, store.Posted],
+) -> None:  # fmt: skip
+    """Says what was decided: a status for each message, and a booking for each payment that is booked. Keeps the payments with it."""
+    said = [
+        desk.made_status(
+            [statuses[order.uetr] for order in message.batch.payments],
+            message.received,
+            whole_message=message.message_id,
+            kind=message.batch.message_kind,
+        )
+        for message in arrived
+    ]
+    booked = {
+        each.order.uetr: desk.made_booking(
+            booked_entries(
+                each.order, statuses[each.order.uetr].original, each.verdict.credited_account, posted[_booked_as(each.order)]
+            ),
+            each.order.uetr,
+            each.order.debtor_account,
+            each.arrived.received,
+        )
+        for each in judged
+        if isinstance(each.verdict, Taken) and each.order.lock is None
+    }
+    numbers = await desk.keep([*said, *booked.values()])
+    status_of = {message.message_id: number for message, number in zip(arrived, numbers[: len(said)], strict=True)}
+    booking_of = dict(zip(booked, numbers[len(said) :], strict=True))
+    rows = [
+        _kept(each, statuses[each.order.uetr], status_of[each.arrived.message_id], booking_of.get(each.order.uetr))
+        for each in judged
+    ]
+    await store.add_payments(desk.tx, desk.counterparty.name, rows)
+    for each in judged:
+        if each.order.reserved and each.order.uetr in booked:
+            await reservation_store.end(desk.tx, each.order.uetr, ReservationState.PAID)
+        desk.in_reply_to, status = each.arrived.received, statuses[each.order.uetr]
+        stage: Stage = "payment" if each.order.lock else "release"
+        await desk.contradict(status.original, status.code, each.order.debtor_account, stage)
+
+
+async def _look_around(desk: Correspondence, orders: Sequence[PaymentOrder], moved: Collection[str]) -> _Surroundings:
     banks = {(order.creditor_agent or "")[:8] for order in orders if not is_here(desk.bank, order.creditor_agent)}
     vostros = await store.vostro_accounts(desk.tx, banks) if banks else {}
     credited = {order.uetr: _credited(desk, order, vostros) or "" for order in orders}
     # A hold takes from the debtor alone; an ordinary payment books on both accounts, which are locked together, in one order.
     booked = {order.debtor_account for order in orders} | {credited[order.uetr] for order in orders if order.lock is None}
     lines = {line_account(account) for account in booked & desk.bank.borrowers}
-    accounts = await store.accounts(desk.tx, booked | lines, lock=True)
+    held = {hold_account(order.currency) for order in orders}
+    accounts = await store.accounts(desk.tx, booked | lines | held | set(moved), lock=True)
     others = await store.accounts(desk.tx, [account for account in credited.values() if account not in accounts], lock=False)
     instructions = [order.instruction_id for order in orders if order.instruction_id]
     used = await store.find_used_instructions(desk.tx, desk.counterparty.name, instructions)
-    found = [await reservation_store.find(desk.tx, order.uetr) for order in orders if order.reserved]
-    reserved = {reservation.uetr: reservation for reservation in found if reservation is not None}
+    reserved = await reservation_store.find(desk.tx, [order.uetr for order in orders if order.reserved])
     return _Surroundings(accounts | others, vostros, used, reserved)
 
 
@@ -76,10 +135,10 @@ def _credited(desk: Correspondence, order: PaymentOrder, vostros: Mapping[tuple[
     return vostros.get(((order.creditor_agent or "")[:8], order.currency))
 
 
-def _judge(desk: Correspondence, orders: list[PaymentOrder], around: _Surroundings) -> list[_Judged]:
+def _judge(desk: Correspondence, fresh: Sequence[tuple[Arrived, PaymentOrder]], around: _Surroundings) -> list[_Judged]:
     available = {account.account_id: account.available for account in around.accounts.values()}
     judged = []
-    for order in orders:
+    for arrived, order in fresh:
         circumstances = Circumstances(
             debtor=around.accounts.get(order.debtor_account),
             credited=around.accounts.get(_credited(desk, order, around.vostros) or ""),
@@ -102,7 +161,7 @@ def _judge(desk: Correspondence, orders: list[PaymentOrder], around: _Surroundin
                 available[line_account(order.debtor_account)] -= verdict.drawn
             if hold_until and (early := desk.mischief.take({Kind.EXPIRE_EARLY}, subject)):
                 hold_until = desk.now + timedelta(milliseconds=early.delay_ms)
-        judged.append(_Judged(order, verdict, hold_until))
+        judged.append(_Judged(arrived, order, verdict, hold_until))
     return judged
 
 
@@ -135,8 +194,8 @@ def _original(order: PaymentOrder, message_id: str) -> Original:
     return Original(*names, order.message_kind)
 
 
-def _status(judged: _Judged, message_id: str, posted: Mapping[str, store.Posted]) -> Status:
-    original = _original(judged.order, message_id)
+def _status(judged: _Judged, posted: Mapping[str, store.Posted]) -> Status:
+    original = _original(judged.order, judged.arrived.message_id)
     if isinstance(judged.verdict, Turned):
         return Status(original, "RJCT", judged.verdict.reason, judged.verdict.text)
     if judged.order.lock is not None:
@@ -162,22 +221,13 @@ def _status_of_known(desk: Correspondence, order: PaymentOrder, payment: Payment
             return Status(original, "RJCT", payment.reason, "as said before")
 
 
-async def _keep(
-    desk: Correspondence, judged: _Judged, status: Status, message_id: str, said: int, posted: Mapping[str, store.Posted]
-) -> None:  # fmt: skip
-    order, verdict = judged.order, judged.verdict
-    state, credited, booked, reason = PaymentState.REJECTED, None, None, status.reason
+def _kept(judged: _Judged, status: Status, said: int, booked: int | None) -> store.NewPayment:
+    verdict = judged.verdict
     if isinstance(verdict, Taken):
-        credited = verdict.credited_account
-        state = PaymentState.HELD if order.lock else PaymentState.SETTLED
-        if state is PaymentState.SETTLED:
-            entries = booked_entries(order, status.original, credited, posted[_booked_as(order)])
-            if order.reserved:
-                await reservation_store.end(desk.tx, order.uetr, ReservationState.PAID)
-            booked = await desk.booking(entries, order.uetr, order.debtor_account)
-    await store.add_payment(
-        desk.tx, desk.counterparty.name, message_id, order, state, reason=reason, credited_account=credited,
-        hold_until=judged.hold_until, status_message=said, status_code=status.code, booking_message=booked,
-        drawn=verdict.drawn if isinstance(verdict, Taken) else 0,
-    )  # fmt: skip
-    await desk.contradict(status.original, status.code, order.debtor_account, "payment" if order.lock else "release")
+        state = PaymentState.HELD if judged.order.lock else PaymentState.SETTLED
+        credited, drawn = verdict.credited_account, verdict.drawn
+    else:
+        state, credited, drawn = PaymentState.REJECTED, None, 0
+    return store.NewPayment(
+        judged.order, judged.arrived.message_id, state, status.reason, credited, judged.hold_until, said, status.code, booked, drawn
+    )

@@ -1,11 +1,15 @@
 """The rail: HTTPS with client certificates. Converts between requests and the desk; holds no rules of the business.
 
-    POST /rail/v1/messages                 202 {"accepted": true, "message_id"}, 400 not valid, 409 key reused, 413 too large
+    POST /rail/v1/requests                 {"requests": [REQUEST]} -> {"answers": [ANSWER]}, in their order, each judged by itself
     GET  /rail/v1/mailbox                  ?after=CURSOR&wait=SECONDS&limit=N -> {"messages": [{"cursor", "sha256", "body_base64"}]}
     POST /rail/v1/mailbox/ack              {"upto": CURSOR}
-    POST /rail/v1/holds/{uetr}/release     {"key": "64 upper-case hex digits"}; 202, 404 no such hold, 422 wrong key
 
-Every refusal is {"error", "field", "rule"}.
+    REQUEST    {"idempotency_key", "body_base64"}: a message
+               {"idempotency_key", "uetr", "key"}: the key of a hold, 64 upper-case hex digits
+    ANSWER     {"status": 202, "accepted": true, "name"}, or a refusal with its status: 400 not valid, 404 no such hold, 409 idempotency key reused,
+               422 wrong key, 500 nobody knows
+
+Every refusal is {"error", "field", "rule"}; one of the whole request says so by its own status.
 """
 
 from __future__ import annotations
@@ -24,8 +28,7 @@ import structlog
 from aiohttp import web
 
 from bank_simulator.checks import CheckError
-from bank_simulator.desk import Conflict, Desk, UnknownHold, WrongKey
-from bank_simulator.iso20022.parser import MESSAGE_BYTES_MAX
+from bank_simulator.intake import Accepted, Answer, Asked, Conflict, Intake, UnknownHold, WrongKey
 from bank_simulator.mailbox import Mailboxes, UnknownCursor
 from bank_simulator.settings import BankSeed, Counterparty, RailSettings
 
@@ -33,6 +36,9 @@ WAIT_SECONDS_MAX: Final = 20.0
 ITEMS_MAX: Final = 500
 ITEMS_DEFAULT: Final = 100
 CURSOR_MAX: Final = 2**63 - 1
+#: Requests that come in one.
+REQUESTS_MAX: Final = 128
+REQUEST_BYTES_MAX: Final = 8 * 1024 * 1024
 #: How often it is looked for a renewed certificate.
 RENEW_SECONDS: Final = 5.0
 
@@ -77,27 +83,29 @@ async def renew(context: ssl.SSLContext, settings: RailSettings) -> None:
 class Rail:
     """The rail's handlers."""
 
-    def __init__(self, desk: Desk, mailboxes: Mailboxes, bank: BankSeed) -> None:
-        self._desk = desk
+    def __init__(self, intake: Intake, mailboxes: Mailboxes, bank: BankSeed) -> None:
+        self._intake = intake
         self._mailboxes = mailboxes
         self._identities = {identity: counterparty for counterparty in bank.counterparties for identity in counterparty.identities}
 
     def application(self) -> web.Application:
         """The rail as an application."""
-        application = web.Application(client_max_size=MESSAGE_BYTES_MAX, middlewares=[_refusals])
-        application.router.add_post("/rail/v1/messages", self._message)
+        application = web.Application(client_max_size=REQUEST_BYTES_MAX, middlewares=[_refusals])
+        application.router.add_post("/rail/v1/requests", self._requests)
         application.router.add_get("/rail/v1/mailbox", self._mailbox)
         application.router.add_post("/rail/v1/mailbox/ack", self._acknowledge)
-        application.router.add_post("/rail/v1/holds/{uetr}/release", self._release)
         return application
 
-    async def _message(self, request: web.Request) -> web.Response:
+    async def _requests(self, request: web.Request) -> web.Response:
         counterparty = self._counterparty(request)
-        if request.content_type != "application/xml":
-            raise _Refused(415, "Content-Type", "XML", "a message is application/xml")
-        key = _idempotency_key(request)
-        message_id = await self._desk.receive(counterparty, key, await request.read())
-        return web.json_response({"accepted": True, "message_id": message_id}, status=202)
+        if request.content_type != "application/json":
+            raise _Refused(415, "Content-Type", "JSON", "requests are application/json")
+        listed = (await _json(request, {"requests"}))["requests"]
+        if not isinstance(listed, list) or not 1 <= len(listed) <= REQUESTS_MAX:
+            raise _Refused(400, "requests", "COUNT", f"they are a list of 1 to {REQUESTS_MAX}")
+        read = [_asked(each) for each in listed]
+        taken = iter(await self._intake.take(counterparty, [each for each in read if isinstance(each, Asked)]))
+        return web.json_response({"answers": [_told(next(taken) if isinstance(each, Asked) else each) for each in read]})
 
     async def _mailbox(self, request: web.Request) -> web.Response:
         counterparty = self._counterparty(request)
@@ -126,22 +134,6 @@ class Rail:
             raise _Refused(400, "upto", "CURSOR", "the mailbox has not got so far") from None
         return web.json_response({"acknowledged": upto})
 
-    async def _release(self, request: web.Request) -> web.Response:
-        counterparty = self._counterparty(request)
-        idempotency_key, uetr = _idempotency_key(request), request.match_info["uetr"]
-        if not _UETR.fullmatch(uetr):
-            raise _Refused(400, "uetr", "UETR", "a UETR is a version 4 UUID in lower case")
-        key = (await _json(request, {"key"}))["key"]
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise _Refused(400, "key", "KEY", "a key is 64 upper-case hexadecimal digits")
-        try:
-            await self._desk.release(counterparty, idempotency_key, UUID(uetr), bytes.fromhex(key), await request.read())
-        except UnknownHold:
-            raise _Refused(404, "uetr", "KNOWN_HOLD", "there is no conditional payment with this UETR") from None
-        except WrongKey:
-            raise _Refused(422, "key", "LOCK", "the key does not open the payment's lock") from None
-        return web.json_response({"accepted": True, "uetr": uetr}, status=202)
-
     def _counterparty(self, request: web.Request) -> Counterparty:
         transport = request.transport
         connection: ssl.SSLObject | None = transport.get_extra_info("ssl_object") if transport else None
@@ -166,12 +158,8 @@ async def _refusals(request: web.Request, handler: Callable[[web.Request], Await
         return await handler(request)
     except _Refused as refused:
         return _refusal(refused.status, refused.field, refused.rule, str(refused))
-    except CheckError as error:
-        return _refusal(400, error.field, error.rule, str(error))
-    except Conflict:
-        return _refusal(409, "Idempotency-Key", "SAME_CONTENT", "the key was used for other content")
     except web.HTTPRequestEntityTooLarge:
-        return _refusal(413, "BusinessMessage", "SIZE", f"a message has {MESSAGE_BYTES_MAX} bytes at most")
+        return _refusal(413, "body", "SIZE", f"a request has {REQUEST_BYTES_MAX} bytes at most")
     except web.HTTPException as error:
         return _refusal(error.status, "request", "HTTP", error.reason)
     except ConnectionResetError:
@@ -185,13 +173,56 @@ def _refusal(status: int, field: str, rule: str, error: str) -> web.Response:
     return web.json_response({"error": error, "field": field, "rule": rule}, status=status)
 
 
-def _idempotency_key(request: web.Request) -> str:
-    key = request.headers.get("Idempotency-Key", "")
-    if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise _Refused(
-            400, "Idempotency-Key", "REQUIRED", "every request that changes something has a key of 1 to 128 visible characters"
-        )
-    return key
+def _asked(listed: Any) -> Asked | _Refused:
+    """One of the requests, or what is wrong with its form."""
+    try:
+        return _read(listed)
+    except _Refused as refused:
+        return refused
+
+
+def _read(listed: Any) -> Asked:
+    fields = set(listed) if isinstance(listed, dict) else set()
+    if fields not in ({"idempotency_key", "body_base64"}, {"idempotency_key", "uetr", "key"}):
+        raise _Refused(400, "requests", "FIELDS", "each has a message, or a hold's UETR and key, and an idempotency key")
+    if not all(isinstance(value, str) for value in listed.values()):
+        raise _Refused(400, "requests", "TEXT", "all fields are text")
+    name = listed["idempotency_key"]
+    if not _IDEMPOTENCY_KEY.fullmatch(name):
+        raise _Refused(400, "idempotency_key", "REQUIRED", "every request has a key of 1 to 128 visible characters")
+    if "body_base64" in fields:
+        try:
+            return Asked(name, base64.b64decode(listed["body_base64"], validate=True))
+        except ValueError:
+            raise _Refused(400, "body_base64", "BASE64", "the body is no base64") from None
+    if not _UETR.fullmatch(listed["uetr"]):
+        raise _Refused(400, "uetr", "UETR", "a UETR is a version 4 UUID in lower case")
+    if not _KEY.fullmatch(listed["key"]):
+        raise _Refused(400, "key", "KEY", "a key is 64 upper-case hexadecimal digits")
+    return Asked(name, json.dumps({"key": listed["key"]}).encode(), (UUID(listed["uetr"]), bytes.fromhex(listed["key"])))
+
+
+def _told(answer: Answer | _Refused) -> dict[str, Any]:
+    """What a counterparty is told of one request."""
+    match answer:
+        case Accepted(name=name):
+            return {"status": 202, "accepted": True, "name": name}
+        case _Refused():
+            return _error(answer.status, answer.field, answer.rule, str(answer))
+        case CheckError():
+            return _error(400, answer.field, answer.rule, str(answer))
+        case Conflict():
+            return _error(409, "idempotency_key", "SAME_CONTENT", "the key was used for other content")
+        case UnknownHold():
+            return _error(404, "uetr", "KNOWN_HOLD", "there is no conditional payment with this UETR")
+        case WrongKey():
+            return _error(422, "key", "LOCK", "the key does not open the payment's lock")
+        case _:
+            return _error(500, "request", "INTERNAL", "the bank failed; nothing was done")
+
+
+def _error(status: int, field: str, rule: str, error: str) -> dict[str, Any]:
+    return {"status": status, "error": error, "field": field, "rule": rule}
 
 
 async def _json(request: web.Request, fields: set[str]) -> dict[str, Any]:

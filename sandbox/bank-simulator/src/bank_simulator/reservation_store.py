@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -41,8 +42,8 @@ class Reservation:
 
 
 _FIND = """
--- What is known of a reservation.
-select * from reservations where uetr = $1
+-- What is known of reservations.
+select * from reservations where uetr = any ($1::uuid[])
 """
 
 _ADD = """
@@ -71,11 +72,6 @@ _DUE = """
 select uetr from reservations where state = 'RESERVED' and hold_until <= clock_timestamp() order by hold_until limit $1
 """
 
-_SECONDS_TO_NEXT = """
--- Seconds until the next reservation ends; null if there is none.
-select extract(epoch from min(hold_until) - clock_timestamp())::float8 from reservations where state = 'RESERVED'
-"""
-
 _ADD_RETURNED = """
 -- More of a settled payment came back.
 update payments set returned = returned + $2 where uetr = $1
@@ -88,15 +84,17 @@ from reservations where $1::uuid is null or uetr = $1 order by created_at desc, 
 """
 
 
-async def find(tx: Connection, uetr: UUID) -> Reservation | None:
-    """What is known of the reservation for a payment."""
-    row = await tx.fetchrow(_FIND, uetr)
-    if row is None:
-        return None
-    return Reservation(
-        uetr, row["counterparty"], ReservationState(row["state"]), row["reason"], row["message_id"] or "", row["account_id"] or "",
-        row["amount"] or 0, row["currency"] or "", row["scale"] or 0, row["hold_until"], row["receipt_message"],
-    )  # fmt: skip
+async def find(tx: Connection, uetrs: Collection[UUID]) -> dict[UUID, Reservation]:
+    """What is known of the reservations for payments, by UETR."""
+    rows = await tx.fetch(_FIND, list(uetrs)) if uetrs else ()
+    return {
+        row["uetr"]: Reservation(
+            row["uetr"], row["counterparty"], ReservationState(row["state"]), row["reason"], row["message_id"] or "",
+            row["account_id"] or "", row["amount"] or 0, row["currency"] or "", row["scale"] or 0, row["hold_until"],
+            row["receipt_message"],
+        )
+        for row in rows
+    }  # fmt: skip
 
 
 async def add(tx: Connection, made: Reservation) -> None:
@@ -126,12 +124,6 @@ async def set_receipt(tx: Connection, uetr: UUID, message: int) -> None:
 async def due(tx: Connection, limit: int) -> list[UUID]:
     """Reservations whose time is over."""
     return [row["uetr"] for row in await tx.fetch(_DUE, limit)]
-
-
-async def seconds_to_next(tx: Connection) -> float | None:
-    """How long no reservation ends; None if none will."""
-    seconds: float | None = await tx.fetchval(_SECONDS_TO_NEXT)
-    return seconds
 
 
 async def add_returned(tx: Connection, uetr: UUID, amount: int) -> None:

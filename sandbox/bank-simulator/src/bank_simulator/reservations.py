@@ -59,7 +59,7 @@ class Reserved:
 
 async def reserve(desk: Correspondence, order: ReservationOrder, message_id: str) -> None:
     """Sets money aside, or says why not. One that is known already stays as it is."""
-    known = await rows.find(desk.tx, order.uetr)
+    known = (await rows.find(desk.tx, [order.uetr])).get(order.uetr)
     if known is not None:
         await _say_again(desk, order, known, message_id)
         return
@@ -127,7 +127,7 @@ def judge(
 
 async def delete(desk: Correspondence, request: ReservationDeletion, message_id: str) -> None:
     """Gives back what is reserved; a reservation that never came is given a tombstone, so that it cannot come later."""
-    known = await rows.find(desk.tx, request.uetr)
+    known = (await rows.find(desk.tx, [request.uetr])).get(request.uetr)
     if known is None:
         await rows.add_tombstone(desk.tx, desk.counterparty.name, request.uetr)
     state = ReservationState.TOMBSTONED if known is None else known.state
@@ -150,7 +150,7 @@ async def delete(desk: Correspondence, request: ReservationDeletion, message_id:
 
 async def report(desk: Correspondence, query: ReservationQuery, message_id: str) -> None:
     """Says where a reservation stands; one that never came is given a tombstone."""
-    known = await rows.find(desk.tx, query.uetr)
+    known = (await rows.find(desk.tx, [query.uetr])).get(query.uetr)
     if known is None:
         await rows.add_tombstone(desk.tx, desk.counterparty.name, query.uetr)
     mine = known is not None and known.counterparty == desk.counterparty.name

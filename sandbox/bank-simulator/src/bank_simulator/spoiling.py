@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from bank_simulator import store
+from bank_simulator import message_store
 from bank_simulator.database import Connection
 from bank_simulator.misbehaviour import Kind, Script
 
@@ -44,7 +44,10 @@ async def spoiled_copy(tx: Connection, message: int, script: Script, sign: Calla
         raise AssertionError("a message that is to be sent was made")
     body = spoiled(made["body"], made["uetrs"], script, sign)
     name = f"{made['business_message_id']}{_COPY}{secrets.token_hex(4)}"
-    return await store.add_message(tx, made["counterparty"], made["kind"], name, None, made["uetrs"], body)
+    (number,) = await message_store.add_messages(
+        tx, made["counterparty"], [message_store.NewMessage(made["kind"], name, None, made["uetrs"], body)]
+    )
+    return number
 
 
 def spoiled(body: bytes, uetrs: Sequence[UUID], script: Script, sign: Callable[[bytes], bytes]) -> bytes:

@@ -97,13 +97,17 @@ async def close_day(tx: Connection) -> date:
     return day
 
 
-async def day_is_over(tx: Connection, bank: BankSeed) -> bool:
+def is_over(bank: BankSeed, day: date | None, now: datetime) -> bool:
     """Whether the open day has lasted until its end by the bank's terms; False where it is ended by command alone."""
-    if bank.terms.end_of_day is None:
+    if bank.terms.end_of_day is None or day is None:
         return False
+    return now >= datetime.combine(day, bank.terms.end_of_day, ZoneInfo(bank.time_zone))
+
+
+async def day_is_over(tx: Connection, bank: BankSeed) -> bool:
+    """Whether the open day has."""
     row = certain(await tx.fetchrow(_DAY))
-    moment: datetime = row["now"]
-    return moment >= datetime.combine(row["day"], bank.terms.end_of_day, ZoneInfo(bank.time_zone))
+    return is_over(bank, row["day"], row["now"])
 
 
 async def unstated_days(tx: Connection) -> list[date]:

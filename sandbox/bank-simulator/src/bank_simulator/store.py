@@ -23,22 +23,6 @@ _NOW = """
 select clock_timestamp()
 """
 
-_FIND_RECEIVED = """
--- The first message that came with an idempotency key.
-select message_id, kind, content_sha256 from messages_in where counterparty = $1 and idempotency_key = $2 and repeat_of is null
-"""
-
-_ADD_RECEIVED = """
--- Keeps a message, or its repeat, byte for byte.
-insert into messages_in (counterparty, idempotency_key, kind, repeat_of, body, content_sha256) values ($1, $2, $3, $4, $5, $6)
-returning message_id
-"""
-
-_ADD_QUARANTINED = """
--- Keeps what is not valid, with the rule that it breaks.
-insert into quarantine (counterparty, idempotency_key, body, field, rule, error) values ($1, $2, $3, $4, $5, $6) returning quarantine_id
-"""
-
 _FIND_PAYMENTS = """
 -- What is known about payments.
 select * from payments where uetr = any ($1::uuid[]) order by uetr
@@ -91,20 +75,17 @@ select uetr from payments where state = 'HELD' and drawn > 0 and debtor_account 
 
 _POST = """
 -- Posts a batch: see the function.
-select reference, posting_id, booked_at from post($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])
+select reference, posting_id, booked_at, booking_date from post($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])
 """
 
-_BOOKING_DATES = """
--- The booking days that postings bear.
-select posting_id, booking_date from postings where posting_id = any ($1::bigint[])
-"""
-
-_ADD_PAYMENT = """
--- A payment that was judged.
-insert into payments (uetr, counterparty, state, reason, content_sha256, message_id, instruction_id, end_to_end_id, transaction_id, amount,
+_ADD_PAYMENTS = """
+-- Payments that were judged.
+insert into payments (counterparty, uetr, state, reason, content_sha256, message_id, instruction_id, end_to_end_id, transaction_id, amount,
     currency, scale, debtor_account, creditor_account, credited_account, hold_lock, expires_at, hold_until, status_message, status_code,
     booking_message, drawn, message_kind)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+select $1, judged.* from unnest($2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[],
+    $11::text[], $12::smallint[], $13::text[], $14::text[], $15::text[], $16::bytea[], $17::timestamptz[], $18::timestamptz[], $19::bigint[],
+    $20::text[], $21::bigint[], $22::bigint[], $23::text[]) as judged
 """
 
 _ADD_TOMBSTONE = """
@@ -112,55 +93,22 @@ _ADD_TOMBSTONE = """
 insert into payments (uetr, counterparty, state) values ($1, $2, 'TOMBSTONED')
 """
 
+_SETTLE = """
+-- Holds end by their payments' bookings, with what is said of them.
+update payments set state = 'SETTLED', hold_key = settled.key, status_message = settled.status, status_code = 'ACSC',
+    booking_message = settled.booking
+from unnest($1::uuid[], $2::bytea[], $3::bigint[], $4::bigint[]) as settled (uetr, key, status, booking)
+where payments.uetr = settled.uetr and payments.state = 'HELD'
+"""
+
 _CLOSE_HOLD = """
--- A hold ends.
-update payments set state = $2, reason = $3, hold_key = $4 where uetr = $1 and state = 'HELD'
+-- A hold ends without a booking.
+update payments set state = $2, reason = $3 where uetr = $1 and state = 'HELD'
 """
 
-_SET_MESSAGES = """
--- What was last said about a payment; null leaves it.
-update payments set status_message = coalesce($2, status_message), status_code = coalesce($3, status_code),
-    booking_message = coalesce($4, booking_message) where uetr = $1
-"""
-
-_ADD_MESSAGE = """
--- Keeps a message that was made, byte for byte.
-insert into messages_out (counterparty, kind, business_message_id, in_reply_to, uetrs, body) values ($1, $2, $3, $4, $5::uuid[], $6)
-returning message_id
-"""
-
-_READ_MESSAGES = """
--- Messages that were made, and the accounts that the payments in them debit.
-select made.message_id, made.kind, made.uetrs, exists (select from deferred_messages as late where late.message_id = made.message_id) as late,
-    array(select debtor_account from payments where uetr = any (made.uetrs) and debtor_account is not null) as debtor_accounts
-from messages_out as made where made.message_id = any ($1::bigint[])
-"""
-
-_FIND_REPLIES = """
--- What was answered to a message, in order.
-select message_id from messages_out where in_reply_to = $1 order by message_id
-"""
-
-_DEFER = """
--- Puts a message aside until later.
-insert into deferred_messages (message_id, due_at) values ($1, clock_timestamp() + $2 * interval '1 millisecond')
-"""
-
-_PUT = """
--- Puts messages into a mailbox: see the function.
-select put_into_mailbox($1, $2::bigint[])
-"""
-
-_TAKE_DEFERRED = """
--- Takes messages whose time has come, earliest first.
-with due as (
-    select deferred_id from deferred_messages where due_at <= clock_timestamp() order by due_at, deferred_id limit $1
-    for update skip locked
-), taken as (
-    delete from deferred_messages using due where deferred_messages.deferred_id = due.deferred_id
-    returning deferred_messages.message_id, deferred_messages.due_at, deferred_messages.deferred_id
-)
-select taken.message_id, made.counterparty from taken join messages_out as made using (message_id) order by due_at, deferred_id
+_SET_STATUS = """
+-- What was last said about a payment.
+update payments set status_message = $2, status_code = $3 where uetr = $1
 """
 
 _DUE_HOLDS = """
@@ -168,11 +116,11 @@ _DUE_HOLDS = """
 select uetr from payments where state = 'HELD' and hold_until <= clock_timestamp() order by hold_until limit $1
 """
 
-_SECONDS_TO_NEXT = """
--- Seconds until the next hold ends or late message is due; null if there is none.
-select extract(epoch from least(
-    (select min(hold_until) from payments where state = 'HELD'), (select min(due_at) from deferred_messages)
-) - clock_timestamp())::float8
+_LOOK = """
+-- When the next late message, hold and reservation are due, whether a day is over that is not stated, the day that is open, and the clock.
+select (select min(due_at) from deferred_messages) as message_at, (select min(hold_until) from payments where state = 'HELD') as hold_at,
+    (select min(hold_until) from reservations where state = 'RESERVED') as reservation_at,
+    exists (select from closed_days where stated_at is null) as unstated, (select day from bank_day) as day, clock_timestamp() as now
 """
 
 _ACTIVE_SCRIPTS = """
@@ -187,12 +135,29 @@ update misbehaviours set remaining = remaining - $2 where misbehaviour_id = $1
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """The first message of an idempotency key."""
+class NewPayment:
+    """A payment that was judged, to be kept."""
 
-    message_id: int
-    kind: str
-    content_sha256: bytes
+    order: PaymentOrder
+    message_id: str
+    state: PaymentState
+    reason: str | None
+    credited_account: str | None
+    hold_until: datetime | None
+    status_message: int
+    status_code: str
+    booking_message: int | None
+    drawn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A payment whose hold ends by its booking."""
+
+    uetr: UUID
+    key: bytes
+    status_message: int
+    booking_message: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,24 +173,30 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What the bank has to do by itself, and when; None where there is nothing of the kind."""
+
+    message_at: datetime | None
+    hold_at: datetime | None
+    reservation_at: datetime | None
+    #: Whether a day is over that is not stated yet.
+    unstated: bool
+    #: The booking day that is open; None before the bank's first.
+    day: date | None
+    now: datetime
+
+    def is_due(self, at: datetime | None) -> bool:
+        """Whether a time has come."""
+        return at is not None and at <= self.now
+
+
+@dataclass(frozen=True, slots=True)
 class Posted:
     """A posting in the books."""
 
     posting_id: int
     booked_at: datetime
     booking_date: date
-
-
-@dataclass(frozen=True, slots=True)
-class MadeMessage:
-    """A message that may be put into a mailbox."""
-
-    message_id: int
-    kind: str
-    uetrs: frozenset[UUID]
-    debtor_accounts: frozenset[str]
-    #: Whether it waits to be late already.
-    late: bool = False
 
 
 async def lock_names(tx: Connection, names: Collection[str]) -> None:
@@ -239,29 +210,10 @@ async def now(tx: Connection) -> datetime:
     return instant
 
 
-async def find_received(tx: Connection, counterparty: str, key: str) -> Received | None:
-    """The first message that came with a key."""
-    row = await tx.fetchrow(_FIND_RECEIVED, counterparty, key)
-    return Received(row["message_id"], row["kind"], row["content_sha256"]) if row else None
-
-
-async def add_received(
-    tx: Connection, counterparty: str, key: str, kind: str, body: bytes, content_sha256: bytes, *, repeat_of: int | None = None
-) -> int:
-    """Keeps what was received; returns its number."""
-    number: int = await tx.fetchval(_ADD_RECEIVED, counterparty, key, kind, repeat_of, body, content_sha256)
-    return number
-
-
-async def add_quarantined(tx: Connection, counterparty: str, key: str, body: bytes, field: str, rule: str, error: str) -> int:
-    """Keeps what is not valid; returns its number."""
-    number: int = await tx.fetchval(_ADD_QUARANTINED, counterparty, key, body, field, rule, error)
-    return number
-
-
 async def find_payments(tx: Connection, uetrs: Collection[UUID]) -> dict[UUID, Payment]:
     """What is known about payments, by UETR."""
-    return {row["uetr"]: _payment(row) for row in await tx.fetch(_FIND_PAYMENTS, list(uetrs))}
+    rows = await tx.fetch(_FIND_PAYMENTS, list(uetrs)) if uetrs else ()
+    return {row["uetr"]: _payment(row) for row in rows}
 
 
 async def find_payments_of_messages(tx: Connection, counterparty: str, message_ids: Sequence[str]) -> list[Payment]:
@@ -276,7 +228,7 @@ async def find_used_instructions(tx: Connection, counterparty: str, instruction_
 
 async def accounts(tx: Connection, account_ids: Collection[str], *, lock: bool) -> dict[str, Account]:
     """Accounts by their identification; what is not there is left out."""
-    rows = await tx.fetch(_LOCK_ACCOUNTS if lock else _READ_ACCOUNTS, sorted(set(account_ids)))
+    rows = await tx.fetch(_LOCK_ACCOUNTS if lock else _READ_ACCOUNTS, sorted(set(account_ids))) if account_ids else ()
     return {row["account_id"]: Account(**dict(row)) for row in rows}
 
 
@@ -297,9 +249,7 @@ async def post(tx: Connection, items: Sequence[Item]) -> dict[str, Posted]:
         return {}
     listed = [(item.reference, item.kind, item.uetr, item.debited, item.credited, item.amount) for item in items]
     rows = await tx.fetch(_POST, *(list(column) for column in zip(*listed, strict=True)))
-    dated = await tx.fetch(_BOOKING_DATES, [row["posting_id"] for row in rows])
-    days = {row["posting_id"]: row["booking_date"] for row in dated}
-    return {row["reference"]: Posted(row["posting_id"], row["booked_at"], days[row["posting_id"]]) for row in rows}
+    return {row["reference"]: Posted(row["posting_id"], row["booked_at"], row["booking_date"]) for row in rows}
 
 
 async def due(tx: Connection, account_id: str, line: str) -> tuple[int, int]:
@@ -320,19 +270,22 @@ async def lent_holds(tx: Connection, account_id: str) -> list[UUID]:
     return [row["uetr"] for row in await tx.fetch(_LENT_HOLDS, account_id)]
 
 
-async def add_payment(
-    tx: Connection, counterparty: str, message_id: str, order: PaymentOrder, state: PaymentState, *, reason: str | None,
-    credited_account: str | None, hold_until: datetime | None, status_message: int, status_code: str, booking_message: int | None,
-    drawn: int,
-) -> None:  # fmt: skip
-    """Keeps a payment that was judged."""
-    # A second use of an instruction id is what such a payment was refused for: it stays with the first.
-    instruction_id = None if reason == "DU05" else order.instruction_id
-    await tx.execute(
-        _ADD_PAYMENT, order.uetr, counterparty, state, reason, order.content_sha256, message_id, instruction_id, order.end_to_end_id,
-        order.transaction_id, order.amount, order.currency, order.scale, order.debtor_account, order.creditor_account, credited_account,
-        order.lock, order.expires_at, hold_until, status_message, status_code, booking_message, drawn, order.message_kind,
-    )  # fmt: skip
+async def add_payments(tx: Connection, counterparty: str, judged: Sequence[NewPayment]) -> None:
+    """Keeps payments that were judged."""
+    if not judged:
+        return
+    rows = [
+        (
+            each.order.uetr, each.state, each.reason, each.order.content_sha256, each.message_id,
+            # A second use of an instruction id is what such a payment was refused for: it stays with the first.
+            None if each.reason == "DU05" else each.order.instruction_id,
+            each.order.end_to_end_id, each.order.transaction_id, each.order.amount, each.order.currency, each.order.scale,
+            each.order.debtor_account, each.order.creditor_account, each.credited_account, each.order.lock, each.order.expires_at,
+            each.hold_until, each.status_message, each.status_code, each.booking_message, each.drawn, each.order.message_kind,
+        )
+        for each in judged
+    ]  # fmt: skip
+    await tx.execute(_ADD_PAYMENTS, counterparty, *(list(column) for column in zip(*rows, strict=True)))
 
 
 async def add_tombstone(tx: Connection, counterparty: str, uetr: UUID) -> None:
@@ -340,66 +293,26 @@ async def add_tombstone(tx: Connection, counterparty: str, uetr: UUID) -> None:
     await tx.execute(_ADD_TOMBSTONE, uetr, counterparty)
 
 
-async def close_hold(
-    tx: Connection, uetr: UUID, state: PaymentState, *, reason: str | None = None, key: bytes | None = None
-) -> None:
-    """A hold ends in this state."""
-    done = await tx.execute(_CLOSE_HOLD, uetr, state, reason, key)
+async def settle(tx: Connection, settled: Sequence[Settled]) -> None:
+    """Holds end by bookings."""
+    done = await tx.execute(
+        _SETTLE, [each.uetr for each in settled], [each.key for each in settled], [each.status_message for each in settled],
+        [each.booking_message for each in settled],
+    )  # fmt: skip
+    if done != f"UPDATE {len(settled)}":
+        raise AssertionError("the payments are locked and were held")
+
+
+async def close_hold(tx: Connection, uetr: UUID, state: PaymentState, *, reason: str | None) -> None:
+    """A hold ends in this state, without a booking."""
+    done = await tx.execute(_CLOSE_HOLD, uetr, state, reason)
     if done != "UPDATE 1":
         raise AssertionError("the payment is locked and was held")
 
 
-async def set_messages(
-    tx: Connection, uetr: UUID, *, status: int | None = None, code: str | None = None, booking: int | None = None
-) -> None:
+async def set_status(tx: Connection, uetr: UUID, status: int, code: str) -> None:
     """Remembers what was last said about a payment."""
-    await tx.execute(_SET_MESSAGES, uetr, status, code, booking)
-
-
-async def add_message(
-    tx: Connection,
-    counterparty: str,
-    kind: str,
-    business_message_id: str,
-    in_reply_to: int | None,
-    uetrs: Collection[UUID],
-    body: bytes,
-) -> int:
-    """Keeps a message that was made; returns its number."""
-    number: int = await tx.fetchval(_ADD_MESSAGE, counterparty, kind, business_message_id, in_reply_to, list(uetrs), body)
-    return number
-
-
-async def read_messages(tx: Connection, message_ids: Sequence[int]) -> list[MadeMessage]:
-    """Messages in the given order."""
-    found = {
-        row["message_id"]: MadeMessage(
-            row["message_id"], row["kind"], frozenset(row["uetrs"]), frozenset(row["debtor_accounts"]), row["late"]
-        )
-        for row in await tx.fetch(_READ_MESSAGES, list(message_ids))
-    }
-    return [found[message_id] for message_id in message_ids]
-
-
-async def find_replies(tx: Connection, received: int) -> list[int]:
-    """What was answered to a message."""
-    return [row["message_id"] for row in await tx.fetch(_FIND_REPLIES, received)]
-
-
-async def defer(tx: Connection, message_id: int, delay_ms: int) -> None:
-    """Puts a message aside for a while."""
-    await tx.execute(_DEFER, message_id, delay_ms)
-
-
-async def put(tx: Connection, counterparty: str, message_ids: Sequence[int]) -> None:
-    """Puts messages into a mailbox. The last thing in a transaction."""
-    if message_ids:
-        await tx.execute(_PUT, counterparty, list(message_ids))
-
-
-async def take_deferred(tx: Connection, limit: int) -> list[tuple[str, int]]:
-    """Takes messages whose time has come: (counterparty, message)."""
-    return [(row["counterparty"], row["message_id"]) for row in await tx.fetch(_TAKE_DEFERRED, limit)]
+    await tx.execute(_SET_STATUS, uetr, status, code)
 
 
 async def due_holds(tx: Connection, limit: int) -> list[UUID]:
@@ -407,10 +320,12 @@ async def due_holds(tx: Connection, limit: int) -> list[UUID]:
     return [row["uetr"] for row in await tx.fetch(_DUE_HOLDS, limit)]
 
 
-async def seconds_to_next(tx: Connection) -> float | None:
-    """How long nothing becomes due; None if nothing will."""
-    seconds: float | None = await tx.fetchval(_SECONDS_TO_NEXT)
-    return seconds
+async def look(tx: Connection) -> Look:
+    """When something is due."""
+    row = await tx.fetchrow(_LOOK)
+    if row is None:
+        raise AssertionError("the statement returns one row")
+    return Look(**dict(row))
 
 
 async def mischief(tx: Connection) -> Mischief:

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from bank_simulator.desk import DUE_MAX, Desk
+from bank_simulator.desk import Desk
 
 #: Looks this often even if nothing seems due.
 LOOK_SECONDS_MAX: Final = 1.0
@@ -32,15 +32,12 @@ class Timers:
         """Runs until cancelled."""
         while True:
             try:
-                await self._desk.end_day_if_due()
-                busy = max(await self._desk.deliver_due(), await self._desk.expire_due()) >= DUE_MAX
-                seconds = None if busy else await self._desk.seconds_to_next()
+                seconds = await self._desk.do_due()
             except Exception:
                 log.exception("timers")
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            if not busy:
-                await self._pause(LOOK_SECONDS_MAX if seconds is None else seconds)
+            await self._pause(LOOK_SECONDS_MAX if seconds is None else seconds)
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from bank_gateway.rail import Delivery, Handover, MailboxUnavailable, NoAnswer, Rail
+from bank_gateway.rail import Delivery, Handover, MailboxUnavailable, NoAnswer, Rail, Request
 from bank_gateway.store import COUNT_MATTERS
 from lockstep.installation.v1.installation_service_pb2 import BankState
 from lockstep_kit.convert import time_to_pb
@@ -26,13 +26,15 @@ class NotedRail:
         #: Why the last attempt got no answer; "" where it got one.
         self.failure = ""
 
-    async def send(self, octets: bytes, idempotency_key: str) -> Handover:
-        """Hand over a message."""
-        return self._noted(await self._rail.send(octets, idempotency_key))
-
-    async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
-        """Show the key that releases a hold."""
-        return self._noted(await self._rail.release(uetr, key, idempotency_key))
+    async def hand_over(self, requests: Sequence[Request]) -> Sequence[Handover]:
+        """Hand over what goes to the bank at the same time."""
+        handovers = await self._rail.hand_over(requests)
+        for handover in handovers:
+            if isinstance(handover, NoAnswer):
+                self.failure = handover.why
+            else:
+                self._heard()
+        return handovers
 
     async def receive(self, after: int, wait_seconds: float) -> Sequence[Delivery]:
         """Messages after a place, in order; waits for the first.
@@ -59,13 +61,6 @@ class NotedRail:
     async def close(self) -> None:
         """Close connections."""
         await self._rail.close()
-
-    def _noted(self, handover: Handover) -> Handover:
-        if isinstance(handover, NoAnswer):
-            self.failure = handover.why
-        else:
-            self._heard()
-        return handover
 
     def _heard(self) -> None:
         self.answered_at, self.failure = datetime.now(UTC), ""

@@ -7,14 +7,16 @@ nothing: what it said is asked for as any answer that is lost. What the bank say
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
 import structlog
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 
 from bank_gateway import outbox_store, store
 from bank_gateway.bookkeeping import Hearing
@@ -30,7 +32,18 @@ from bank_gateway.messages import (
 )
 from bank_gateway.metrics import ANSWERED, QUARANTINED, RECEIVED, SENT, told_status
 from bank_gateway.outbox_store import Claimed
-from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, Rail, TurnedDown
+from bank_gateway.rail import (
+    Accepted,
+    Delivery,
+    Handover,
+    MailboxUnavailable,
+    Message,
+    NoAnswer,
+    Rail,
+    Release,
+    Request,
+    TurnedDown,
+)
 from bank_gateway.reconciliation import StatementBroken
 from bank_gateway.references import is_repeat, message_id, rail_key
 from lockstep_kit.db import Connection, Database, is_transient
@@ -46,8 +59,10 @@ from lockstep_kit.statements import Refusal
 
 _log = structlog.get_logger()
 
-#: Claimed messages are sent at the same time, each about another payment: a bank that hangs costs all of them one time-out, not each its own.
-CLAIMED_MAX: Final = 16
+#: Claimed messages go in one request, each about another payment: a bank that hangs costs all of them one time-out, not each its own.
+CLAIMED_MAX: Final = 128
+#: Octets of messages in one request; a message that has more by itself goes alone.
+REQUEST_OCTETS_MAX: Final = 2 * 1024 * 1024
 INQUIRED_MAX: Final = 64
 #: Messages that are noted as settled at once.
 SETTLED_MAX: Final = 1_000
@@ -112,42 +127,34 @@ class Courier:
     # -- Out ---------------------------------------------------------------------------------------------------------
 
     async def send_due(self) -> None:
-        """Send what is due, until nothing is."""
+        """Send what is due, until nothing is. What became of messages is noted by the transaction that takes the next ones."""
+        handovers: Sequence[tuple[Claimed, Handover]] = ()
         while True:
+            for each, handover in handovers:
+                if isinstance(handover, TurnedDown):
+                    async with self._db.transaction() as tx:
+                        await self._turned_down(tx, each, handover)
             async with self._db.transaction() as tx:
+                await self._note(tx, handovers)
                 claimed = await outbox_store.claim(tx, CLAIMED_MAX, CLAIM_LEASE, _RETRY_MAX, self._settings.in_flight_max)
+            if handovers:
+                await failpoint("bank-gateway.send.after_commit")
             if not claimed:
                 return
             await failpoint("bank-gateway.send.after_claim")
-            await self._carry(claimed)
+            handovers = await self._carry(claimed)
+            await failpoint("bank-gateway.send.after_send")
 
-    async def _carry(self, claimed: Sequence[Claimed]) -> None:
-        """Hand over each by itself. Those that were answered while a transaction ran are noted together by the next; claims of the others are renewed.
-
-        Raises:
-            Exception: the first that was raised about any of them, when all others are done.
-        """
-        clock, renewed_for = asyncio.get_running_loop(), CLAIM_LEASE.total_seconds() / 3
-        under_way = {asyncio.create_task(self._hand_over(each), name="bank.send"): each for each in claimed}
-        renew_at, failed = clock.time() + renewed_for, list[BaseException]()
+    async def _carry(self, claimed: Sequence[Claimed]) -> Sequence[tuple[Claimed, Handover]]:
+        """Hand over what was claimed, and keep the claims until it is answered."""
+        handing = asyncio.create_task(self._hand_over(claimed), name="bank.send")
         try:
-            while under_way:
-                await asyncio.wait(under_way, timeout=max(renew_at - clock.time(), 0), return_when=asyncio.FIRST_COMPLETED)
-                ended = [(under_way.pop(task), task.exception() or task.result()) for task in [*under_way] if task.done()]
-                failed += [found for _, found in ended if isinstance(found, BaseException)]
-                try:
-                    await self._note([(each, found) for each, found in ended if not isinstance(found, BaseException)])
-                except Exception as error:  # noqa: BLE001 - whatever became of these, the others are noted
-                    failed.append(error)
-                if clock.time() >= renew_at:
-                    await self._renew(under_way.values())
-                    renew_at = clock.time() + renewed_for
+            while not (await asyncio.wait([handing], timeout=CLAIM_LEASE.total_seconds() / 3))[0]:
+                await self._renew(claimed)
+            return handing.result()
         finally:
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
-        if failed:
-            raise failed[0]
+            handing.cancel()
+            await asyncio.gather(handing, return_exceptions=True)
 
     async def _renew(self, claimed: Collection[Claimed]) -> None:
         """Renew claims. A database that is away for a moment costs a repeat at the worst."""
@@ -159,7 +166,22 @@ class Courier:
                 raise
             _log.warning("claims_not_renewed", messages=len(claimed), error=type(error).__name__)
 
-    async def _hand_over(self, each: Claimed) -> Handover:
+    async def _hand_over(self, claimed: Sequence[Claimed]) -> Sequence[tuple[Claimed, Handover]]:
+        """Hand over messages and keys in one request, each in its own trace; one that is recorded tells of the request."""
+        found: list[tuple[Claimed, Handover]] = []
+        for part in _carried_together(claimed):
+            with contextlib.ExitStack() as stack:
+                # The last one is the current one.
+                recorded_last = sorted(part, key=lambda each: (each.traceparent or "").endswith("-01"))
+                spans = {each.id: stack.enter_context(self._span(each)) for each in recorded_last}
+                handovers = await self._rail.hand_over([self._request(each) for each in part])
+                for each, handover in zip(part, handovers, strict=True):
+                    spans[each.id].set_attribute("bank.handover", type(handover).__name__)
+                    SENT.labels(each.action, type(handover).__name__).inc()
+                    found.append((each, handover))
+        return found
+
+    def _span(self, each: Claimed) -> AbstractContextManager[Span]:
         attributes = {
             **messaging("send", self._settings.bank_bic, each.idempotency_key),
             PLAN_ID: each.plan_id,
@@ -167,24 +189,19 @@ class Courier:
             "iso20022.uetr": each.uetr,
             "bank.action": each.action,
         }
-        with span("bank.send", traceparent=each.traceparent, kind=SpanKind.PRODUCER, attributes=attributes) as current:
-            if each.action == "RELEASE":
-                handover = await self._rail.release(each.uetr, each.octets, each.idempotency_key)
-            else:
-                octets = each.octets
-                if each.attempts > 1 or is_repeat(each.idempotency_key):
-                    # Bytes that were tried before may have arrived: the bank is told so, and answers as it did. The mark is signed with the rest.
-                    octets = self._operations.agreement.seal(writer.possible_duplicate(octets))
-                handover = await self._rail.send(octets, rail_key(each.idempotency_key))
-            current.set_attribute("bank.handover", type(handover).__name__)
-        SENT.labels(each.action, type(handover).__name__).inc()
-        return handover
+        return span("bank.send", traceparent=each.traceparent, kind=SpanKind.PRODUCER, attributes=attributes)
 
-    async def _note(self, handovers: Sequence[tuple[Claimed, Handover]]) -> None:
-        """Note what became of messages: in one transaction, but for those that the bank turned down."""
-        if not handovers:
-            return
-        await failpoint("bank-gateway.send.after_send")
+    def _request(self, each: Claimed) -> Request:
+        if each.action == "RELEASE":
+            return Release(each.uetr, each.octets, each.idempotency_key)
+        octets = each.octets
+        if each.attempts > 1 or is_repeat(each.idempotency_key):
+            # Bytes that were tried before may have arrived: the bank is told so, and answers as it did. The mark is signed with the rest.
+            octets = self._operations.agreement.seal(writer.possible_duplicate(octets))
+        return Message(octets, rail_key(each.idempotency_key))
+
+    async def _note(self, tx: Connection, handovers: Sequence[tuple[Claimed, Handover]]) -> None:
+        """Note what became of messages, but for those that the bank turned down."""
         waits: dict[int, timedelta] = {}
         for each, handover in handovers:
             if isinstance(handover, NoAnswer):
@@ -193,16 +210,8 @@ class Courier:
                 _log.warning(
                     "bank_gave_no_answer", plan_id=each.plan_id, leg_id=each.leg_id, why=handover.why, attempts=each.attempts
                 )
-        accepted = [each.id for each, handover in handovers if isinstance(handover, Accepted)]
-        if accepted or waits:
-            async with self._db.transaction() as tx:
-                await outbox_store.mark_acked(tx, accepted)
-                await outbox_store.put_off(tx, waits)
-        for each, handover in handovers:
-            if isinstance(handover, TurnedDown):
-                async with self._db.transaction() as tx:
-                    await self._turned_down(tx, each, handover)
-        await failpoint("bank-gateway.send.after_commit")
+        await outbox_store.mark_acked(tx, [each.id for each, handover in handovers if isinstance(handover, Accepted)])
+        await outbox_store.put_off(tx, waits)
 
     async def _turned_down(self, tx: Connection, each: Claimed, handover: TurnedDown) -> None:
         """The bank will never take it. A payment that it was shown once and knows by no other content is a NO; anything else is for a person.
@@ -335,6 +344,19 @@ class Courier:
         """Note which messages nothing is waited for any more."""
         async with self._db.connection() as connection:
             await connection.execute(outbox_store.SETTLE, SETTLED_MAX)
+
+
+def _carried_together(claimed: Sequence[Claimed]) -> Iterator[list[Claimed]]:
+    """What goes in one request, in its order: no more octets than a request may have."""
+    part: list[Claimed] = []
+    octets = 0
+    for each in claimed:
+        if part and octets + len(each.octets) > REQUEST_OCTETS_MAX:
+            yield part
+            part, octets = [], 0
+        part.append(each)
+        octets += len(each.octets)
+    yield part
 
 
 def _taken_together(read: Sequence[_Read]) -> Iterator[list[_Read]]:

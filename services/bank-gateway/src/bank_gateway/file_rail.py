@@ -27,7 +27,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from pathlib import Path
 from typing import Final, TypeVar
 
-from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer
+from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, Message, NoAnswer, Request
 from lockstep_kit.failpoints import declare, failpoint
 
 _Result = TypeVar("_Result")
@@ -83,30 +83,33 @@ class FileRail:
 
     # -- Out ---------------------------------------------------------------------------------------------------------
 
-    async def send(self, octets: bytes, idempotency_key: str) -> Handover:
-        """Put a message into `out`. One that lies there under the same key is the same message, whatever mark this one bears."""
-        return await self._put(octets, idempotency_key)
+    async def hand_over(self, requests: Sequence[Request]) -> Sequence[Handover]:
+        """Put messages and releases into `out`. What lies there under the same key is the same message, whatever mark this one bears."""
+        handovers = [await self._put(each) for each in requests]
+        try:
+            # Also of those that lay there: their names may not have been made durable by whoever put them there.
+            await _in_thread(_sync_folder, self._folder / "out")
+        except OSError as error:
+            return [NoAnswer(f"{type(error).__name__}: {error.strerror}")] * len(requests)
+        return handovers
 
-    async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
-        """Put a release into `out`."""
-        return await self._put(await self._release_order(uetr, key, idempotency_key), idempotency_key)
-
-    async def _put(self, octets: bytes, idempotency_key: str) -> Handover:
-        if _KEY.fullmatch(idempotency_key) is None:
+    async def _put(self, request: Request) -> Handover:
+        """Put one file under its name, which is not durable yet."""
+        if _KEY.fullmatch(request.idempotency_key) is None:
             raise ValueError("an idempotency key that is no file's name")
-        final = self._folder / "out" / f"{idempotency_key}.xml"
+        if isinstance(request, Message):
+            octets = request.octets
+        else:
+            octets = await self._release_order(request.uetr, request.key, request.idempotency_key)
+        final = self._folder / "out" / f"{request.idempotency_key}.xml"
         # A name of its own: another gateway may be writing the same message.
         part = final.with_name(f".{final.name}.{secrets.token_hex(8)}.part")
         try:
-            if await _in_thread(final.exists):
-                # Its name may not have been made durable by whoever put it there.
-                await _in_thread(_sync_folder, final.parent)
-                return Accepted()
-            await _in_thread(_write_durably, part, octets)
-            await failpoint("bank-gateway.file_rail.out.after_write")
-            await _in_thread(part.replace, final)
-            await failpoint("bank-gateway.file_rail.out.after_rename")
-            await _in_thread(_sync_folder, final.parent)
+            if not await _in_thread(final.exists):
+                await _in_thread(_write_durably, part, octets)
+                await failpoint("bank-gateway.file_rail.out.after_write")
+                await _in_thread(part.replace, final)
+                await failpoint("bank-gateway.file_rail.out.after_rename")
         except OSError as error:
             return NoAnswer(f"{type(error).__name__}: {error.strerror}")
         return Accepted()

@@ -25,7 +25,7 @@ import aiohttp
 import structlog
 from opentelemetry.trace import Span, SpanKind
 
-from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, NoAnswer, TurnedDown
+from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, Message, NoAnswer, Request, TurnedDown
 from lockstep_kit.foreign_json import read_json
 from lockstep_kit.rpc import TlsSettings
 from lockstep_kit.rpc.rotation import LOOK_SECONDS
@@ -35,14 +35,17 @@ from lockstep_kit.spans import detail
 _log = structlog.get_logger()
 
 REQUEST_SECONDS_MAX: Final = 10.0
-#: More than are sent at the same time, so that a message never waits for a connection, nor for the mailbox.
+#: More than are used at the same time, so that a message never waits for a connection, nor for the mailbox.
 CONNECTIONS_MAX: Final = 24
-DELIVERIES_MAX: Final = 20
-#: Deliveries as large as messages may be, in base64.
-MAILBOX_BYTES_MAX: Final = DELIVERIES_MAX * 3 * 512 * 1024
-ANSWER_BYTES_MAX: Final = 64 * 1024
+DELIVERIES_MAX: Final = 128
+#: So many are never more than is read of an answer, however large they are.
+DELIVERIES_SURE: Final = 20
+#: Those as large as messages may be, in base64.
+MAILBOX_BYTES_MAX: Final = DELIVERIES_SURE * 3 * 512 * 1024
+ANSWER_BYTES_MAX: Final = 128 * 1024
 #: Longest that a request over an old certificate may still take: a read of an empty mailbox.
 OLD_REQUESTS_SECONDS_MAX: Final = 60.0
+_REQUESTS: Final = "/rail/v1/requests"
 #: Statuses that say, in the rail's own form, that the same request would be turned down again.
 _FINAL: Final = frozenset(
     {
@@ -65,6 +68,8 @@ class HttpRail:
         self._identity = Identity.read(tls)
         self._newest = self._connections()
         self._looked_at = time.monotonic()
+        #: Deliveries that are asked for next.
+        self._deliveries = DELIVERIES_MAX
         self._closing: dict[asyncio.Task[None], aiohttp.ClientSession] = {}
 
     @property
@@ -102,46 +107,35 @@ class HttpRail:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    async def send(self, octets: bytes, idempotency_key: str) -> Handover:
-        """POST /rail/v1/messages."""
-        headers = {"Content-Type": "application/xml", "Idempotency-Key": idempotency_key}
-        return await self._told("/rail/v1/messages", "/rail/v1/messages", headers, data=octets)
-
-    async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
-        """POST /rail/v1/holds/{uetr}/release."""
-        headers = {"Idempotency-Key": idempotency_key}
-        route = "/rail/v1/holds/{uetr}/release"
-        return await self._told(route, f"/rail/v1/holds/{uetr}/release", headers, json={"key": key.hex().upper()})
-
-    async def _told(self, route: str, path: str, headers: dict[str, str], **body: Any) -> Handover:
+    async def hand_over(self, requests: Sequence[Request]) -> Sequence[Handover]:
+        """POST /rail/v1/requests."""
         parts = urlsplit(self._url)
         about: dict[str, str | int] = {
             "http.request.method": "POST",
-            "http.route": route,
+            "http.route": _REQUESTS,
             "server.address": parts.hostname or "",
             "server.port": parts.port or 443,
         }
-        with detail(f"POST {route}", SpanKind.CLIENT, about) as current:
-            return await self._hand_over(current, path, headers, **body)
+        with detail(f"POST {_REQUESTS}", SpanKind.CLIENT, about) as current:
+            return await self._hand_over(current, requests)
 
-    async def _hand_over(self, current: Span | None, path: str, headers: dict[str, str], **body: Any) -> Handover:
+    async def _hand_over(self, current: Span | None, requests: Sequence[Request]) -> Sequence[Handover]:
+        listed = [_listed(each) for each in requests]
         try:
-            async with self._session.post(self._url + path, headers=headers, allow_redirects=False, **body) as response:
+            async with self._session.post(self._url + _REQUESTS, json={"requests": listed}, allow_redirects=False) as response:
                 if current is not None:
                     current.set_attribute("http.response.status_code", response.status)
                 told = await _json(response, ANSWER_BYTES_MAX)
-                if response.status == HTTPStatus.ACCEPTED and told.get("accepted") is True:
-                    return Accepted()
-                field, rule = told.get("field"), told.get("rule")
-                if response.status in _FINAL and isinstance(field, str) and isinstance(rule, str):
-                    return TurnedDown(str(response.status), field, rule, differs=response.status == HTTPStatus.CONFLICT)
-                return NoAnswer(f"HTTP {response.status}")
+                answers = told.get("answers")
+                if response.status == HTTPStatus.OK and isinstance(answers, list) and len(answers) == len(requests):
+                    return [_handover(each) for each in answers]
+                return [NoAnswer(f"HTTP {response.status}")] * len(requests)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return NoAnswer(f"{type(error).__name__}: {error}")
+            return [NoAnswer(f"{type(error).__name__}: {error}")] * len(requests)
 
     async def receive(self, after: int, wait_seconds: float) -> Sequence[Delivery]:
         """GET /rail/v1/mailbox."""
-        query = {"after": str(after), "wait": str(int(wait_seconds)), "limit": str(DELIVERIES_MAX)}
+        query = {"after": str(after), "wait": str(int(wait_seconds)), "limit": str(self._deliveries)}
         limit = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX + wait_seconds)
         try:
             url = f"{self._url}/rail/v1/mailbox"
@@ -152,6 +146,8 @@ class HttpRail:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise MailboxUnavailable(f"{type(error).__name__}: {error}") from error
         messages = told.get("messages")
+        # An answer that is too large is none: the next question is for less.
+        self._deliveries = DELIVERIES_MAX if told else DELIVERIES_SURE
         if not isinstance(messages, list) or len(messages) > DELIVERIES_MAX:
             raise MailboxUnavailable("the answer is not in the rail's form")
         deliveries = [_delivery(each) for each in messages]
@@ -199,6 +195,25 @@ async def _json(response: aiohttp.ClientResponse, bytes_max: int) -> dict[str, A
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _listed(request: Request) -> dict[str, str]:
+    """A request in the rail's form."""
+    if isinstance(request, Message):
+        return {"idempotency_key": request.idempotency_key, "body_base64": base64.b64encode(request.octets).decode()}
+    return {"idempotency_key": request.idempotency_key, "uetr": request.uetr, "key": request.key.hex().upper()}
+
+
+def _handover(told: Any) -> Handover:
+    """What the bank says of one request; what is not in the rail's form is no answer."""
+    if not isinstance(told, dict):
+        return NoAnswer("the answer is not in the rail's form")
+    status, field, rule = told.get("status"), told.get("field"), told.get("rule")
+    if status == HTTPStatus.ACCEPTED and told.get("accepted") is True:
+        return Accepted()
+    if status in _FINAL and isinstance(field, str) and isinstance(rule, str):
+        return TurnedDown(str(status), field, rule, differs=status == HTTPStatus.CONFLICT)
+    return NoAnswer(f"status {status}")
 
 
 def _delivery(told: Any) -> Delivery:

@@ -38,6 +38,31 @@ Handover: TypeAlias = Accepted | TurnedDown | NoAnswer
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """A message that is handed over."""
+
+    #: The message.
+    octets: bytes
+    #: Key by which the bank knows a repeat.
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The key that releases a hold, which is shown."""
+
+    #: The payment that is held.
+    uetr: str
+    #: The key.
+    key: bytes
+    #: Key by which the bank knows a repeat.
+    idempotency_key: str
+
+
+Request: TypeAlias = Message | Release
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """A message in our mailbox."""
 
@@ -56,12 +81,8 @@ class MailboxUnavailable(ConnectionError):
 class Rail(Protocol):
     """A way to one bank. Nothing is tried again by the rail itself."""
 
-    async def send(self, octets: bytes, idempotency_key: str) -> Handover:
-        """Hand over a message."""
-        ...
-
-    async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
-        """Show the key that releases a hold."""
+    async def hand_over(self, requests: Sequence[Request]) -> Sequence[Handover]:
+        """Hand over what goes to the bank at the same time; of each what became of it, in their order."""
         ...
 
     async def receive(self, after: int, wait_seconds: float) -> Sequence[Delivery]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 from bank_gateway.messages import Kind, References
 from lockstep_kit.ids import LegId, PlanId, uetr
 
+#: Of so many legs names are worked out once: each is named at every step.
+LEGS_KEPT: Final = 4096
 _REPEAT: Final = "#"
 #: A leg has one payment, whichever definition carries it.
 _LETTERS: Final = {
@@ -25,6 +28,7 @@ _LETTERS: Final = {
 }
 
 
+@lru_cache(maxsize=LEGS_KEPT)
 def references(plan_id: PlanId, leg_id: LegId) -> References:
     """All names of the leg's payment."""
     return References(
@@ -36,6 +40,7 @@ def references(plan_id: PlanId, leg_id: LegId) -> References:
     )
 
 
+@lru_cache(maxsize=LEGS_KEPT)
 def message_id(kind: Kind, plan_id: PlanId, leg_id: LegId, number: int = 1) -> str:
     """Name of a message about the leg; 16 characters, which fits every limit."""
     return _short(_LETTERS[kind], plan_id, leg_id, str(number))

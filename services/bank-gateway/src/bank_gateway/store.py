@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -131,6 +131,9 @@ where plan_id = $1 and leg_id = $2 and phase = 'COMMITTING' and (not_after is nu
 
 #: The database's clock.
 NOW: Final = "select clock_timestamp()"
+
+#: What may be known of a payment.
+_SAID: Final = tuple(each.name for each in fields(Known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +313,7 @@ async def update_payments(tx: Connection, known: Mapping[tuple[PlanId, LegId], K
     """Keep what is known of legs' payments."""
     if known:
         # What was never said is not written, so that a process of an earlier version reads what concerns it.
-        said = [json.dumps({name: value for name, value in asdict(each).items() if value}) for each in known.values()]
+        said = [json.dumps({name: value for name in _SAID if (value := getattr(each, name))}) for each in known.values()]
         await tx.execute(UPDATE_PAYMENTS, [plan_id for plan_id, _ in known], [leg_id for _, leg_id in known], said)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -101,12 +102,17 @@ def read(body: bytes, schemas: Schemas, certificates: Collection[str] | None = N
     return BusinessMessage(header, request, _content_digest(app_header, document))
 
 
+@lru_cache(maxsize=4096)
+def _within(prefix: str, path: str) -> str:
+    return "/".join(f"{prefix}{step}" for step in path.split("/"))
+
+
 class _Node:
     """An element, read by short paths in its own namespace."""
 
     def __init__(self, element: etree._Element) -> None:
         self.element = element
-        self._prefix = f"{{{etree.QName(element).namespace}}}"
+        self._prefix = "".join(str(element.tag).rpartition("}")[:2])
 
     def all(self, path: str) -> list[_Node]:
         return [_Node(found) for found in self.element.iterfind(self._path(path))]
@@ -126,20 +132,31 @@ class _Node:
         return value
 
     def _path(self, path: str) -> str:
-        return "/".join(f"{self._prefix}{step}" for step in path.split("/"))
+        return _within(self._prefix, path)
 
     def at(self, path: str) -> str:
         return f"{place(self.element)}/{path}"
 
     def reference(self, path: str) -> str | None:
-        value = self.text(path)
-        if value is not None:
-            require_reference(self.at(path), value)
-        return value
+        return self._sound(path, self.text(path), require_reference)
 
     def time(self, path: str) -> datetime | None:
         value = self.text(path)
-        return None if value is None else parse_time(self.at(path), value)
+        if value is None:
+            return None
+        try:
+            return parse_time("", value)
+        except CheckError as error:
+            raise error.at(self.at(path)) from None
+
+    def _sound(self, path: str, value: str | None, check: Callable[[str, str], None]) -> str | None:
+        """A value that keeps a rule; where it stands is worked out only for one that does not."""
+        if value is not None:
+            try:
+                check("", value)
+            except CheckError as error:
+                raise error.at(self.at(path)) from None
+        return value
 
     def day(self, path: str) -> date | None:
         value = self.text(path)
@@ -159,15 +176,11 @@ class _Node:
             raise CheckError(self.at(path), "AMOUNT", str(error)) from None
 
     def agent(self, path: str) -> str | None:
-        value = self.text(f"{path}/FinInstnId/BICFI")
-        if value is not None:
-            require_bic(self.at(f"{path}/FinInstnId/BICFI"), value)
-        return value
+        path = f"{path}/FinInstnId/BICFI"
+        return self._sound(path, self.text(path), require_bic)
 
     def account(self, path: str) -> str | None:
-        number = self.text(f"{path}/Id/IBAN")
-        if number is not None:
-            require_iban(self.at(f"{path}/Id/IBAN"), number)
+        number = self._sound(f"{path}/Id/IBAN", self.text(f"{path}/Id/IBAN"), require_iban)
         return number or self.text(f"{path}/Id/Othr/Id")
 
     def original(self) -> Original:

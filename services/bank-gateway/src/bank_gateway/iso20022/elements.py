@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Final
 
 from lxml import etree
@@ -15,10 +16,15 @@ _OFFSET: Final = re.compile(r".*(Z|[+-]\d\d:\d\d)")
 _TRAILING_ZEROS: Final = re.compile(r"(\.\d*?)0+$")
 
 
+@lru_cache(maxsize=4096)
+def _within(namespace: str, path: str) -> str:
+    return "/".join(f"{namespace}{step}" for step in path.split("/"))
+
+
 def path_of(element: etree._Element, path: str) -> str:
     """A short path as lxml wants it."""
-    namespace = etree.QName(element).namespace
-    return "/".join(f"{{{namespace}}}{step}" for step in path.split("/"))
+    namespace, end, _ = str(element.tag).rpartition("}")
+    return _within(namespace + end, path)
 
 
 def find(element: etree._Element, path: str) -> etree._Element | None:
