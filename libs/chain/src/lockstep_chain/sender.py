@@ -21,7 +21,9 @@ from lockstep_chain.account_sender import AccountSender
 from lockstep_chain.burying import Undertaker
 from lockstep_chain.failpoints import declare_failpoints
 from lockstep_chain.final import FinalBlocks
+from lockstep_chain.heads import Heads
 from lockstep_chain.machine import Intent, Limits, State, check_intent, payload_hash
+from lockstep_chain.pacing import Beat
 from lockstep_chain.ports import Block, ChainMismatch, Evm, EvmUnavailable, Signer
 from lockstep_chain.records import SettledTransaction
 from lockstep_chain.schema import CHANNEL
@@ -42,7 +44,7 @@ __all__ = [
 ]
 
 #: Dead letters are looked for so often even if no notification came.
-BURY_POLL_SECONDS: Final = 1.0
+BURY_POLL_SECONDS: Final = 5.0
 #: Whether replicas share the accounts evenly is looked at so often.
 BALANCE_POLL_SECONDS: Final = 1.0
 
@@ -85,8 +87,13 @@ class TransactionMachine:
         self._undertaker = Undertaker(db, settings.chain_id, settings.limits, on_settled)
         settler = Settler(db, on_settled, service)
         holder = f"{service}/{uuid.uuid4()}"
+        self._heads = Heads(
+            self._chain, lambda: any(each.busy for each in self._senders), lambda: (each.moved for each in self._senders)
+        )
         self._senders = tuple(
-            AccountSender(db, evm, self._chain, signer, settings, self._undertaker, settler, service=service, holder=holder)
+            AccountSender(
+                db, evm, self._chain, self._heads, signer, settings, self._undertaker, settler, service=service, holder=holder
+            )
             for signer in signers
         )
         self._withdrawn = asyncio.Event()
@@ -133,8 +140,7 @@ class TransactionMachine:
 
     def announced(self) -> None:
         """Somebody says that there is a new block: look now instead of at the next poll. Losing this call loses nothing."""
-        for sender in self._senders:
-            sender.announced.set()
+        self._heads.announced()
 
     def _events(self) -> Iterator[asyncio.Event]:
         yield self._withdrawn
@@ -150,6 +156,7 @@ class TransactionMachine:
         supervisor.start(
             Loop("chain.bury", self._undertaker.bury, poll_seconds=BURY_POLL_SECONDS, wake=self._withdrawn),
             Loop("chain.balance", self._balance, poll_seconds=BALANCE_POLL_SECONDS),
+            Loop("chain.heads", self._heads.look, poll_seconds=self._settings.poll_seconds, wake=self._heads.wake),
             *(loop for sender in self._senders for loop in sender.loops()),
         )
         try:
@@ -163,6 +170,11 @@ class TransactionMachine:
         for sender in self._senders:
             if await sender.balance():
                 return
+
+    @property
+    def beat(self) -> Beat:
+        """How blocks come, as far as was seen."""
+        return self._heads.metronome.beat
 
     async def final_head(self) -> Block:
         """The highest final block.

@@ -20,6 +20,7 @@ from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.loops import Soon
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
 from notary.anchors import plan_store, queue
@@ -41,17 +42,21 @@ class BatchCloser:
         self._leaves_max = leaves_max
         self._seconds = seconds
 
-    async def round(self) -> None:
-        """Close every batch that is due."""
-        for kind in plan_store.KINDS:
-            while await self._close(kind):
-                pass
+    async def round(self) -> Soon | None:
+        """Close every batch that is due; when the next one is."""
+        while True:
+            async with self._db.connection() as connection:
+                waiting = await plan_store.waiting(connection, self._leaves_max, self._seconds)
+            due = [kind for kind, seconds in waiting.items() if seconds <= 0]
+            if not due:
+                return Soon(min(waiting.values())) if waiting else None
+            full = [await self._close(kind) for kind in due]
+            if not any(full):
+                # What another replica is closing meanwhile is looked for again in a moment.
+                return Soon(self._seconds / 2)
 
     async def _close(self, kind: AnchorKind) -> bool:
         """Close one batch of a kind; whether it was full, so that there may be another."""
-        async with self._db.connection() as connection:
-            if not await plan_store.is_due(connection, kind, self._leaves_max, self._seconds):
-                return False
         async with self._db.transaction() as tx:
             leaves = await plan_store.take_open(tx, kind, self._leaves_max)
             if not leaves:
