@@ -26,6 +26,8 @@ _log = structlog.get_logger()
 
 #: The queue is looked at so often even if no notification came.
 QUEUE_POLL_SECONDS: Final = 5.0
+#: Accounts look at the queue one after the other: what the first has taken by then no other need lock, read and give back.
+TURN_SECONDS: Final = 0.03
 #: A lease is renewed in its first third, so that two renewals may fail.
 RENEWALS_IN_LEASE: Final = 3
 #: A lease that somebody else holds is asked for so often.
@@ -50,8 +52,10 @@ class AccountSender:
         *,
         service: str,
         holder: str,
+        turn: int,
     ) -> None:
         self._db = db
+        self._turn = turn
         self._chain = chain
         self._settings = settings
         self._account = Account(settings.chain_id, signer.address, holder)
@@ -88,6 +92,8 @@ class AccountSender:
     async def _dispatch(self) -> None:
         if self._chain.contradicted or not await self._leads():
             return
+        if self._turn:
+            await asyncio.sleep(self._turn * TURN_SECONDS)
         with self._while_reachable():
             await self._dispatcher.dispatch()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from lockstep_chain import store
@@ -26,7 +26,7 @@ from lockstep_chain.machine import Intent, Limits, State, check_intent, payload_
 from lockstep_chain.pacing import Beat
 from lockstep_chain.ports import Block, ChainMismatch, Evm, EvmUnavailable, Signer
 from lockstep_chain.records import SettledTransaction
-from lockstep_chain.schema import CHANNEL
+from lockstep_chain.schema import CHANNEL, WITHDRAWN_CHANNEL
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.settling import GAP_PURPOSE, OnSettled, Settler
 from lockstep_kit.db import Connection, Database
@@ -92,9 +92,19 @@ class TransactionMachine:
         )
         self._senders = tuple(
             AccountSender(
-                db, evm, self._chain, self._heads, signer, settings, self._undertaker, settler, service=service, holder=holder
+                db,
+                evm,
+                self._chain,
+                self._heads,
+                signer,
+                settings,
+                self._undertaker,
+                settler,
+                service=service,
+                holder=holder,
+                turn=turn,
             )
-            for signer in signers
+            for turn, signer in enumerate(signers)
         )
         self._withdrawn = asyncio.Event()
         self._listening = False
@@ -134,23 +144,20 @@ class TransactionMachine:
         return await store.request_cancel(tx, idempotency_key)
 
     def wake(self) -> None:
-        """Something was queued or withdrawn, and its transaction has committed: act on it now. Losing this call loses nothing."""
-        for event in self._events():
-            event.set()
+        """Something was queued, and its transaction has committed: act on it now. Losing this call loses nothing."""
+        for sender in self._senders:
+            sender.queued.set()
 
     def announced(self) -> None:
         """Somebody says that there is a new block: look now instead of at the next poll. Losing this call loses nothing."""
         self._heads.announced()
 
-    def _events(self) -> Iterator[asyncio.Event]:
-        yield self._withdrawn
-        yield from (sender.queued for sender in self._senders)
-
     async def run(self) -> None:
         """Sign, send and follow until cancelled."""
         if not self._listening:
-            for event in self._events():
-                self._db.listen(CHANNEL, event)
+            for sender in self._senders:
+                self._db.listen(CHANNEL, sender.queued)
+            self._db.listen(WITHDRAWN_CHANNEL, self._withdrawn)
             self._listening = True
         supervisor = TaskSupervisor()
         supervisor.start(

@@ -23,7 +23,7 @@ from lockstep_kit.failpoints import failpoint
 from lockstep_kit.ids import derived
 from lockstep_kit.loops import Soon
 from notary.anchors import queue
-from notary.anchors.judging import Again, Never, Stands, Waits, judge
+from notary.anchors.judging import RESTED_SECONDS, Again, Never, Stands, Waits, judge
 from notary.anchors.queue import AnchorRequest, Waiting
 
 _log = structlog.get_logger()
@@ -62,7 +62,8 @@ class AnchorCarrier:
             async with self._db.connection() as connection:
                 waiting = await queue.due(connection, gas.ANCHOR_ROOTS_MAX, last)
             if not waiting:
-                return None
+                # What is under way or rests is looked at again when it has rested.
+                return None if last is None else Soon(RESTED_SECONDS)
             last = waiting[-1]
             try:
                 await self._judge(waiting)

@@ -24,7 +24,7 @@ from lockstep_kit.escalations import escalation_hash
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.ids import derived
 from lockstep_kit.loops import Soon
-from notary.anchors.judging import Again, Never, Stands, Waits
+from notary.anchors.judging import RESTED_SECONDS, Again, Never, Stands, Waits
 from notary.escalations import store
 from notary.escalations.rules import judge
 from notary.escalations.store import Waiting, entry_of
@@ -59,7 +59,8 @@ class EscalationCarrier:
             async with self._db.connection() as connection:
                 waiting = await store.due(connection, gas.ESCALATIONS_MAX, after)
             if not waiting:
-                return None
+                # What is under way or rests is looked at again when it has rested.
+                return Soon(RESTED_SECONDS) if after else None
             after = waiting[-1].seq
             try:
                 await self._judge(waiting)
