@@ -67,6 +67,23 @@ async def test_abort_refunds_the_payer(world: GatewayWorld) -> None:
     assert await world.events(plan) == ["Prepared", "Aborted"]
 
 
+async def test_what_comes_one_by_one_goes_together(world: GatewayWorld) -> None:
+    """Legs of many calls, one after the other, go in few transactions: each is carried once, and all take effect."""
+    plans = [world.plan(10) for _ in range(12)]
+    await world.harness.prepare(plans[0])
+    for plan in plans[1:]:
+        await world.harness.stub.Prepare(commands.prepare_request(world.command(plan)), timeout=60)
+    for plan in plans[1:]:
+        await world.harness.prepare(plan)
+        assert await world.status(plan) is LegStatus.PREPARED
+    async with world.service.database.as_owner() as connection:
+        orders = await connection.fetch(
+            "select plan_id, intent_key from chain_order where plan_id = any($1)", [plan.header.plan_id for plan in plans[1:]]
+        )
+    assert len(orders) == len(plans) - 1
+    assert len({row["intent_key"] for row in orders}) <= len(orders) // 2
+
+
 async def test_abort_of_an_unknown_leg_leaves_a_tombstone_on_the_chain(world: GatewayWorld) -> None:
     """A leg that was aborted before it was prepared can never be prepared, neither here nor by anybody on the contract."""
     plan = world.plan()
