@@ -57,29 +57,26 @@ async def test_a_wake_during_the_work_is_not_lost() -> None:
 async def test_work_that_is_due_soon_is_not_left_to_the_poll() -> None:
     """Work that says when it is due again is done then, and at the poll's time where that is sooner."""
     worked: asyncio.Queue[None] = asyncio.Queue()
+    due = [0.01, 0.01]
 
-    async def work() -> Soon:
+    async def soon() -> Soon | None:
         worked.put_nowait(None)
-        return Soon(0.01 if worked.qsize() < 3 else 600)
-
-    supervisor = TaskSupervisor()
-    supervisor.start(Loop("soon", work, poll_seconds=600))
-    async with asyncio.timeout(60):
-        while worked.qsize() < 3:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
-    assert worked.qsize() == 3
-    await supervisor.stop()
+        return Soon(due.pop()) if due else None
 
     async def late() -> Soon:
         worked.put_nowait(None)
         return Soon(600)
 
     supervisor = TaskSupervisor()
-    supervisor.start(Loop("late", late, poll_seconds=0.01))
     async with asyncio.timeout(60):
-        while worked.qsize() < 6:
-            await asyncio.sleep(0.01)
+        supervisor.start(Loop("soon", soon, poll_seconds=600))
+        for _ in range(3):
+            await worked.get()
+        await asyncio.sleep(0.1)
+        assert worked.empty()
+        supervisor.start(Loop("late", late, poll_seconds=0.01))
+        for _ in range(3):
+            await worked.get()
     await supervisor.stop()
 
 
