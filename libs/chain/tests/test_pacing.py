@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockstep_chain.pacing import GATHERED_SECONDS_MAX, MOMENT_SECONDS, Beat, Metronome, pause
+from lockstep_chain.pacing import GATHERED_SECONDS_MAX, MOMENT_SECONDS_MIN, QUIET_SECONDS_MAX, Beat, Metronome, pause, quiet_until
 from lockstep_chain.ports import Block
 
 
@@ -24,15 +24,15 @@ def test_the_first_goes_at_once(interval: float) -> None:
     """What comes while nothing was sent for a block's time waits for nobody."""
     beat = Beat(100.0, interval)
     assert pause(100.1, None, beat) == 0.0
-    assert pause(100.1, 100.1 - max(interval, MOMENT_SECONDS), beat) == 0.0
+    assert pause(100.1, 100.1 - max(interval, MOMENT_SECONDS_MIN), beat) == 0.0
 
 
 def test_what_comes_after_others_is_gathered() -> None:
-    """Until half of the time to the next block is over, and then for a moment after what was sent last."""
-    beat = Beat(100.0, 0.8)
-    assert pause(100.1, 100.0, beat) == pytest.approx(0.3)
-    assert pause(100.5, 100.45, beat) == pytest.approx(MOMENT_SECONDS - 0.05)
-    assert pause(100.7, 100.45, beat) == 0.0
+    """For the greater part of the time to the next block, and then for a moment after what was sent last."""
+    beat = Beat(100.0, 1.0)
+    assert pause(100.1, 100.0, beat) == pytest.approx(0.5)
+    assert pause(100.7, 100.65, beat) == pytest.approx(0.15)
+    assert pause(100.9, 100.65, beat) == 0.0
 
 
 def test_nothing_is_gathered_for_long() -> None:
@@ -49,6 +49,21 @@ def test_blocks_tell_how_they_come() -> None:
     assert beat_of((5, 100), (6, 102), (8, 106)) == Beat(106.0, 2.0)
     assert beat_of((5, 100), (6, 105), (7, 106)).interval == 1.0
     assert beat_of((5, 100), (6, 100)).interval == 0.0
+
+
+def test_our_own_clock_counts_too() -> None:
+    """Blocks that come faster than they tell are expected as they come."""
+    metronome = Metronome()
+    metronome.note(block(5, 100), 7.0)
+    metronome.note(block(6, 101), 7.25)
+    assert metronome.beat == Beat(7.25, 0.25)
+
+
+def test_no_block_is_looked_for_soon_after_another() -> None:
+    """But at once where it is not known how they come, and not much later where they are seldom."""
+    assert quiet_until(Beat(100.0, 0.0)) == 100.0
+    assert quiet_until(Beat(100.0, 1.0)) == pytest.approx(100.7)
+    assert quiet_until(Beat(100.0, 60.0)) == 100.0 + QUIET_SECONDS_MAX
 
 
 def test_a_chain_that_goes_back_begins_anew() -> None:

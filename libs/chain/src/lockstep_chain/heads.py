@@ -1,4 +1,4 @@
-"""Looks for new blocks, once for all accounts of a machine: often while anything is in flight, seldom while nothing is. Holds no rules."""
+"""Looks for new blocks, once for all accounts of a machine: often when one may come and anything is in flight, seldom else. Holds no rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from lockstep_chain.final import FinalBlocks
-from lockstep_chain.pacing import Metronome
+from lockstep_chain.pacing import Metronome, quiet_until
 from lockstep_chain.ports import Block, EvmUnavailable
 
 #: While nothing is in flight the chain is looked at so often: whether it is there, and keeps to what was final.
@@ -43,7 +43,8 @@ class Heads:
     async def look(self) -> None:
         """See whether there is a new head, if it is time for that."""
         now, before = asyncio.get_running_loop().time(), self._seen
-        if now < self._due and isinstance(before, tuple) and not self._busy():
+        due = min(self._due, quiet_until(self.metronome.beat)) if self._busy() else self._due
+        if now < due and isinstance(before, tuple):
             return
         self._due = now + REST_SECONDS
         try:
