@@ -147,7 +147,9 @@ class Follower:
         """Read the chain, in the order that the pure machine relies on: head and final block have been read."""
         address = self._account.address
         latest_nonce = await self._evm.nonce(address, head.number)
-        final_nonce = await self._evm.nonce(address, final.number) if final is not None else 0
+        final_nonce = latest_nonce
+        if final is None or final.hash != head.hash:
+            final_nonce = await self._evm.nonce(address, final.number) if final is not None else 0
         # A nonce that was not used at the head has no receipt there, and need not be asked for.
         used = [row for row in rows if row.outbound.nonce < latest_nonce]
         receipts = await self._evm.receipts([attempt.transaction_hash for row in used for attempt in row.outbound.attempts])
@@ -157,14 +159,13 @@ class Follower:
             final_number=final.number if final is not None else None,
             latest_nonce=latest_nonce,
             final_nonce=final_nonce,
-            suggested=await self._suggested(rows, head),
+            # Nothing is paid for what has been mined, by us or by somebody else.
+            suggested=await self._suggested(head) if len(used) < len(rows) else Fees(head.base_fee, 0),
             receipts=receipts,
             canonical=canonical,
         )
 
-    async def _suggested(self, rows: Sequence[InFlight], head: Block) -> Fees:
-        if all(row.outbound.state is State.MINED for row in rows):
-            return Fees(head.base_fee, 0)
+    async def _suggested(self, head: Block) -> Fees:
         tip = (await self._evm.conditions(self._account.address)).tip
         ceiling = self._settings.max_fee_ceiling_wei
         return first_fees(head.base_fee, tip, self._settings.policy) or Fees(ceiling, min(tip, ceiling))

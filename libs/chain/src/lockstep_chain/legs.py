@@ -34,6 +34,9 @@ from lockstep_kit.spans import plan_spans
 _log = structlog.get_logger()
 
 WORKING: Final = (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING, Phase.REVERSING)
+#: What the machine calls the transactions of legs, by the phase of the legs.
+_PURPOSES_OF: Final = {phase: phase.value.lower() for phase in WORKING}
+_PURPOSES: Final = frozenset(_PURPOSES_OF.values())
 #: Where the chain did not answer it is asked again after so long.
 UNREACHED_SECONDS: Final = 1.0
 #: What a phase that can be refused before anything is sent is refused with.
@@ -130,7 +133,7 @@ class ContractOperations:
             to=self._book.contract,
             data=load.call.data,
             gas_limit=load.call.gas_limit,
-            purpose=load.phase.value.lower(),
+            purpose=_PURPOSES_OF[load.phase],
             plan_id=first.plan_id,
             leg_id=first.leg_id,
             traceparent=first.traceparent,
@@ -145,7 +148,10 @@ class SettledOrders:
 
     async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
         """Runs inside the database transaction that stores the ends."""
-        for each in settled:
+        own = [each for each in settled if each.purpose in _PURPOSES]
+        if not own:
+            return
+        for each in own:
             skips = [(skip.key, skip.code, skip.detail) for skip in self._book.skips(each.logs)]
             otherwise = ("", "") if each.succeeded else (failure_code(each.state, each.evidence), each.detail)
             await leg_store.settle_orders(tx, each.idempotency_key, each.transaction_hash, skips, otherwise)
