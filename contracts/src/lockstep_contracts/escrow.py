@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, Final
 
 from eth_abi.abi import encode
@@ -73,6 +74,10 @@ ARBITER_ROLE: Final = keccak(text="ARBITER_ROLE")
 PAUSER_ROLE: Final = keccak(text="PAUSER_ROLE")
 
 
+#: An address as bytes; few of them stand in many legs.
+_canonical: Final = lru_cache(4_096)(to_canonical_address)
+
+
 class LegStatus(IntEnum):
     """Where a leg stands on the contract. ABORTED and REVERSED are final; COMMITTED is left by a reversal alone."""
 
@@ -130,9 +135,9 @@ class LegTerms:
         return (
             self.plan_digest,
             self.leg_id_hash,
-            to_canonical_address(self.token),
-            to_canonical_address(self.payer),
-            to_canonical_address(self.payee),
+            _canonical(self.token),
+            _canonical(self.payer),
+            _canonical(self.payee),
             self.amount,
             self.lock,
             self.prepare_by,

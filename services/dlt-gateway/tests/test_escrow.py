@@ -18,6 +18,7 @@ from lockstep_testkit.chains import SCALE, UNWILLING, draw_address
 from lockstep_testkit.factories import PlanCase
 from lockstep_testkit.participant_conformance import DONE, REFUSED, ParticipantConformance, ParticipantHarness
 from lockstep_testkit.participants import ParticipantProcess
+from lockstep_testkit.strict_node import StrictNode
 
 
 class TestConformance(ParticipantConformance):
@@ -65,6 +66,26 @@ async def test_abort_refunds_the_payer(world: GatewayWorld) -> None:
     assert await world.held(plan) == before
     await world.harness.commit(plan, vote.report)
     assert await world.events(plan) == ["Prepared", "Aborted"]
+
+
+async def test_what_comes_one_by_one_goes_together(world: GatewayWorld, endpoint: StrictNode) -> None:
+    """Legs of many calls that come while others are taken up go in few transactions: each is carried once, and all take effect."""
+    plans = [world.plan(10) for _ in range(12)]
+    endpoint.faults.delay_seconds = 2.0
+    try:
+        for plan in plans:
+            await world.harness.stub.Prepare(commands.prepare_request(world.command(plan)), timeout=60)
+    finally:
+        endpoint.faults.delay_seconds = 0.0
+    for plan in plans:
+        await world.harness.prepare(plan)
+        assert await world.status(plan) is LegStatus.PREPARED
+    async with world.service.database.as_owner() as connection:
+        orders = await connection.fetch(
+            "select plan_id, intent_key from chain_order where plan_id = any($1)", [plan.header.plan_id for plan in plans]
+        )
+    assert len(orders) == len(plans)
+    assert len({row["intent_key"] for row in orders}) <= len(plans) // 2
 
 
 async def test_abort_of_an_unknown_leg_leaves_a_tombstone_on_the_chain(world: GatewayWorld) -> None:

@@ -160,8 +160,10 @@ async def test_a_batch_waits_for_leaves_or_time(db: Database) -> None:
     kind = AnchorKind.REGISTRATIONS
     async with db.transaction() as tx:
         for leaves_max, seconds, due in ((6, 3600.0, False), (5, 3600.0, True), (3, 3600.0, True), (6, 0.0, True)):
-            assert await plan_store.is_due(tx, kind, leaves_max, seconds) is due
-            assert not await plan_store.is_due(tx, AnchorKind.OUTCOMES, leaves_max, seconds)
+            waiting = await plan_store.waiting(tx, leaves_max, seconds)
+            assert list(waiting) == [kind]
+            assert (waiting[kind] <= 0) is due
+            assert waiting[kind] <= seconds
         full = await plan_store.take_open(tx, kind, 3)
         assert [data for _, data in full] == [Registration(sha256(bytes([number]))).leaf_data() for number in range(3)]
         async with db.transaction() as other:

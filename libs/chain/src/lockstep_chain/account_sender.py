@@ -13,6 +13,7 @@ from lockstep_chain.burying import Undertaker
 from lockstep_chain.dispatcher import Dispatcher
 from lockstep_chain.final import FinalBlocks
 from lockstep_chain.follower import Follower
+from lockstep_chain.heads import Heads
 from lockstep_chain.metrics import HELD_UP, account_shown
 from lockstep_chain.ports import Evm, EvmUnavailable, Signer, SignerUnavailable
 from lockstep_chain.settings import ChainSettings
@@ -24,7 +25,9 @@ from lockstep_kit.loops import Loop
 _log = structlog.get_logger()
 
 #: The queue is looked at so often even if no notification came.
-QUEUE_POLL_SECONDS: Final = 1.0
+QUEUE_POLL_SECONDS: Final = 5.0
+#: Accounts look at the queue one after the other: what the first has taken by then no other need lock, read and give back.
+TURN_SECONDS: Final = 0.03
 #: A lease is renewed in its first third, so that two renewals may fail.
 RENEWALS_IN_LEASE: Final = 3
 #: A lease that somebody else holds is asked for so often.
@@ -41,6 +44,7 @@ class AccountSender:
         db: Database,
         evm: Evm,
         chain: FinalBlocks,
+        heads: Heads,
         signer: Signer,
         settings: ChainSettings,
         undertaker: Undertaker,
@@ -48,17 +52,19 @@ class AccountSender:
         *,
         service: str,
         holder: str,
+        turn: int,
     ) -> None:
         self._db = db
+        self._turn = turn
         self._chain = chain
         self._settings = settings
         self._account = Account(settings.chain_id, signer.address, holder)
         self._dispatcher = Dispatcher(db, evm, signer, settings, self._account, undertaker, service)
-        self._follower = Follower(db, evm, chain, settings, self._account, self._dispatcher, settler, service)
+        self._follower = Follower(db, evm, heads, settings, self._account, self._dispatcher, settler, service)
         #: Set when something was queued.
         self.queued = asyncio.Event()
-        #: Set when a new block was announced.
-        self.announced = asyncio.Event()
+        #: Set when there is a new head, or the chain does not answer.
+        self.moved = asyncio.Event()
         self._leased_until = 0.0
         self._lease_due = 0.0
         self._trouble = ""
@@ -69,16 +75,25 @@ class AccountSender:
         """EIP-55 address of the account."""
         return self._account.address
 
+    @property
+    def busy(self) -> bool:
+        """Whether the account has anything in flight that this sender follows."""
+        return self._leased_until > 0 and self._follower.busy
+
     def loops(self) -> tuple[Loop, Loop]:
         """What runs while the machine does."""
+        # Often enough that a lease is renewed when it is time.
+        renewed = min(LEASE_POLL_SECONDS, self._settings.lease_seconds / RENEWALS_IN_LEASE / 2)
         return (
             Loop(f"chain.dispatch {self.address}", self._dispatch, poll_seconds=QUEUE_POLL_SECONDS, wake=self.queued),
-            Loop(f"chain.follow {self.address}", self._follow, poll_seconds=self._settings.poll_seconds, wake=self.announced),
+            Loop(f"chain.follow {self.address}", self._follow, poll_seconds=renewed, wake=self.moved),
         )
 
     async def _dispatch(self) -> None:
         if self._chain.contradicted or not await self._leads():
             return
+        if self._turn:
+            await asyncio.sleep(self._turn * TURN_SECONDS)
         with self._while_reachable():
             await self._dispatcher.dispatch()
 
@@ -119,8 +134,9 @@ class AccountSender:
                 held = await self._account.acquire_lease(connection, seconds)
             if held and self._leased_until <= now:
                 _log.info("account_leased", address=self.address)
-                # Something may have been queued while nobody looked.
+                # Something may have been queued, and sent, while nobody looked.
                 self.queued.set()
+                self._follower.rouse()
             # Counted from before the statement, so that the database's lease never ends before ours.
             self._leased_until = now + seconds if held else 0.0
             self._lease_due = now + (seconds / RENEWALS_IN_LEASE if held else LEASE_POLL_SECONDS)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from lockstep_chain.judging import Rules
 from lockstep_chain.ports import Log, Question, Told
-from lockstep_contracts.events import Skipped, decode_error, decode_log
+from lockstep_contracts.events import Skipped, decode_error, decode_log, event_topic
 from lockstep_kit.fence import Phase
 from lockstep_kit.participant.ports import Capabilities, LegWork
 from lockstep_kit.statements import Refusal
+
+#: A batch that took effect has an event or two of each of its legs: those are not even decoded.
+_SKIPPED: Final = (event_topic(Skipped),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,9 @@ def skipped(contract: str, logs: Sequence[Log]) -> tuple[Skip, ...]:
     """What the Skipped events of a contract say."""
     found = []
     for log in logs:
-        event = decode_log(log.topics, log.data) if log.address == contract else None
+        if log.address != contract or log.topics[:1] != _SKIPPED:
+            continue
+        event = decode_log(log.topics, log.data)
         if isinstance(event, Skipped):
             error = decode_error(event.reason)
             found.append(Skip(event.key, error.name if error else "UNKNOWN_ERROR", str(error) if error else event.reason.hex()))

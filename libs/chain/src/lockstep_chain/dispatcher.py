@@ -72,6 +72,8 @@ class Dispatcher:
         self._sending = asyncio.Lock()
         #: Transactions that are signed and on their way for the first time; nobody else need send them.
         self.under_way: set[int] = set()
+        #: Grows with everything that is given a nonce.
+        self.signed = 0
         #: Whether the account's transactions stand still, as its follower sees it: then it takes no more.
         self.stands_still = False
         #: Whether something was left in the queue that the account could not pay for.
@@ -168,6 +170,7 @@ class Dispatcher:
             self._signer_away = True
             raise
         await self._account.store_signed(tx, [each.id for each in queued], nonces, signed, fees)
+        self.signed += 1
         return [Parcel(each.reference, n, 1, bytes_) for each, n, bytes_ in zip(queued, nonces, signed, strict=True)]
 
     def _unsigned(self, intent: Intent, nonce: int, fees: Fees) -> Unsigned:

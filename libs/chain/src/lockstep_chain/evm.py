@@ -303,6 +303,7 @@ def _hex(octets: bytes) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=4_096)
 def _address(text: str) -> ChecksumAddress:
     return to_checksum_address(text)
 

@@ -7,6 +7,8 @@ from typing import Final
 from lockstep_kit.failpoints import declare
 
 PLACES: Final = (
+    "chain.carry.in_tx",
+    "chain.carry.after_commit",
     "chain.assign.before_tx",
     "chain.assign.in_tx",
     "chain.assign.after_commit",

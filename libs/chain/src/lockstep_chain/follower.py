@@ -15,7 +15,7 @@ import structlog
 
 from lockstep_chain import store
 from lockstep_chain.dispatcher import Dispatcher
-from lockstep_chain.final import FinalBlocks
+from lockstep_chain.heads import Heads
 from lockstep_chain.machine import (
     Action,
     Mine,
@@ -45,6 +45,8 @@ _log = structlog.get_logger()
 
 #: A round is made at least so often, even if the chain stands still: bytes that got no answer are waiting.
 ROUND_SECONDS_MAX: Final = 1.0
+#: An account that has nothing in flight is looked at so often, should somebody else have put something there.
+REST_SECONDS_MAX: Final = 5.0
 #: Steps of the search for the block in which somebody else used a nonce: each doubles the distance, then halves it.
 SEARCH_STEPS_MAX: Final = 64
 #: A search that the node does not answer is made again for so many blocks; then it has forgotten those states, and a person is asked without them.
@@ -58,7 +60,7 @@ class Follower:
         self,
         db: Database,
         evm: Evm,
-        chain: FinalBlocks,
+        heads: Heads,
         settings: ChainSettings,
         account: Account,
         dispatcher: Dispatcher,
@@ -67,7 +69,7 @@ class Follower:
     ) -> None:
         self._db = db
         self._evm = evm
-        self._chain = chain
+        self._heads = heads
         self._settings = settings
         self._account = account
         self._dispatcher = dispatcher
@@ -75,24 +77,39 @@ class Follower:
         self._service = service
         self._seen = b""
         self._round_due = 0.0
+        #: What had been signed when nothing was found in flight; None: something was, or nobody has looked.
+        self._at_rest: int | None = None
         #: A nonce that no transaction has, below others, and the height at which it was first noticed.
         self._gap: tuple[int, int] | None = None
         self._standstill: Standstill | None = None
         #: Transactions whose nonce was used by nobody knows whom, and the height at which the search for that first failed.
         self._unfound: dict[int, int] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is in flight, as far as is known."""
+        return self._at_rest != self._dispatcher.signed
+
+    def rouse(self) -> None:
+        """Somebody else has sent for the account before: look at what is in flight."""
+        self._at_rest, self._round_due = None, 0.0
+
     async def follow(self) -> bool:
         """Make a round if there is a new head or one is due; whether a transaction left the state in which it counts as unmined."""
-        head, clock = await self._chain.head(), asyncio.get_running_loop()
-        if head.hash == self._seen and clock.time() < self._round_due:
+        seen, clock = self._heads.seen(), asyncio.get_running_loop()
+        if seen is None:
             return False
+        head, final = seen
+        if (head.hash == self._seen or not self.busy) and clock.time() < self._round_due:
+            return False
+        signed = self._dispatcher.signed
         async with self._db.connection() as connection:
             rows = await self._account.in_flight(connection)
-        final = await self._chain.below(head)
+        self._at_rest = None if rows else signed
         if not rows:
             self._stand(None)
         moved = await self._round(head, final, rows) if rows else False
-        self._seen, self._round_due = head.hash, clock.time() + ROUND_SECONDS_MAX
+        self._seen, self._round_due = head.hash, clock.time() + (ROUND_SECONDS_MAX if rows else REST_SECONDS_MAX)
         return moved
 
     async def _round(self, head: Block, final: Block | None, rows: Sequence[InFlight]) -> bool:
@@ -130,7 +147,9 @@ class Follower:
         """Read the chain, in the order that the pure machine relies on: head and final block have been read."""
         address = self._account.address
         latest_nonce = await self._evm.nonce(address, head.number)
-        final_nonce = await self._evm.nonce(address, final.number) if final is not None else 0
+        final_nonce = latest_nonce
+        if final is None or final.hash != head.hash:
+            final_nonce = await self._evm.nonce(address, final.number) if final is not None else 0
         # A nonce that was not used at the head has no receipt there, and need not be asked for.
         used = [row for row in rows if row.outbound.nonce < latest_nonce]
         receipts = await self._evm.receipts([attempt.transaction_hash for row in used for attempt in row.outbound.attempts])
@@ -140,14 +159,13 @@ class Follower:
             final_number=final.number if final is not None else None,
             latest_nonce=latest_nonce,
             final_nonce=final_nonce,
-            suggested=await self._suggested(rows, head),
+            # Nothing is paid for what has been mined, by us or by somebody else.
+            suggested=await self._suggested(head) if len(used) < len(rows) else Fees(head.base_fee, 0),
             receipts=receipts,
             canonical=canonical,
         )
 
-    async def _suggested(self, rows: Sequence[InFlight], head: Block) -> Fees:
-        if all(row.outbound.state is State.MINED for row in rows):
-            return Fees(head.base_fee, 0)
+    async def _suggested(self, head: Block) -> Fees:
         tip = (await self._evm.conditions(self._account.address)).tip
         ceiling = self._settings.max_fee_ceiling_wei
         return first_fees(head.base_fee, tip, self._settings.policy) or Fees(ceiling, min(tip, ceiling))

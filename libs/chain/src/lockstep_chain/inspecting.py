@@ -1,8 +1,7 @@
 """Asks about a prepare's preconditions before its transaction is queued. Holds no rules: what is asked, and what answers mean, is the book's.
 
 A leg against which something is known is refused at once, with a reason that says what, and costs no gas. Whatever a node does not answer is held against
-nobody: then the transaction itself finds out, and the leg is judged by what that did. No database transaction is open while a node is asked; a leg that
-went on meanwhile, or that another replica took up, is left alone.
+nobody: then the transaction itself finds out, and the leg is judged by what that did. No database transaction is open while a node is asked.
 
 What is lost at the edge: the answer is about the latest block. What changes until the transaction is mined is found at finality (`judging`).
 """
@@ -10,83 +9,37 @@ What is lost at the edge: the answer is about the latest block. What changes unt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import structlog
 
-from lockstep_chain import leg_store
 from lockstep_chain.book import Preconditions
-from lockstep_chain.legs import ContractOperations
 from lockstep_chain.ports import Block, Evm, EvmUnavailable, Tag
-from lockstep_kit.db import Database
-from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.fields import require
-from lockstep_kit.ids import LegId, PlanId
-from lockstep_kit.participant.engine import ParticipantEngine
-from lockstep_kit.participant.ports import Completion, LegWork
+from lockstep_kit.participant.ports import LegWork
+from lockstep_kit.participant.records import LegKey
 from lockstep_kit.statements import Refusal
 
 _log = structlog.get_logger()
 
-INSPECTED_MAX: Final = 256
-
 
 class LegInspector:
-    """Takes up legs whose prepare has begun, and that no transaction carries yet."""
+    """Asks about legs whose prepare has begun, and that no transaction carries yet."""
 
-    def __init__(
-        self,
-        db: Database,
-        engine: ParticipantEngine,
-        batch_max: int,
-        preconditions: Preconditions,
-        operations: ContractOperations,
-        evm: Evm,
-        operator: str,
-    ) -> None:
-        self._db = db
-        self._engine = engine
+    def __init__(self, batch_max: int, preconditions: Preconditions, evm: Evm, operator: str) -> None:
         self._batch_max = batch_max
         self._preconditions = preconditions
-        self._operations = operations
         self._evm = evm
         self._operator = operator
 
-    async def round(self) -> None:
-        """Inspect everything that has begun, a batch at a time."""
-        after: tuple[PlanId, LegId] | None = None
-        while True:
-            async with self._db.connection() as connection:
-                work = await self._engine.working(connection, (Phase.PREPARING,), after=after, limit=INSPECTED_MAX)
-                orders = await leg_store.last_orders(connection, work) if work else {}
-            if not work:
-                return
-            fresh = [each for each in work if (each.plan_id, each.leg_id) not in orders]
-            for start in range(0, len(fresh), self._batch_max):
-                await self._inspect(fresh[start : start + self._batch_max])
-            after = (work[-1].plan_id, work[-1].leg_id)
-
-    async def _inspect(self, batch: Sequence[LegWork]) -> None:
-        found = await self._objections(batch)
-        objections = {(each.plan_id, each.leg_id): objection for each, objection in zip(batch, found, strict=True)}
-        async with self._db.transaction() as tx:
-            locked = await self._engine.load(tx, list(objections), lock=True)
-            waiting = [each for each in locked if each.phase is Phase.PREPARING]
-            orders = await leg_store.last_orders(tx, waiting) if waiting else {}
-            refused: list[Completion] = []
-            accepted: list[tuple[LegWork, int]] = []
-            for each in waiting:
-                name = (each.plan_id, each.leg_id)
-                if name in orders:
-                    continue
-                objection = objections[name]
-                if objection is None:
-                    accepted.append((each, 1))
-                else:
-                    refused.append(Completion(*name, Finding.VOTED_NO, refusal=objection))
-            await self._operations.carry(tx, accepted)
-            await self._engine.complete(tx, refused)
-        self._operations.send()
+    async def objections(self, work: Sequence[LegWork]) -> dict[LegKey, Refusal]:
+        """What speaks against legs, each that something speaks against; asked a batch at a time."""
+        found: dict[LegKey, Refusal] = {}
+        for start in range(0, len(work), self._batch_max):
+            batch = work[start : start + self._batch_max]
+            for each, objection in zip(batch, await self._objections(batch), strict=True):
+                if objection is not None:
+                    found[each.plan_id, each.leg_id] = objection
+        return found
 
     async def _objections(self, batch: Sequence[LegWork]) -> Sequence[Refusal | None]:
         try:

@@ -13,6 +13,7 @@ from lockstep_kit.db import Connection
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.participant.ports import LegWork
+from lockstep_kit.participant.records import LegKey
 
 V1_UPGRADE: Final = (
     """
@@ -101,6 +102,30 @@ order by plan_id, leg_id, phase, attempt desc
 """
 
 
+#: Legs that are in a phase that takes a transaction; the index participant_leg_open holds these and few others.
+_OPEN: Final = """
+leg.phase in ('PREPARING', 'PREPARED', 'COMMITTING', 'ABORTING', 'REVERSING') and leg.phase <> 'PREPARED' and (leg.plan_id, leg.leg_id) > ($1, $2)
+"""
+
+#: Transactions that carried a leg in the phase that it is in.
+_ORDERS: Final = """
+chain_order as mine where mine.plan_id = leg.plan_id and mine.leg_id = leg.leg_id and mine.phase = leg.phase
+    and mine.order_no = case leg.phase when 'REVERSING' then cardinality(leg.reversals) else 1 end
+"""
+
+#: A page of the legs that no transaction has carried yet in the phase that they are in.
+UNCARRIED: Final = f"""
+select leg.plan_id, leg.leg_id from participant_leg as leg where {_OPEN} and not exists (select from {_ORDERS})
+order by leg.plan_id, leg.leg_id limit $3
+"""
+
+#: A page of the legs whose last transaction has come to its end, and that owe an answer still.
+UNANSWERED: Final = f"""
+select leg.plan_id, leg.leg_id from participant_leg as leg
+    cross join lateral (select mine.settled from {_ORDERS} order by mine.attempt desc limit 1) as last
+where {_OPEN} and last.settled order by leg.plan_id, leg.leg_id limit $3
+"""
+
 #: Tells every replica's judge that transactions came to their end.
 NOTIFY: Final = "select pg_notify('chain_order', '')"
 
@@ -126,6 +151,16 @@ class Carried:
     intent_key: str
     #: Key of the entry.
     entry_key: bytes
+
+
+async def uncarried(connection: Connection, after: LegKey | None, limit: int) -> list[LegKey]:
+    """A page of the legs that wait for a transaction, in the order (plan, leg), after one of them."""
+    return [(row["plan_id"], row["leg_id"]) for row in await connection.fetch(UNCARRIED, *(after or ("", "")), limit)]
+
+
+async def unanswered(connection: Connection, after: LegKey | None, limit: int) -> list[LegKey]:
+    """A page of the legs that can be judged, in the order (plan, leg), after one of them."""
+    return [(row["plan_id"], row["leg_id"]) for row in await connection.fetch(UNANSWERED, *(after or ("", "")), limit)]
 
 
 async def insert_orders(tx: Connection, carried: Sequence[Carried]) -> None:

@@ -1,9 +1,8 @@
 """Legs whose effect is an entry of a contract: carries them in transactions, and judges them at finality. Holds no rules.
 
-Beginning a phase queues, in the command's own database transaction, one chain transaction for the whole batch; a prepare whose preconditions can be asked
-about is left to the inspector (`inspecting`), which asks first. When a transaction is final, the entries are read in a final block and judged
-(`judging`); the answer is stored through the participant engine. A slow round over everything that is not answered is the safety net: whatever was lost,
-the contract is asked again.
+A leg that begins a phase is taken up by the carrier (`carrying`), which queues one chain transaction for as many as there are. When a transaction is final,
+the entries are read in a final block and judged (`judging`); the answer is stored through the participant engine. A slow round over everything that is not
+answered is the safety net: whatever was lost, the contract is asked again.
 """
 
 from __future__ import annotations
@@ -25,14 +24,21 @@ from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine
 from lockstep_chain.settling import BLOCK_NUMBER
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.fence import Finding, Phase
-from lockstep_kit.ids import LegId, PlanId, derived
+from lockstep_kit.ids import derived
+from lockstep_kit.loops import Soon
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
+from lockstep_kit.participant.records import LegKey
 from lockstep_kit.spans import plan_spans
 
 _log = structlog.get_logger()
 
 WORKING: Final = (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING, Phase.REVERSING)
+#: What the machine calls the transactions of legs, by the phase of the legs.
+_PURPOSES_OF: Final = {phase: phase.value.lower() for phase in WORKING}
+_PURPOSES: Final = frozenset(_PURPOSES_OF.values())
+#: Where the chain did not answer it is asked again after so long.
+UNREACHED_SECONDS: Final = 1.0
 #: What a phase that can be refused before anything is sent is refused with.
 _REFUSALS: Final = {Phase.PREPARING: Finding.VOTED_NO, Phase.REVERSING: Finding.REVERSAL_REFUSED}
 JUDGED_MAX: Final = 256
@@ -58,7 +64,7 @@ class ContractOperations:
     def __init__(self, book: ContractBook, machine: TransactionMachine) -> None:
         self._book = book
         self._machine = machine
-        #: Set when legs were begun that the inspector takes up.
+        #: Set when legs were begun, which the carrier takes up.
         self.begun = asyncio.Event()
 
     def capabilities(self) -> Capabilities:
@@ -66,9 +72,8 @@ class ContractOperations:
         return self._book.capabilities()
 
     async def begin(self, tx: Connection, work: Sequence[LegWork], now: datetime) -> Sequence[Completion]:
-        """Queue transactions for the legs, by phase; answer at once what can never be served here."""
+        """Leave the legs, which stand in their phase now, to the carrier; answer at once what can never be served here."""
         completions: list[Completion] = []
-        accepted: list[LegWork] = []
         for each in work:
             refusal = self._book.refuses(each) if each.phase in _REFUSALS else None
             if refusal is not None:
@@ -76,19 +81,11 @@ class ContractOperations:
             elif each.phase is Phase.ABORTING and self._book.foreign(each):
                 # There is no entry to end, and its call could not even be written: it would take the batch with it.
                 completions.append(Completion(each.plan_id, each.leg_id, Finding.RELEASED))
-            elif each.phase is not Phase.PREPARING or self._book.preconditions is None:
-                accepted.append(each)
-        await self.carry(tx, [(each, 1) for each in accepted])
         return completions
 
     def wake(self) -> None:
-        """Inspect what was begun; sign and send what was queued."""
+        """Take up what was begun."""
         self.begun.set()
-        self.send()
-
-    def send(self) -> None:
-        """Sign and send what was queued."""
-        self._machine.wake()
 
     async def carry(self, tx: Connection, legs: Sequence[tuple[LegWork, int]]) -> None:
         """Queue one transaction for each batch of legs of one phase; the number is the attempt."""
@@ -136,7 +133,7 @@ class ContractOperations:
             to=self._book.contract,
             data=load.call.data,
             gas_limit=load.call.gas_limit,
-            purpose=load.phase.value.lower(),
+            purpose=_PURPOSES_OF[load.phase],
             plan_id=first.plan_id,
             leg_id=first.leg_id,
             traceparent=first.traceparent,
@@ -151,7 +148,10 @@ class SettledOrders:
 
     async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
         """Runs inside the database transaction that stores the ends."""
-        for each in settled:
+        own = [each for each in settled if each.purpose in _PURPOSES]
+        if not own:
+            return
+        for each in own:
             skips = [(skip.key, skip.code, skip.detail) for skip in self._book.skips(each.logs)]
             otherwise = ("", "") if each.succeeded else (failure_code(each.state, each.evidence), each.detail)
             await leg_store.settle_orders(tx, each.idempotency_key, each.transaction_hash, skips, otherwise)
@@ -178,53 +178,39 @@ class LegJudge:
         self._machine = machine
         self._evm = evm
 
-    async def round(self) -> None:
+    async def round(self) -> Soon | None:
         """Judge every leg that owes an answer, a batch at a time."""
-        after: tuple[PlanId, LegId] | None = None
+        after: LegKey | None = None
         while True:
             async with self._db.connection() as connection:
-                work = await self._engine.working(connection, WORKING, after=after, limit=JUDGED_MAX)
-            if not work:
-                return
+                # A leg whose transaction is under way cannot have an answer yet; asking the node about it would be work for nothing.
+                keys = await leg_store.unanswered(connection, after, JUDGED_MAX)
+                due = await self._engine.load(connection, keys) if keys else []
+                orders = await leg_store.last_orders(connection, due)
+            if not due:
+                return None
             try:
-                await self._judge_batch([each for each in work if self._book.has_entry(each)])
+                await self._judge_batch(due, orders)
             except EvmUnavailable:
                 # The machine says so, once; the contract is asked again in the next round.
-                return
-            after = (work[-1].plan_id, work[-1].leg_id)
+                return Soon(UNREACHED_SECONDS)
+            after = keys[-1]
 
-    async def _judge_batch(self, work: Sequence[LegWork]) -> None:
-        if not work:
-            return
-        async with self._db.connection() as connection:
-            orders = await leg_store.last_orders(connection, work)
-        # A leg whose transaction is under way cannot have an answer yet; asking the node about it would be work for nothing.
-        due = [each for each in work if self._due(each, orders.get((each.plan_id, each.leg_id)))]
-        if not due:
-            return
+    async def _judge_batch(self, due: Sequence[LegWork], orders: dict[LegKey, Order]) -> None:
         keys = [self._book.entry_key(each) for each in due]
         result, block = await self._machine.call_at_final(self._book.contract, self._book.status_query(keys))
         place = Place(self._book.chain, self._book.contract, block.number, block.hash)
         found = dict(zip(((each.plan_id, each.leg_id) for each in due), self._book.statuses(result), strict=True))
         unpayable = await self._unpayable(due, found, block)
-        stood = {(each.plan_id, each.leg_id): (each.phase, each.order_no) for each in due}
         async with self._db.transaction() as tx:
-            locked = await self._engine.load(tx, list(found), lock=True)
             # A status that was read before the leg went on, or before its transaction came to its end, says nothing about the leg as it is now.
-            same = [each for each in locked if (each.phase, each.order_no) == stood[each.plan_id, each.leg_id]]
+            same = await self._engine.hold(tx, due)
             now = await leg_store.last_orders(tx, same)
             current = [each for each in same if now.get(key := (each.plan_id, each.leg_id)) == orders.get(key)]
             await self._store(tx, current, found, now, place, unpayable)
         self._machine.wake()
 
-    def _due(self, work: LegWork, order: Order | None) -> bool:
-        # What no transaction has carried yet is the inspector's, where there is one.
-        inspected = work.phase is Phase.PREPARING and self._book.preconditions is not None
-        return not inspected if order is None else order.settled
-
-    async def _unpayable(
-        self, due: Sequence[LegWork], found: dict[tuple[PlanId, LegId], str], block: Block
-    ) -> dict[tuple[PlanId, LegId], str]:
+    async def _unpayable(self, due: Sequence[LegWork], found: dict[LegKey, str], block: Block) -> dict[LegKey, str]:
         """Of what would be promised now, at the block in which it was found held: why it could not be paid out."""
         asked, rules = self._book.preconditions, self._book.rules
         if asked is None:
@@ -243,10 +229,10 @@ class LegJudge:
         self,
         tx: Connection,
         work: Sequence[LegWork],
-        found: dict[tuple[PlanId, LegId], str],
-        orders: dict[tuple[PlanId, LegId], Order],
+        found: dict[LegKey, str],
+        orders: dict[LegKey, Order],
         place: Place,
-        unpayable: dict[tuple[PlanId, LegId], str],
+        unpayable: dict[LegKey, str],
     ) -> None:
         completions: list[Completion] = []
         again: list[tuple[LegWork, int]] = []

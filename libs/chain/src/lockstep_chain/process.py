@@ -13,6 +13,7 @@ import structlog
 
 from lockstep_chain import leg_store
 from lockstep_chain.book import ContractBook
+from lockstep_chain.carrying import LegCarrier
 from lockstep_chain.endpoints import EvmEndpoints
 from lockstep_chain.inspecting import LegInspector, check_landmarks
 from lockstep_chain.installed import ChainInspection
@@ -114,11 +115,13 @@ class ContractParticipant:
         judge = LegJudge(process.db, engine, book, operations, machine, evm)
         judging = Loop("chain.judge", judge.round, poll_seconds=judge_seconds)
         process.db.listen(leg_store.CHANNEL, judging.wake)
-        loops = [Loop("chain.machine", machine.run, poll_seconds=judge_seconds), judging]
-        loops.extend(NewHeads(settings.ws_urls, machine.announced).loops())
+        inspector = None
         if book.preconditions is not None:
-            inspector = LegInspector(process.db, engine, book.batch_max, book.preconditions, operations, evm, signers[0].address)
-            loops.append(Loop("chain.inspect", inspector.round, poll_seconds=judge_seconds, wake=operations.begun))
+            inspector = LegInspector(book.batch_max, book.preconditions, evm, signers[0].address)
+        carrier = LegCarrier(process.db, engine, book, inspector, operations, machine, process.name)
+        carrying = Loop("chain.carry", carrier.round, poll_seconds=judge_seconds, wake=operations.begun)
+        loops = [Loop("chain.machine", machine.run, poll_seconds=judge_seconds), carrying, judging]
+        loops.extend(NewHeads(settings.ws_urls, machine.announced).loops())
         if beside is not None:
             loops.extend(beside.loops(engine, machine, judge_seconds))
         return cls(engine, tuple(loops), ChainInspection(process.db, evm, signers))

@@ -13,6 +13,8 @@ from sqlalchemy.dialects import postgresql as pg
 
 #: Channel on which a queued transaction is announced.
 CHANNEL: Final = "evm_transaction"
+#: Channel on which it is announced that a transaction is to be cancelled.
+WITHDRAWN_CHANNEL: Final = "evm_withdrawn"
 
 V1_UPGRADE: Final = (
     # One row per account that signs. Its lock makes nonces dense; its lease makes one replica the sender.

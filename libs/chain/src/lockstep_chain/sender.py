@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from lockstep_chain import store
@@ -21,10 +21,12 @@ from lockstep_chain.account_sender import AccountSender
 from lockstep_chain.burying import Undertaker
 from lockstep_chain.failpoints import declare_failpoints
 from lockstep_chain.final import FinalBlocks
+from lockstep_chain.heads import Heads
 from lockstep_chain.machine import Intent, Limits, State, check_intent, payload_hash
+from lockstep_chain.pacing import Beat
 from lockstep_chain.ports import Block, ChainMismatch, Evm, EvmUnavailable, Signer
 from lockstep_chain.records import SettledTransaction
-from lockstep_chain.schema import CHANNEL
+from lockstep_chain.schema import CHANNEL, WITHDRAWN_CHANNEL
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.settling import GAP_PURPOSE, OnSettled, Settler
 from lockstep_kit.db import Connection, Database
@@ -42,7 +44,7 @@ __all__ = [
 ]
 
 #: Dead letters are looked for so often even if no notification came.
-BURY_POLL_SECONDS: Final = 1.0
+BURY_POLL_SECONDS: Final = 5.0
 #: Whether replicas share the accounts evenly is looked at so often.
 BALANCE_POLL_SECONDS: Final = 1.0
 
@@ -85,9 +87,24 @@ class TransactionMachine:
         self._undertaker = Undertaker(db, settings.chain_id, settings.limits, on_settled)
         settler = Settler(db, on_settled, service)
         holder = f"{service}/{uuid.uuid4()}"
+        self._heads = Heads(
+            self._chain, lambda: any(each.busy for each in self._senders), lambda: (each.moved for each in self._senders)
+        )
         self._senders = tuple(
-            AccountSender(db, evm, self._chain, signer, settings, self._undertaker, settler, service=service, holder=holder)
-            for signer in signers
+            AccountSender(
+                db,
+                evm,
+                self._chain,
+                self._heads,
+                signer,
+                settings,
+                self._undertaker,
+                settler,
+                service=service,
+                holder=holder,
+                turn=turn,
+            )
+            for turn, signer in enumerate(signers)
         )
         self._withdrawn = asyncio.Event()
         self._listening = False
@@ -127,29 +144,26 @@ class TransactionMachine:
         return await store.request_cancel(tx, idempotency_key)
 
     def wake(self) -> None:
-        """Something was queued or withdrawn, and its transaction has committed: act on it now. Losing this call loses nothing."""
-        for event in self._events():
-            event.set()
+        """Something was queued, and its transaction has committed: act on it now. Losing this call loses nothing."""
+        for sender in self._senders:
+            sender.queued.set()
 
     def announced(self) -> None:
         """Somebody says that there is a new block: look now instead of at the next poll. Losing this call loses nothing."""
-        for sender in self._senders:
-            sender.announced.set()
-
-    def _events(self) -> Iterator[asyncio.Event]:
-        yield self._withdrawn
-        yield from (sender.queued for sender in self._senders)
+        self._heads.announced()
 
     async def run(self) -> None:
         """Sign, send and follow until cancelled."""
         if not self._listening:
-            for event in self._events():
-                self._db.listen(CHANNEL, event)
+            for sender in self._senders:
+                self._db.listen(CHANNEL, sender.queued)
+            self._db.listen(WITHDRAWN_CHANNEL, self._withdrawn)
             self._listening = True
         supervisor = TaskSupervisor()
         supervisor.start(
             Loop("chain.bury", self._undertaker.bury, poll_seconds=BURY_POLL_SECONDS, wake=self._withdrawn),
             Loop("chain.balance", self._balance, poll_seconds=BALANCE_POLL_SECONDS),
+            Loop("chain.heads", self._heads.look, poll_seconds=self._settings.poll_seconds, wake=self._heads.wake),
             *(loop for sender in self._senders for loop in sender.loops()),
         )
         try:
@@ -163,6 +177,11 @@ class TransactionMachine:
         for sender in self._senders:
             if await sender.balance():
                 return
+
+    @property
+    def beat(self) -> Beat:
+        """How blocks come, as far as was seen."""
+        return self._heads.metronome.beat
 
     async def final_head(self) -> Block:
         """The highest final block.

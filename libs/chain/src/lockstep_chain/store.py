@@ -71,10 +71,10 @@ select id, idempotency_key, pg_notify('evm_transaction', '') from fresh
 #: What idempotency keys stand for.
 BY_KEYS: Final = "select id, idempotency_key, payload_hash from evm_transaction where idempotency_key = any($1)"
 
-#: Asks for a cancellation of what is not mined yet.
+#: Asks for a cancellation of what is not mined yet, and announces it.
 REQUEST_CANCEL: Final = """
 update evm_transaction set cancel_requested = true
-where idempotency_key = $1 and state in ('queued', 'signed', 'sent') returning id
+where idempotency_key = $1 and state in ('queued', 'signed', 'sent') returning id, pg_notify('evm_withdrawn', '')
 """
 
 #: Whether anything is queued that was not withdrawn.

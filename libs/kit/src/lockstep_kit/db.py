@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -28,6 +28,10 @@ _log = structlog.get_logger()
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 
+#: Types with smaller numbers came with the server (FirstNormalObjectId).
+_OWN_TYPES_FROM: Final = 16_384
+
+
 class _PooledConnection(TracedConnection):
     """A connection that goes back to its pool without a round trip.
 
@@ -37,9 +41,21 @@ class _PooledConnection(TracedConnection):
 
     __slots__ = ()
 
+    #: What the server told of its own types, by the types that were asked about. They are the same in every database of a server.
+    _told: ClassVar[dict[frozenset[int], Any]] = {}
+
     def get_reset_query(self) -> str:
         """None."""
         return ""
+
+    async def _introspect_types(self, typeoids: Iterable[int], timeout: float | None) -> Any:  # noqa: ASYNC109 - the driver's signature
+        """What the driver must know of types: asked once by a process, where each new connection would ask, with a statement that takes milliseconds."""
+        asked = frozenset(typeoids)
+        if max(asked) >= _OWN_TYPES_FROM:
+            return await super()._introspect_types(asked, timeout)  # type: ignore[misc]  # the driver's own
+        if asked not in self._told:
+            self._told[asked] = await super()._introspect_types(asked, timeout)  # type: ignore[misc]  # the driver's own
+        return self._told[asked]
 
 
 _LISTEN_RETRY_SECONDS_MIN: Final = 0.1

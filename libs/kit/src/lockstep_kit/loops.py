@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -26,8 +27,16 @@ def back_off_seconds(
     return rng.uniform(0.0, min(most, first * 2 ** min(attempts, 30)))
 
 
+@dataclass(frozen=True, slots=True)
+class Soon:
+    """What work returns that is to be done again before the next poll."""
+
+    #: In so many seconds, unless it is woken before.
+    seconds: float
+
+
 class Loop:
-    """One piece of work, done again and again: when woken, and at least every `poll_seconds`."""
+    """One piece of work, done again and again: when woken, and at least every `poll_seconds`, or as soon as it says (`Soon`)."""
 
     def __init__(
         self, name: str, work: Callable[[], Awaitable[object]], *, poll_seconds: float, wake: asyncio.Event | None = None
@@ -46,7 +55,7 @@ class Loop:
         while True:
             self.wake.clear()
             try:
-                await self._work()
+                told = await self._work()
                 failures = 0
             except Exception as error:  # noqa: BLE001 - a loop outlives every error
                 failures += 1
@@ -59,7 +68,7 @@ class Loop:
                 continue
             # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the wake, and the loop would never end.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_seconds):
+                async with asyncio.timeout(min(told.seconds, self._poll_seconds) if isinstance(told, Soon) else self._poll_seconds):
                     await self.wake.wait()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +326,14 @@ def test_passwords_are_never_in_the_url(url: str) -> None:
     """A URL with a password, or of another kind, is refused."""
     with pytest.raises(ValidationError, match="must"):
         DatabaseSettings(url=url)
+
+
+async def test_types_are_asked_about_once(database: Any) -> None:
+    """A connection that comes later knows the server's own types already, and reads and writes them as the first does."""
+    said: list[str] = []
+    values = [[b"a", b"b"], [Decimal(1), Decimal(2)], [datetime(2026, 1, 2, tzinfo=UTC)]]
+    async with connected(database) as db, db.connection() as first, db.connection() as second:
+        assert list(await first.fetchrow("select $1::bytea[], $2::numeric[], $3::timestamptz[]", *values) or ()) == values
+        with second.query_logger(lambda record: said.append(record.query)):
+            assert list(await second.fetchrow("select $1::bytea[], $2::numeric[], $3::timestamptz[]", *values) or ()) == values
+    assert len(said) == 1

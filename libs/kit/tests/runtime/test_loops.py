@@ -6,7 +6,7 @@ import random
 import pytest
 
 from lockstep_kit.failpoints import FailpointRaised
-from lockstep_kit.loops import Loop, TaskSupervisor, back_off_seconds
+from lockstep_kit.loops import Loop, Soon, TaskSupervisor, back_off_seconds
 
 
 async def until(condition: asyncio.Event) -> None:
@@ -51,6 +51,32 @@ async def test_a_wake_during_the_work_is_not_lost() -> None:
     supervisor = TaskSupervisor()
     supervisor.start(loop)
     await until(done)
+    await supervisor.stop()
+
+
+async def test_work_that_is_due_soon_is_not_left_to_the_poll() -> None:
+    """Work that says when it is due again is done then, and at the poll's time where that is sooner."""
+    worked: asyncio.Queue[None] = asyncio.Queue()
+    due = [0.01, 0.01]
+
+    async def soon() -> Soon | None:
+        worked.put_nowait(None)
+        return Soon(due.pop()) if due else None
+
+    async def late() -> Soon:
+        worked.put_nowait(None)
+        return Soon(600)
+
+    supervisor = TaskSupervisor()
+    async with asyncio.timeout(60):
+        supervisor.start(Loop("soon", soon, poll_seconds=600))
+        for _ in range(3):
+            await worked.get()
+        await asyncio.sleep(0.1)
+        assert worked.empty()
+        supervisor.start(Loop("late", late, poll_seconds=0.01))
+        for _ in range(3):
+            await worked.get()
     await supervisor.stop()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from dlt_gateway.preconditions import EscrowPreconditions
@@ -11,7 +12,7 @@ from lockstep_chain.book import Call, Skip, skipped
 from lockstep_chain.judging import Rules, Unmoved
 from lockstep_chain.ports import Log
 from lockstep_contracts import escrow, gas
-from lockstep_kit.amounts import erc20_asset
+from lockstep_kit.amounts import AssetId, erc20_asset
 from lockstep_kit.certificate import Binding
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.participant.ports import AssetCapability, Capabilities, LegWork
@@ -66,6 +67,10 @@ _STATUS_NAMES: Final = {
     escrow.LegStatus.ABORTED: "Aborted",
     escrow.LegStatus.REVERSED: "Reversed",
 }
+
+
+#: Legs whose terms are remembered; each is some hundred bytes.
+_REMEMBERED_MAX: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +184,18 @@ def token_terms(binding: Binding) -> TokenTransfer:
 def leg_terms(binding: Binding) -> escrow.LegTerms:
     """What the payer signed. The last second in which it may be prepared is the plan's deadline, rounded down."""
     terms = token_terms(binding)
+    deadline = int(binding.header.deadline.timestamp())
+    asset, minor_units = terms.amount.asset, terms.amount.minor_units
+    return _leg_terms(
+        binding.header.digest, binding.leg.leg_id, asset, terms.payer, terms.payee, minor_units, binding.lock, deadline
+    )
+
+
+@lru_cache(_REMEMBERED_MAX)
+def _leg_terms(
+    plan_digest: bytes, leg_id: str, asset: AssetId, payer: str, payee: str, amount: int, lock: bytes, prepare_by: int
+) -> escrow.LegTerms:
+    """The same; a leg is asked about and carried several times, and its addresses are checked once."""
     return escrow.LegTerms(
-        plan_digest=binding.header.digest,
-        leg_id_hash=escrow.leg_id_hash(binding.leg.leg_id),
-        token=erc20_asset(terms.amount.asset).token,
-        payer=terms.payer,
-        payee=terms.payee,
-        amount=terms.amount.minor_units,
-        lock=binding.lock,
-        prepare_by=int(binding.header.deadline.timestamp()),
+        plan_digest, escrow.leg_id_hash(leg_id), erc20_asset(asset).token, payer, payee, amount, lock, prepare_by
     )

@@ -21,5 +21,8 @@ class DltGatewaySettings(ServiceSettings):
         description="those of them whose owner made the escrow a controller (ERC-3643 agent): their executed legs can be reversed",
     )
     judge_seconds: float = Field(
-        default=1.0, gt=0, le=60, description="how often unanswered legs are judged, should nothing wake the judge"
+        default=5.0,
+        gt=0,
+        le=60,
+        description="how often unanswered legs are looked for, should nothing wake who carries and judges them",
     )

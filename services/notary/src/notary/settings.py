@@ -30,5 +30,8 @@ class NotarySettings(WitnessSettings, ServiceSettings):
         default=1.0, gt=0, le=3600, description="how long the first plan of a batch waits for others before the batch is closed"
     )
     judge_seconds: float = Field(
-        default=1.0, gt=0, le=60, description="how often unanswered legs are judged, should nothing wake the judge"
+        default=5.0,
+        gt=0,
+        le=60,
+        description="how often unanswered legs are looked for, should nothing wake who carries and judges them",
     )

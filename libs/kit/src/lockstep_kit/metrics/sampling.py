@@ -73,24 +73,31 @@ class Sampler(Collector):
 
     async def round(self) -> None:
         """Read everything once, each within its time; one that fails does not keep the others from being read."""
-        for each in self._readings:
+        left = list(self._readings)
+        while left:
             try:
-                async with asyncio.timeout(self._read_seconds_max):
-                    numbers = await self._read(each)
+                await self._read(left)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next round reads again
-                _FAILURES.labels(each.name).inc()
-                _log.warning("metrics_not_read", about=each.name, error=f"{type(error).__name__}: {error}")
                 self._let_go()
-            else:
-                self._last[each.name] = _Read(self._clock(), numbers)
-                _TIMESTAMP.labels(each.name).set_to_current_time()
+                # Where everything is read, only the end of the transaction went wrong, which wrote nothing.
+                for failed in left[:1]:
+                    _FAILURES.labels(failed.name).inc()
+                    _log.warning("metrics_not_read", about=failed.name, error=f"{type(error).__name__}: {error}")
+                left = left[1:]
 
-    async def _read(self, reading: Reading) -> Sequence[Sampled]:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._source.apart()
-        # One moment for all that a reading reads, and no write by mistake.
+    async def _read(self, left: list[Reading]) -> None:
+        """Read what is left, the first first; what was read is left no more."""
+        async with asyncio.timeout(self._read_seconds_max):
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await self._source.apart()
+        # One moment for all that is read, and no write by mistake.
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
-            return await reading.read(cast("Connection", self._connection))
+            while left:
+                async with asyncio.timeout(self._read_seconds_max):
+                    numbers = await left[0].read(cast("Connection", self._connection))
+                self._last[left[0].name] = _Read(self._clock(), numbers)
+                _TIMESTAMP.labels(left[0].name).set_to_current_time()
+                left.pop(0)
 
     def _let_go(self) -> None:
         if self._connection is not None:

@@ -199,7 +199,7 @@ def read_certificates(
     for plan_id, (index, message) in messages.items():
         try:
             with within(f"certificates[{index}]"):
-                read[plan_id] = certificate_from_pb(message)
+                read[plan_id] = _stored_certificate(message.SerializeToString(deterministic=True))
         except FieldInvalid as finding:
             read[plan_id] = Rejection("FIELD_INVALID", str(finding), finding.field)
     return read
@@ -209,7 +209,7 @@ def _binding(command: CommandMessage) -> Binding:
     require(command.HasField("epoch"), "epoch", "must be present")
     require(command.HasField("binding"), "binding", "must be present")
     with within("binding"):
-        return binding_from_pb(command.binding)
+        return _stored_binding(command.binding.SerializeToString(deterministic=True))
 
 
 def _item(command: CommandMessage, binding: Binding, order: Order) -> Item:
@@ -303,7 +303,7 @@ def stored_vote(record: LegRecord) -> SignedVote | None:
     return None if record.vote is None else _stored_vote(record.vote)
 
 
-# What was stored was checked on its way in and never changes: the same bytes are the same value, and are read once.
+# The same bytes are the same value, and are read once, whether they come with a command or from a row.
 
 
 @lru_cache(_REMEMBERED_MAX)

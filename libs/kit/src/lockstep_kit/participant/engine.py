@@ -287,9 +287,14 @@ class ParticipantEngine:
 
     async def load(self, tx: Connection, legs: Sequence[LegKey], *, lock: bool = False) -> list[LegWork]:
         """The legs that are known here, locked if asked, in the order asked."""
-        records = (await store.lock(tx, legs))[0] if lock else await store.read(tx, legs)
+        records = await store.read_work(tx, legs, lock=lock)
         found = [records[key] for key in legs if key in records]
         return [work_of(record) for record in found if record.fence.phase is not None]
+
+    async def hold(self, tx: Connection, work: Sequence[LegWork]) -> list[LegWork]:
+        """Lock legs that were loaded; those that still stand as they did then."""
+        revisions = await store.hold(tx, [(each.plan_id, each.leg_id) for each in work])
+        return [each for each in work if revisions.get((each.plan_id, each.leg_id)) == each.revision]
 
     async def working(
         self, tx: Connection, phases: Collection[Phase], *, after: LegKey | None = None, limit: int = 256

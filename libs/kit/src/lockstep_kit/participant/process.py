@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from lockstep.participant.v1 import participant_service_pb2, participant_service_pb2_grpc
 from lockstep_kit import failpoints, telemetry
@@ -35,6 +35,9 @@ from lockstep_kit.rpc import Server, access_of
 from lockstep_kit.rpc.server import until_told_to_stop
 from lockstep_kit.settings import ServiceSettings
 from lockstep_kit.signing import SigningKey
+
+#: Whether services can do their work is asked at least so often.
+HEALTH_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ class ParticipantProcess:
         """Take calls and run loops until SIGTERM or SIGINT, or until a loop ends, which none should; then drain.
 
         Who may call is said in `rpc.arrows`; `clients` adds which clients may call which of the methods that clients may call at all. `standing`
-        is asked every `poll_seconds` which services, by their full names, can do their work, for health to say. `metrics` are shown beside those that every
+        is asked every second which services, by their full names, can do their work, for health to say. `metrics` are shown beside those that every
         participant shows, and `parts` are told of the installation besides what every service tells.
         """
         failpoints.arm_from_environment()
@@ -140,7 +143,7 @@ class ParticipantProcess:
                 for name, serving in (await standing()).items():
                     await server.report(name, serving=serving)
 
-            loops = (*loops, Loop("participant.health", told, poll_seconds=self.participant.poll_seconds))
+            loops = (*loops, Loop("participant.health", told, poll_seconds=min(HEALTH_SECONDS, self.participant.poll_seconds)))
         supervisor = TaskSupervisor()
         supervisor.start(*engine.loops(), *loops)
         ended = asyncio.ensure_future(supervisor.wait())

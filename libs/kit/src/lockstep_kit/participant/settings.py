@@ -18,7 +18,7 @@ class ParticipantSettings(BaseModel):
         default=5.0, gt=0, le=60, description="longest silence on WatchOutcomes; what is longer means a lost connection"
     )
     poll_seconds: float = Field(
-        default=1.0, gt=0, le=60, description="how often waiting calls look by themselves, should a notification be lost"
+        default=5.0, gt=0, le=60, description="how often waiting calls look by themselves, should a notification be lost"
     )
     wait_seconds_max: float = Field(
         default=10.0, ge=0, le=10, description="longest that a command's answer waits for items to leave PENDING"

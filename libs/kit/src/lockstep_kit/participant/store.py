@@ -27,6 +27,13 @@ _COLUMNS: Final = """
     leg.traceparent, leg.phase_since
 """
 
+#: What a leg's work is made of: neither certificate nor authorities, nor what became of it.
+_WORK_COLUMNS: Final = """
+    leg.plan_id, leg.leg_id, leg.epoch_generation, leg.epoch_counter, leg.revision, leg.phase, leg.left_phase, leg.digest, leg.plan_digest,
+    leg.binding, leg.decision, leg.prepare_by, leg.hold_until, leg.payer_signature, leg.key, leg.not_after, leg.closing, leg.vote, leg.reversals,
+    leg.permit, leg.trouble, leg.traceparent, leg.phase_since
+"""
+
 #: Locks the rows of the legs that are known, and reads the clock after the last lock was won; one row with the clock alone when none is.
 LOCK_LEGS: Final = f"""
     with locked as materialized (
@@ -41,6 +48,22 @@ LOCK_LEGS: Final = f"""
 READ_LEGS: Final = f"""
     select {_COLUMNS} from participant_leg leg
     join unnest($1::text[], $2::text[]) asked (plan_id, leg_id) using (plan_id, leg_id)
+"""
+
+#: The work of the legs that are known.
+READ_WORK: Final = f"""
+    select {_WORK_COLUMNS} from participant_leg leg
+    join unnest($1::text[], $2::text[]) asked (plan_id, leg_id) using (plan_id, leg_id)
+"""
+
+#: The same, locked.
+LOCK_WORK: Final = f"{READ_WORK} order by plan_id, leg_id for update of leg"
+
+#: Locks the rows of legs, and reads at which revision they are.
+HOLD_LEGS: Final = """
+    select leg.plan_id, leg.leg_id, leg.revision from participant_leg leg
+    join unnest($1::text[], $2::text[]) asked (plan_id, leg_id) using (plan_id, leg_id)
+    order by plan_id, leg_id for update of leg
 """
 
 #: Inserts legs that begin as unknown ones; where a row already holds an epoch alone, fills it. A leg that another transaction has begun
@@ -121,7 +144,7 @@ UPDATE_TROUBLE: Final = """
 
 #: A page of the legs in some of the phases in which something is still owed, after a leg, in the order (plan, leg).
 READ_WORKING: Final = f"""
-    select {_COLUMNS} from participant_leg leg
+    select {_WORK_COLUMNS} from participant_leg leg
     where leg.phase in ('PREPARING', 'PREPARED', 'COMMITTING', 'ABORTING', 'REVERSING') and leg.phase = any($1::text[])
         and (leg.plan_id, leg.leg_id) > ($2, $3)
     order by leg.plan_id, leg.leg_id limit $4
@@ -183,6 +206,19 @@ async def read(connection: Connection, legs: Iterable[LegKey]) -> dict[LegKey, L
     rows = await connection.fetch(READ_LEGS, *_split(legs))
     records = [record_of(row) for row in rows]
     return {record.key_of_leg: record for record in records}
+
+
+async def read_work(connection: Connection, legs: Iterable[LegKey], *, lock: bool) -> dict[LegKey, LegRecord]:
+    """The rows of the legs that are known, as far as their work needs them, locked if asked."""
+    rows = await connection.fetch(LOCK_WORK if lock else READ_WORK, *_split(legs))
+    records = [record_of(row) for row in rows]
+    return {record.key_of_leg: record for record in records}
+
+
+async def hold(tx: Connection, legs: Iterable[LegKey]) -> dict[LegKey, int]:
+    """Lock the rows of legs; at which revision they are."""
+    rows = await tx.fetch(HOLD_LEGS, *_split(legs))
+    return {(row["plan_id"], row["leg_id"]): row["revision"] for row in rows}
 
 
 async def insert_begun(tx: Connection, records: Sequence[LegRecord]) -> int:
@@ -276,7 +312,7 @@ async def set_trouble(tx: Connection, leg: LegKey, text: str) -> None:
 
 
 async def working(connection: Connection, phases: Collection[Phase], after: LegKey | None, limit: int) -> list[LegRecord]:
-    """A page of the legs in these phases."""
+    """A page of the legs in these phases, as far as their work needs them."""
     plan_id, leg_id = after or ("", "")
     return [record_of(row) for row in await connection.fetch(READ_WORKING, [str(each) for each in phases], plan_id, leg_id, limit)]
 
@@ -306,7 +342,7 @@ async def changes(connection: Connection, after: int, limit: int) -> LogPage:
 
 
 def record_of(row: asyncpg.Record) -> LegRecord:
-    """A row as a record."""
+    """A row as a record; columns that were not read are taken for empty."""
     return LegRecord(
         plan_id=PlanId(row["plan_id"]),
         leg_id=LegId(row["leg_id"]),
@@ -327,12 +363,12 @@ def record_of(row: asyncpg.Record) -> LegRecord:
         key=row["key"],
         not_after=row["not_after"],
         closing=row["closing"],
-        authority=row["authority"],
-        certificate=row["certificate"],
+        authority=row.get("authority"),
+        certificate=row.get("certificate"),
         vote=row["vote"],
-        outcome=row["outcome"],
-        reverse_authority=row["reverse_authority"],
-        reversal=row["reversal"],
+        outcome=row.get("outcome"),
+        reverse_authority=row.get("reverse_authority"),
+        reversal=row.get("reversal"),
         permit=row["permit"],
         trouble=row["trouble"],
         traceparent=row["traceparent"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -64,6 +64,33 @@ def last_orders(s: Statement, *values: Sequence[Any]) -> Rows:
 
 
 _LAST: Final = ("plan_id", "leg_id", "phase", "attempt", "settled", "transaction_hash", "skip_code", "skip_detail")
+
+
+def _open(s: Statement, plan_id: str, leg_id: str) -> Iterator[tuple[Row, Row | None]]:
+    """Legs that are in a phase that takes a transaction, in order, each with the last one that carried it there."""
+    legs = [
+        row for row in s.all("participant_leg") if row["phase"] in _PHASES and (row["plan_id"], row["leg_id"]) > (plan_id, leg_id)
+    ]
+    orders: dict[tuple[str, str, str, int], Row] = {}
+    for row in s.all(_ORDER):
+        key = row["plan_id"], row["leg_id"], row["phase"], row["order_no"]
+        if key not in orders or row["attempt"] > orders[key]["attempt"]:
+            orders[key] = row
+    for leg in sorted(legs, key=lambda row: (row["plan_id"], row["leg_id"])):
+        order_no = len(leg["reversals"]) if leg["phase"] == "REVERSING" else 1
+        yield leg, orders.get((leg["plan_id"], leg["leg_id"], leg["phase"], order_no))
+
+
+@STATEMENTS.on(leg_store.UNCARRIED)
+def uncarried(s: Statement, plan_id: str, leg_id: str, limit: int) -> Rows:
+    found = [leg for leg, order in _open(s, plan_id, leg_id) if order is None]
+    return [{name: leg[name] for name in ("plan_id", "leg_id")} for leg in found[:limit]]
+
+
+@STATEMENTS.on(leg_store.UNANSWERED)
+def unanswered(s: Statement, plan_id: str, leg_id: str, limit: int) -> Rows:
+    found = [leg for leg, order in _open(s, plan_id, leg_id) if order is not None and order["settled"]]
+    return [{name: leg[name] for name in ("plan_id", "leg_id")} for leg in found[:limit]]
 
 
 @STATEMENTS.on(leg_store.NOTIFY)

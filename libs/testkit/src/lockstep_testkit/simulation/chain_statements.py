@@ -177,6 +177,7 @@ async def request_cancel(s: Statement, key: str) -> Rows:
     if row is None or row["state"] not in ("queued", "signed", "sent"):
         return []
     s.update(_TRANSACTION, row, cancel_requested=True)
+    s.notify(schema.WITHDRAWN_CHANNEL)
     return [{"id": row["id"]}]
 
 

@@ -128,19 +128,22 @@ MUTATIONS: Final = (
     Mutation(
         "what the chain did is believed before it is final",
         "lockstep_chain.legs",
-        "LegJudge._judge_batch",
+        "LegJudge.round",
         """\
-    due = [each for each in work if self._due(each, orders.get((each.plan_id, each.leg_id)))]
-    if not due:
-        return
-    keys = [self._book.entry_key(each) for each in due]
-    result, block = await self._machine.call_at_final(self._book.contract, self._book.status_query(keys))
+    after: LegKey | None = None
+    while True:
+        async with self._db.connection() as connection:
+            # A leg whose transaction is under way cannot have an answer yet; asking the node about it would be work for nothing.
+            keys = await leg_store.unanswered(connection, after, JUDGED_MAX)
+            due = await self._engine.load(connection, keys) if keys else []
 """,
         """\
-    due = list(work)
-    keys = [self._book.entry_key(each) for each in due]
-    block = await self._machine._chain.head()
-    result = await self._machine._evm.call(self._book.contract, self._book.status_query(keys), at=block)
+    after: LegKey | None = None
+    self._machine.final_head = self._machine._chain.head
+    while True:
+        async with self._db.connection() as connection:
+            due = await self._engine.working(connection, WORKING, after=after, limit=JUDGED_MAX)
+            keys = [(each.plan_id, each.leg_id) for each in due]
 """,
         25,
     ),

@@ -92,7 +92,15 @@ async def lock_legs(s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str
     return [{**row, "moment": moment} for row in rows] or [{"plan_id": None, "moment": moment}]
 
 
+@STATEMENTS.on(store.LOCK_WORK)
+@STATEMENTS.on(store.HOLD_LEGS)
+async def lock_work(s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str]) -> Rows:
+    wanted = sorted(_named(s, plan_ids, leg_ids), key=lambda row: (row["plan_id"], row["leg_id"]))
+    return await s.locking("participant_leg", wanted)
+
+
 @STATEMENTS.on(store.READ_LEGS)
+@STATEMENTS.on(store.READ_WORK)
 def read_legs(s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str]) -> Rows:
     return _named(s, plan_ids, leg_ids)
 

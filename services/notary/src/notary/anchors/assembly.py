@@ -58,7 +58,7 @@ class Anchors:
     def loops(self, engine: ParticipantEngine, machine: TransactionMachine, poll_seconds: float) -> Sequence[Loop]:
         """Close batches, carry roots, answer legs; carry what is said of escalations."""
         closer = BatchCloser(self.db, self.batch_leaves_max, self.batch_seconds)
-        closing = Loop("anchor.close", closer.round, poll_seconds=self.batch_seconds / 2)
+        closing = Loop("anchor.close", closer.round, poll_seconds=poll_seconds)
         carrying = Loop("anchor.carry", AnchorCarrier(self.db, machine, self.book.contract).round, poll_seconds=poll_seconds)
         judging = Loop("anchor.judge", BatchJudge(self.db, engine, self.book).round, poll_seconds=poll_seconds)
         escalating = Loop(

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from lockstep_chain import leg_store
 from lockstep_chain.judging import Stuck
 from lockstep_chain.legs import ContractOperations
 from lockstep_contracts.notary import AnchorKind
@@ -19,9 +20,10 @@ from lockstep_kit import merkle
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fence import Finding, Phase
-from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.loops import Soon
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
+from lockstep_kit.participant.records import LegKey
 from notary.anchors import plan_store, queue
 from notary.anchors.queue import AnchorRequest
 from notary.anchors.rules import UNKNOWN, Standing, judge, missing, recorded
@@ -29,7 +31,6 @@ from notary.operations import RegistryBook
 
 _log = structlog.get_logger()
 
-WORKING: Final = (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING)
 JUDGED_MAX: Final = 256
 
 
@@ -41,17 +42,21 @@ class BatchCloser:
         self._leaves_max = leaves_max
         self._seconds = seconds
 
-    async def round(self) -> None:
-        """Close every batch that is due."""
-        for kind in plan_store.KINDS:
-            while await self._close(kind):
-                pass
+    async def round(self) -> Soon | None:
+        """Close every batch that is due; when the next one is."""
+        while True:
+            async with self._db.connection() as connection:
+                waiting = await plan_store.waiting(connection, self._leaves_max, self._seconds)
+            due = [kind for kind, seconds in waiting.items() if seconds <= 0]
+            if not due:
+                return Soon(min(waiting.values())) if waiting else None
+            full = [await self._close(kind) for kind in due]
+            if not any(full):
+                # What another replica is closing meanwhile is looked for again in a moment.
+                return Soon(self._seconds / 2)
 
     async def _close(self, kind: AnchorKind) -> bool:
         """Close one batch of a kind; whether it was full, so that there may be another."""
-        async with self._db.connection() as connection:
-            if not await plan_store.is_due(connection, kind, self._leaves_max, self._seconds):
-                return False
         async with self._db.transaction() as tx:
             leaves = await plan_store.take_open(tx, kind, self._leaves_max)
             if not leaves:
@@ -104,24 +109,24 @@ class BatchJudge:
 
     async def round(self) -> None:
         """Judge every leg of a batched plan that owes an answer."""
-        after: tuple[PlanId, LegId] | None = None
+        after: LegKey | None = None
         while True:
             async with self._db.connection() as connection:
-                work = await self._engine.working(connection, WORKING, after=after, limit=JUDGED_MAX)
+                # What a transaction carries is none of a batch.
+                keys = await leg_store.uncarried(connection, after, JUDGED_MAX)
+                work = await self._engine.load(connection, keys) if keys else []
                 batched = [each for each in work if not self._book.has_entry(each)]
                 known = await _standings(connection, self._book, batched)
-            if not work:
+            if not keys:
                 return
             due = [each for each in batched if _is_due(each, known)]
             if due:
                 await self._store(due)
-            after = (work[-1].plan_id, work[-1].leg_id)
+            after = keys[-1]
 
     async def _store(self, due: Sequence[LegWork]) -> None:
-        stood = {(each.plan_id, each.leg_id): (each.phase, each.order_no) for each in due}
         async with self._db.transaction() as tx:
-            locked = await self._engine.load(tx, list(stood), lock=True)
-            same = [each for each in locked if (each.phase, each.order_no) == stood[each.plan_id, each.leg_id]]
+            same = await self._engine.hold(tx, due)
             completions, stuck = await advance(tx, self._book, same)
             for each, why in stuck:
                 _log.error("leg_stuck", plan_id=each.plan_id, leg_id=each.leg_id, why=why)

@@ -13,6 +13,7 @@ import structlog
 
 from lockstep_chain.book import Call, skipped
 from lockstep_chain.judging import failure_code
+from lockstep_chain.legs import UNREACHED_SECONDS
 from lockstep_chain.ports import Block, EvmUnavailable
 from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine
 from lockstep_contracts import gas
@@ -20,8 +21,9 @@ from lockstep_contracts import notary as registry
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.ids import derived
+from lockstep_kit.loops import Soon
 from notary.anchors import queue
-from notary.anchors.judging import Again, Never, Stands, Waits, judge
+from notary.anchors.judging import RESTED_SECONDS, Again, Never, Stands, Waits, judge
 from notary.anchors.queue import AnchorRequest, Waiting
 
 _log = structlog.get_logger()
@@ -53,20 +55,21 @@ class AnchorCarrier:
         self._machine = machine
         self._contract = contract
 
-    async def round(self) -> None:
+    async def round(self) -> Soon | None:
         """Look at every root that no transaction carries, a batch at a time."""
         last: Waiting | None = None
         while True:
             async with self._db.connection() as connection:
                 waiting = await queue.due(connection, gas.ANCHOR_ROOTS_MAX, last)
             if not waiting:
-                return
+                # What is under way or rests is looked at again when it has rested.
+                return None if last is None else Soon(RESTED_SECONDS)
             last = waiting[-1]
             try:
                 await self._judge(waiting)
             except EvmUnavailable:
                 # The machine says so, once; the registry is asked again in the next round.
-                return
+                return Soon(UNREACHED_SECONDS)
 
     async def _judge(self, waiting: Sequence[Waiting]) -> None:
         roots = [each.request.root for each in waiting]

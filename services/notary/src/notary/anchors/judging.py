@@ -7,8 +7,12 @@ the registry holds against a root is an answer: a root's kind and size never cha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from lockstep_contracts.notary import AnchorKind
+
+#: What has to rest rests for so long at the least (`queue`).
+RESTED_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,11 @@ with fresh as (
 select pg_notify('plan_leaf', '') from fresh limit 1
 """
 
-#: Whether the leaves of a kind that are in no batch are to be one now: it is full, or the first of them has waited long enough.
-IS_DUE: Final = """
-select count(*) = $2 or coalesce(min(recorded_at) <= clock_timestamp() - $3::interval, false)
-from (select recorded_at from plan_leaf where kind = $1 and batch_id is null order by seq limit $2) as oldest
+#: Of each kind of which leaves are in no batch: in how many seconds they are to be one, by when the first of them has waited long enough, or at once if
+#: they fill it.
+OPEN: Final = """
+select kind, case when count(*) >= $1 then 0 else extract(epoch from min(recorded_at) + $2::interval - clock_timestamp())::float8 end as seconds
+from plan_leaf where batch_id is null group by kind
 """
 
 #: The oldest leaves of a kind that are in no batch, as many as a batch may have; those that another replica is putting into one are passed over.
@@ -127,9 +128,10 @@ async def insert_leaves(tx: Connection, sayings: Sequence[tuple[PlanId, Saying]]
     )
 
 
-async def is_due(connection: Connection, kind: AnchorKind, leaves_max: int, seconds: float) -> bool:
-    """Whether it is time to close a batch."""
-    return bool(await connection.fetchval(IS_DUE, int(kind), leaves_max, timedelta(seconds=seconds)))
+async def waiting(connection: Connection, leaves_max: int, seconds: float) -> dict[AnchorKind, float]:
+    """In how many seconds a batch is to be closed, by kinds of which there are leaves in none."""
+    rows = await connection.fetch(OPEN, leaves_max, timedelta(seconds=seconds))
+    return {AnchorKind(row["kind"]): row["seconds"] for row in rows}
 
 
 async def take_open(tx: Connection, kind: AnchorKind, leaves_max: int) -> list[tuple[int, bytes]]:

@@ -13,6 +13,7 @@ import structlog
 
 from lockstep_chain.book import Call, skipped
 from lockstep_chain.judging import failure_code
+from lockstep_chain.legs import UNREACHED_SECONDS
 from lockstep_chain.ports import Block, EvmUnavailable
 from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine
 from lockstep_contracts import gas
@@ -22,7 +23,8 @@ from lockstep_kit.db import Connection, Database
 from lockstep_kit.escalations import escalation_hash
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.ids import derived
-from notary.anchors.judging import Again, Never, Stands, Waits
+from lockstep_kit.loops import Soon
+from notary.anchors.judging import RESTED_SECONDS, Again, Never, Stands, Waits
 from notary.escalations import store
 from notary.escalations.rules import judge
 from notary.escalations.store import Waiting, entry_of
@@ -50,20 +52,21 @@ class EscalationCarrier:
         self._machine = machine
         self._contract = contract
 
-    async def round(self) -> None:
+    async def round(self) -> Soon | None:
         """Look at every statement that no transaction carries, a batch at a time."""
         after = 0
         while True:
             async with self._db.connection() as connection:
                 waiting = await store.due(connection, gas.ESCALATIONS_MAX, after)
             if not waiting:
-                return
+                # What is under way or rests is looked at again when it has rested.
+                return Soon(RESTED_SECONDS) if after else None
             after = waiting[-1].seq
             try:
                 await self._judge(waiting)
             except EvmUnavailable:
                 # The machine says so, once; the registry is asked again in the next round.
-                return
+                return Soon(UNREACHED_SECONDS)
 
     async def _judge(self, waiting: Sequence[Waiting]) -> None:
         names: list[bytes] = list(dict.fromkeys(escalation_hash(each.statement.escalation_id) for each in waiting))

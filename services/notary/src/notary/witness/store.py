@@ -90,13 +90,15 @@ class Standing:
 #: Makes writers wait for one another. A statement by itself: the next one reads what the others have committed.
 LOCK: Final = "select from witness for update"
 
-#: The witness's one row, on the database's clock.
-STATE: Final = """
-select clock_timestamp() as now, incarnation <> known_incarnation as restored, looked_at, anchor_requested_at, anchor_requested_root from witness
+#: The witness's one row, on the database's clock, with the checkpoint that was cosigned last and the alarm that nobody has looked at.
+STANDING: Final = """
+select clock_timestamp() as now, incarnation <> known_incarnation as restored, looked_at, anchor_requested_at, anchor_requested_root, last.*, alarm.*
+from witness
+    left join lateral (
+        select * from witness_checkpoint order by history desc, tree_size desc limit 1
+    ) as last on true
+    left join lateral (select * from witness_alarm where acknowledged_at is null limit 1) as alarm on true
 """
-
-#: The alarm that nobody has looked at.
-OPEN_ALARM: Final = "select * from witness_alarm where acknowledged_at is null"
 
 #: Alarms that persons have looked at, newest first.
 ACKNOWLEDGED: Final = "select * from witness_alarm where acknowledged_at is not null order by id desc limit $1"
@@ -172,18 +174,17 @@ def _alarm(row: Row) -> RaisedAlarm:
 
 async def standing(connection: Connection) -> Standing:
     """How the witness stands to the log."""
-    state = await connection.fetchrow(STATE)
-    if state is None:
+    row = await connection.fetchrow(STANDING)
+    if row is None:
         raise AssertionError("the migration makes the witness's row")
-    last, alarm = await connection.fetchrow(NEWEST), await connection.fetchrow(OPEN_ALARM)
     return Standing(
-        now=state["now"],
-        last=None if last is None else _witnessed(last),
-        alarm=None if alarm is None else _alarm(alarm),
-        restored=state["restored"],
-        looked_at=state["looked_at"],
-        anchor_requested_at=state["anchor_requested_at"],
-        anchor_requested_root=state["anchor_requested_root"],
+        now=row["now"],
+        last=None if row["tree_size"] is None else _witnessed(row),
+        alarm=None if row["id"] is None else _alarm(row),
+        restored=row["restored"],
+        looked_at=row["looked_at"],
+        anchor_requested_at=row["anchor_requested_at"],
+        anchor_requested_root=row["anchor_requested_root"],
     )
 
 

@@ -120,6 +120,10 @@ class Witness:
         await self._conclude(before, found)
 
     async def _conclude(self, before: Standing, found: Look) -> None:
+        if isinstance(found.verdict, NothingNew) and not self._anchor_due(before, before.seen):
+            async with self._db.connection() as connection:
+                await store.looked(connection)
+            return
         async with self._db.transaction() as tx:
             now = await store.locked(tx)
             if now.place != before.place:
@@ -149,13 +153,15 @@ class Witness:
 
     async def _anchor(self, tx: Connection, standing: Standing, newest: Seen) -> None:
         """Ask for an anchor of the newest root, if it is time and it has none yet."""
+        if self._anchors is not None and self._anchor_due(standing, newest):
+            await self._anchors.request(tx, newest.root, newest.size)
+            await store.anchor_requested(tx, newest.root)
+
+    def _anchor_due(self, standing: Standing, newest: Seen) -> bool:
         if self._anchors is None or newest.size == 0 or newest.root == standing.anchor_requested_root:
-            return
-        due = standing.anchor_requested_at
-        if due is not None and standing.now < due + timedelta(seconds=self._settings.anchor_seconds):
-            return
-        await self._anchors.request(tx, newest.root, newest.size)
-        await store.anchor_requested(tx, newest.root)
+            return False
+        last = standing.anchor_requested_at
+        return last is None or standing.now >= last + timedelta(seconds=self._settings.anchor_seconds)
 
     def _tell(self, raised: store.RaisedAlarm) -> None:
         if self._told == raised.id:
