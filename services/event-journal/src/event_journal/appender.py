@@ -71,13 +71,15 @@ class JournalOperations:
             return [], []
         history = await self._keys.require(tx)
         heads = await store.lock_heads(tx, [each.plan_id for each in work])
+        begun = sorted({each.plan_id for each in work if each.phase is Phase.PREPARING and heads[each.plan_id].entry_count})
+        chains = await store.whole_chains(tx, begun, self._vault)
         completions: list[Completion] = []
         troubles: list[tuple[LegWork, str]] = []
         seals: list[Sealed] = []
         for each in work:
             head = heads[each.plan_id]
             if each.phase is Phase.PREPARING:
-                _, chain = await store.whole_chain(tx, each.plan_id, self._vault) if head.entry_count else (head, [])
+                _, chain = chains.get(each.plan_id, (head, []))
                 found: Completion | Sealed | Waits | Stuck = judge_prepare(each, chain, head, self._registry, history)
             else:
                 found = judge_closing(each, head, self._keys.key, now)

@@ -78,20 +78,22 @@ COPY_ENTRIES: Final = CopyInto(
     ),
 )
 
-#: A plan's whole chain beside its head, as one state of both; one row without an entry when there is none.
-WHOLE_CHAIN: Final = """
-select chain.entry_count, chain.head_hash, chain.sealed, chain.frozen, entry.*
-from (values ($1::text)) as asked (plan_id)
+#: Whole chains of plans beside their heads, as one state of all; of a plan that has no entries one row without one.
+WHOLE_CHAINS: Final = """
+select asked.plan_id as asked, chain.entry_count, chain.head_hash, chain.sealed, chain.frozen, entry.*
+from unnest($1::text[]) as asked (plan_id)
 left join journal_chain as chain on chain.plan_id = asked.plan_id
 left join journal_entry as entry on entry.plan_id = asked.plan_id
-order by entry.sequence
+order by asked.plan_id, entry.sequence
 """
 
 #: The database's clock.
 NOW: Final = "select date_trunc('microseconds', clock_timestamp())"
 
-#: A stretch of one plan's chain.
-PLAN_ENTRIES: Final = "select * from journal_entry where plan_id = $1 and sequence > $2 order by sequence limit $3"
+#: A stretch of plans' chains, one behind the other.
+PLANS_ENTRIES: Final = """
+select * from journal_entry where plan_id = any($1) and (plan_id, sequence) > ($2, $3) order by plan_id, sequence limit $4
+"""
 
 #: A stretch of the journal's one order.
 ALL_ENTRIES: Final = "select * from journal_entry where position > $1 order by position limit $2"
@@ -204,19 +206,35 @@ def _row(entry: Entry, position: int, payload: StoredPayload) -> tuple[object, .
     )
 
 
-async def plan_entries(tx: Connection, plan_id: PlanId, *, after: int = 0, limit: int = 500) -> list[asyncpg.Record]:
-    """Rows of a plan's chain, in order."""
-    return await tx.fetch(PLAN_ENTRIES, plan_id, after, limit)
+async def plans_entries(
+    tx: Connection, plans: Sequence[PlanId], *, after: tuple[str, int] = ("", 0), limit: int
+) -> list[asyncpg.Record]:
+    """Rows of plans' chains behind a place in one of them, in order of plan and sequence."""
+    return await tx.fetch(PLANS_ENTRIES, plans, *after, limit)
 
 
-async def whole_chain(tx: Connection, plan_id: PlanId, vault: PayloadVault) -> tuple[Head | None, list[Entry]]:
-    """A plan's head and whole chain; read in one statement, so that they are one state of it."""
-    rows = await tx.fetch(WHOLE_CHAIN, plan_id)
-    first = rows[0]
-    head = None
-    if first["entry_count"] is not None:
-        head = Head(plan_id, first["entry_count"], Digest(first["head_hash"]), sealed=first["sealed"], frozen=first["frozen"])
-    return head, await entries_of(tx, [row for row in rows if row["sequence"] is not None], vault)
+async def whole_chains(
+    tx: Connection, plans: Sequence[PlanId], vault: PayloadVault
+) -> dict[PlanId, tuple[Head | None, list[Entry]]]:
+    """Heads and whole chains of plans; read in one statement, so that they are one state of each."""
+    if not plans:
+        return {}
+    rows = await tx.fetch(WHOLE_CHAINS, plans)
+    found: dict[PlanId, tuple[Head | None, list[Entry]]] = {}
+    for row in rows:
+        plan_id = PlanId(row["asked"])
+        if plan_id not in found:
+            found[plan_id] = (_standing(plan_id, row), [])
+    for entry in await entries_of(tx, [row for row in rows if row["sequence"] is not None], vault):
+        found[entry.event.plan_id][1].append(entry)
+    return found
+
+
+def _standing(plan_id: PlanId, row: asyncpg.Record) -> Head | None:
+    """Where the head says that a chain stands; None where there is none."""
+    if row["entry_count"] is None:
+        return None
+    return Head(plan_id, row["entry_count"], Digest(row["head_hash"]), sealed=row["sealed"], frozen=row["frozen"])
 
 
 async def log_end(connection: Connection) -> tuple[str, int]:
