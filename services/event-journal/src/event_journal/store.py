@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -49,8 +49,14 @@ from journal_entry as entry
 where entry.event_id = any($3)
 """
 
-#: Takes the next places of the journal's one order. The row stays locked until the transaction ends, so that no reader passes over a place.
-TAKE_POSITIONS: Final = "update journal_counter set next_position = next_position + $1 returning next_position - $1"
+#: Channel on which followers are told that there are new entries.
+CHANNEL: Final = "journal_entry"
+
+#: Takes the next places of the journal's one order, and tells followers. The row stays locked until the transaction ends, so that no reader passes over a
+#: place.
+TAKE_POSITIONS: Final = f"""
+update journal_counter set next_position = next_position + $1 returning next_position - $1 as first, pg_notify('{CHANNEL}', '')
+"""
 
 #: Which log this is, and where it ends.
 COUNTER: Final = "select incarnation, next_position from journal_counter"
@@ -107,23 +113,21 @@ select plan_id, leg_id from participant_leg
 where plan_id = any($1) and phase in ('PREPARING', 'COMMITTING', 'ABORTING') order by plan_id, leg_id for update
 """
 
-#: Tells followers that there are new entries.
-NOTIFY: Final = "select pg_notify('journal_entry', '')"
-
-#: Channel of `NOTIFY`.
-CHANNEL: Final = "journal_entry"
-
 
 async def lock_waiting_legs(tx: Connection, plans: Sequence[PlanId]) -> list[tuple[PlanId, LegId]]:
     """Journal legs that owe an answer, locked."""
     return [(PlanId(row["plan_id"]), LegId(row["leg_id"])) for row in await tx.fetch(LOCK_WAITING_LEGS, list(plans))]
 
 
-async def lock_heads(tx: Connection, plans: Sequence[PlanId]) -> dict[PlanId, Head]:
-    """Heads of the plans' chains, locked; opened where there were none."""
+async def lock_heads(tx: Connection, plans: Sequence[PlanId], *, begun: Collection[PlanId] = ()) -> dict[PlanId, Head]:
+    """Heads of the plans' chains, locked; opened where there were none, as of those that are begun."""
     names = sorted(set(plans))
-    await tx.execute(OPEN_CHAINS, names)
+    if begun:
+        await tx.execute(OPEN_CHAINS, sorted(begun))
     rows = await tx.fetch(LOCK_CHAINS, names)
+    if len(rows) < len(names):
+        await tx.execute(OPEN_CHAINS, names)
+        rows = await tx.fetch(LOCK_CHAINS, names)
     return {PlanId(row["plan_id"]): _head(row) for row in rows}
 
 
@@ -180,7 +184,6 @@ async def save(tx: Connection, entries: Sequence[Entry], heads: Sequence[Head], 
     first = await tx.fetchval(TAKE_POSITIONS, len(entries))
     rows = [_row(entry, first + place, payload) for place, (entry, payload) in enumerate(zip(entries, payloads, strict=True))]
     await COPY_ENTRIES.copy(tx, rows)
-    await tx.execute(NOTIFY)
 
 
 def _row(entry: Entry, position: int, payload: StoredPayload) -> tuple[object, ...]:

@@ -102,6 +102,7 @@ def wrapping_keys(s: Statement) -> Rows:
 async def take_positions(s: Statement, count: int) -> Rows:
     row = await s.lock("journal_counter", True) or {}
     s.update("journal_counter", row, next_position=row["next_position"] + count)
+    s.notify(store.CHANNEL)
     return [{"first": row["next_position"]}]
 
 
@@ -183,9 +184,3 @@ async def lock_waiting_legs(s: Statement, plan_ids: Sequence[str]) -> Rows:
 
     rows = sorted((row for row in s.all("participant_leg") if waits(row)), key=lambda row: (row["plan_id"], row["leg_id"]))
     return await s.locking("participant_leg", rows, waits)
-
-
-@STATEMENTS.on(store.NOTIFY)
-def notify(s: Statement) -> Rows:
-    s.notify(store.CHANNEL)
-    return []
