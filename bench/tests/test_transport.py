@@ -11,7 +11,7 @@ import pytest
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan
 from lockstep_bench.transport import OVERLOADED, SETTINGS, TRIES_MAX, asked
-from lockstep_client.gathering import Gathered
+from lockstep_bench.gathering import Gathered
 from lockstep_kit.errors import LockstepError
 
 

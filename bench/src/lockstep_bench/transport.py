@@ -12,7 +12,7 @@ from lockstep_client.calls import CallSettings, pause, worth_another
 from lockstep_client.client import LockstepClient, creation, execution, signing
 from lockstep_client.configuration import ClientConfiguration
 from lockstep_client.following import OpenPlans
-from lockstep_client.gathering import Gathered
+from lockstep_bench.gathering import Gathered
 from lockstep_client.planfile import DraftPlan
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.ids import LegId

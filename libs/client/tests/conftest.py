@@ -206,6 +206,12 @@ def make_world() -> World:
 
 
 @pytest.fixture
+def new_world() -> Callable[[], World]:
+    """Another plan whose evidence holds, each time."""
+    return make_world
+
+
+@pytest.fixture
 def world() -> World:
     """A plan whose evidence holds."""
     return make_world()

@@ -13,12 +13,13 @@ import pytest
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
+from lockstep_client import agent
 from lockstep_client.agent import AgentSettings, Conclusion, GateAgent, Judgement
 from lockstep_client.calls import CallSettings
 from lockstep_client.client import LockstepClient
 from lockstep_client.evidence import Finding, check_plan
 from lockstep_kit.convert import gate_from_pb
-from lockstep_kit.errors import LockstepError, permission_denied, unavailable
+from lockstep_kit.errors import LockstepError, permission_denied, to_status, unavailable
 from lockstep_kit.ids import sha256
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import Gate, Verdict, evidence_digest
@@ -38,23 +39,16 @@ class Eyes:
         self._found = list(found) or [()]
         self.looks = 0
 
-    async def inspect(self, view: Any) -> Sequence[Finding]:
+    async def inspect(self, views: Sequence[Any]) -> list[list[Finding]]:
         self.looks += 1
         found = self._found.pop(0) if len(self._found) > 1 else self._found[0]
-        return [*check_plan(view, self._registry), *found]
-
-
-class Blind:
-    """An inspector who finds nothing wrong."""
-
-    async def inspect(self, view: Any) -> Sequence[Finding]:
-        return ()
+        return [[*check_plan(view, self._registry), *found] for view in views]
 
 
 class Desk:
     """An agent at its desk, with what it said."""
 
-    def __init__(self, coordinator: Any, eyes: Eyes | Blind, folder: Path, **settings: Any) -> None:
+    def __init__(self, coordinator: Any, eyes: Eyes, folder: Path, **settings: Any) -> None:
         self.said: list[Judgement] = []
         self.client = LockstepClient(coordinator.target, coordinator.tls, FAST)
         pace = {"poll_seconds": 0.02, "again_seconds_min": 0.01, "again_seconds_max": 0.05} | settings
@@ -80,15 +74,28 @@ def told_twice(desk: Desk) -> bool:
     return len(desk.said) >= 2
 
 
-def waits(coordinator: Any, world: Any) -> None:
-    """The plan waits for validation, and goes on waiting: the worst that a coordinator can do to whoever must sign once."""
-    plan = world.message()
-    shown = messages.PlanNews(plan_id=plan.header.plan_id, sequence=1, plan=plan)
+def waits(coordinator: Any, *worlds: Any) -> None:
+    """The plans wait for validation, and go on waiting: the worst that a coordinator can do to whoever must sign once."""
+    plans = {world.draft.header.plan_id: world.message() for world in worlds}
+    shown = [messages.PlanNews(plan_id=plan_id, sequence=1, plan=plan) for plan_id, plan in plans.items()]
     coordinator.script.will(
-        "WatchPlans", lambda _: [messages.WatchPlansResponse(news=[shown], snapshot_complete=True, resume_token="a")]
+        "WatchPlans", lambda _: [messages.WatchPlansResponse(news=shown, snapshot_complete=True, resume_token="a")]
     )
-    coordinator.script.will("GetPlan", messages.GetPlanResponse(plan=plan))
-    coordinator.script.will("SignGate", messages.SignGateResponse(plan=plan))
+    coordinator.script.will("SignGates", lambda request: taken(request, plans))
+
+
+def taken(request: messages.SignGatesRequest, plans: dict[str, Any]) -> messages.SignGatesResponse:
+    """Every signature is taken; one of a plan that is not among these is refused."""
+    status = to_status(permission_denied("GATE_SAME_PERSON", "one person may not act twice"))
+    refusal = messages.Refusal(code=status.code, message=status.message, details=status.details)
+    known = [plans.get(each.plan_id) for each in request.requests]
+    answers = [messages.PlanAnswer(refusal=refusal) if plan is None else messages.PlanAnswer(plan=plan) for plan in known]
+    return messages.SignGatesResponse(answers=answers)
+
+
+def asked(coordinator: Any) -> list[Any]:
+    """The requests to take a signature, of all calls."""
+    return [each for call in coordinator.script.asked("SignGates") for each in call.requests]
 
 
 async def test_it_signs_once(coordinator: Any, world: Any, tmp_path: Path) -> None:
@@ -96,7 +103,7 @@ async def test_it_signs_once(coordinator: Any, world: Any, tmp_path: Path) -> No
     waits(coordinator, world)
     desk = Desk(coordinator, Eyes(world), tmp_path)
     await desk.work(0.5, told)
-    (request,) = coordinator.script.asked("SignGate")
+    (request,) = asked(coordinator)
     signed = gate_from_pb(request.signature)
     assert (signed.statement.gate, signed.statement.verdict) == (Gate.VALIDATE, Verdict.APPROVE)
     assert signed.statement.plan_digest == world.draft.header.digest
@@ -113,49 +120,21 @@ async def test_it_survives_a_restart(coordinator: Any, world: Any, tmp_path: Pat
     await Desk(coordinator, Eyes(world), tmp_path).work(0.3, told)
     eyes = Eyes(world, (CONTRADICTS,))
     await Desk(coordinator, eyes, tmp_path).work(0.3, told)
-    first, second = coordinator.script.asked("SignGate")
+    first, second = asked(coordinator)
     assert first == second
     assert eyes.looks == 0
 
 
 async def test_a_lost_answer(coordinator: Any, world: Any, tmp_path: Path) -> None:
     """When the coordinator is lost while it signs, it goes on with the same request until it is answered."""
-    coordinator.script.will("SignGate", *[unavailable("STARTING", "starting")] * 5)
+    coordinator.script.will("SignGates", *[unavailable("STARTING", "starting")] * 5)
     waits(coordinator, world)
     desk = Desk(coordinator, Eyes(world), tmp_path)
     await desk.work(0.5, told)
-    sent = coordinator.script.asked("SignGate")
+    sent = asked(coordinator)
     assert len(sent) == 6
     assert all(request == sent[0] for request in sent)
     assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
-
-
-@pytest.mark.parametrize("batches", [True, False])
-async def test_signatures_go_together(coordinator: Any, world: Any, tmp_path: Path, batches: bool) -> None:
-    """What several plans wait for goes in few calls, each signature once; a coordinator that takes no batches is sent one after the other."""
-    plans = []
-    for number in range(12):
-        plan = world.message()
-        plan.header.plan_id = f"00000000-0000-4000-8000-{number:012}"
-        plans.append(plan)
-    ids = [plan.header.plan_id for plan in plans]
-    news = [messages.PlanNews(plan_id=plan.header.plan_id, sequence=1, plan=plan) for plan in plans]
-    shown = messages.WatchPlansResponse(news=news, snapshot_complete=True, resume_token="a")
-    coordinator.script.will("WatchPlans", lambda _: [shown])
-    # The first is held up, and what comes meanwhile goes together.
-    coordinator.script.will("SignGate", unavailable("STARTING", "starting"), messages.SignGateResponse(plan=plans[0]))
-    taken = lambda request: messages.SignGatesResponse(answers=[messages.PlanAnswer(plan=plans[0])] * len(request.requests))  # noqa: E731
-    refused = LockstepError(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN", "there is no such method")
-    coordinator.script.will("SignGates", taken if batches else refused)
-    desk = Desk(coordinator, Blind(), tmp_path, plans_max=3)
-    await desk.work(0.0, lambda desk: len(desk.said) == len(plans))
-    alone = [each.plan_id for each in coordinator.script.asked("SignGate")][1:]
-    together = [[each.plan_id for each in request.requests] for request in coordinator.script.asked("SignGates")]
-    assert together
-    assert all(len(each) > 1 for each in together)
-    answered = [*alone, *(plan_id for each in together for plan_id in each)] if batches else alone
-    assert sorted(answered) == ids
-    assert {each.conclusion for each in desk.said} == {Conclusion.SIGNED}
 
 
 async def test_a_lost_stream(coordinator: Any, world: Any, tmp_path: Path) -> None:
@@ -185,7 +164,7 @@ async def test_it_refuses_to_sign(coordinator: Any, world: Any, tmp_path: Path) 
     eyes = Eyes(world, (CONTRADICTS,))
     desk = Desk(coordinator, eyes, tmp_path)
     await desk.work(0.4, lambda _: eyes.looks > 2)
-    assert coordinator.script.asked("SignGate") == []
+    assert asked(coordinator) == []
     assert desk.said == [Judgement(world.draft.header.plan_id, Conclusion.REFUSED, (CONTRADICTS,))]
     assert eyes.looks > 2
 
@@ -195,7 +174,7 @@ async def test_it_rejects_when_told_so(coordinator: Any, world: Any, tmp_path: P
     waits(coordinator, world)
     desk = Desk(coordinator, Eyes(world, (CONTRADICTS, NOT_YET), (CONTRADICTS,)), tmp_path, rejects=True)
     await desk.work(0.4, told_twice)
-    (request,) = coordinator.script.asked("SignGate")
+    (request,) = asked(coordinator)
     assert gate_from_pb(request.signature).statement.verdict is Verdict.REJECT
     assert [each.conclusion for each in desk.said] == [Conclusion.WAITS, Conclusion.REJECTED]
 
@@ -213,8 +192,8 @@ async def test_a_silent_journal(coordinator: Any, world: Any, tmp_path: Path, li
     """A journal that is late holds up a signature for as long as is set and no longer: a decided plan settles without it."""
     waits(coordinator, world)
     desk = Desk(coordinator, Eyes(world, (SILENT,)), tmp_path, journal_seconds_max=limit)
-    await desk.work(0.5, lambda _: len(coordinator.script.asked("SignGate")) >= signatures)
-    assert len(coordinator.script.asked("SignGate")) == signatures
+    await desk.work(0.5, lambda _: len(asked(coordinator)) >= signatures)
+    assert len(asked(coordinator)) == signatures
 
 
 async def test_tampered_plans_are_not_signed(coordinator: Any, world: Any, tmp_path: Path) -> None:
@@ -223,20 +202,93 @@ async def test_tampered_plans_are_not_signed(coordinator: Any, world: Any, tmp_p
     waits(coordinator, world)
     desk = Desk(coordinator, Eyes(world), tmp_path)
     await desk.work(0.3, told)
-    assert coordinator.script.asked("SignGate") == []
+    assert asked(coordinator) == []
     assert desk.said[0].findings[0].rule == "OUTCOME_SIGNATURE"
 
 
 async def test_the_coordinator_refuses(coordinator: Any, world: Any, tmp_path: Path) -> None:
     """A refusal by the coordinator is said and not asked for again."""
-    coordinator.script.will("SignGate", permission_denied("GATE_SAME_PERSON", "one person may not act twice"))
+    coordinator.script.will("SignGates", lambda request: taken(request, {}))
     waits(coordinator, world)
-    coordinator.script.answers["SignGate"] = coordinator.script.answers["SignGate"][:1]
     desk = Desk(coordinator, Eyes(world), tmp_path)
     await desk.work(0.3, told)
-    assert len(coordinator.script.asked("SignGate")) == 1
+    assert len(asked(coordinator)) == 1
     assert desk.said[0].conclusion is Conclusion.REFUSED
     assert "GATE_SAME_PERSON" in desk.said[0].detail
+
+
+async def test_plans_that_wait_together(coordinator: Any, new_world: Callable[[], Any], tmp_path: Path) -> None:
+    """Plans that wait together are looked at and signed together; one that is tampered with, or refused, is so by itself."""
+    worlds = [new_world() for _ in range(5)]
+    refused, tampered = (world.draft.header.plan_id for world in worlds[:2])
+    worlds[1].settle("payment", signer="dlt-gateway")
+    waits(coordinator, *worlds)
+    plans = {world.draft.header.plan_id: world.message() for world in worlds if world.draft.header.plan_id != refused}
+    coordinator.script.answers["SignGates"] = [lambda request: taken(request, plans)]
+    eyes = Eyes(worlds[0])
+    desk = Desk(coordinator, eyes, tmp_path, again_seconds_min=600.0, again_seconds_max=600.0)
+    await desk.work(0.3, lambda desk: len(desk.said) >= 5)
+    assert eyes.looks == 1
+    assert len(coordinator.script.asked("SignGates")) == 1
+    for world, request in zip((worlds[0], *worlds[2:]), asked(coordinator), strict=True):
+        assert request.plan_id == world.draft.header.plan_id
+        assert gate_from_pb(request.signature).statement.plan_digest == world.draft.header.digest
+    expected = dict.fromkeys(plans, Conclusion.SIGNED) | {refused: Conclusion.REFUSED, tampered: Conclusion.REFUSED}
+    assert {each.plan_id: each.conclusion for each in desk.said} == expected
+    assert len(list(tmp_path.glob("*.request"))) == 4  # noqa: ASYNC240 - a folder of four files
+
+
+async def test_a_coordinator_of_before(coordinator: Any, world: Any, tmp_path: Path) -> None:
+    """A coordinator that takes one signature at a time is given one at a time."""
+    waits(coordinator, world)
+    coordinator.script.answers["SignGates"] = [LockstepError(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED", "not known")]
+    coordinator.script.will("SignGate", messages.SignGateResponse(plan=world.message()))
+    desk = Desk(coordinator, Eyes(world), tmp_path)
+    await desk.work(0.0, told)
+    assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
+    assert len(coordinator.script.asked("SignGate")) == 1
+
+
+async def test_one_spoils_the_look(coordinator: Any, new_world: Callable[[], Any], tmp_path: Path) -> None:
+    """A plan over which the look itself breaks keeps no other from being signed."""
+
+    class Fragile(Eyes):
+        async def inspect(self, views: Sequence[Any]) -> list[list[Finding]]:
+            if any(view.header.plan_id == broken for view in views):
+                raise RuntimeError("nobody thought of this")
+            return await super().inspect(views)
+
+    worlds = [new_world() for _ in range(3)]
+    broken = worlds[1].draft.header.plan_id
+    waits(coordinator, *worlds)
+    desk = Desk(coordinator, Fragile(worlds[0]), tmp_path)
+    await desk.work(0.0, told_twice)
+    assert sorted(each.plan_id for each in desk.said) == sorted(world.draft.header.plan_id for world in (worlds[0], worlds[2]))
+
+
+async def test_what_is_held_up(coordinator: Any, new_world: Callable[[], Any], tmp_path: Path, monkeypatch: Any) -> None:
+    """Plans that the outside does not answer about hold up those that come later for a moment, and no longer."""
+    monkeypatch.setattr(agent, "_PATIENCE_SECONDS", 0.1)
+    first, later = new_world(), new_world()
+
+    class Stuck(Eyes):
+        async def inspect(self, views: Sequence[Any]) -> list[list[Finding]]:
+            if any(view.header.plan_id == first.draft.header.plan_id for view in views):
+                await asyncio.Event().wait()
+            return await super().inspect(views)
+
+    waits(coordinator, first)
+    (shows,) = coordinator.script.answers.pop("WatchPlans")
+    (standing,) = shows(None)
+    plan = later.message()
+    news = messages.WatchPlansResponse(
+        news=[messages.PlanNews(plan_id=plan.header.plan_id, sequence=1, plan=plan)], resume_token="b"
+    )
+    coordinator.script.will("WatchPlans", lambda _: [standing, unavailable("DRAINING", "draining")], lambda _: [news])
+    coordinator.script.answers["SignGates"] = [lambda request: taken(request, {plan.header.plan_id: plan})]
+    desk = Desk(coordinator, Stuck(first), tmp_path)
+    await desk.work(0.0, told)
+    assert [(each.plan_id, each.conclusion) for each in desk.said] == [(plan.header.plan_id, Conclusion.SIGNED)]
 
 
 async def test_one_plan(coordinator: Any, world: Any, tmp_path: Path, watched: Any) -> None:
@@ -244,7 +296,7 @@ async def test_one_plan(coordinator: Any, world: Any, tmp_path: Path, watched: A
     executing = world.message(state=settlement.PLAN_STATE_EXECUTING)
     plan = world.message()
     coordinator.script.will("GetPlan", messages.GetPlanResponse(plan=executing), messages.GetPlanResponse(plan=plan))
-    coordinator.script.will("SignGate", messages.SignGateResponse(plan=plan))
+    coordinator.script.will("SignGates", lambda request: taken(request, {plan.header.plan_id: plan}))
     coordinator.script.will(
         "WatchPlan",
         lambda _: [watched(snapshot=executing, token="a"), watched(sequence=1, state=settlement.PLAN_STATE_VALIDATING, token="b")],
@@ -253,7 +305,7 @@ async def test_one_plan(coordinator: Any, world: Any, tmp_path: Path, watched: A
     judgement = await desk.agent.attend_one(plan.header.plan_id)
     await desk.client.close()
     assert judgement.conclusion is Conclusion.SIGNED
-    assert len(coordinator.script.asked("SignGate")) == 1
+    assert len(asked(coordinator)) == 1
 
 
 async def test_a_plan_that_is_over(coordinator: Any, world: Any, tmp_path: Path, watched: Any) -> None:

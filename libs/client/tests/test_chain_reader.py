@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lockstep_client.chain_evidence import check_chain_leg
-from lockstep_client.chain_reader import ChainReader
+from lockstep_client.chain_evidence import ChainFacts, check_chain_leg
+from lockstep_client.chain_reader import BATCH_MAX, ChainReader, LegAsked
 from lockstep_client.configuration import PayerPart
 from lockstep_client.convert import LegView
 from lockstep_client.making import unlock
@@ -44,10 +44,17 @@ class Settled:
 
     async def found(self, reader: ChainReader, **changes: Any) -> set[str]:
         evidence = replace(self.evidence, **changes)
+        (facts,) = await reader.facts([LegAsked(self.view.leg, self.header, evidence)])
+        return self.rules(facts, evidence)
+
+    def rules(self, facts: ChainFacts | ReadingFailed, evidence: ChainEvidence) -> set[str]:
+        """What is found of the leg by facts that were read for an evidence."""
+        if isinstance(facts, ReadingFailed):
+            raise facts
         outcome = self.view.outcome
         assert outcome is not None
         view = replace(self.view, outcome=replace(outcome, outcome=replace(outcome.outcome, evidence=evidence)))
-        return {each.rule for each in check_chain_leg(view, self.header, await reader.facts(view.leg, self.header, evidence))}
+        return {each.rule for each in check_chain_leg(view, self.header, facts)}
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +111,24 @@ async def test_what_is_not_so(settled: Settled) -> None:
         assert await settled.found(reader, transaction_hash=bytes.fromhex(before[2:])) == {"CHAIN_EVENT_MISSING"}
 
 
+async def test_legs_are_read_together(settled: Settled) -> None:
+    """More legs than a batch holds are each told apart: the one that was paid out, and those that are not there."""
+    others = [replace(settled.view.leg, leg_id=f"leg-{number}") for number in range(BATCH_MAX)]  # type: ignore[arg-type]
+    asked = [LegAsked(leg, settled.header, settled.evidence) for leg in (*others, settled.view.leg)]
+    async with ChainReader(settled.chain.node.url) as reader:
+        *absent, there = await reader.facts(asked)
+    assert settled.rules(there, settled.evidence) == set()
+    for each in absent:
+        assert isinstance(each, ChainFacts)
+        assert (each.status, each.commits) == (LegStatus.NONE, ())
+
+
 async def test_a_leg_that_was_never_there(settled: Settled) -> None:
     """Of a leg that the escrow does not know it says so."""
     leg = replace(settled.view.leg, leg_id="another")  # type: ignore[arg-type]
     async with ChainReader(settled.chain.node.url) as reader:
-        facts = await reader.facts(leg, settled.header, replace(settled.evidence, transaction_hash=b""))
+        (facts,) = await reader.facts([LegAsked(leg, settled.header, replace(settled.evidence, transaction_hash=b""))])
+    assert isinstance(facts, ChainFacts)
     assert (facts.status, facts.commits) == (LegStatus.NONE, ())
 
 
@@ -120,5 +140,9 @@ async def test_a_node_that_cannot_be_asked(settled: Settled, tmp_path: Path) -> 
     assert isinstance(settled.view.leg.terms, TokenTransfer)
     terms = replace(settled.view.leg.terms, escrow=settled.chain.address("buyer"))
     async with ChainReader(settled.chain.node.url) as reader:
-        with pytest.raises(ReadingFailed, match="does not answer as an escrow does"):
-            await reader.facts(replace(settled.view.leg, terms=terms), settled.header, settled.evidence)
+        wrong, right = await reader.facts(
+            [LegAsked(leg, settled.header, settled.evidence) for leg in (replace(settled.view.leg, terms=terms), settled.view.leg)]
+        )
+    assert isinstance(wrong, ReadingFailed)
+    assert "does not answer as an escrow does" in wrong.message
+    assert settled.rules(right, settled.evidence) == set()

@@ -32,8 +32,10 @@ class Pages:
     def __init__(self) -> None:
         self.documents: dict[str, Any] = {}
         self.url = ""
+        self.asked: list[str] = []
 
     async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path)
         if request.headers.get("Authorization", "Bearer secret") != "Bearer secret":
             return web.json_response({}, status=401)
         if request.path not in self.documents:
@@ -70,20 +72,39 @@ async def test_the_book_is_read(pages: Pages, token: Path) -> None:
     pages.documents["/accounts/DE 1/2"] = {"owner_bic": None}
     pages.documents["/accounts/V"] = {"owner_bic": "BNPAFRPPXXX"}
     async with BankReader(pages.url, token) as reader:
-        held, booked = await reader.entries(UETR)
+        held, booked = (await reader.entries([UETR]))[UETR]
     assert held == Entry(UETR, "7", False, "DE 1/2", "", -5, "EUR")
     assert booked == Entry(UETR, "7", True, "V", "BNPAFRPPXXX", 5, "EUR")
 
 
+async def test_payments_are_read_together(pages: Pages, token: Path) -> None:
+    """Payments are asked for at once, and whose an account is once; each is given its own entries, one without any none."""
+    other, unknown = "7" + UETR[1:], "8" + UETR[1:]
+    rows = [ROW | {"kind": "SETTLE", "amount": 5}, ROW | {"kind": "SETTLE", "amount": 7, "uetr": other}]
+    pages.documents |= {"/entries": {"entries": rows}, "/accounts/DE 1/2": {"owner_bic": None}}
+    async with BankReader(pages.url, token) as reader:
+        found = await reader.entries([UETR, other, unknown])
+    assert {uetr: [each.minor_units for each in entries] for uetr, entries in found.items()} == {UETR: [5], other: [7], unknown: []}
+    assert pages.asked == ["/entries", "/accounts/DE 1/2"]
+
+
 @pytest.mark.parametrize(
-    "entries", [[{}], [ROW | {"kind": "SETTLE", "amount": "5"}], [ROW | {"kind": "SETTLE", "amount": 5.0}], [1], 7]
+    "entries",
+    [
+        [{}],
+        [ROW | {"kind": "SETTLE", "amount": "5"}],
+        [ROW | {"kind": "SETTLE", "amount": 5.0}],
+        [1],
+        7,
+        [ROW | {"kind": "SETTLE", "amount": 5, "uetr": "another"}],
+    ],
 )
 async def test_another_form(pages: Pages, token: Path, entries: Any) -> None:
     """What has another form is not read as anything."""
     pages.documents |= {"/entries": {"entries": entries}, "/accounts/DE 1/2": {"owner_bic": None}}
     async with BankReader(pages.url, token) as reader:
         with pytest.raises(ReadingFailed, match="another form"):
-            await reader.entries(UETR)
+            await reader.entries([UETR])
 
 
 async def test_a_bank_that_does_not_answer(pages: Pages, token: Path, tmp_path: Path) -> None:
@@ -91,10 +112,10 @@ async def test_a_bank_that_does_not_answer(pages: Pages, token: Path, tmp_path: 
     (tmp_path / "wrong").write_text("wrong")
     async with BankReader(pages.url, tmp_path / "wrong") as reader:
         with pytest.raises(ReadingFailed, match="HTTP 401"):
-            await reader.entries(UETR)
+            await reader.entries([UETR])
     async with BankReader("http://127.0.0.1:1", token) as reader:
         with pytest.raises(ReadingFailed, match="cannot be read"):
-            await reader.entries(UETR)
+            await reader.entries([UETR])
 
 
 async def test_traces_are_read(pages: Pages) -> None:

@@ -93,10 +93,17 @@ class JournalWorld:
 
     async def entries(self, plan_id: str, page_size: int = 0) -> list[entry_pb2.Entry]:
         """The whole chain, page by page."""
+        return await self._pages(page_size, plan_id=plan_id)
+
+    async def chains(self, plan_ids: Sequence[str], page_size: int = 0) -> list[entry_pb2.Entry]:
+        """The whole chains of plans, page by page."""
+        return await self._pages(page_size, plan_ids=plan_ids)
+
+    async def _pages(self, page_size: int, **asked: Any) -> list[entry_pb2.Entry]:
         found: list[entry_pb2.Entry] = []
         token = ""
         while True:
-            request = journal_reader_service_pb2.ListEntriesRequest(plan_id=plan_id, page_size=page_size, page_token=token)
+            request = journal_reader_service_pb2.ListEntriesRequest(page_size=page_size, page_token=token, **asked)
             page = await self.reader.ListEntries(request, timeout=CALL_SECONDS)
             found += page.entries
             token = page.next_page_token

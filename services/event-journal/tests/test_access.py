@@ -68,6 +68,21 @@ async def test_parties_read_their_plans(world: JournalWorld, service: Participan
     assert await answers(service, "stranger", plan.plan_id) == before["stranger"]
 
 
+async def test_parties_read_theirs_of_many(world: JournalWorld, service: ParticipantProcess) -> None:
+    """Of many plans a party is given the entries of its own, as if the others were not there; who sees all is given all."""
+    plan, other = delivery_versus_payment(), delivery_versus_payment()
+    for each in (plan, other):
+        await world.append(*(event_of(each, sequence) for sequence in (1, 2, 3)))
+    await world.harness.prepare(plan)
+    request = reader_pb2.ListEntriesRequest(plan_ids=[plan.plan_id, other.plan_id])
+    found = {}
+    for name in ("buyer", "stranger"):
+        stub = journal_reader_service_pb2_grpc.JournalReaderServiceStub(await service.channel(PREFIX + name))
+        found[name] = [each.plan_id for each in (await stub.ListEntries(request, timeout=CALL_SECONDS)).entries]
+    assert found == {"buyer": [plan.plan_id] * 3, "stranger": []}
+    assert len(await world.chains([plan.plan_id, other.plan_id])) == 6
+
+
 async def test_what_is_of_all_plans(service: ParticipantProcess) -> None:
     """A stream of every plan is refused to parties' clients; what is of no plan is read by whoever has the method."""
     stub = journal_reader_service_pb2_grpc.JournalReaderServiceStub(await service.channel(f"{PREFIX}buyer"))

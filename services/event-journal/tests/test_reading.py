@@ -51,6 +51,37 @@ async def test_pages(world: JournalWorld) -> None:
     assert await world.entries(delivery_versus_payment().plan_id) == []
 
 
+async def test_pages_of_many_plans(world: JournalWorld) -> None:
+    """Pages of any size over many plans meet each entry of each once, in order of plan and sequence; a plan that is not known has none."""
+    counts = {(await chain(world, count)).plan_id: count for count in (1, 4, 2)}
+    await chain(world, 2)
+    asked = [*counts, delivery_versus_payment().plan_id]
+    expected = [(plan_id, sequence) for plan_id in sorted(counts) for sequence in range(1, counts[plan_id] + 1)]
+    for size in (0, 1, 2, 7, 8):
+        found = await world.chains(asked, size)
+        assert [(entry.plan_id, entry.sequence) for entry in found] == expected
+        assert found == [entry for plan_id in sorted(counts) for entry in await world.entries(plan_id)]
+
+
+PLAN = delivery_versus_payment().plan_id
+WRONG_PLANS = [
+    ({}, "plan_id"),
+    ({"plan_id": PLAN, "plan_ids": [PLAN]}, "plan_id"),
+    ({"plan_ids": [PLAN, "x"]}, "plan_ids[1]"),
+    ({"plan_ids": [PLAN, PLAN]}, "plan_ids"),
+    ({"plan_ids": [delivery_versus_payment().plan_id for _ in range(65)]}, "plan_ids"),
+]
+
+
+@pytest.mark.parametrize(("asked", "field"), WRONG_PLANS)
+async def test_wrong_plans(world: JournalWorld, asked: dict[str, Any], field: str) -> None:
+    """A request names one plan or at most 64 different ones, and is told which it is not."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await world.reader.ListEntries(journal_reader_service_pb2.ListEntriesRequest(**asked), timeout=CALL_SECONDS)
+    error = from_rpc(caught.value)
+    assert (error.reason, error.metadata["field"]) == ("FIELD_INVALID", field)
+
+
 TOKENS = [
     "x",
     "ö",

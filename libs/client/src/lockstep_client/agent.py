@@ -3,20 +3,20 @@
 For each plan that waits for its gate it inspects for itself what the gate is about, and signs once. The signed request is on disk before it is sent, so that
 a restarted agent sends the very same request again and never a second one. Whatever does not hold keeps it from signing, and it says what; only when told so
 by a setting does it sign a REJECT, and never for something that may come to hold by itself.
+
+Plans that wait together are looked at together, each judged by itself: what they have in common outside is read once, and their requests go in one call.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import grpc
 import structlog
@@ -26,18 +26,17 @@ from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
 from lockstep_client.client import LockstepClient
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.evidence import JOURNAL_SILENT, Finding
-from lockstep_client.gathering import Gathered
+from lockstep_client.signed_requests import keep_requests, kept_request
 from lockstep_client.signers import SignerUnavailable
 from lockstep_client.signing import gate_signature
 from lockstep_client.standing_plans import StandingPlans
 from lockstep_client.watching import Change
 from lockstep_kit import ids
-from lockstep_kit.convert import VERDICTS, enum_from_pb, gate_to_pb, time_from_pb
+from lockstep_kit.convert import VERDICTS, enum_from_pb, gate_to_pb
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import NONCE_BYTES, Digest
 from lockstep_kit.participant.bell import heard
-from lockstep_kit.rpc.arrows import BATCH_MAX
 from lockstep_kit.signing import Signer
 from lockstep_kit.statements import Gate, Verdict, votes_digest
 
@@ -45,6 +44,9 @@ _log = structlog.get_logger()
 
 _UNREACHABLE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 _IDLE_SECONDS: Final = 60.0
+#: Groups that are looked at at one time: another one is begun beside those that the outside holds up, once they took so long.
+_GROUPS_MAX: Final = 4
+_PATIENCE_SECONDS: Final = 1.0
 _UNDECIDED: Final = ("DRAFT", "INITIATED", "PRECONDITIONS_PENDING", "READY_FOR_PREPARE")
 
 
@@ -80,8 +82,8 @@ _AFTER_DEADLINE: Final = timedelta(minutes=10)
 class Eyes(Protocol):
     """How an agent sees for itself."""
 
-    async def inspect(self, view: PlanView) -> Sequence[Finding]:
-        """Everything that does not hold about a plan that waits for the agent; empty when all does."""
+    async def inspect(self, views: Sequence[PlanView]) -> Sequence[Sequence[Finding]]:
+        """Of each plan that waits for the agent everything that does not hold, in their order; empty when all does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,8 @@ class AgentSettings:
     signature_seconds: float = 300.0
     #: Pause between two looks at the plans that wait, where nothing is heard of any.
     poll_seconds: float = 0.2
-    #: Plans that are looked at at one time.
-    plans_max: int = 16
+    #: Plans that are looked at together.
+    plans_max: int = 128
     #: First pause before a plan is inspected again; it doubles.
     again_seconds_min: float = 0.1
     #: Longest pause before a plan is inspected again.
@@ -146,6 +148,10 @@ class _Open:
         self.next_at, self.pause = now + self.pause, min(self.pause * 2, pause_max)
 
 
+#: A plan as it is looked at.
+_Look: TypeAlias = tuple[PlanView, _Open]
+
+
 class GateAgent:
     """Signs one gate of plans with one key."""
 
@@ -173,12 +179,9 @@ class GateAgent:
         self._read: dict[str, tuple[settlement_pb2.Plan, PlanView | None]] = {}
         self._open: dict[str, _Open] = {}
         self._done: dict[str, str] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        #: Plans that wait for others to be looked at, as they stood last.
-        self._late: deque[PlanView] = deque()
-        self._signatures = Gathered(self._sent)
-        #: Tasks that have looked, and wait for the answer to their signature.
-        self._sending = 0
+        #: Groups that are being looked at, with when they were begun, and their plans.
+        self._groups: dict[asyncio.Task[None], float] = {}
+        self._busy: set[str] = set()
 
     async def run(self) -> None:
         """Sign whatever waits and holds, until cancelled. An unreachable coordinator is waited for.
@@ -197,16 +200,14 @@ class GateAgent:
                 self._begin(self._waiting())
                 # A plan that is looked at again, or that had to wait for others, does not wait for news.
                 pace = asyncio.create_task(heard(ticket, self._settings.poll_seconds if self._standing.plans else _IDLE_SECONDS))
-                await asyncio.wait((pace, following), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((pace, following, *self._groups), return_when=asyncio.FIRST_COMPLETED)
                 pace.cancel()
             await following
         finally:
-            self._late.clear()
-            tasks = (following, *self._tasks.values())
+            tasks = (following, *self._groups)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._signatures.close()
 
     def _waiting(self) -> list[PlanView]:
         """The plans that wait for the gate; each is read once as it stands."""
@@ -218,54 +219,82 @@ class GateAgent:
         return [view for _, view in self._read.values() if view is not None]
 
     def _begin(self, waiting: Sequence[PlanView]) -> None:
-        """Have every plan looked at whose time has come and that is not being looked at."""
+        """Have the plans looked at whose time has come and that are not being looked at, together."""
         present = {view.header.plan_id for view in waiting}
         self._open = {plan_id: each for plan_id, each in self._open.items() if plan_id in present}
         self._done = {plan_id: place for plan_id, place in self._done.items() if plan_id in present}
-        self._late = deque(waiting)
-        self._begin_late()
-
-    def _begin_late(self) -> None:
-        """Begin with plans that waited, as long as there is room: whoever waits for an answer looks at nothing."""
         now = asyncio.get_running_loop().time()
-        while self._late and len(self._tasks) - min(self._sending, BATCH_MAX) < self._settings.plans_max:
-            view = self._late.popleft()
+        group: list[_Look] = []
+        for view in waiting:
             plan_id = view.header.plan_id
-            if plan_id in self._tasks or self._done.get(plan_id) == self._place(view):
+            if plan_id in self._busy or self._done.get(plan_id) == self._place(view):
                 continue
             each = self._open.setdefault(plan_id, _Open(now, self._settings.again_seconds_min, now))
-            if each.next_at <= now:
-                self._tasks[plan_id] = asyncio.create_task(self._look_at(view, each), name=f"{self._gate.lower()}:{plan_id}")
+            if each.next_at <= now and len(group) < self._settings.plans_max:
+                group.append((view, each))
+        held_up = all(now - begun > _PATIENCE_SECONDS for begun in self._groups.values())
+        if group and held_up and len(self._groups) < _GROUPS_MAX:
+            self._busy |= {view.header.plan_id for view, _ in group}
+            self._groups[asyncio.create_task(self._look_at(group), name=f"{self._gate.lower()}.group")] = now
 
-    async def _look_at(self, view: PlanView, each: _Open) -> None:
-        plan_id = view.header.plan_id
+    async def _look_at(self, group: Sequence[_Look]) -> None:
         try:
-            await self._turn(view, each)
-        except LockstepError as error:
-            _log.warning("agent_interrupted", gate=self._gate.value, plan_id=plan_id, reason=error.reason)
-        except SignerUnavailable as error:
-            _log.warning("key_unavailable", plan_id=plan_id, source=error.source, error=str(error))
-            each.wait(asyncio.get_running_loop().time(), self._settings.again_seconds_max)
-        except Exception:  # noqa: BLE001 - one plan's trouble must not keep the others waiting; it is logged and tried again
-            _log.exception("agent_failed", gate=self._gate.value, plan_id=plan_id)
-            each.wait(asyncio.get_running_loop().time(), self._settings.again_seconds_max)
+            await self._look_or_part(group)
         finally:
-            self._tasks.pop(plan_id, None)
-            self._begin_late()
+            self._busy -= {view.header.plan_id for view, _ in group}
+            task = asyncio.current_task()
+            if task is not None:
+                self._groups.pop(task, None)
 
-    async def _turn(self, view: PlanView, each: _Open) -> Judgement:
+    async def _look_or_part(self, group: Sequence[_Look]) -> None:
+        """Look at plans together, and at each by itself where that fails: one plan's trouble must not keep the others waiting."""
+        try:
+            await self._turns(group)
+        except LockstepError as error:
+            _log.warning("agent_interrupted", gate=self._gate.value, count=len(group), reason=error.reason)
+        except SignerUnavailable as error:
+            _log.warning("key_unavailable", gate=self._gate.value, count=len(group), source=error.source, error=str(error))
+            self._wait(group)
+        except Exception:  # noqa: BLE001 - whatever it is, it is logged and tried again
+            if len(group) > 1:
+                for each in group:
+                    await self._look_or_part([each])
+                return
+            _log.exception("agent_failed", gate=self._gate.value, plan_id=group[0][0].header.plan_id)
+            self._wait(group)
+
+    def _wait(self, group: Iterable[_Look]) -> None:
+        now = asyncio.get_running_loop().time()
+        for _, each in group:
+            each.wait(now, self._settings.again_seconds_max)
+
+    async def _turns(self, group: Sequence[_Look]) -> list[Judgement]:
+        """What was found and done of each plan, in their order.
+
+        Raises:
+            LockstepError: of some plans it is not known whether their signature arrived; the others were seen to.
+        """
         loop = asyncio.get_running_loop()
-        judgement = await self.attend(view, waited_seconds=loop.time() - each.since)
+        judgements = await self._attend([view for view, _ in group], [loop.time() - each.since for _, each in group])
+        for (view, each), judgement in zip(group, judgements, strict=True):
+            if isinstance(judgement, Judgement) and self._settled(view, each, judgement):
+                self._report(judgement)
+        lost = next((each for each in judgements if isinstance(each, LockstepError)), None)
+        if lost is not None:
+            raise lost
+        return [each for each in judgements if isinstance(each, Judgement)]
+
+    def _settled(self, view: PlanView, each: _Open, judgement: Judgement) -> bool:
+        """Note what became of a plan; whether it is to be said."""
         if judgement.conclusion in (Conclusion.WAITS, Conclusion.REFUSED) and not judgement.detail:
-            each.wait(loop.time(), self._settings.again_seconds_max)
+            self._wait([(view, each)])
             if judgement.findings == each.said:
-                return judgement
+                return False
             each.said = judgement.findings
         else:
             self._open.pop(view.header.plan_id, None)
             self._done[view.header.plan_id] = self._place(view)
-        self._report(judgement)
-        return judgement
+        return True
 
     async def attend_one(self, plan_id: str) -> Judgement:
         """Follow one plan until its gate was signed, or can no longer be.
@@ -290,7 +319,7 @@ class GateAgent:
             view = plan_from_pb(await self._client.get_plan(plan_id))
             if view.state != self._duty.state:
                 return self._not_asked(plan_id)
-            judgement = await self._turn(view, each)
+            (judgement,) = await self._turns([(view, each)])
             if judgement.conclusion is not Conclusion.WAITS:
                 return judgement
             await asyncio.sleep(max(each.next_at - loop.time(), 0.0))
@@ -298,56 +327,74 @@ class GateAgent:
     def _not_asked(self, plan_id: str) -> Judgement:
         return Judgement(plan_id, Conclusion.NOT_ASKED, detail=f"the plan does not wait for the gate {self._gate} any more")
 
-    async def attend(self, view: PlanView, *, waited_seconds: float = 0.0) -> Judgement:
-        """Inspect a plan and sign, once. What was signed before a crash is sent again as it was."""
-        plan_id = view.header.plan_id
-        stored = self._stored(view)
-        if stored is not None:
-            return await self._send(plan_id, stored, enum_from_pb(VERDICTS, stored.signature.verdict, "verdict"), ())
-        findings = tuple(await self._eyes.inspect(view))
-        if waited_seconds >= self._settings.journal_seconds_max:
-            findings = tuple(each for each in findings if each.rule not in JOURNAL_SILENT)
-        if not findings:
-            return await self._send(plan_id, await asyncio.to_thread(self._signed, view, Verdict.APPROVE), Verdict.APPROVE, ())
-        if any(each.may_pass for each in findings):
-            return Judgement(plan_id, Conclusion.WAITS, findings)
-        if self._settings.rejects:
-            return await self._send(plan_id, await asyncio.to_thread(self._signed, view, Verdict.REJECT), Verdict.REJECT, findings)
-        return Judgement(plan_id, Conclusion.REFUSED, findings)
+    async def _attend(self, views: Sequence[PlanView], waited: Sequence[float]) -> list[Judgement | LockstepError]:
+        """Inspect plans and sign, each once; a plan whose signature may not have arrived has the error.
 
-    async def _send(self, plan_id: str, request: SignGateRequest, verdict: Verdict, findings: tuple[Finding, ...]) -> Judgement:
-        done = Conclusion.SIGNED if verdict is Verdict.APPROVE else Conclusion.REJECTED
-        self._sending += 1
+        What was signed before a crash is sent again as it was.
+        """
+        now = datetime.now(UTC)
+        stored = {view.header.plan_id: kept_request(self._file(view), now) for view in views}
+        requests: dict[str, SignGateRequest] = {plan_id: request for plan_id, request in stored.items() if request is not None}
+        fresh = [(view, seconds) for view, seconds in zip(views, waited, strict=True) if view.header.plan_id not in requests]
+        found = await self._eyes.inspect([view for view, _ in fresh]) if fresh else ()
+        judged: dict[str, Judgement | LockstepError] = {}
+        findings: dict[str, tuple[Finding, ...]] = {}
+        wanted: list[tuple[PlanView, Verdict]] = []
+        for (view, seconds), each in zip(fresh, found, strict=True):
+            plan_id = view.header.plan_id
+            late = seconds >= self._settings.journal_seconds_max
+            kept = findings[plan_id] = tuple(one for one in each if not (late and one.rule in JOURNAL_SILENT))
+            if not kept:
+                wanted.append((view, Verdict.APPROVE))
+            elif any(one.may_pass for one in kept):
+                judged[plan_id] = Judgement(plan_id, Conclusion.WAITS, kept)
+            elif self._settings.rejects:
+                wanted.append((view, Verdict.REJECT))
+            else:
+                judged[plan_id] = Judgement(plan_id, Conclusion.REFUSED, kept)
+        requests |= await asyncio.to_thread(self._signed, wanted) if wanted else {}
+        judged |= await self._send(requests, findings)
+        return [judged[view.header.plan_id] for view in views]
+
+    async def _send(
+        self, requests: Mapping[str, SignGateRequest], findings: Mapping[str, tuple[Finding, ...]]
+    ) -> dict[str, Judgement | LockstepError]:
+        """What became of each request."""
+        if not requests:
+            return {}
+        answers: Sequence[settlement_pb2.Plan | LockstepError]
         try:
-            self._begin_late()
-            await self._signatures.ask(request)
+            answers = await self._client.sign_gates(list(requests.values()))
         except LockstepError as error:
-            if error.code in _UNREACHABLE:
-                raise
-            return Judgement(plan_id, Conclusion.REFUSED, findings, f"the coordinator refused the signature: {error}")
+            answers = [error] * len(requests)
+        judged: dict[str, Judgement | LockstepError] = {}
+        for (plan_id, request), answer in zip(requests.items(), answers, strict=True):
+            found = findings.get(plan_id, ())
+            if not isinstance(answer, LockstepError):
+                verdict = enum_from_pb(VERDICTS, request.signature.verdict, "verdict")
+                done = Conclusion.SIGNED if verdict is Verdict.APPROVE else Conclusion.REJECTED
+                judged[plan_id] = Judgement(plan_id, done, found)
+            elif answer.code in _UNREACHABLE:
+                judged[plan_id] = answer
+            else:
+                told = f"the coordinator refused the signature: {answer}"
+                judged[plan_id] = Judgement(plan_id, Conclusion.REFUSED, found, told)
+        return judged
+
+    def _signed(self, wanted: Sequence[tuple[PlanView, Verdict]]) -> dict[str, SignGateRequest]:
+        """Fresh requests by plan, on disk before anybody sees them."""
+        requests: dict[str, SignGateRequest] = {}
+        files: dict[Path, SignGateRequest] = {}
+        try:
+            for view, verdict in wanted:
+                request = requests[view.header.plan_id] = self._request(view, verdict)
+                files[self._file(view)] = request
         finally:
-            self._sending -= 1
-        return Judgement(plan_id, done, findings)
+            # Should the key have gone in between, what it has signed is kept.
+            keep_requests(files)
+        return requests
 
-    async def _sent(self, requests: Sequence[SignGateRequest]) -> list[settlement_pb2.Plan | LockstepError]:
-        """What became of signatures, in their order: of several in one call."""
-        if len(requests) > 1:
-            try:
-                return await self._client.sign_gates(requests)
-            except LockstepError as error:
-                if error.code is not grpc.StatusCode.UNIMPLEMENTED:
-                    raise
-        # One alone, or a coordinator of the release before, which takes no batches.
-        return [await self._sent_alone(each) for each in requests]
-
-    async def _sent_alone(self, request: SignGateRequest) -> settlement_pb2.Plan | LockstepError:
-        try:
-            return await self._client.send_gate(request)
-        except LockstepError as error:
-            return error
-
-    def _signed(self, view: PlanView, verdict: Verdict) -> SignGateRequest:
-        """A fresh request, on disk before anybody sees it."""
+    def _request(self, view: PlanView, verdict: Verdict) -> SignGateRequest:
         statement = gate_signature(
             self._key,
             self._gate,
@@ -360,17 +407,7 @@ class GateAgent:
         )
         plan_id = view.header.plan_id
         request_id = ids.derived(self._gate.lower(), self._key.public.key_id, plan_id, statement.statement.nonce.hex())
-        request = SignGateRequest(request_id=request_id, plan_id=plan_id, signature=gate_to_pb(statement))
-        write_durably(self._file(view), request.SerializeToString(deterministic=True))
-        return request
-
-    def _stored(self, view: PlanView) -> SignGateRequest | None:
-        """The request that was signed for this plan with this evidence, while it opens the gate."""
-        try:
-            request = SignGateRequest.FromString(self._file(view).read_bytes())
-        except FileNotFoundError:
-            return None
-        return request if time_from_pb(request.signature.expire_time, "expire_time") > datetime.now(UTC) else None
+        return SignGateRequest(request_id=request_id, plan_id=plan_id, signature=gate_to_pb(statement))
 
     def _file(self, view: PlanView) -> Path:
         return self._requests / f"{self._place(view)}.request"
@@ -383,14 +420,8 @@ class GateAgent:
 
     def _place(self, view: PlanView) -> str:
         """A plan with what is signed over: after a leg was driven anew there is other evidence, and another signature is asked for."""
-        match self._gate:
-            case Gate.APPROVE:
-                over: bytes = view.header.digest
-            case Gate.RELEASE:
-                over = _votes(view)
-            case _:
-                over = view.evidence_digest or b""
-        return f"{view.header.plan_id}-{over.hex()[:16]}"
+        over = {Gate.APPROVE: view.header.digest, Gate.RELEASE: _votes(view), Gate.VALIDATE: view.evidence_digest or b""}
+        return f"{view.header.plan_id}-{over[self._gate].hex()[:16]}"
 
 
 def _view(plan: settlement_pb2.Plan) -> PlanView | None:
@@ -404,19 +435,3 @@ def _view(plan: settlement_pb2.Plan) -> PlanView | None:
 def _votes(view: PlanView) -> Digest:
     """The digest over the votes that are shown, worked out here; that they hold is the eyes' to say."""
     return votes_digest(each.vote for each in view.legs if each.vote is not None)
-
-
-def write_durably(path: Path, octets: bytes) -> None:
-    """Write a file whole or not at all, mode 0600, and have it outlive a loss of power."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(octets)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -16,6 +17,9 @@ from lockstep_client.reading import ReadingFailed
 READ_SECONDS: Final = 10.0
 #: Kinds of postings that book a payment; the others hold money for it and let it go.
 BOOKING_KINDS: Final = frozenset({"SETTLE", "PAYMENT"})
+#: Payments whose entries are asked for at once, and the most that they may have together.
+PAYMENTS_MAX: Final = 64
+ENTRIES_MAX: Final = 10_000
 
 
 class BankReader:
@@ -32,19 +36,29 @@ class BankReader:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._session.close()
 
-    async def entries(self, uetr: str) -> tuple[Entry, ...]:
-        """Every entry of a payment, on any account.
+    async def entries(self, uetrs: Sequence[str]) -> dict[str, tuple[Entry, ...]]:
+        """Every entry of each payment, on any account; whose an account is is asked once for all of them.
 
         Raises:
             ReadingFailed: the bank cannot be asked, or answers with something else.
         """
-        answer = await self._get("/entries", {"uetr": uetr})
-        try:
-            rows = list(answer["entries"])
-            owners = {account: await self._correspondent(account) for account in {str(row["account_id"]) for row in rows}}
-            return tuple(entry_of(row, owners[str(row["account_id"])]) for row in rows)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ReadingFailed("bank", "the bank's book answered in another form") from error
+        found: dict[str, list[Entry]] = {uetr: [] for uetr in uetrs}
+        owners: dict[str, str] = {}
+        for at in range(0, len(uetrs), PAYMENTS_MAX):
+            asked = [("uetr", uetr) for uetr in uetrs[at : at + PAYMENTS_MAX]]
+            answer = await self._get("/entries", [*asked, ("limit", str(ENTRIES_MAX))])
+            try:
+                rows = list(answer["entries"])
+                for account in sorted({str(row["account_id"]) for row in rows} - owners.keys()):
+                    owners[account] = await self._correspondent(account)
+                for row in rows:
+                    entry = entry_of(row, owners[str(row["account_id"])])
+                    found[entry.uetr].append(entry)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ReadingFailed("bank", "the bank's book answered in another form") from error
+            if len(rows) == ENTRIES_MAX:
+                raise ReadingFailed("bank", "the bank's book has more entries than it shows at once")
+        return {uetr: tuple(entries) for uetr, entries in found.items()}
 
     async def undertaking(self, uetr: str) -> UndertakingFact | None:
         """The undertaking that the bank keeps under a UETR, be it a draft, issued or neither; None where it has none.
@@ -52,7 +66,7 @@ class BankReader:
         Raises:
             ReadingFailed: the bank cannot be asked, or answers with something else.
         """
-        answer = await self._get("/undertakings", {"uetr": uetr})
+        answer = await self._get("/undertakings", [("uetr", uetr)])
         try:
             return next((undertaking_of(row) for row in answer["undertakings"]), None)
         except (KeyError, TypeError, ValueError) as error:
@@ -60,10 +74,10 @@ class BankReader:
 
     async def _correspondent(self, account: str) -> str:
         """Bank whose account it is; "" for any other account."""
-        shown = await self._get(f"/accounts/{quote(account, safe='')}", {})
+        shown = await self._get(f"/accounts/{quote(account, safe='')}", [])
         return str(shown["owner_bic"] or "")
 
-    async def _get(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+    async def _get(self, path: str, query: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
         try:
             async with self._session.get(f"{self._url}{path}", params=query) as response:
                 if response.status != 200:

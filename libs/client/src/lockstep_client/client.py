@@ -9,6 +9,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
+import grpc
+
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanState, Transition
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
@@ -170,11 +172,23 @@ class LockstepClient(ServiceClient):
         Raises:
             LockstepError: as `create_plans`.
         """
-        return await batched(
-            requests,
-            lambda batch, seconds: self._stub.SignGates(messages.SignGatesRequest(requests=batch), timeout=seconds),
-            self._settings,
-        )
+        try:
+            return await batched(
+                requests,
+                lambda batch, seconds: self._stub.SignGates(messages.SignGatesRequest(requests=batch), timeout=seconds),
+                self._settings,
+            )
+        except LockstepError as error:
+            if error.code is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            # A coordinator of the release before takes one at a time.
+            return [await self._sent(request) for request in requests]
+
+    async def _sent(self, request: messages.SignGateRequest) -> Plan | LockstepError:
+        try:
+            return await self.send_gate(request)
+        except LockstepError as error:
+            return error
 
     async def list_transitions(self, plan_id: str, *, page_size: int = 100) -> AsyncIterator[Transition]:
         """The plan's transitions in order, fetched page by page."""

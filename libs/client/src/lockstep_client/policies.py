@@ -9,6 +9,7 @@ accept_expiry_risk: false                                      # whether plans m
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,9 +89,13 @@ class PolicyEyes:
         self._policy = policy
         self._clock = clock
 
-    async def inspect(self, view: PlanView) -> Sequence[Finding]:
-        """Everything that keeps the agent from signing; empty when nothing does."""
-        return tuple(self.findings(view, self._clock()))
+    async def inspect(self, views: Sequence[PlanView]) -> list[list[Finding]]:
+        """Of each plan everything that keeps the agent from signing, in their order; empty when nothing does."""
+        now, found = self._clock(), []
+        for view in views:
+            found.append(list(self.findings(view, now)))
+            await asyncio.sleep(0)
+        return found
 
     def findings(self, view: PlanView, now: datetime) -> Iterator[Finding]:
         """The same, as of a moment."""

@@ -36,16 +36,26 @@ class Soon:
 
 
 class Loop:
-    """One piece of work, done again and again: when woken, and at least every `poll_seconds`, or as soon as it says (`Soon`)."""
+    """One piece of work, done again and again: when woken, and at least every `poll_seconds`, or as soon as it says (`Soon`).
+
+    Behind it there is a rest of `rest_seconds`: what wakes it meanwhile is seen to together. Who wakes it when it has rested is heard at once.
+    """
 
     def __init__(
-        self, name: str, work: Callable[[], Awaitable[object]], *, poll_seconds: float, wake: asyncio.Event | None = None
+        self,
+        name: str,
+        work: Callable[[], Awaitable[object]],
+        *,
+        poll_seconds: float,
+        wake: asyncio.Event | None = None,
+        rest_seconds: float = 0.0,
     ) -> None:
         self.name = name
         #: Set to have the work done now.
         self.wake = wake if wake is not None else asyncio.Event()
         self._work = work
         self._poll_seconds = poll_seconds
+        self._rest_seconds = rest_seconds
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._failures = LOOP_FAILURES.labels(name)
 
@@ -66,6 +76,8 @@ class Loop:
                     _log.exception("loop_failed", loop=self.name, failures=failures)
                 await asyncio.sleep(back_off_seconds(failures, self._rng))
                 continue
+            if self._rest_seconds:
+                await asyncio.sleep(self._rest_seconds)
             # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the wake, and the loop would never end.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(told.seconds, self._poll_seconds) if isinstance(told, Soon) else self._poll_seconds):

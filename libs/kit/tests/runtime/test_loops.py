@@ -80,6 +80,33 @@ async def test_work_that_is_due_soon_is_not_left_to_the_poll() -> None:
     await supervisor.stop()
 
 
+async def test_a_loop_rests() -> None:
+    """What wakes a loop while it rests is seen to together; who wakes it later is heard at once."""
+    done: list[float] = []
+    clock = asyncio.get_running_loop()
+
+    async def work() -> None:
+        done.append(clock.time())
+
+    loop = Loop("test", work, poll_seconds=60.0, rest_seconds=0.2)
+    task = asyncio.create_task(loop.run())
+    for _ in range(20):
+        loop.wake.set()
+        await asyncio.sleep(0.005)
+    async with asyncio.timeout(10):
+        while len(done) < 2:  # noqa: ASYNC110 - it says nothing when it is done
+            await asyncio.sleep(0.005)
+    assert done[1] - done[0] >= 0.2
+    await asyncio.sleep(0.4)
+    assert len(done) == 2
+    loop.wake.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(done) == 3
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_loop_outlives_errors() -> None:
     """Ordinary and transient errors are backed off from, and the work is done again."""
     errors, done = [RuntimeError("x"), ConnectionError("y"), TimeoutError("z")], asyncio.Event()

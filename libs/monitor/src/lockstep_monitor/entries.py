@@ -5,13 +5,14 @@ It starts from the signed bytes and holds everything else against them, so that 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from lockstep_kit.canonical import canonical, statement, time_from_text
+import orjson
+
+from lockstep_kit.canonical import canonical, statement, time_from_text, time_text
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import Digest, sha256
 from lockstep_kit.journal_payloads import check_payload
@@ -21,6 +22,8 @@ from lockstep_monitor.findings import Rule
 
 JOURNAL: Final = "event-journal"
 ENTRY_DOMAIN: Final = "lockstep/entry/v1"
+_ENTRY_PREFIX: Final = ENTRY_DOMAIN.encode() + b"\n"
+_HEX: Final = frozenset("0123456789abcdef")
 GENESIS: Final = Digest(bytes(32))
 
 
@@ -100,7 +103,9 @@ def read_entry(given: Delivered, registry: Registry) -> tuple[Entry | None, tupl
 def _told(given: Delivered) -> dict[str, Any] | None:
     domain, _, written = given.canonical_bytes.partition(b"\n")
     try:
-        told = json.loads(written) if domain == ENTRY_DOMAIN.encode() else None
+        told = orjson.loads(written) if domain == ENTRY_DOMAIN.encode() else None
+        if isinstance(told, dict) and _as_written(given, told):
+            return told
         if not isinstance(told, dict) or statement(ENTRY_DOMAIN, told) != given.canonical_bytes:
             return None
         said = (told["plan_id"], told["sequence"], told["type"], told["actor"], told["key_id"], time_from_text(told["event_time"]))
@@ -111,10 +116,36 @@ def _told(given: Delivered) -> dict[str, Any] | None:
     return told if said == delivered and all(len(each) == 32 for each in hashes) else None
 
 
+def _as_written(given: Delivered, told: dict[str, Any]) -> bool:
+    """Whether the signed bytes are what the journal writes for what was delivered, given what is not delivered beside them: then all of it is said."""
+    role, event_id, hashes = told.get("actor_role"), told.get("event_id"), (told.get("payload_hash"), told.get("previous_hash"))
+    if not isinstance(role, str) or not isinstance(event_id, str):
+        return False
+    if not all(isinstance(each, str) and len(each) == 64 and _HEX.issuperset(each) for each in hashes):
+        return False
+    said: dict[str, str | int] = {
+        "actor": given.actor,
+        "actor_role": role,
+        "event_id": event_id,
+        "event_time": time_text(given.event_time),
+        "key_id": given.signature.key_id,
+        "payload_hash": told["payload_hash"],
+        "plan_id": given.plan_id,
+        "previous_hash": told["previous_hash"],
+        "sequence": given.sequence,
+        "type": given.type,
+        "version": 1,
+    }
+    # Of ASCII throughout, sorted as it stands here, and of texts and one number of the chain: RFC 8785 has no other bytes for it.
+    return given.canonical_bytes.isascii() and _ENTRY_PREFIX + orjson.dumps(said) == given.canonical_bytes
+
+
 def _payload(given: Delivered) -> dict[str, Any] | None:
     try:
-        document: Any = json.loads(given.payload)
-        if not isinstance(document, dict) or canonical(document) != given.payload:
+        document: Any = orjson.loads(given.payload)
+        # What is of its type's form, as is seen below, holds neither floats nor nulls: sorted ASCII bytes of it are RFC 8785's.
+        plain = given.payload.isascii() and orjson.dumps(document, option=orjson.OPT_SORT_KEYS) == given.payload
+        if not isinstance(document, dict) or not (plain or canonical(document) == given.payload):
             return None
         # What was written before payloads had versions holds the same otherwise.
         check_payload(given.type, document | {"version": document.get("version", 1)})

@@ -7,49 +7,77 @@ the witness cosigned, must be that very root: a log that is shown differently to
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from lockstep_kit import merkle
 from lockstep_kit.ids import Digest
-from lockstep_kit.notes import NoteInvalid, SignedCheckpoint, parse
+from lockstep_kit.notes import Checkpoint, NoteInvalid, SignedCheckpoint, parse
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import PublicKey
 from lockstep_monitor.entries import JOURNAL
 from lockstep_monitor.findings import Finding, Rule
 
 NOTARY: Final = "notary"
-#: Sizes of which the root is kept; a checkpoint is seldom older than a second.
-ROOTS_MAX: Final = 65_536
+#: Sizes of which the tree is kept; a checkpoint is seldom older than a second.
+SIZES_MAX: Final = 65_536
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Roots of a tree's full subtrees: the smallest, and those before it, which trees of other sizes have in common with it."""
+
+    #: Of the smallest, the rightmost.
+    root: Digest
+    #: The others.
+    before: Peaks | None
+
+    def listed(self) -> list[Digest]:
+        """All of them, largest first."""
+        found: list[Digest] = []
+        each: Peaks | None = self
+        while each is not None:
+            found.append(each.root)
+            each = each.before
+        return found[::-1]
+
+    def whole(self) -> Digest:
+        """Root over all leaves."""
+        node, each = self.root, self.before
+        while each is not None:
+            node, each = merkle.node_hash(each.root, node), each.before
+        return node
+
+
+@dataclass(frozen=True, slots=True)
 class Tree:
-    """An RFC 6962 tree that grows by leaves: roots of its full subtrees, from left to right."""
+    """An RFC 6962 tree at one size."""
 
     #: Leaves.
     size: int = 0
-    #: Roots of the full subtrees, largest first.
-    peaks: list[Digest] = field(default_factory=list)
+    #: Roots of its full subtrees; None of an empty one.
+    peaks: Peaks | None = None
 
-    def add(self, leaf: Digest) -> None:
-        """One leaf more."""
-        node, size = leaf, self.size
-        while size & 1:
-            node = merkle.node_hash(self.peaks.pop(), node)
+    @classmethod
+    def of(cls, size: int, peaks: Sequence[Digest]) -> Tree:
+        """The tree of a size, given the roots of its full subtrees, largest first."""
+        found: Peaks | None = None
+        for each in peaks:
+            found = Peaks(each, found)
+        return cls(size, found)
+
+    def with_leaf(self, leaf: Digest) -> Tree:
+        """The tree with one leaf more."""
+        node, size, peaks = leaf, self.size, self.peaks
+        while size & 1 and peaks is not None:
+            node, peaks = merkle.node_hash(peaks.root, node), peaks.before
             size >>= 1
-        self.peaks.append(node)
-        self.size += 1
+        return Tree(self.size + 1, Peaks(node, peaks))
 
     def root(self) -> Digest:
         """Root over all leaves."""
-        if not self.peaks:
-            return merkle.root([])
-        node = self.peaks[-1]
-        for peak in reversed(self.peaks[:-1]):
-            node = merkle.node_hash(peak, node)
-        return node
+        return merkle.root([]) if self.peaks is None else self.peaks.whole()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +97,22 @@ class LogWatch:
         self._names = names
         self._registry = registry
         self.tree = Tree() if tree is None else tree
-        self._roots: dict[int, Digest] = {self.tree.size: self.tree.root()}
+        #: By size; the root over one is worked out when a checkpoint asks for it.
+        self._trees: dict[int, Tree] = {self.tree.size: self.tree}
         #: Largest checkpoint that was shown and held.
         self.shown = 0
 
     def add(self, canonical_bytes: bytes) -> None:
         """The next entry's signed bytes."""
-        self.tree.add(merkle.leaf_hash(canonical_bytes))
-        self._roots[self.tree.size] = self.tree.root()
-        if len(self._roots) > ROOTS_MAX:
-            del self._roots[next(iter(self._roots))]
+        self.tree = self.tree.with_leaf(merkle.leaf_hash(canonical_bytes))
+        self._trees[self.tree.size] = self.tree
+        if len(self._trees) > SIZES_MAX:
+            del self._trees[next(iter(self._trees))]
+
+    def _differs(self, checkpoint: Checkpoint) -> bool:
+        """Whether a checkpoint has another root than the tree here had at its size; what is too old to be known differs in nothing."""
+        tree = self._trees.get(checkpoint.size)
+        return tree is not None and tree.root() != checkpoint.root
 
     def judgeable(self, note: bytes) -> bool:
         """Whether the root at the note's size is known here by now; what cannot be read can be judged at once."""
@@ -99,7 +133,7 @@ class LogWatch:
         if size < self.shown:
             yield Finding(Rule.LOG_SHRUNKEN, f"the journal shows {size} entries, and has shown {self.shown}", position=size)
         self.shown = max(self.shown, size)
-        if self._roots.get(size, signed.checkpoint.root) != signed.checkpoint.root:
+        if self._differs(signed.checkpoint):
             message = f"the journal shows another root over {size} entries than that of those it delivered"
             yield Finding(Rule.CHECKPOINT_DIFFERS, message, position=size)
 
@@ -112,7 +146,7 @@ class LogWatch:
             yield Finding(Rule.WITNESS_INVALID, "the notary shows a checkpoint that journal and witness have not both signed")
             return
         size = signed.checkpoint.size
-        if self._roots.get(size, signed.checkpoint.root) != signed.checkpoint.root:
+        if self._differs(signed.checkpoint):
             message = f"the witness cosigned another root over {size} entries than that of those delivered here: the log is split"
             yield Finding(Rule.WITNESS_DIFFERS, message, position=size)
 

@@ -49,6 +49,8 @@ _PAGE: Final = 500
 _WAITING_MAX: Final = 64
 #: A journal that has nothing to deliver must by then have delivered what a checkpoint covers.
 _WITHHELD: Final = timedelta(seconds=60)
+#: How far it has read is kept no oftener while nothing is raised: what was read since is read again by whoever goes on.
+_KEEP_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ class Monitor:
         self._watch = self._watching(self._state)
         self._waiting: list[_Waiting] = []
         self._failures = 0
+        #: When the state was kept last, by the loop's clock, and whether something was raised since.
+        self._kept_at = 0.0
+        self._raised = False
         #: Alarms that were raised since it was started; warnings are none.
         self.alarms = 0
 
@@ -121,6 +126,7 @@ class Monitor:
         finally:
             rounds.cancel()
             await asyncio.gather(rounds, return_exceptions=True)
+            self._keep()
 
     async def once(self) -> None:
         """Read up to the journal's newest checkpoint, hold it and the witness's against that, and return.
@@ -188,7 +194,8 @@ class Monitor:
         self._state.resume_token = message.resume_token
         if message.entries:
             self._judge_waiting()
-            self._keep()
+            if self._raised or asyncio.get_running_loop().time() - self._kept_at >= _KEEP_SECONDS:
+                self._keep()
 
     def _begin_anew(self) -> None:
         """Another log stands where the one that was read stood: it is told, and read from its first entry on."""
@@ -286,6 +293,7 @@ class Monitor:
             if each.finding_id in self._state.raised:
                 continue
             self._state.raised.add(each.finding_id)
+            self._raised = True
             if not each.rule.warns:
                 self.alarms += 1
             line = {
@@ -305,6 +313,7 @@ class Monitor:
         self._state.tree, self._state.shown = self._watch.log.tree, self._watch.log.shown
         self._state.open_plans = self._watch.open_plans()
         write_state(self._settings.state_file, self._state)
+        self._kept_at, self._raised = asyncio.get_running_loop().time(), False
 
     async def _pause(self, error: Exception) -> None:
         self._failures += 1

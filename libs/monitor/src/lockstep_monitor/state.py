@@ -69,7 +69,7 @@ def read_state(path: Path) -> State:
         raise FieldInvalid("state_file", f"must be a state of the monitor: {error.errors()[0]['msg']}") from None
     if told.size.bit_count() != len(told.peaks):
         raise FieldInvalid("state_file", "must be a state of the monitor: the tree's hashes are not those of its size")
-    tree = Tree(told.size, [Digest(bytes.fromhex(each)) for each in told.peaks])
+    tree = Tree.of(told.size, [Digest(bytes.fromhex(each)) for each in told.peaks])
     return State(told.log_id, told.resume_token, tree, told.shown, list(told.open_plans), set(told.raised))
 
 
@@ -80,7 +80,7 @@ def write_state(path: Path, state: State) -> None:
         "log_id": state.log_id,
         "resume_token": state.resume_token,
         "size": state.tree.size,
-        "peaks": [each.hex() for each in state.tree.peaks],
+        "peaks": [] if state.tree.peaks is None else [each.hex() for each in state.tree.peaks.listed()],
         "shown": state.shown,
         "open_plans": state.open_plans,
         "raised": sorted(state.raised),

@@ -10,7 +10,7 @@
     POST   /payments/{uetr}/deliver    ?message=   what is said of it late is said now, a kind of message or all
     POST   /payments/{uetr}/return     {"reason": "AC04", "amount": "40.00"}   the money, or an amount of it, comes back (pacs.004)
     GET    /reservations               ?uetr=&limit=
-    GET    /entries                    ?uetr=&account=&credit_for=&limit=   a payment's own entries; those of the credit that goes with it
+    GET    /entries                    ?uetr=&uetr=&account=&credit_for=&limit=   payments' own entries; those of the credit that goes with it
     GET    /messages                   ?uetr=&limit=   received and sent, byte for byte
     GET    /quarantine                 ?limit=
     GET    /audit                      conservation, computed from the entries
@@ -214,7 +214,7 @@ class Control:
     async def _entries(self, request: web.Request) -> web.Response:
         account, credit_for = request.query.get("account"), _uetr(request, "credit_for")
         read = partial(
-            inspection.entries, uetr=_uetr(request), account_id=account, credit_for=credit_for, limit=_limit(request)
+            inspection.entries, uetrs=_uetrs(request), account_id=account, credit_for=credit_for, limit=_limit(request)
         )  # fmt: skip
         return _answer({"entries": await self._read(read)})
 
@@ -264,9 +264,12 @@ async def _object(request: web.Request) -> dict[str, Any]:
 
 
 def _uetr(request: web.Request, name: str = "uetr") -> UUID | None:
-    text = request.query.get(name)
+    return next(iter(_uetrs(request, name)), None)
+
+
+def _uetrs(request: web.Request, name: str = "uetr") -> list[UUID]:
     try:
-        return UUID(text) if text else None
+        return [UUID(text) for text in request.query.getall(name, []) if text]
     except ValueError:
         raise web.HTTPBadRequest(text=f"{name} is no UUID") from None
 

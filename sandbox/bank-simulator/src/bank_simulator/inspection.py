@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -30,10 +31,10 @@ from payments where ($1::uuid is null or uetr = $1) and ($2::text is null or sta
 """
 
 _ENTRIES = """
--- Entries of a payment, of the credit that goes with it, or of an account, in order.
+-- Entries of payments, of the credit that goes with one, or of an account, in order.
 select entry_id, posting_id, reference, kind, uetr, credit_for, account_id, currency, amount, balance_after, booked_at
 from entries join postings using (posting_id)
-where ($1::uuid is null or uetr = $1) and ($2::text is null or account_id = $2) and ($3::uuid is null or credit_for = $3)
+where ($1::uuid[] = '{}' or uetr = any($1)) and ($2::text is null or account_id = $2) and ($3::uuid is null or credit_for = $3)
 order by entry_id limit $4
 """
 
@@ -102,10 +103,10 @@ async def undertakings(tx: Connection, uetr: UUID | None, state: str | None, lim
 
 
 async def entries(
-    tx: Connection, uetr: UUID | None, account_id: str | None, credit_for: UUID | None, limit: int
+    tx: Connection, uetrs: Sequence[UUID], account_id: str | None, credit_for: UUID | None, limit: int
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Entries, in minor units: positive credits the account's holder."""
-    return [dict(row) for row in await tx.fetch(_ENTRIES, uetr, account_id, credit_for, limit)]
+    return [dict(row) for row in await tx.fetch(_ENTRIES, uetrs, account_id, credit_for, limit)]
 
 
 async def messages(tx: Connection, uetr: UUID | None, limit: int) -> dict[str, list[dict[str, Any]]]:

@@ -70,14 +70,16 @@ class JournalOperations:
         if not work:
             return [], []
         history = await self._keys.require(tx)
-        heads = await store.lock_heads(tx, [each.plan_id for each in work])
+        preparing = {each.plan_id for each in work if each.phase is Phase.PREPARING}
+        heads = await store.lock_heads(tx, [each.plan_id for each in work], begun=preparing)
+        chains = await store.whole_chains(tx, sorted(each for each in preparing if heads[each].entry_count), self._vault)
         completions: list[Completion] = []
         troubles: list[tuple[LegWork, str]] = []
         seals: list[Sealed] = []
         for each in work:
             head = heads[each.plan_id]
             if each.phase is Phase.PREPARING:
-                _, chain = await store.whole_chain(tx, each.plan_id, self._vault) if head.entry_count else (head, [])
+                _, chain = chains.get(each.plan_id, (head, []))
                 found: Completion | Sealed | Waits | Stuck = judge_prepare(each, chain, head, self._registry, history)
             else:
                 found = judge_closing(each, head, self._keys.key, now)
@@ -122,7 +124,7 @@ class Appender:
         async with self._db.transaction() as tx:
             await self._keys.require(tx)
             waiting = await store.lock_waiting_legs(tx, plans)
-            heads = await store.lock_heads(tx, plans)
+            heads = await store.lock_heads(tx, plans, begun={each.event.plan_id for each in events if each.event.sequence == 1})
             known = await store.known_entries(tx, events, heads)
             appended = append(events, heads, known, self._keys.key)
             await store.save(tx, appended.entries, appended.heads, self._vault)
@@ -135,7 +137,7 @@ class Appender:
     async def raise_fence(self, plan_id: PlanId, epoch: Epoch) -> None:
         """Raise a chain's fence. Whoever appends to it holds its lock, so that this waits for what is under way."""
         async with self._db.transaction() as tx:
-            head = (await store.lock_heads(tx, [plan_id]))[plan_id]
+            head = (await store.lock_heads(tx, [plan_id], begun={plan_id}))[plan_id]
             after = fenced(head, epoch)
             await store.save(tx, [], [after] if after != head else [], self._vault)
 

@@ -74,7 +74,7 @@ async def audit(db: Database, registry: Registry, vault: PayloadVault) -> Audite
             # Said once, and not of each plan again.
             keys = NO_HISTORY
         async for plan_id in _plans(connection):
-            head, chain = await store.whole_chain(connection, plan_id, vault)
+            head, chain = (await store.whole_chains(connection, [plan_id], vault))[plan_id]
             found.plans += 1
             found.entries += len(chain)
             if not chain and head is not None and head.entry_count == 0:

@@ -34,6 +34,8 @@ from lockstep_kit.settings import load
 NAME: Final = "event-journal"
 #: Services of which each answer leads to a signature.
 WRITERS: Final = ("lockstep.journal.v1.JournalService", "lockstep.participant.v1.ParticipantService")
+#: What is appended so soon behind what was read or counted last is read and counted together.
+REST_SECONDS: Final = 0.02
 
 declare_failpoints(NAME)
 
@@ -61,7 +63,7 @@ async def run(settings: JournalSettings) -> None:
             PlanReaders(process.db, standings_of(settings.readers)),
             slow_reader_seconds=settings.slow_reader_seconds,
         )
-        told = Loop("journal.news", streams.follow, poll_seconds=settings.poll_seconds)
+        told = Loop("journal.news", streams.follow, poll_seconds=settings.poll_seconds, rest_seconds=REST_SECONDS)
         process.db.listen(store.CHANNEL, told.wake)
         rhythm = Rhythm(timedelta(seconds=settings.checkpoint_seconds), settings.checkpoint_entries)
         sequencer = Sequencer(process.db, keys, settings.origin, rhythm)
@@ -76,7 +78,9 @@ async def run(settings: JournalSettings) -> None:
             loops=[
                 told,
                 Loop("journal.advance", appender.advance, poll_seconds=settings.poll_seconds, wake=operations.waiting),
-                Loop("journal.log", sequencer.run, poll_seconds=settings.poll_seconds, wake=sequencer.wake),
+                Loop(
+                    "journal.log", sequencer.run, poll_seconds=settings.poll_seconds, wake=sequencer.wake, rest_seconds=REST_SECONDS
+                ),
             ],
             services=[
                 Service(

@@ -39,6 +39,7 @@ from lockstep_kit.registry import Registry
 EVENTS_MAX = 512
 PAGE_MAX = 500
 PAGE_DEFAULT = 100
+PLANS_MAX = 64
 _JOURNAL = "journal:"
 
 
@@ -94,20 +95,22 @@ class JournalReaderServicer(LogServicer):
     async def ListEntries(  # noqa: N802 - the protocol's name
         self, request: journal_reader_service_pb2.ListEntriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> journal_reader_service_pb2.ListEntriesResponse:
-        """A page of a plan's chain."""
-        plan_id = ids.plan_id(request.plan_id)
-        await self._readers.admit(context, plan_id)
+        """A page of one plan's chain or of many plans'."""
+        asked = _plans_of(request)
         require(0 <= request.page_size <= PAGE_MAX, "page_size", f"must be at most {PAGE_MAX}")
         size = request.page_size or PAGE_DEFAULT
-        after = 0
-        if request.page_token:
-            asked, after = _place(request.page_token, "page_token")
-            require(asked == plan_id, "page_token", "must be a token of this plan")
+        after = _place(request.page_token, "page_token") if request.page_token else ("", 0)
+        require(not request.page_token or after[0] in asked, "page_token", "must be a token of one of these plans")
+        if request.plan_ids:
+            plans = await self._readers.seen(context, asked)
+        else:
+            await self._readers.admit(context, asked[0])
+            plans = asked
         async with self._db.connection() as connection:
-            rows = await store.plan_entries(connection, plan_id, after=after, limit=size + 1)
+            rows = await store.plans_entries(connection, plans, after=after, limit=size + 1)
             entries = await entries_of(connection, rows[:size], self._vault)
         page = list(_fitting(entry_to_pb(entry, row["position"]) for entry, row in zip(entries, rows, strict=False)))
-        more = _token(plan_id, page[-1].sequence) if len(page) < len(rows) else ""
+        more = _token(page[-1].plan_id, page[-1].sequence) if len(page) < len(rows) else ""
         return journal_reader_service_pb2.ListEntriesResponse(entries=page, next_page_token=more)
 
     async def VerifyPlan(  # noqa: N802 - the protocol's name
@@ -117,7 +120,7 @@ class JournalReaderServicer(LogServicer):
         plan_id = ids.plan_id(request.plan_id)
         await self._readers.admit(context, plan_id)
         async with self._db.connection() as connection:
-            head, chain = await store.whole_chain(connection, plan_id, self._vault)
+            head, chain = (await store.whole_chains(connection, [plan_id], self._vault))[plan_id]
             # Read after the chain: whatever signed it was in the history before.
             keys = await key_store.history(connection)
             if not chain and (head is None or head.entry_count == 0):
@@ -160,6 +163,21 @@ class JournalReaderServicer(LogServicer):
                         await context.write(message)
                 except TimeoutError:
                     raise unavailable("WATCHER_SLOW", "the reader took too long for one message; resume with the token") from None
+
+
+def _plans_of(request: journal_reader_service_pb2.ListEntriesRequest) -> list[ids.PlanId]:
+    """The plans that are asked for.
+
+    Raises:
+        FieldInvalid: one in both fields, none, too many, or one twice.
+    """
+    if not request.plan_ids:
+        return [ids.plan_id(request.plan_id)]
+    require(not request.plan_id, "plan_id", "must be absent where there are plan_ids")
+    require(len(request.plan_ids) <= PLANS_MAX, "plan_ids", f"must be at most {PLANS_MAX}")
+    plans = [ids.plan_id(each, f"plan_ids[{index}]") for index, each in enumerate(request.plan_ids)]
+    require(len(set(plans)) == len(plans), "plan_ids", "must be different plans")
+    return plans
 
 
 def _fitting(entries: Iterable[entry_pb2.Entry]) -> Iterator[entry_pb2.Entry]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -49,8 +49,14 @@ from journal_entry as entry
 where entry.event_id = any($3)
 """
 
-#: Takes the next places of the journal's one order. The row stays locked until the transaction ends, so that no reader passes over a place.
-TAKE_POSITIONS: Final = "update journal_counter set next_position = next_position + $1 returning next_position - $1"
+#: Channel on which followers are told that there are new entries.
+CHANNEL: Final = "journal_entry"
+
+#: Takes the next places of the journal's one order, and tells followers. The row stays locked until the transaction ends, so that no reader passes over a
+#: place.
+TAKE_POSITIONS: Final = f"""
+update journal_counter set next_position = next_position + $1 returning next_position - $1 as first, pg_notify('{CHANNEL}', '')
+"""
 
 #: Which log this is, and where it ends.
 COUNTER: Final = "select incarnation, next_position from journal_counter"
@@ -78,20 +84,22 @@ COPY_ENTRIES: Final = CopyInto(
     ),
 )
 
-#: A plan's whole chain beside its head, as one state of both; one row without an entry when there is none.
-WHOLE_CHAIN: Final = """
-select chain.entry_count, chain.head_hash, chain.sealed, chain.frozen, entry.*
-from (values ($1::text)) as asked (plan_id)
+#: Whole chains of plans beside their heads, as one state of all; of a plan that has no entries one row without one.
+WHOLE_CHAINS: Final = """
+select asked.plan_id as asked, chain.entry_count, chain.head_hash, chain.sealed, chain.frozen, entry.*
+from unnest($1::text[]) as asked (plan_id)
 left join journal_chain as chain on chain.plan_id = asked.plan_id
 left join journal_entry as entry on entry.plan_id = asked.plan_id
-order by entry.sequence
+order by asked.plan_id, entry.sequence
 """
 
 #: The database's clock.
 NOW: Final = "select date_trunc('microseconds', clock_timestamp())"
 
-#: A stretch of one plan's chain.
-PLAN_ENTRIES: Final = "select * from journal_entry where plan_id = $1 and sequence > $2 order by sequence limit $3"
+#: A stretch of plans' chains, one behind the other.
+PLANS_ENTRIES: Final = """
+select * from journal_entry where plan_id = any($1) and (plan_id, sequence) > ($2, $3) order by plan_id, sequence limit $4
+"""
 
 #: A stretch of the journal's one order.
 ALL_ENTRIES: Final = "select * from journal_entry where position > $1 order by position limit $2"
@@ -105,23 +113,21 @@ select plan_id, leg_id from participant_leg
 where plan_id = any($1) and phase in ('PREPARING', 'COMMITTING', 'ABORTING') order by plan_id, leg_id for update
 """
 
-#: Tells followers that there are new entries.
-NOTIFY: Final = "select pg_notify('journal_entry', '')"
-
-#: Channel of `NOTIFY`.
-CHANNEL: Final = "journal_entry"
-
 
 async def lock_waiting_legs(tx: Connection, plans: Sequence[PlanId]) -> list[tuple[PlanId, LegId]]:
     """Journal legs that owe an answer, locked."""
     return [(PlanId(row["plan_id"]), LegId(row["leg_id"])) for row in await tx.fetch(LOCK_WAITING_LEGS, list(plans))]
 
 
-async def lock_heads(tx: Connection, plans: Sequence[PlanId]) -> dict[PlanId, Head]:
-    """Heads of the plans' chains, locked; opened where there were none."""
+async def lock_heads(tx: Connection, plans: Sequence[PlanId], *, begun: Collection[PlanId] = ()) -> dict[PlanId, Head]:
+    """Heads of the plans' chains, locked; opened where there were none, as of those that are begun."""
     names = sorted(set(plans))
-    await tx.execute(OPEN_CHAINS, names)
+    if begun:
+        await tx.execute(OPEN_CHAINS, sorted(begun))
     rows = await tx.fetch(LOCK_CHAINS, names)
+    if len(rows) < len(names):
+        await tx.execute(OPEN_CHAINS, names)
+        rows = await tx.fetch(LOCK_CHAINS, names)
     return {PlanId(row["plan_id"]): _head(row) for row in rows}
 
 
@@ -178,7 +184,6 @@ async def save(tx: Connection, entries: Sequence[Entry], heads: Sequence[Head], 
     first = await tx.fetchval(TAKE_POSITIONS, len(entries))
     rows = [_row(entry, first + place, payload) for place, (entry, payload) in enumerate(zip(entries, payloads, strict=True))]
     await COPY_ENTRIES.copy(tx, rows)
-    await tx.execute(NOTIFY)
 
 
 def _row(entry: Entry, position: int, payload: StoredPayload) -> tuple[object, ...]:
@@ -204,19 +209,35 @@ def _row(entry: Entry, position: int, payload: StoredPayload) -> tuple[object, .
     )
 
 
-async def plan_entries(tx: Connection, plan_id: PlanId, *, after: int = 0, limit: int = 500) -> list[asyncpg.Record]:
-    """Rows of a plan's chain, in order."""
-    return await tx.fetch(PLAN_ENTRIES, plan_id, after, limit)
+async def plans_entries(
+    tx: Connection, plans: Sequence[PlanId], *, after: tuple[str, int] = ("", 0), limit: int
+) -> list[asyncpg.Record]:
+    """Rows of plans' chains behind a place in one of them, in order of plan and sequence."""
+    return await tx.fetch(PLANS_ENTRIES, plans, *after, limit)
 
 
-async def whole_chain(tx: Connection, plan_id: PlanId, vault: PayloadVault) -> tuple[Head | None, list[Entry]]:
-    """A plan's head and whole chain; read in one statement, so that they are one state of it."""
-    rows = await tx.fetch(WHOLE_CHAIN, plan_id)
-    first = rows[0]
-    head = None
-    if first["entry_count"] is not None:
-        head = Head(plan_id, first["entry_count"], Digest(first["head_hash"]), sealed=first["sealed"], frozen=first["frozen"])
-    return head, await entries_of(tx, [row for row in rows if row["sequence"] is not None], vault)
+async def whole_chains(
+    tx: Connection, plans: Sequence[PlanId], vault: PayloadVault
+) -> dict[PlanId, tuple[Head | None, list[Entry]]]:
+    """Heads and whole chains of plans; read in one statement, so that they are one state of each."""
+    if not plans:
+        return {}
+    rows = await tx.fetch(WHOLE_CHAINS, plans)
+    found: dict[PlanId, tuple[Head | None, list[Entry]]] = {}
+    for row in rows:
+        plan_id = PlanId(row["asked"])
+        if plan_id not in found:
+            found[plan_id] = (_standing(plan_id, row), [])
+    for entry in await entries_of(tx, [row for row in rows if row["sequence"] is not None], vault):
+        found[entry.event.plan_id][1].append(entry)
+    return found
+
+
+def _standing(plan_id: PlanId, row: asyncpg.Record) -> Head | None:
+    """Where the head says that a chain stands; None where there is none."""
+    if row["entry_count"] is None:
+        return None
+    return Head(plan_id, row["entry_count"], Digest(row["head_hash"]), sealed=row["sealed"], frozen=row["frozen"])
 
 
 async def log_end(connection: Connection) -> tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 from lockstep_client.commands.context import Config, Json, Key, Refused, console, emit, read_configuration, run
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lockstep_client.agent import Eyes, Judgement
     from lockstep_client.configuration import ClientConfiguration
     from lockstep_kit.signing import Signer
@@ -93,11 +96,13 @@ async def _attend(
     from lockstep_client.agent import AgentSettings, Conclusion, GateAgent
     from lockstep_client.commands.settling import check_plan_id, client_of
 
+    out = functools.cache(console)
+
     def report(judgement: Judgement) -> None:
         if as_json:
             emit(_document(judgement))
         else:
-            _show(judgement)
+            _show(judgement, out())
 
     requests = configuration.state_directory / signer.public.key_id
     async with client_of(configuration) as client:
@@ -137,8 +142,7 @@ def _document(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _show(judgement: Judgement) -> None:
-    out = console()
+def _show(judgement: Judgement, out: Console) -> None:
     out.print(f"{judgement.plan_id}  {judgement.conclusion}  {judgement.detail}".rstrip(), markup=False)
     for each in judgement.findings:
         out.print(f"    {each.rule} {each.leg_id} {each.message}{' (may pass)' if each.may_pass else ''}", markup=False)

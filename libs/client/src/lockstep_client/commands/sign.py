@@ -65,7 +65,8 @@ def sign(
             wanted = statement(Gate(gate.value.upper()), verdict, view, registry, until, drawn)
             if wanted.gate is Gate.VALIDATE and verdict is Verdict.APPROVE:
                 async with Inspector.configured(configuration) as inspector:
-                    refuse_over(await inspector.inspect(view), "the evidence does not hold")
+                    (found,) = await inspector.inspect([view])
+                    refuse_over(found, "the evidence does not hold")
             if not as_json:
                 for line in wanted.lines():
                     console().print(line, markup=False)

@@ -16,15 +16,25 @@ from lockstep_kit.ids import PartyId, PlanId
 from lockstep_kit.rpc.standings import Standings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import asyncpg
+
     from lockstep_kit.db import Connection, Database
 
-#: The heads of a plan that came with its legs.
-READ_BINDINGS: Final = "select plan_digest, binding from participant_leg where plan_id = $1 and binding is not null"
+#: The heads of plans that came with their legs.
+READ_BINDINGS: Final = "select plan_id, plan_digest, binding from participant_leg where plan_id = any($1) and binding is not null"
 
 
-async def parties_of(connection: Connection, plan_id: PlanId) -> frozenset[PartyId]:
-    """A plan's parties; none where the plan is not known here, or where two plans came under one id."""
-    rows = await connection.fetch(READ_BINDINGS, plan_id)
+async def parties_of(connection: Connection, plans: Sequence[PlanId]) -> dict[PlanId, frozenset[PartyId]]:
+    """The parties of plans; none of a plan that is not known here, or where two plans came under one id."""
+    rows: dict[str, list[asyncpg.Record]] = {}
+    for row in await connection.fetch(READ_BINDINGS, plans):
+        rows.setdefault(row["plan_id"], []).append(row)
+    return {plan_id: _parties(rows.get(plan_id, [])) for plan_id in plans}
+
+
+def _parties(rows: Sequence[asyncpg.Record]) -> frozenset[PartyId]:
     if len({row["plan_digest"] for row in rows}) != 1:
         return frozenset()
     head = leg_pb2.LegBinding.FromString(rows[0]["binding"]).plan
@@ -49,10 +59,14 @@ class PlanReaders:
         Raises:
             LockstepError: PLAN_NOT_FOUND; it may not, or there is no such plan.
         """
+        if not await self.seen(context, [plan_id]):
+            raise not_found("plan", plan_id)
+
+    async def seen(self, context: grpc.aio.ServicerContext[Any, Any], plans: Sequence[PlanId]) -> list[PlanId]:
+        """Those of the plans that the caller may read, in their order."""
         _, standing = self._standings.of(context)
         if standing.sees_all:
-            return
+            return list(plans)
         async with self._db.connection() as connection:
-            parties = await parties_of(connection, plan_id)
-        if not standing.sees(parties):
-            raise not_found("plan", plan_id)
+            parties = await parties_of(connection, plans)
+        return [plan_id for plan_id in plans if standing.sees(parties[plan_id])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -102,6 +102,7 @@ def wrapping_keys(s: Statement) -> Rows:
 async def take_positions(s: Statement, count: int) -> Rows:
     row = await s.lock("journal_counter", True) or {}
     s.update("journal_counter", row, next_position=row["next_position"] + count)
+    s.notify(store.CHANNEL)
     return [{"first": row["next_position"]}]
 
 
@@ -117,12 +118,22 @@ async def copy_entries(s: Statement, *records: Sequence[Any]) -> Rows:
     return []
 
 
-@STATEMENTS.on(store.WHOLE_CHAIN)
-def whole_chain(s: Statement, plan_id: str) -> Rows:
+@STATEMENTS.on(store.WHOLE_CHAINS)
+def whole_chains(s: Statement, plan_ids: Sequence[str]) -> Rows:
     absent = dict.fromkeys((*store.COPY_ENTRIES.columns, "entry_count", "head_hash", "sealed", "frozen"))
-    head = {name: value for name, value in (s.get("journal_chain", plan_id) or absent).items() if name in absent}
-    entries = sorted((row for row in s.all("journal_entry") if row["plan_id"] == plan_id), key=lambda row: row["sequence"])
-    return [{**absent, **head, **row} for row in entries] or [{**absent, **head, "plan_id": None}]
+    chains: dict[str, list[Row]] = {plan_id: [] for plan_id in sorted(plan_ids)}
+    for row in _chained(s, chains):
+        chains[row["plan_id"]].append(row)
+    found: list[Row] = []
+    for plan_id, entries in chains.items():
+        head = {name: value for name, value in (s.get("journal_chain", plan_id) or absent).items() if name in absent}
+        found += [{**absent, **head, **row, "asked": plan_id} for row in entries or [{"plan_id": None}]]
+    return found
+
+
+def _chained(s: Statement, plan_ids: Collection[str]) -> list[Row]:
+    rows = (row for row in s.all("journal_entry") if row["plan_id"] in plan_ids)
+    return sorted(rows, key=lambda row: (row["plan_id"], row["sequence"]))
 
 
 @STATEMENTS.on(key_store.KEY_HISTORY)
@@ -144,24 +155,24 @@ def now(s: Statement) -> Rows:
     return [{"date_trunc": s.now}]
 
 
-def _stretch(s: Statement, place: str, after: int, limit: int, plan_id: str | None) -> Rows:
-    rows = [row for row in s.all("journal_entry") if row[place] > after and plan_id in (None, row["plan_id"])]
-    return sorted(rows, key=lambda row: row[place])[:limit]
+def _stretch(s: Statement, after: int, limit: int, plan_id: str | None) -> Rows:
+    rows = [row for row in s.all("journal_entry") if row["position"] > after and plan_id in (None, row["plan_id"])]
+    return sorted(rows, key=lambda row: row["position"])[:limit]
 
 
-@STATEMENTS.on(store.PLAN_ENTRIES)
-def plan_entries(s: Statement, plan_id: str, after: int, limit: int) -> Rows:
-    return _stretch(s, "sequence", after, limit, plan_id)
+@STATEMENTS.on(store.PLANS_ENTRIES)
+def plans_entries(s: Statement, plan_ids: Sequence[str], plan_id: str, sequence: int, limit: int) -> Rows:
+    return [row for row in _chained(s, set(plan_ids)) if (row["plan_id"], row["sequence"]) > (plan_id, sequence)][:limit]
 
 
 @STATEMENTS.on(store.ALL_ENTRIES)
 def all_entries(s: Statement, after: int, limit: int) -> Rows:
-    return _stretch(s, "position", after, limit, None)
+    return _stretch(s, after, limit, None)
 
 
 @STATEMENTS.on(store.PLAN_ENTRIES_BY_POSITION)
 def plan_entries_by_position(s: Statement, plan_id: str, after: int, limit: int) -> Rows:
-    return _stretch(s, "position", after, limit, plan_id)
+    return _stretch(s, after, limit, plan_id)
 
 
 @STATEMENTS.on(store.LOCK_WAITING_LEGS)
@@ -173,9 +184,3 @@ async def lock_waiting_legs(s: Statement, plan_ids: Sequence[str]) -> Rows:
 
     rows = sorted((row for row in s.all("participant_leg") if waits(row)), key=lambda row: (row["plan_id"], row["leg_id"]))
     return await s.locking("participant_leg", rows, waits)
-
-
-@STATEMENTS.on(store.NOTIFY)
-def notify(s: Statement) -> Rows:
-    s.notify(store.CHANNEL)
-    return []

@@ -27,7 +27,7 @@ from lockstep.journal.v1 import key_history_pb2 as lockstep_dot_journal_dot_v1_d
 from lockstep.journal.v1 import log_pb2 as lockstep_dot_journal_dot_v1_dot_log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0lockstep/journal/v1/journal_reader_service.proto\x12\x13lockstep.journal.v1\x1a\x1flockstep/journal/v1/entry.proto\x1a%lockstep/journal/v1/key_history.proto\x1a\x1dlockstep/journal/v1/log.proto\"L\n\x12ListEntriesRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x13ListEntriesResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.lockstep.journal.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x13WatchEntriesRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"i\n\x14WatchEntriesResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.lockstep.journal.v1.Entry\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x0e\n\x06log_id\x18\x03 \x01(\t\"$\n\x11VerifyPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xb0\x01\n\x12VerifyPlanResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x13\n\x0b\x65ntry_count\x18\x02 \x01(\x03\x12\x11\n\thead_hash\x18\x03 \x01(\x0c\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\x12:\n\x08\x66indings\x18\x05 \x03(\x0b\x32(.lockstep.journal.v1.VerificationFinding\x12\x17\n\x0fpayloads_erased\x18\x06 \x01(\x08\"F\n\x13VerificationFinding\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"-\n\x14GetCheckpointRequest\x12\x15\n\rtree_size_min\x18\x01 \x01(\x03\"L\n\x15GetCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.lockstep.journal.v1.Checkpoint\"P\n\x18GetInclusionProofRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x11\n\ttree_size\x18\x03 \x01(\x03\"O\n\x19GetInclusionProofResponse\x12\x32\n\x05proof\x18\x01 \x01(\x0b\x32#.lockstep.journal.v1.InclusionProof\"@\n\x1aGetConsistencyProofRequest\x12\x11\n\tfrom_size\x18\x01 \x01(\x03\x12\x0f\n\x07to_size\x18\x02 \x01(\x03\"+\n\x1bGetConsistencyProofResponse\x12\x0c\n\x04path\x18\x01 \x03(\x0c\"=\n\x13\x45xportBundleRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x15\n\rtree_size_min\x18\x02 \x01(\x03\"\xad\x01\n\x14\x45xportBundleResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.lockstep.journal.v1.Entry\x12\x33\n\x06proofs\x18\x02 \x03(\x0b\x32#.lockstep.journal.v1.InclusionProof\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.lockstep.journal.v1.Checkpoint2\xe1\x06\n\x14JournalReaderService\x12`\n\x0bListEntries\x12\'.lockstep.journal.v1.ListEntriesRequest\x1a(.lockstep.journal.v1.ListEntriesResponse\x12\x65\n\x0cWatchEntries\x12(.lockstep.journal.v1.WatchEntriesRequest\x1a).lockstep.journal.v1.WatchEntriesResponse0\x01\x12]\n\nVerifyPlan\x12&.lockstep.journal.v1.VerifyPlanRequest\x1a\'.lockstep.journal.v1.VerifyPlanResponse\x12\x66\n\rGetCheckpoint\x12).lockstep.journal.v1.GetCheckpointRequest\x1a*.lockstep.journal.v1.GetCheckpointResponse\x12r\n\x11GetInclusionProof\x12-.lockstep.journal.v1.GetInclusionProofRequest\x1a..lockstep.journal.v1.GetInclusionProofResponse\x12x\n\x13GetConsistencyProof\x12/.lockstep.journal.v1.GetConsistencyProofRequest\x1a\x30.lockstep.journal.v1.GetConsistencyProofResponse\x12\x63\n\x0c\x45xportBundle\x12(.lockstep.journal.v1.ExportBundleRequest\x1a).lockstep.journal.v1.ExportBundleResponse\x12\x66\n\rGetKeyHistory\x12).lockstep.journal.v1.GetKeyHistoryRequest\x1a*.lockstep.journal.v1.GetKeyHistoryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0lockstep/journal/v1/journal_reader_service.proto\x12\x13lockstep.journal.v1\x1a\x1flockstep/journal/v1/entry.proto\x1a%lockstep/journal/v1/key_history.proto\x1a\x1dlockstep/journal/v1/log.proto\"^\n\x12ListEntriesRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x10\n\x08plan_ids\x18\x04 \x03(\t\"[\n\x13ListEntriesResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.lockstep.journal.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x13WatchEntriesRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"i\n\x14WatchEntriesResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.lockstep.journal.v1.Entry\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x0e\n\x06log_id\x18\x03 \x01(\t\"$\n\x11VerifyPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xb0\x01\n\x12VerifyPlanResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x13\n\x0b\x65ntry_count\x18\x02 \x01(\x03\x12\x11\n\thead_hash\x18\x03 \x01(\x0c\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\x12:\n\x08\x66indings\x18\x05 \x03(\x0b\x32(.lockstep.journal.v1.VerificationFinding\x12\x17\n\x0fpayloads_erased\x18\x06 \x01(\x08\"F\n\x13VerificationFinding\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"-\n\x14GetCheckpointRequest\x12\x15\n\rtree_size_min\x18\x01 \x01(\x03\"L\n\x15GetCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.lockstep.journal.v1.Checkpoint\"P\n\x18GetInclusionProofRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x11\n\ttree_size\x18\x03 \x01(\x03\"O\n\x19GetInclusionProofResponse\x12\x32\n\x05proof\x18\x01 \x01(\x0b\x32#.lockstep.journal.v1.InclusionProof\"@\n\x1aGetConsistencyProofRequest\x12\x11\n\tfrom_size\x18\x01 \x01(\x03\x12\x0f\n\x07to_size\x18\x02 \x01(\x03\"+\n\x1bGetConsistencyProofResponse\x12\x0c\n\x04path\x18\x01 \x03(\x0c\"=\n\x13\x45xportBundleRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x15\n\rtree_size_min\x18\x02 \x01(\x03\"\xad\x01\n\x14\x45xportBundleResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.lockstep.journal.v1.Entry\x12\x33\n\x06proofs\x18\x02 \x03(\x0b\x32#.lockstep.journal.v1.InclusionProof\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.lockstep.journal.v1.Checkpoint2\xe1\x06\n\x14JournalReaderService\x12`\n\x0bListEntries\x12\'.lockstep.journal.v1.ListEntriesRequest\x1a(.lockstep.journal.v1.ListEntriesResponse\x12\x65\n\x0cWatchEntries\x12(.lockstep.journal.v1.WatchEntriesRequest\x1a).lockstep.journal.v1.WatchEntriesResponse0\x01\x12]\n\nVerifyPlan\x12&.lockstep.journal.v1.VerifyPlanRequest\x1a\'.lockstep.journal.v1.VerifyPlanResponse\x12\x66\n\rGetCheckpoint\x12).lockstep.journal.v1.GetCheckpointRequest\x1a*.lockstep.journal.v1.GetCheckpointResponse\x12r\n\x11GetInclusionProof\x12-.lockstep.journal.v1.GetInclusionProofRequest\x1a..lockstep.journal.v1.GetInclusionProofResponse\x12x\n\x13GetConsistencyProof\x12/.lockstep.journal.v1.GetConsistencyProofRequest\x1a\x30.lockstep.journal.v1.GetConsistencyProofResponse\x12\x63\n\x0c\x45xportBundle\x12(.lockstep.journal.v1.ExportBundleRequest\x1a).lockstep.journal.v1.ExportBundleResponse\x12\x66\n\rGetKeyHistory\x12).lockstep.journal.v1.GetKeyHistoryRequest\x1a*.lockstep.journal.v1.GetKeyHistoryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,35 +35,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.journal.v1.journal
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTENTRIESREQUEST']._serialized_start=176
-  _globals['_LISTENTRIESREQUEST']._serialized_end=252
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=254
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=345
-  _globals['_WATCHENTRIESREQUEST']._serialized_start=347
-  _globals['_WATCHENTRIESREQUEST']._serialized_end=407
-  _globals['_WATCHENTRIESRESPONSE']._serialized_start=409
-  _globals['_WATCHENTRIESRESPONSE']._serialized_end=514
-  _globals['_VERIFYPLANREQUEST']._serialized_start=516
-  _globals['_VERIFYPLANREQUEST']._serialized_end=552
-  _globals['_VERIFYPLANRESPONSE']._serialized_start=555
-  _globals['_VERIFYPLANRESPONSE']._serialized_end=731
-  _globals['_VERIFICATIONFINDING']._serialized_start=733
-  _globals['_VERIFICATIONFINDING']._serialized_end=803
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=805
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=850
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=852
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=928
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=930
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1010
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1012
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1091
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1093
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1157
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1159
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1202
-  _globals['_EXPORTBUNDLEREQUEST']._serialized_start=1204
-  _globals['_EXPORTBUNDLEREQUEST']._serialized_end=1265
-  _globals['_EXPORTBUNDLERESPONSE']._serialized_start=1268
-  _globals['_EXPORTBUNDLERESPONSE']._serialized_end=1441
-  _globals['_JOURNALREADERSERVICE']._serialized_start=1444
-  _globals['_JOURNALREADERSERVICE']._serialized_end=2309
+  _globals['_LISTENTRIESREQUEST']._serialized_end=270
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=272
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=363
+  _globals['_WATCHENTRIESREQUEST']._serialized_start=365
+  _globals['_WATCHENTRIESREQUEST']._serialized_end=425
+  _globals['_WATCHENTRIESRESPONSE']._serialized_start=427
+  _globals['_WATCHENTRIESRESPONSE']._serialized_end=532
+  _globals['_VERIFYPLANREQUEST']._serialized_start=534
+  _globals['_VERIFYPLANREQUEST']._serialized_end=570
+  _globals['_VERIFYPLANRESPONSE']._serialized_start=573
+  _globals['_VERIFYPLANRESPONSE']._serialized_end=749
+  _globals['_VERIFICATIONFINDING']._serialized_start=751
+  _globals['_VERIFICATIONFINDING']._serialized_end=821
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=823
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=868
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=870
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=946
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=948
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1028
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1030
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1109
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1111
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1175
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1177
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1220
+  _globals['_EXPORTBUNDLEREQUEST']._serialized_start=1222
+  _globals['_EXPORTBUNDLEREQUEST']._serialized_end=1283
+  _globals['_EXPORTBUNDLERESPONSE']._serialized_start=1286
+  _globals['_EXPORTBUNDLERESPONSE']._serialized_end=1459
+  _globals['_JOURNALREADERSERVICE']._serialized_start=1462
+  _globals['_JOURNALREADERSERVICE']._serialized_end=2327
 # @@protoc_insertion_point(module_scope)

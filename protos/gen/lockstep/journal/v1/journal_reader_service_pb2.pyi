@@ -22,29 +22,35 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ListEntriesRequest(_message.Message):
-    """Asks for a page of a chain."""
+    """Asks for a page of one chain or of many."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PLAN_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PLAN_IDS_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
-    """Required. The plan."""
+    """The plan. Required where there are no `plan_ids`."""
     page_size: _builtins.int
     """Optional. 1 to 500; 100 when absent."""
     page_token: _builtins.str
-    """Optional. From the response before."""
+    """Optional. From the response before, to the same request."""
+    @_builtins.property
+    def plan_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In place of `plan_id`: at most 64 plans, each once. Of those that the caller may not see, and of those that are not there, there are no entries."""
+
     def __init__(
         self,
         *,
         plan_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        plan_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id", "plan_ids", b"plan_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -52,7 +58,7 @@ Global___ListEntriesRequest: _TypeAlias = ListEntriesRequest  # noqa: Y015
 
 @_typing.final
 class ListEntriesResponse(_message.Message):
-    """A page of a chain."""
+    """A page of one chain or of many."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -62,7 +68,7 @@ class ListEntriesResponse(_message.Message):
     """Empty at the end."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_entry_pb2.Entry]:
-        """In order of sequence."""
+        """In order of sequence; of many plans in order of plan and sequence."""
 
     def __init__(
         self,

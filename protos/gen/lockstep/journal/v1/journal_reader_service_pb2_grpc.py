@@ -83,7 +83,7 @@ class JournalReaderServiceServicer:
     """
 
     def ListEntries(self, request, context):
-        """A page of a plan's chain.
+        """A page of a plan's chain, or of many plans' chains.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

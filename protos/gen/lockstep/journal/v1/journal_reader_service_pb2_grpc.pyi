@@ -18,7 +18,7 @@ class JournalReaderServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListEntries: _aio.UnaryUnaryMultiCallable[_journal_reader_service_pb2.ListEntriesRequest, _journal_reader_service_pb2.ListEntriesResponse]
-    """A page of a plan's chain."""
+    """A page of a plan's chain, or of many plans' chains."""
     WatchEntries: _aio.UnaryStreamMultiCallable[_journal_reader_service_pb2.WatchEntriesRequest, _journal_reader_service_pb2.WatchEntriesResponse]
     """Entries of one plan or of all, from a place on, then live without gap or duplicate, with heartbeats."""
     VerifyPlan: _aio.UnaryUnaryMultiCallable[_journal_reader_service_pb2.VerifyPlanRequest, _journal_reader_service_pb2.VerifyPlanResponse]
@@ -43,7 +43,7 @@ class JournalReaderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _journal_reader_service_pb2.ListEntriesRequest,
         context: _aio.ServicerContext[_journal_reader_service_pb2.ListEntriesRequest, _abc.Awaitable[_journal_reader_service_pb2.ListEntriesResponse]],
     ) -> _abc.Awaitable[_journal_reader_service_pb2.ListEntriesResponse]:
-        """A page of a plan's chain."""
+        """A page of a plan's chain, or of many plans' chains."""
 
     @_abc_1.abstractmethod
     def WatchEntries(

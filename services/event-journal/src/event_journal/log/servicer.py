@@ -87,7 +87,7 @@ class LogServicer(journal_reader_service_pb2_grpc.JournalReaderServiceServicer):
         require(request.tree_size_min >= 0, "tree_size_min", "must not be negative")
         await self._readers.admit(context, plan_id)
         async with self._db.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-            rows = await store.plan_entries(connection, plan_id, limit=BUNDLE_ENTRIES_MAX + 1)
+            rows = await store.plans_entries(connection, [plan_id], limit=BUNDLE_ENTRIES_MAX + 1)
             if not rows:
                 raise not_found("plan", plan_id)
             if len(rows) > BUNDLE_ENTRIES_MAX:
