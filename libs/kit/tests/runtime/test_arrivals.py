@@ -59,7 +59,8 @@ class Cancelling:
 
 async def cancelling(make: MakeServer, per_second: float, **listen: Any) -> Cancelling:
     """A server that lets the stranger cancel a few calls."""
-    limits = {"named": {STRANGER: {"cancelled_per_second": per_second, "cancelled_burst": BURST, "calls_burst": 1_000}}}
+    cancelled = {"cancelled_per_second": per_second, "cancelled_burst": BURST - 1}
+    limits = {"named": {STRANGER: {**cancelled, "streams_per_second": 1e-6, "streams_burst": 1, "calls_burst": 1_000}}}
     return Cancelling(await make(table=TWO, limits=limits, **listen))
 
 

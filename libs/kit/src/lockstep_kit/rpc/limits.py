@@ -39,7 +39,7 @@ class CallerLimits(BaseModel):
     cancelled_per_second: float = Field(
         default=50.0,
         gt=0,
-        description="how fast calls may be cancelled within a second of their coming; beyond it the next are taken late",
+        description="how fast calls may be cancelled within a second of their coming, beside streams; beyond it the next are taken late",
     )
     cancelled_burst: float = Field(default=256.0, ge=1, description="calls that may be cancelled so after a pause")
 

@@ -140,7 +140,8 @@ class Server:
 
         def cancelled_rate(caller: str) -> Rate:
             limits = limiter.limits_of(caller)
-            return Rate(limits.cancelled_per_second, limits.cancelled_burst)
+            # A stream is cancelled by its caller as a rule, so as many as may be begun are no offence.
+            return Rate(limits.cancelled_per_second + limits.streams_per_second, limits.cancelled_burst + limits.streams_burst)
 
         self._server = ArrivalsServer(
             Cancellations(cancelled_rate, listen.limits.callers_max),
