@@ -27,6 +27,10 @@ CALLS: Final = INSTRUMENTS.counter(
 CALL_DURATION: Final = INSTRUMENTS.histogram(
     "lockstep_rpc_server_duration_seconds", "How long unary calls took, in seconds.", ("method",), buckets=CALL_SECONDS
 )
+HELD: Final = INSTRUMENTS.counter(
+    "lockstep_rpc_server_calls_held_total",
+    "Calls that were taken late, or not at all, because their callers cancel what they call.",
+)
 STREAMS_OPEN: Final = INSTRUMENTS.gauge("lockstep_rpc_server_streams_open", "Streams that are open now.", ("method",))
 LOOP_FAILURES: Final = INSTRUMENTS.counter(
     "lockstep_loop_failures_total", "Rounds of background loops that ended with an error.", ("loop",)

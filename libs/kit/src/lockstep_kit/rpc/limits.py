@@ -36,6 +36,12 @@ class CallerLimits(BaseModel):
     streams_per_second: float = Field(default=5.0, gt=0, description="how fast streams are begun")
     streams_burst: float = Field(default=64.0, ge=1, description="streams that may be begun at once after a pause")
     streams_max: int = Field(default=64, ge=1, description="open streams")
+    cancelled_per_second: float = Field(
+        default=50.0,
+        gt=0,
+        description="how fast calls may be cancelled within a second of their coming, beside streams; beyond it the next are taken late",
+    )
+    cancelled_burst: float = Field(default=256.0, ge=1, description="calls that may be cancelled so after a pause")
 
 
 class ServingLimits(BaseModel):
@@ -52,6 +58,8 @@ class ServingLimits(BaseModel):
             streams_per_second=50.0,
             streams_burst=256.0,
             streams_max=256,
+            cancelled_per_second=500.0,
+            cancelled_burst=2_000.0,
         ),
         description="each of the services, all replicas of it together",
     )
@@ -142,6 +150,13 @@ class Limiter:
         """Callers that are kept."""
         return len(self._callers)
 
+    def limits_of(self, caller: str) -> CallerLimits:
+        """What a caller may have."""
+        named = self._settings.named.get(caller)
+        if named is not None:
+            return named
+        return self._settings.services if caller in self._services else self._settings.clients
+
     def begin(self, caller: str, now: float, *, stream: bool, cost: float) -> Over | str:
         """Begin a call: the name to end it under, or why not."""
         name, held = self._of(caller, now)
@@ -213,7 +228,7 @@ class Limiter:
             if held is not None:
                 return OTHERS, held
             caller = OTHERS
-        limits = self._limits(caller)
+        limits = self.limits_of(caller)
         held = _Held(
             limits,
             buckets.full(Rate(limits.calls_per_second, limits.calls_burst), now),
@@ -229,9 +244,3 @@ class Limiter:
                 del self._callers[name]
                 return True
         return False
-
-    def _limits(self, caller: str) -> CallerLimits:
-        named = self._settings.named.get(caller)
-        if named is not None:
-            return named
-        return self._settings.services if caller in self._services else self._settings.clients

@@ -19,7 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep_kit.rpc import metering
 from lockstep_kit.rpc.access import Access
+from lockstep_kit.rpc.arrivals import ArrivalsServer
 from lockstep_kit.rpc.arrows import SERVICE_IDS
+from lockstep_kit.rpc.buckets import Rate
+from lockstep_kit.rpc.cancellations import Cancellations
 from lockstep_kit.rpc.certificates import Certificates
 from lockstep_kit.rpc.gate import Gate
 from lockstep_kit.rpc.guard import Guard
@@ -122,9 +125,10 @@ class Server:
         self._access = access
         certificates = Certificates(listen.certificate_seconds_max)
         self._guard = Guard(certificates)
+        limiter = Limiter(listen.limits, listen.concurrent_calls_max, SERVICE_IDS)
         gate = Gate(
             access,
-            Limiter(listen.limits, listen.concurrent_calls_max, SERVICE_IDS),
+            limiter,
             certificates,
             call_seconds_max=listen.call_seconds_max,
             stream_seconds_max=listen.stream_seconds_max,
@@ -133,8 +137,15 @@ class Server:
         self._methods: list[str] = []
         self._drains: list[Callable[[], Awaitable[None]]] = []
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(
-            options=(
+
+        def cancelled_rate(caller: str) -> Rate:
+            limits = limiter.limits_of(caller)
+            # A stream is cancelled by its caller as a rule, so as many as may be begun are no offence.
+            return Rate(limits.cancelled_per_second + limits.streams_per_second, limits.cancelled_burst + limits.streams_burst)
+
+        self._server = ArrivalsServer(
+            Cancellations(cancelled_rate, listen.limits.callers_max),
+            (
                 *_OPTIONS,
                 ("grpc.max_receive_message_length", listen.message_bytes_max),
                 ("grpc.max_send_message_length", listen.message_bytes_max),
@@ -143,7 +154,7 @@ class Server:
                 ("grpc.max_connection_age_ms", int(listen.connection_seconds_max * 1_000)),
                 ("grpc.max_connection_age_grace_ms", int(listen.connection_grace_seconds * 1_000)),
             ),
-            maximum_concurrent_rpcs=listen.concurrent_calls_max,
+            listen.concurrent_calls_max,
         )
         unknown = metered("", gate.unknown())
         self._served = Methods(
