@@ -51,7 +51,7 @@ class PressureSettings(BaseModel):
     step_seconds_max: float = Field(
         default=0.25, gt=0, le=60, description="steps of which even the quickest of a second took longer: fewer plans are let in"
     )
-    plans_min: int = Field(default=64, ge=1, description="plans that are worked on at a time in any case, at a replica")
+    plans_min: int = Field(default=256, ge=1, description="plans that are worked on at a time in any case, at a replica")
     plans_max: int = Field(default=10_000, ge=1, description="plans that are worked on at a time at the most, at a replica")
 
     def check(self) -> None:

@@ -257,7 +257,9 @@ class Settlement:
         pressure.ended(
             each.plan_id for each in let if each.plan_id in begun and isinstance(done[each.request.request_id], Exception)
         )
-        return [done.get(each.request.request_id, overloaded(each.plan_id)) for each in asked]
+        # Those who came together come again together.
+        later = overloaded(asked[0].plan_id)
+        return [done.get(each.request.request_id, later) for each in asked]
 
     async def _execute(self, work: Work, asked: Sequence[Execution], _: datetime, refused: Refusals) -> None:
         consents = {}
