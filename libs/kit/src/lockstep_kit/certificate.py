@@ -228,11 +228,10 @@ def check_commit(certificate: Certificate, binding: Binding, key: bytes, partici
     """
     binding.check()
     scope = scope_of(binding.header, [binding.leg])
-    plan_digest = certificate.header.digest
-    if scope.plan_digest != plan_digest:
+    if scope.plan_digest != certificate.header.digest:
         raise NotAuthorised("CERTIFICATE_PLAN_DIGEST", "the certificate is about another plan")
     _check_people(certificate, scope, registry)
-    _check_votes(certificate, plan_digest, registry)
+    _check_votes(certificate, registry)
     own = certificate.votes[binding.index].vote
     if own.participant != participant or own.leg_id != binding.leg.leg_id or own.lock != binding.lock:
         raise NotAuthorised("CERTIFICATE_OWN_VOTE", "the vote in the certificate is not the one this participant gave for this leg")
@@ -265,7 +264,8 @@ def _check_approves(signed: GateSignature) -> None:
         raise NotAuthorised("GATE_REJECTED", f"the gate {signed.statement.gate} was refused")
 
 
-def _check_votes(certificate: Certificate, plan_digest: Digest, registry: Registry) -> None:
+def _check_votes(certificate: Certificate, registry: Registry) -> None:
+    plan_digest = certificate.header.digest
     if len(certificate.votes) != certificate.header.leg_count:
         raise NotAuthorised("CERTIFICATE_VOTES", "there is not one vote of every leg")
     if len({signed.vote.leg_id for signed in certificate.votes}) != len(certificate.votes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -38,7 +38,7 @@ def time_from_pb(message: Timestamp, field: str) -> datetime:
     if not 0 <= message.nanos < 1_000_000_000 or message.nanos % 1000:
         raise FieldInvalid(field, "must be a time with microseconds at the finest")
     require(0 <= message.seconds < _SECONDS_END, field, "must be a time of the years 1970 to 9998")
-    return datetime.fromtimestamp(message.seconds, UTC).replace(microsecond=message.nanos // 1000)
+    return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
 
 
 def time_to_pb(moment: datetime) -> Timestamp:

@@ -12,11 +12,15 @@ from coordinator.model import State
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import PlanId
 
-#: Changes of all plans behind a place, each with its number within its plan, and where its plan stands by now.
+#: Changes of all plans behind a place, each with its number within its plan, and where its plan stands by now. Of each plan those before are counted once.
 LOG: Final = """
-select event.sequence, event.plan_id, event.event, plan.state,
-    (select count(*) from plan_event as own where own.plan_id = event.plan_id and own.sequence <= event.sequence) as number
-from plan_event as event join plan using (plan_id) where event.sequence > $1 order by event.sequence limit $2
+with page as (select sequence, plan_id, event from plan_event where sequence > $1 order by sequence limit $2),
+before as (
+    select plan_id, (select count(*) from plan_event as own where own.plan_id = told.plan_id and own.sequence <= $1) as number
+    from (select distinct plan_id from page) as told)
+select page.sequence, page.plan_id, page.event, plan.state,
+    before.number + row_number() over (partition by page.plan_id order by page.sequence) as number
+from page join before using (plan_id) join plan using (plan_id) order by page.sequence
 """
 
 #: Where the log stands, and which one it is.
