@@ -110,7 +110,7 @@ async def test_it_signs_once(coordinator: Any, world: Any, tmp_path: Path) -> No
     assert signed.statement.evidence_digest == evidence_digest(world.outcomes[leg] for leg in ("delivery", "payment"))
     assert KEY.public.verifies(signed.statement.signed_bytes(), signed.signature.octets)
     assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
-    (file,) = tmp_path.glob("*.request")  # noqa: ASYNC240 - a folder of one file
+    (file,) = tmp_path.glob("*.requests")  # noqa: ASYNC240 - a folder of one file
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
@@ -123,6 +123,31 @@ async def test_it_survives_a_restart(coordinator: Any, world: Any, tmp_path: Pat
     first, second = asked(coordinator)
     assert first == second
     assert eyes.looks == 0
+
+
+async def test_what_was_signed_apart(coordinator: Any, world: Any, tmp_path: Path) -> None:
+    """A request that an agent of the release before has signed, in a file of its own, is sent as it is."""
+    waits(coordinator, world)
+    await Desk(coordinator, Eyes(world), tmp_path).work(0.3, told)
+    (file,) = tmp_path.glob("*.requests")  # noqa: ASYNC240 - a folder of one file
+    (signed,) = messages.SignGatesRequest.FromString(file.read_bytes()).requests
+    file.unlink()
+    (tmp_path / "of-before.request").write_bytes(signed.SerializeToString(deterministic=True))
+    eyes = Eyes(world, (CONTRADICTS,))
+    await Desk(coordinator, eyes, tmp_path).work(0.3, told)
+    assert asked(coordinator) == [signed, signed]
+    assert eyes.looks == 0
+
+
+async def test_what_has_expired(coordinator: Any, world: Any, tmp_path: Path) -> None:
+    """A signature that opens the gate no more is not sent again: another one is made."""
+    waits(coordinator, world)
+    await Desk(coordinator, Eyes(world), tmp_path, signature_seconds=-1.0).work(0.3, told)
+    eyes = Eyes(world)
+    await Desk(coordinator, eyes, tmp_path).work(0.3, told)
+    first, second = asked(coordinator)
+    assert first.signature.nonce != second.signature.nonce
+    assert eyes.looks == 1
 
 
 async def test_a_lost_answer(coordinator: Any, world: Any, tmp_path: Path) -> None:
@@ -235,7 +260,10 @@ async def test_plans_that_wait_together(coordinator: Any, new_world: Callable[[]
         assert gate_from_pb(request.signature).statement.plan_digest == world.draft.header.digest
     expected = dict.fromkeys(plans, Conclusion.SIGNED) | {refused: Conclusion.REFUSED, tampered: Conclusion.REFUSED}
     assert {each.plan_id: each.conclusion for each in desk.said} == expected
-    assert len(list(tmp_path.glob("*.request"))) == 4  # noqa: ASYNC240 - a folder of four files
+    (file,) = tmp_path.glob("*.requests")  # noqa: ASYNC240 - a folder of one file
+    assert [each.plan_id for each in messages.SignGatesRequest.FromString(file.read_bytes()).requests] == [
+        each.plan_id for each in asked(coordinator)
+    ]
 
 
 async def test_a_coordinator_of_before(coordinator: Any, world: Any, tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ def program(run: Path, address: Callable[[str], str], tls: TlsSettings, registry
         "tls": {part: str(path) for part, path in tls},
         "registry_file": str(registry),
         "state_file": str(run / "state" / "monitor.json"),
-        "round_seconds": 1,
     }
     path = write_secret(run / "config" / f"{MONITOR}.yaml", yaml.safe_dump(settings, sort_keys=False))
     return Program(MONITOR, (sys.executable, "-m", "lockstep_monitor", "--config", str(path)))

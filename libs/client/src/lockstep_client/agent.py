@@ -26,7 +26,7 @@ from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
 from lockstep_client.client import LockstepClient
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.evidence import JOURNAL_SILENT, Finding
-from lockstep_client.signed_requests import keep_requests, kept_request
+from lockstep_client.signed_requests import SignedRequests, place_of
 from lockstep_client.signers import SignerUnavailable
 from lockstep_client.signing import gate_signature
 from lockstep_client.standing_plans import StandingPlans
@@ -47,6 +47,8 @@ _IDLE_SECONDS: Final = 60.0
 #: Groups that are looked at at one time: another one is begun beside those that the outside holds up, once they took so long.
 _GROUPS_MAX: Final = 4
 _PATIENCE_SECONDS: Final = 1.0
+#: What comes so soon behind a group is looked at together.
+_REST_SECONDS: Final = 0.02
 _UNDECIDED: Final = ("DRAFT", "INITIATED", "PRECONDITIONS_PENDING", "READY_FOR_PREPARE")
 
 
@@ -172,7 +174,7 @@ class GateAgent:
         self._client = client
         self._eyes = eyes
         self._key = key
-        self._requests = requests
+        self._kept = SignedRequests(requests)
         self._settings = settings or AgentSettings()
         self._report = report
         self._standing = StandingPlans(client, states=(self._duty.number,))
@@ -240,6 +242,7 @@ class GateAgent:
     async def _look_at(self, group: Sequence[_Look]) -> None:
         try:
             await self._look_or_part(group)
+            await asyncio.sleep(_REST_SECONDS)
         finally:
             self._busy -= {view.header.plan_id for view, _ in group}
             task = asyncio.current_task()
@@ -333,8 +336,8 @@ class GateAgent:
         What was signed before a crash is sent again as it was.
         """
         now = datetime.now(UTC)
-        stored = {view.header.plan_id: kept_request(self._file(view), now) for view in views}
-        requests: dict[str, SignGateRequest] = {plan_id: request for plan_id, request in stored.items() if request is not None}
+        known = {view.header.plan_id: self._kept.find(self._place(view), now) for view in views}
+        requests: dict[str, SignGateRequest] = {plan_id: request for plan_id, request in known.items() if request is not None}
         fresh = [(view, seconds) for view, seconds in zip(views, waited, strict=True) if view.header.plan_id not in requests]
         found = await self._eyes.inspect([view for view, _ in fresh]) if fresh else ()
         judged: dict[str, Judgement | LockstepError] = {}
@@ -383,15 +386,8 @@ class GateAgent:
 
     def _signed(self, wanted: Sequence[tuple[PlanView, Verdict]]) -> dict[str, SignGateRequest]:
         """Fresh requests by plan, on disk before anybody sees them."""
-        requests: dict[str, SignGateRequest] = {}
-        files: dict[Path, SignGateRequest] = {}
-        try:
-            for view, verdict in wanted:
-                request = requests[view.header.plan_id] = self._request(view, verdict)
-                files[self._file(view)] = request
-        finally:
-            # Should the key have gone in between, what it has signed is kept.
-            keep_requests(files)
+        requests: dict[str, SignGateRequest] = {view.header.plan_id: self._request(view, verdict) for view, verdict in wanted}
+        self._kept.keep(list(requests.values()))
         return requests
 
     def _request(self, view: PlanView, verdict: Verdict) -> SignGateRequest:
@@ -409,9 +405,6 @@ class GateAgent:
         request_id = ids.derived(self._gate.lower(), self._key.public.key_id, plan_id, statement.statement.nonce.hex())
         return SignGateRequest(request_id=request_id, plan_id=plan_id, signature=gate_to_pb(statement))
 
-    def _file(self, view: PlanView) -> Path:
-        return self._requests / f"{self._place(view)}.request"
-
     def _until(self, view: PlanView) -> datetime:
         now = datetime.now(UTC)
         if self._duty.stands:
@@ -419,9 +412,15 @@ class GateAgent:
         return now + timedelta(seconds=self._settings.signature_seconds)
 
     def _place(self, view: PlanView) -> str:
-        """A plan with what is signed over: after a leg was driven anew there is other evidence, and another signature is asked for."""
-        over = {Gate.APPROVE: view.header.digest, Gate.RELEASE: _votes(view), Gate.VALIDATE: view.evidence_digest or b""}
-        return f"{view.header.plan_id}-{over[self._gate].hex()[:16]}"
+        over: bytes
+        match self._gate:
+            case Gate.RELEASE:
+                over = _votes(view)
+            case Gate.VALIDATE:
+                over = view.evidence_digest or b""
+            case _:
+                over = view.header.digest
+        return place_of(view.header.plan_id, over)
 
 
 def _view(plan: settlement_pb2.Plan) -> PlanView | None:
