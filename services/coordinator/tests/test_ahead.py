@@ -37,7 +37,7 @@ class Stream:
 async def taken(stream: Any) -> list[list[int]]:
     """The sequences of what was taken together, in order, each after all that could be read was read."""
     found: list[list[int]] = []
-    async with _ahead(stream) as ahead:
+    with _ahead(stream) as ahead:
         while True:
             await asyncio.sleep(0.01)
             first = await ahead.get()
@@ -60,7 +60,7 @@ async def test_what_is_taken_together_is_bounded() -> None:
     half = TOGETHER_MAX // 2
     assert await taken(Stream(page(1, half), page(2, half), page(3), page(4, TOGETHER_MAX + 1), page(5))) == [[1, 2], [3], [4], [5]]
     stream: Any = Stream(*(page(number) for number in range(2 * AHEAD_MAX)))
-    async with _ahead(stream):
+    with _ahead(stream):
         await asyncio.sleep(0.05)
         assert stream.shown == AHEAD_MAX + 1
 
@@ -68,7 +68,7 @@ async def test_what_is_taken_together_is_bounded() -> None:
 async def test_what_was_read_is_taken_before_the_stream_is_lost() -> None:
     """A stream that breaks gives what it had shown, and then its error."""
     broken: Any = Stream(page(1), page(2), error=ConnectionError("cut"))
-    async with _ahead(broken) as ahead:
+    with _ahead(broken) as ahead:
         await asyncio.sleep(0.01)
         first = await ahead.get()
         assert first is not None
@@ -87,7 +87,7 @@ async def test_silence_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.sleep(3_600)
 
     silent: Any = Silent()
-    async with _ahead(silent) as ahead:
+    with _ahead(silent) as ahead:
         assert await ahead.get() == page(1)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(ahead.get(), 30)

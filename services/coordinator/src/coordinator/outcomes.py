@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -67,7 +67,7 @@ class Outcomes:
     async def _follow(self, stream: OutcomeStream, after: tuple[str, int] | None) -> None:
         unshown = self._news.unshown[self._peer.name]
         unshown.opened()
-        async with _ahead(stream) as pages:
+        with _ahead(stream) as pages:
             while (page := await pages.get()) is not None:
                 if self._failures:
                     await self._back()
@@ -146,8 +146,8 @@ class _Ahead:
             yield found
 
 
-@asynccontextmanager
-async def _ahead(stream: OutcomeStream) -> AsyncIterator[_Ahead]:
+@contextmanager
+def _ahead(stream: OutcomeStream) -> Iterator[_Ahead]:
     """The stream's pages, which are read while others are taken."""
     ahead = _Ahead()
     reading = asyncio.create_task(ahead.read(stream), name="outcomes.ahead")
@@ -155,4 +155,3 @@ async def _ahead(stream: OutcomeStream) -> AsyncIterator[_Ahead]:
         yield ahead
     finally:
         reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
