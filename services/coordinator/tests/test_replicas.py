@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from coordinator.convert.participant import CallName, Outgoing
-from coordinator.model import Tick
+from coordinator.model import Order, Tick
 from coordinator.recovery import Recovery
 from coordinator.store import outboxes, saving
 from lockstep_kit import leases
@@ -94,7 +94,8 @@ async def prepared(world: Any, plan: Any, participant: str) -> list[Any]:
         name, generation = held["owner"], held["generation"]
         found = await outboxes.lock_due(owner, participant, name, generation, timedelta(0), [plan.plan_id], 10)
         await owner.execute("update leg_command set answered = true where plan_id = $1 and command = 'PREPARE'", plan.plan_id)
-        return [command for command, _ in found]
+        # One to execute may be due again meanwhile.
+        return [command for command, _ in found if command.order is Order.PREPARE]
 
 
 async def test_a_paused_transaction_is_refused_by_the_database(world: Any) -> None:
@@ -143,6 +144,40 @@ async def test_a_lease_cannot_be_taken_between_its_check_and_the_commit(world: A
         async with world.database.as_role() as other:
             await asyncio.sleep(0.4)
             assert (await leases.acquire(other, [plan.plan_id], "other", 1, owner.engine.owner.lease))[plan.plan_id] == Epoch(1, 2)
+
+
+async def test_who_works_for_one_owner_shares_its_leases(world: Any) -> None:
+    """While a transaction of the owner has a plan, its commands are claimed beside it; nobody else takes the lease meanwhile, and it is not written anew."""
+    plan = delivery_versus_payment()
+    async with world.coordinator(crash=True, lease_seconds=120.0) as owner:
+        await world.started(plan)
+        await world.reaches(plan, "PREPARED")
+        own = owner.engine.owner
+        before = await world.rows("select xmin::text, * from lease where resource_id = $1", plan.plan_id)
+        async with owner.engine.work("tick") as work:
+            assert set(await work.load([plan.plan_id])) == {plan.plan_id}
+            async with world.database.as_owner() as another, another.transaction():
+                await another.execute("set local lock_timeout = '300ms'")
+                await another.execute("update leg_command set answered = false, due_at = now() where plan_id = $1", plan.plan_id)
+                claimed = await outboxes.lock_due(
+                    another, "bank-gateway", own.name, own.generation, timedelta(0), [plan.plan_id], 10
+                )
+                assert [(command.leg_id, epoch) for command, epoch in claimed] == [("cash", Epoch(1, 1))]
+                with pytest.raises(asyncpg.LockNotAvailableError):
+                    async with another.transaction():
+                        await leases.acquire(another, [plan.plan_id], "other", 1, own.lease)
+        assert await world.rows("select xmin::text, * from lease where resource_id = $1", plan.plan_id) == before
+
+
+async def test_who_was_started_before_a_restore_holds_nothing(world: Any) -> None:
+    """Once a restore has raised the generation, a process of before has no plan any more, though its lease runs on."""
+    plan = delivery_versus_payment()
+    async with world.coordinator(crash=True, lease_seconds=120.0) as owner:
+        await world.create(plan)
+        assert set(await owner.engine.apply("tick", [plan.plan_id], lambda _, __: [Tick()])) == {plan.plan_id}
+        async with world.database.as_owner() as database:
+            await database.execute("update installation set generation = 2")
+        assert await owner.engine.apply("tick", [plan.plan_id], lambda _, __: [Tick()]) == {}
 
 
 async def test_recovery_takes_only_what_it_has_seen_twice(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

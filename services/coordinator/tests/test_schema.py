@@ -78,6 +78,18 @@ async def test_what_never_changes(world: Any) -> None:
         ):
             with pytest.raises(asyncpg.IntegrityConstraintViolationError, match=rule):
                 await owner.execute(f"update plan set {change}, version = version + 1 where plan_id = $1", plan.plan_id)
+        for statement, rule in (
+            ("update plan set reason = 'X' where plan_id = $1", "a version grows"),
+            ("update plan set transition_no = transition_no + 1, version = version + 1 where plan_id = $1", "CLOSED is the end"),
+            ("update journal_progress set appended = appended - 1 where plan_id = $1", "stays appended"),
+            ("update journal_progress set recorded = recorded - 1 where plan_id = $1", "stays appended"),
+            ("update lease set counter = counter - 1, expires_at = now() where resource_id = $1", "never goes back"),
+        ):
+            with pytest.raises(asyncpg.IntegrityConstraintViolationError, match=rule):
+                await owner.execute(statement, plan.plan_id)
+        await owner.execute("update journal_progress set frozen = 'it is' where plan_id = $1", plan.plan_id)
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="stays frozen"):
+            await owner.execute("update journal_progress set frozen = '' where plan_id = $1", plan.plan_id)
 
 
 async def test_states_change_only_by_legal_transitions(world: Any) -> None:
@@ -88,6 +100,15 @@ async def test_states_change_only_by_legal_transitions(world: Any) -> None:
     async with world.database.as_role() as role:
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="only by a transition"):
             await role.execute("update plan set state = 'INITIATED', version = 2 where plan_id = $1", plan.plan_id)
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="only by a transition"):
+            await role.execute("update plan set transition_no = 2, version = 2 where plan_id = $1", plan.plan_id)
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="only by a transition"):
+            await role.execute("update plan set decision = 'ABORT', version = 2 where plan_id = $1", plan.plan_id)
+        copied = "'another', digest, header, state, delegate, since, transition_no, journal_sequence, reason, reason_leg"
+        rest = "reason_detail, sealing, unwound_by_policy, version, epoch_generation, epoch_counter, created_at, updated_at"
+        columns = f"plan_id, {copied.split(', ', 1)[1]}, {rest}"
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="only by a transition"):
+            await role.execute(f"insert into plan ({columns}) select {copied}, {rest} from plan where plan_id = $1", plan.plan_id)
         insert = "insert into plan_transition values ($1, 2, $2, $3, $4, 'X', 2, now())"
         for left, entered, decision in (
             ("DRAFT", "EXECUTING", "COMMIT"),

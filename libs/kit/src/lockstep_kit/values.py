@@ -8,9 +8,11 @@ from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+__all__ = ["replace"]
+
 if TYPE_CHECKING:
     # Checked as that is: which fields there are, and what they may be.
-    from dataclasses import replace as replace
+    from dataclasses import replace
 else:
 
     def replace(value: Any, /, **changes: Any) -> Any:

@@ -10,6 +10,9 @@ from alembic import op
 revision = "0013"
 down_revision = "0012"
 
+#: Code of the release before could live with it, but the migration before this one must wait for that code to be gone.
+STEP = "post"
+
 #: How full pages are made by what is new. A leg's row grows to several times its size with the vote and the outcome.
 FILLED = {"lease": 50, "plan": 50, "plan_leg": 20, "leg_command": 50, "journal_progress": 50}
 

@@ -1,11 +1,16 @@
-"""Follows one participant's outcome log: what it reports and how far it was read are one transaction."""
+"""Follows one participant's outcome log: what it reports and how far it was read are one transaction.
+
+While one is under way, what the participant shows next is read, and then taken together.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import grpc
 import structlog
@@ -22,6 +27,11 @@ if TYPE_CHECKING:
     from lockstep_kit.db import Connection
 
 _log = structlog.get_logger()
+
+#: Pages that are read before they can be taken.
+AHEAD_MAX: Final = 32
+#: Reports that are taken together; a page is never parted.
+TOGETHER_MAX: Final = 256
 
 
 class Outcomes:
@@ -55,26 +65,23 @@ class Outcomes:
             stream.cancel()
 
     async def _follow(self, stream: OutcomeStream, after: tuple[str, int] | None) -> None:
-        pages, unshown = aiter(stream), self._news.unshown[self._peer.name]
+        unshown = self._news.unshown[self._peer.name]
         unshown.opened()
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE_SECONDS_MAX):
-                    page = await anext(pages)
-            except StopAsyncIteration:
-                return
-            if self._failures:
-                await self._back()
-            at = (page.cursor.incarnation, page.cursor.sequence)
-            if after is not None and (at[0] != after[0] or at[1] < after[1]):
-                # Another log, or an earlier place in this one: its database was put back. Noted before anything of it is taken for read.
-                await self._restores.participant_restored(self._peer.name)
-            if not page.reports and at in (after, (at[0], 0)) and unshown.silent():
-                # It was put back to before what it had answered, and to no earlier place than was read.
-                await self._restores.participant_restored(self._peer.name)
-            if page.reports or at != after:
-                await self._take(page)
-                after = at
+        with _ahead(stream) as pages:
+            while (page := await pages.get()) is not None:
+                if self._failures:
+                    await self._back()
+                at = (page.cursor.incarnation, page.cursor.sequence)
+                if after is not None and (at[0] != after[0] or at[1] < after[1]):
+                    # Another log, or an earlier place in this one: its database was put back. Noted before anything of it is taken for read.
+                    await self._restores.participant_restored(self._peer.name)
+                if not page.reports and at in (after, (at[0], 0)) and unshown.silent():
+                    # It was put back to before what it had answered, and to no earlier place than was read.
+                    await self._restores.participant_restored(self._peer.name)
+                if page.reports or at != after:
+                    together = [page, *pages.following(page)]
+                    await self._take(together)
+                    after = (at[0], together[-1].cursor.sequence)
 
     async def _back(self) -> None:
         """The participant was away and answers again: what it did not answer need not wait for its repeat, which may be half a minute away."""
@@ -83,8 +90,68 @@ class Outcomes:
             await outboxes.hasten_participant(connection, self._peer.name)
         self._engine.wakes.relays[self._peer.name].set()
 
-    async def _take(self, page: messages.WatchOutcomesResponse) -> None:
-        await self._news.take_shown(self._peer.name, page.reports, partial(self._save, page.cursor))
+    async def _take(self, pages: Sequence[messages.WatchOutcomesResponse]) -> None:
+        reports = [report for page in pages for report in page.reports]
+        await self._news.take_shown(self._peer.name, reports, partial(self._save, pages[-1].cursor))
 
     async def _save(self, cursor: messages.OutcomeCursor, connection: Connection) -> None:
         await outboxes.save_cursor(connection, self._peer.name, cursor.incarnation, cursor.sequence)
+
+
+class _Ahead:
+    """Pages of one stream that were read and are not taken yet, in order; then how it ended."""
+
+    def __init__(self) -> None:
+        self._read: asyncio.Queue[messages.WatchOutcomesResponse | Exception] = asyncio.Queue(AHEAD_MAX)
+        self._put_back: messages.WatchOutcomesResponse | Exception | None = None
+
+    async def read(self, stream: OutcomeStream) -> None:
+        """Read until the stream ends."""
+        pages = aiter(stream)
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS_MAX):
+                    page = await anext(pages)
+                await self._read.put(page)
+        except Exception as error:  # noqa: BLE001 - its end, or whatever it is: told to whoever takes the pages
+            await self._read.put(error)
+
+    async def get(self) -> messages.WatchOutcomesResponse | None:
+        """The next page; None where the stream has ended.
+
+        Raises:
+            grpc.aio.AioRpcError: it broke.
+            TimeoutError: it was silent for too long.
+        """
+        found, self._put_back = self._put_back, None
+        page = await self._read.get() if found is None else found
+        if isinstance(page, StopAsyncIteration):
+            return None
+        if isinstance(page, Exception):
+            raise page
+        return page
+
+    def following(self, page: messages.WatchOutcomesResponse) -> Iterator[messages.WatchOutcomesResponse]:
+        """What else was read and can be taken with a page: pages with reports, that go on in its log from where the one before ends."""
+        cursor, room = page.cursor, TOGETHER_MAX - len(page.reports)
+        while not self._read.empty():
+            found = self._read.get_nowait()
+            if not isinstance(found, messages.WatchOutcomesResponse) or not found.reports or len(found.reports) > room:
+                self._put_back = found
+                return
+            if found.cursor.incarnation != cursor.incarnation or found.cursor.sequence < cursor.sequence:
+                self._put_back = found
+                return
+            cursor, room = found.cursor, room - len(found.reports)
+            yield found
+
+
+@contextmanager
+def _ahead(stream: OutcomeStream) -> Iterator[_Ahead]:
+    """The stream's pages, which are read while others are taken."""
+    ahead = _Ahead()
+    reading = asyncio.create_task(ahead.read(stream), name="outcomes.ahead")
+    try:
+        yield ahead
+    finally:
+        reading.cancel()

@@ -33,7 +33,7 @@ where plan.plan_id = any($1) order by plan.plan_id
 #: The same, of plans that are locked in the order of their ids until the transaction ends.
 GLANCE_LOCKED: Final = f"{GLANCE}for update of plan\n"
 
-#: Whether an owner ($2, of generation $3) holds a plan's lease that has more left than a duration ($4). One that was started before the last restore holds none.
+#: Whether an owner ($2, of generation $3) holds a plan's lease that has more left than a duration ($4). One of before the last restore holds none.
 HELD: Final = f"({leases.HELD} and $3 >= (select generation from installation))"
 
 #: The same, of those whose leases their owner holds for some time yet, with the leases' epochs. The leases are shared with whoever else works for the owner,
