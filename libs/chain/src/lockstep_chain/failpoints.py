@@ -27,5 +27,5 @@ CARRIER_PLACES: Final = ("chain.carry.in_tx", "chain.carry.after_commit")
 
 
 def declare_failpoints(service: str) -> None:
-    """Make the machine's failpoints, and those of legs' carrier, known under a service's name; call it when the service's module is imported, before anything is armed."""
+    """Make the machine's and the carrier's failpoints known under a service's name; call it when the service's module is imported, before any is armed."""
     declare(*(f"{service}.{place}" for place in (*PLACES, *CARRIER_PLACES)))
