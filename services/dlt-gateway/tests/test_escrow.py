@@ -183,6 +183,8 @@ async def test_long_signatures_keep_nobody_from_the_chain(world: GatewayWorld) -
 PLACES = (
     "prepare.in_tx",
     "prepare.after_commit",
+    "chain.carry.in_tx",
+    "chain.carry.after_commit",
     "chain.assign.in_tx",
     "chain.assign.after_commit",
     "chain.broadcast.after_send",

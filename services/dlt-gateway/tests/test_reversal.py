@@ -160,6 +160,8 @@ async def test_stale_owner_reverses_nothing(world: GatewayWorld) -> None:
 PLACES = (
     "reverse.in_tx",
     "reverse.after_commit",
+    "chain.carry.in_tx",
+    "chain.carry.after_commit",
     "chain.assign.in_tx",
     "chain.assign.after_commit",
     "chain.broadcast.after_send",

@@ -72,7 +72,7 @@ class Dispatcher:
         self._sending = asyncio.Lock()
         #: Transactions that are signed and on their way for the first time; nobody else need send them.
         self.under_way: set[int] = set()
-        #: Grows with everything that is given a nonce.
+        #: Grows when anything was given a nonce, once that is committed: whoever reads it before and finds nothing in flight has missed nothing.
         self.signed = 0
         #: Whether the account's transactions stand still, as its follower sees it: then it takes no more.
         self.stands_still = False
@@ -119,6 +119,7 @@ class Dispatcher:
             parcels = await self._sign(tx, queued, nonce, fees)
             await failpoint(f"{self._service}.chain.assign.in_tx")
             self.under_way.update(parcel.reference.id for parcel in parcels)
+        self.signed += len(parcels)
         return parcels, more
 
     async def _take(self, tx: Connection, stored_nonce: int, conditions: Conditions, fees: Fees) -> tuple[list[Queued], bool]:
@@ -170,7 +171,6 @@ class Dispatcher:
             self._signer_away = True
             raise
         await self._account.store_signed(tx, [each.id for each in queued], nonces, signed, fees)
-        self.signed += 1
         return [Parcel(each.reference, n, 1, bytes_) for each, n, bytes_ in zip(queued, nonces, signed, strict=True)]
 
     def _unsigned(self, intent: Intent, nonce: int, fees: Fees) -> Unsigned:
@@ -231,6 +231,7 @@ class Dispatcher:
                 if key not in added:
                     return
                 parcels = await self._sign(tx, [Queued(added[key], intent, cancel_requested=False)], nonce, fees)
+            self.signed += 1
             _log.warning("nonce_gap_filled", nonce=nonce)
             GAPS_FILLED.labels(self._account.address).inc()
             await self._send(parcels, conditions.head.number)

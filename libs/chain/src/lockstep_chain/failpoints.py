@@ -7,8 +7,6 @@ from typing import Final
 from lockstep_kit.failpoints import declare
 
 PLACES: Final = (
-    "chain.carry.in_tx",
-    "chain.carry.after_commit",
     "chain.assign.before_tx",
     "chain.assign.in_tx",
     "chain.assign.after_commit",
@@ -24,7 +22,10 @@ PLACES: Final = (
     "chain.confirm.after_commit",
 )
 
+#: Those of what takes legs up for the machine.
+CARRIER_PLACES: Final = ("chain.carry.in_tx", "chain.carry.after_commit")
+
 
 def declare_failpoints(service: str) -> None:
-    """Make the machine's failpoints known under a service's name; call it when the service's module is imported, before anything is armed."""
-    declare(*(f"{service}.{place}" for place in PLACES))
+    """Make the machine's and the carrier's failpoints known under a service's name; call it when the service's module is imported, before any is armed."""
+    declare(*(f"{service}.{place}" for place in (*PLACES, *CARRIER_PLACES)))

@@ -76,7 +76,7 @@ class Follower:
         self._settler = settler
         self._service = service
         self._seen = b""
-        self._round_due = 0.0
+        self._looked_at = float("-inf")
         #: What had been signed when nothing was found in flight; None: something was, or nobody has looked.
         self._at_rest: int | None = None
         #: A nonce that no transaction has, below others, and the height at which it was first noticed.
@@ -92,7 +92,7 @@ class Follower:
 
     def rouse(self) -> None:
         """Somebody else has sent for the account before: look at what is in flight."""
-        self._at_rest, self._round_due = None, 0.0
+        self._at_rest, self._looked_at = None, float("-inf")
 
     async def follow(self) -> bool:
         """Make a round if there is a new head or one is due; whether a transaction left the state in which it counts as unmined."""
@@ -100,7 +100,8 @@ class Follower:
         if seen is None:
             return False
         head, final = seen
-        if (head.hash == self._seen or not self.busy) and clock.time() < self._round_due:
+        waits = REST_SECONDS_MAX if not self.busy else ROUND_SECONDS_MAX if head.hash == self._seen else 0.0
+        if clock.time() < self._looked_at + waits:
             return False
         signed = self._dispatcher.signed
         async with self._db.connection() as connection:
@@ -109,7 +110,7 @@ class Follower:
         if not rows:
             self._stand(None)
         moved = await self._round(head, final, rows) if rows else False
-        self._seen, self._round_due = head.hash, clock.time() + (ROUND_SECONDS_MAX if rows else REST_SECONDS_MAX)
+        self._seen, self._looked_at = head.hash, clock.time()
         return moved
 
     async def _round(self, head: Block, final: Block | None, rows: Sequence[InFlight]) -> bool:

@@ -55,7 +55,12 @@ class ChainSettings(BaseModel):
     connect_seconds_max: float = Field(
         default=60.0, ge=0, le=3600, description="how long a starting service waits for the endpoints before it gives up"
     )
-    poll_seconds: float = Field(default=0.15, gt=0, le=60, description="how often the chain is asked for a new block")
+    poll_seconds: float = Field(
+        default=0.15,
+        gt=0,
+        le=60,
+        description="how often the chain is asked for a new block, when one may come and anything is in flight",
+    )
     request_seconds_max: float = Field(default=5.0, gt=0, le=60, description="longest wait for an endpoint's answer")
     assign_batch_max: int = Field(default=100, ge=1, le=1000, description="transactions signed in one database transaction")
     unmined_max: int = Field(
