@@ -242,16 +242,18 @@ async def test_requests(gateway: Gateway) -> None:
         await gateway.request("POST", "/requests", data=json.dumps({"requests": [good]}), headers={"Content-Type": "text/plain"})
     )[0] == 415
     assert (await gateway.request("POST", "/requests", json={"requests": [good], "more": " " * (8 << 20)}))[0] == 413
-    for content in ({}, [good], {"requests": good}, {"requests": []}, {"requests": [good] * 129}):
-        assert (await gateway.request("POST", "/requests", json=content))[0] == 400, content
-    for request in (
+    none: tuple[Any, ...] = ({}, [good], {"requests": good}, {"requests": []}, {"requests": [good] * 129})
+    for listed in none:
+        assert (await gateway.request("POST", "/requests", json=listed))[0] == 400, listed
+    broken: tuple[Any, ...] = (
         {},
         7,
         good | {"more": ""},
         good | {"idempotency_key": ""},
         good | {"body_base64": "?"},
         release(Order()) | {"uetr": str(uuid.uuid1())},
-    ):
+    )
+    for request in broken:
         assert (await gateway.ask_all(request))[0][0] == 400, request
     assert (await gateway.post(body + b" " * (1 << 20), "M1"))[1]["rule"] == "SIZE"
     for path in (

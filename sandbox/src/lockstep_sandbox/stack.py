@@ -323,7 +323,7 @@ class Sandbox:
     def _rail(self) -> dict[str, Any]:
         if self._by_files:
             return {"files": {"folder": str(self._shared_folder()), "look_seconds": 0.05}}
-        return {"http": {"url": f"https://{LOOPBACK}:{self._ports['rail']}"}}
+        return {"http": {"url": f"https://{LOOPBACK}:{self._ports['rail']}", "together": True}}
 
     def _coordinator_settings(self) -> dict[str, Any]:
         return {

@@ -340,7 +340,7 @@ class Gateway:
         self._engine = ParticipantEngine(
             db=db, name="bank-gateway", signing_key=key, registry=registry, operations=operations, settings=participant
         )
-        http, files = HttpRailSettings(url=self.bank.rail_url, tls=self.tls), self.files
+        http, files = HttpRailSettings(url=self.bank.rail_url, tls=self.tls, together=True), self.files
         way = RailSettings(http=http) if files is None else RailSettings(files=FileRailSettings(folder=files, look_seconds=0.02))
         rail = rail_of(settings.model_copy(update={"rail": way}), self.agreement, db)
         self._stack.push_async_callback(rail.close)

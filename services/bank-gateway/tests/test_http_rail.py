@@ -36,7 +36,7 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def answering(handler: Handler, tls_for: Tls) -> AsyncIterator[tuple[HttpRail, list[web.BaseRequest]]]:
+async def answering(handler: Handler, tls_for: Tls, **changes: Any) -> AsyncIterator[tuple[HttpRail, list[web.BaseRequest]]]:
     """A rail whose other end answers everything with one handler, and the requests that it got."""
     requests: list[web.BaseRequest] = []
 
@@ -50,7 +50,7 @@ async def answering(handler: Handler, tls_for: Tls) -> AsyncIterator[tuple[HttpR
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context(tls_for("spiffe://lockstep.local/bank-simulator")))
     await site.start()
     port = runner.addresses[0][1]
-    rail = HttpRail(f"https://127.0.0.1:{port}/", tls_for("spiffe://lockstep.local/bank-gateway"))
+    rail = HttpRail(f"https://127.0.0.1:{port}/", tls_for("spiffe://lockstep.local/bank-gateway"), **changes)
     try:
         yield rail, requests
     finally:
@@ -93,6 +93,29 @@ async def test_messages_and_keys_go_as_agreed(tls_for: Tls) -> None:
         assert listed[0] == {"idempotency_key": "P1", "body_base64": base64.b64encode(b"<a/>").decode()}
         assert listed[1] == {"idempotency_key": "I1-release", "uetr": UETR, "key": KEY.hex().upper()}
         assert [each["idempotency_key"] for each in listed[2:]] == ["P2", "P3", "P4"]
+
+
+async def test_a_bank_that_takes_one_at_a_time(tls_for: Tls) -> None:
+    """Each goes by itself: octets and keys in the form that such a bank agreed to, and each has its own answer."""
+
+    async def bank(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers["Idempotency-Key"] == "P2":
+            return web.json_response(TURNED, status=409)
+        return web.json_response({"accepted": True}, status=202 if request.headers["Idempotency-Key"] != "P3" else 200)
+
+    async with answering(bank, tls_for, together=False) as (rail, sent):
+        requests: list[Request] = [
+            Message(b"<a/>", "P1"),
+            Release(UETR, KEY, "I1-release"),
+            Message(b"<b/>", "P2"),
+            Message(b"<c/>", "P3"),
+        ]
+        refused = TurnedDown("409", "Idempotency-Key", "SAME_CONTENT", differs=True)
+        assert await rail.hand_over(requests) == [Accepted(), Accepted(), refused, NoAnswer("HTTP 200")]
+        by_key = {request.headers["Idempotency-Key"]: request for request in sent}
+        message, release = by_key["P1"], by_key["I1-release"]
+        assert (message.path, message.content_type, await message.read()) == ("/rail/v1/messages", "application/xml", b"<a/>")
+        assert (release.path, await release.json()) == (f"/rail/v1/holds/{UETR}/release", {"key": KEY.hex().upper()})
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 413, 422])

@@ -128,8 +128,8 @@ class Control:
             return _answer({"error": "failed: see the log"}, status=500)
 
     async def _health(self, _request: web.Request) -> web.Response:
-        async with self._database.transaction() as tx:
-            await tx.fetchval("select 1")
+        async with self._database.statement() as connection:
+            await connection.fetchval("select 1")
         return _answer({"healthy": True})
 
     async def _accounts(self, _request: web.Request) -> web.Response:
@@ -219,16 +219,16 @@ class Control:
         return _answer({"entries": await self._read(read)})
 
     async def _messages(self, request: web.Request) -> web.Response:
-        return _answer(await self._read(partial(inspection.messages, uetr=_uetr(request), limit=_limit(request))))
+        return _answer(await self._whole(partial(inspection.messages, uetr=_uetr(request), limit=_limit(request))))
 
     async def _quarantine(self, request: web.Request) -> web.Response:
         return _answer({"quarantine": await self._read(partial(inspection.quarantine, limit=_limit(request)))})
 
     async def _audit(self, _request: web.Request) -> web.Response:
-        return _answer(await self._read(audit))
+        return _answer(await self._whole(audit))
 
     async def _book(self, _request: web.Request) -> web.Response:
-        return _answer(await self._read(book))
+        return _answer(await self._whole(book))
 
     async def _misbehaviours(self, _request: web.Request) -> web.Response:
         return _answer({"misbehaviours": await self._read(inspection.misbehaviours)})
@@ -248,6 +248,12 @@ class Control:
         return _answer({"misbehaviours": []})
 
     async def _read(self, read: Callable[[Connection], Awaitable[Any]]) -> Any:
+        """What one statement shows."""
+        async with self._database.statement() as connection:
+            return await read(connection)
+
+    async def _whole(self, read: Callable[[Connection], Awaitable[Any]]) -> Any:
+        """What several statements show."""
         # One snapshot, so that what is shown fits together while the bank works.
         async with self._database.transaction(isolation="repeatable_read") as tx:
             return await read(tx)

@@ -94,6 +94,12 @@ class Database:
         async with self._pool.acquire() as connection, connection.transaction(isolation=isolation):
             yield connection
 
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Connection]:
+        """A connection for one statement, which is a transaction by itself."""
+        async with self._pool.acquire() as connection:
+            yield connection
+
     async def run(self, work: Callable[[Connection], Awaitable[_Result]]) -> _Result:
         """Does work in a transaction, again if the database stopped it for the sake of another one, a bounded number of times."""
         for attempt in range(1, ATTEMPTS_MAX + 1):

@@ -82,8 +82,8 @@ class Desk:
 
     async def do_due(self) -> float | None:
         """Does what is due; for how many seconds nothing else is, as far as was known before, and None where nothing will be."""
-        async with self._database.transaction() as tx:
-            look = await store.look(tx)
+        async with self._database.statement() as connection:
+            look = await store.look(connection)
         if look.unstated or statements.is_over(self._bank, look.day, look.now):
             await self.end_day_if_due()
         if look.is_due(look.message_at):

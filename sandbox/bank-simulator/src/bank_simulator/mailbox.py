@@ -70,8 +70,8 @@ class Mailboxes:
         while True:
             # Listening begins before looking, so that nothing arrives unseen between the two.
             arrived = self._arrivals.setdefault(counterparty, asyncio.Event())
-            async with self._database.transaction() as tx:
-                rows = await tx.fetch(_READ, counterparty, after, limit)
+            async with self._database.statement() as connection:
+                rows = await connection.fetch(_READ, counterparty, after, limit)
             remaining = give_up - asyncio.get_running_loop().time()
             if rows or remaining <= 0 or self._closed:
                 return [MailboxItem(row["cursor"], row["body"], row["sha256"]) for row in rows]
@@ -86,11 +86,11 @@ class Mailboxes:
         Raises:
             UnknownCursor: There is no such message yet.
         """
-        async with self._database.transaction() as tx:
-            acknowledged = await tx.fetchval(_ACKNOWLEDGE, counterparty, upto)
+        async with self._database.statement() as connection:
+            acknowledged = await connection.fetchval(_ACKNOWLEDGE, counterparty, upto)
         if acknowledged is None and upto > 0:
             raise UnknownCursor(str(upto))
 
     async def _acknowledged(self, counterparty: str) -> int:
-        async with self._database.transaction() as tx:
-            return await tx.fetchval(_ACKNOWLEDGED, counterparty) or 0
+        async with self._database.statement() as connection:
+            return await connection.fetchval(_ACKNOWLEDGED, counterparty) or 0

@@ -128,6 +128,9 @@ class Courier:
 
     async def send_due(self) -> None:
         """Send what is due, until nothing is. What became of messages is noted by the transaction that takes the next ones."""
+        async with self._db.connection() as connection:
+            if not await outbox_store.is_due(connection, _RETRY_MAX):
+                return
         handovers: Sequence[tuple[Claimed, Handover]] = ()
         while True:
             for each, handover in handovers:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import SpanKind
 
 from bank_gateway.rail import Accepted, Delivery, Handover, MailboxUnavailable, Message, NoAnswer, Request, TurnedDown
 from lockstep_kit.foreign_json import read_json
@@ -37,6 +37,8 @@ _log = structlog.get_logger()
 REQUEST_SECONDS_MAX: Final = 10.0
 #: More than are used at the same time, so that a message never waits for a connection, nor for the mailbox.
 CONNECTIONS_MAX: Final = 24
+#: Sent at the same time to a bank that takes one at a time.
+ALONE_MAX: Final = 16
 DELIVERIES_MAX: Final = 128
 #: So many are never more than is read of an answer, however large they are.
 DELIVERIES_SURE: Final = 20
@@ -46,6 +48,9 @@ ANSWER_BYTES_MAX: Final = 128 * 1024
 #: Longest that a request over an old certificate may still take: a read of an empty mailbox.
 OLD_REQUESTS_SECONDS_MAX: Final = 60.0
 _REQUESTS: Final = "/rail/v1/requests"
+_MESSAGES: Final = "/rail/v1/messages"
+_RELEASE: Final = "/rail/v1/holds/{uetr}/release"
+_FORMLESS: Final = "the answer is not in the rail's form"
 #: Statuses that say, in the rail's own form, that the same request would be turned down again.
 _FINAL: Final = frozenset(
     {
@@ -61,9 +66,11 @@ _FINAL: Final = frozenset(
 class HttpRail:
     """One bank's HTTPS interface."""
 
-    def __init__(self, url: str, tls: TlsSettings, *, look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(self, url: str, tls: TlsSettings, *, together: bool = True, look_seconds: float = LOOK_SECONDS) -> None:
+        """`together`: the bank takes many requests in one."""
         self._url = url.rstrip("/")
         self._tls = tls
+        self._together = together
         self._look_seconds = look_seconds
         self._identity = Identity.read(tls)
         self._newest = self._connections()
@@ -108,30 +115,44 @@ class HttpRail:
         )
 
     async def hand_over(self, requests: Sequence[Request]) -> Sequence[Handover]:
-        """POST /rail/v1/requests."""
+        """POST /rail/v1/requests; or, to a bank that takes one at a time, /rail/v1/messages and /rail/v1/holds/{uetr}/release, side by side."""
+        if not self._together:
+            turns = asyncio.Semaphore(ALONE_MAX)
+            return await asyncio.gather(*(self._alone(each, turns) for each in requests))
+        status, told = await self._post(_REQUESTS, _REQUESTS, json={"requests": [_listed(each) for each in requests]})
+        answers = told.get("answers")
+        if status == str(HTTPStatus.OK.value) and isinstance(answers, list) and len(answers) == len(requests):
+            return [_handover(each.get("status"), each) if isinstance(each, dict) else NoAnswer(_FORMLESS) for each in answers]
+        return [NoAnswer(f"HTTP {status}" if status.isdecimal() else status)] * len(requests)
+
+    async def _alone(self, request: Request, turns: asyncio.Semaphore) -> Handover:
+        headers = {"Idempotency-Key": request.idempotency_key}
+        async with turns:
+            if isinstance(request, Message):
+                headers["Content-Type"] = "application/xml"
+                status, told = await self._post(_MESSAGES, _MESSAGES, headers=headers, data=request.octets)
+            else:
+                path = _RELEASE.format(uetr=request.uetr)
+                status, told = await self._post(_RELEASE, path, headers=headers, json={"key": request.key.hex().upper()})
+        return _handover(int(status), told) if status.isdecimal() else NoAnswer(status)
+
+    async def _post(self, route: str, path: str, **content: Any) -> tuple[str, dict[str, Any]]:
+        """The status and the JSON object of an answer; why there is none, and an empty one."""
         parts = urlsplit(self._url)
         about: dict[str, str | int] = {
             "http.request.method": "POST",
-            "http.route": _REQUESTS,
+            "http.route": route,
             "server.address": parts.hostname or "",
             "server.port": parts.port or 443,
         }
-        with detail(f"POST {_REQUESTS}", SpanKind.CLIENT, about) as current:
-            return await self._hand_over(current, requests)
-
-    async def _hand_over(self, current: Span | None, requests: Sequence[Request]) -> Sequence[Handover]:
-        listed = [_listed(each) for each in requests]
-        try:
-            async with self._session.post(self._url + _REQUESTS, json={"requests": listed}, allow_redirects=False) as response:
-                if current is not None:
-                    current.set_attribute("http.response.status_code", response.status)
-                told = await _json(response, ANSWER_BYTES_MAX)
-                answers = told.get("answers")
-                if response.status == HTTPStatus.OK and isinstance(answers, list) and len(answers) == len(requests):
-                    return [_handover(each) for each in answers]
-                return [NoAnswer(f"HTTP {response.status}")] * len(requests)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return [NoAnswer(f"{type(error).__name__}: {error}")] * len(requests)
+        with detail(f"POST {route}", SpanKind.CLIENT, about) as current:
+            try:
+                async with self._session.post(self._url + path, allow_redirects=False, **content) as response:
+                    if current is not None:
+                        current.set_attribute("http.response.status_code", response.status)
+                    return str(response.status), await _json(response, ANSWER_BYTES_MAX)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                return f"{type(error).__name__}: {error}", {}
 
     async def receive(self, after: int, wait_seconds: float) -> Sequence[Delivery]:
         """GET /rail/v1/mailbox."""
@@ -204,16 +225,14 @@ def _listed(request: Request) -> dict[str, str]:
     return {"idempotency_key": request.idempotency_key, "uetr": request.uetr, "key": request.key.hex().upper()}
 
 
-def _handover(told: Any) -> Handover:
+def _handover(status: Any, told: dict[str, Any]) -> Handover:
     """What the bank says of one request; what is not in the rail's form is no answer."""
-    if not isinstance(told, dict):
-        return NoAnswer("the answer is not in the rail's form")
-    status, field, rule = told.get("status"), told.get("field"), told.get("rule")
+    field, rule = told.get("field"), told.get("rule")
     if status == HTTPStatus.ACCEPTED and told.get("accepted") is True:
         return Accepted()
     if status in _FINAL and isinstance(field, str) and isinstance(rule, str):
         return TurnedDown(str(status), field, rule, differs=status == HTTPStatus.CONFLICT)
-    return NoAnswer(f"status {status}")
+    return NoAnswer(f"HTTP {status}")
 
 
 def _delivery(told: Any) -> Delivery:

@@ -64,7 +64,7 @@ def rail_of(settings: BankGatewaySettings, agreement: Agreement, db: Database) -
     """The way to the bank that the settings name."""
     http, files = settings.rail.http, settings.rail.files
     if http is not None:
-        return HttpRail(http.url, http.tls or settings.tls)
+        return HttpRail(http.url, http.tls or settings.tls, together=http.together)
     if files is None:
         raise AssertionError("the settings name one rail")
 

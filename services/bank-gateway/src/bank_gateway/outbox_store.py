@@ -21,6 +21,11 @@ order by place
 on conflict on constraint bank_outbox_key do nothing returning idempotency_key
 """
 
+#: Whether something may be due; looked at without holding anybody up.
+DUE: Final = (
+    f"select exists (select from bank_outbox where state in ('QUEUED', 'SENT') and {passed('due_at', put_off_max='$1')}) as due"
+)
+
 #: Lets one replica claim at a time, so that what is in flight is counted right.
 CLAIM_TURN: Final = "select pg_advisory_xact_lock(7_301_105) is null as taken"
 
@@ -130,6 +135,11 @@ async def enqueue(tx: Connection, queued: Sequence[Queued]) -> frozenset[str]:
         [each.traceparent for each in queued],
     )
     return frozenset(row["idempotency_key"] for row in rows)
+
+
+async def is_due(connection: Connection, wait_max: timedelta) -> bool:
+    """Whether something may be due; `wait_max` is the longest time that anything is put off for."""
+    return bool(await connection.fetchval(DUE, wait_max))
 
 
 async def claim(tx: Connection, limit: int, lease: timedelta, wait_max: timedelta, in_flight_max: int) -> list[Claimed]:

@@ -72,6 +72,7 @@ class HttpRailSettings(_Part):
     tls: TlsSettings | None = Field(
         default=None, description="certificate shown to the bank, and the bank's authority; none: the service's own"
     )
+    together: bool = Field(default=False, description="whether the bank takes many messages and keys in one request")
 
 
 class FileRailSettings(_Part):

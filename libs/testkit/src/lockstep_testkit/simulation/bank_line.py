@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bank_gateway.rail import Delivery, Handover, MailboxUnavailable, NoAnswer
+from bank_gateway.rail import Delivery, Handover, MailboxUnavailable, Message, NoAnswer, Request
 from lockstep_testkit.simulation.bank_desk import Desk, Item
 from lockstep_testkit.simulation.loop import Process
 
@@ -50,13 +50,14 @@ class Line:
         self._outside = outside
         self._counts = counts
 
-    async def send(self, octets: bytes, idempotency_key: str) -> Handover:
-        """As `Rail.send`."""
-        return await self._carried(lambda: self._desk.receive(octets, idempotency_key))
+    async def hand_over(self, requests: Sequence[Request]) -> Sequence[Handover]:
+        """As `Rail.hand_over`; what happens to one of the requests happens to it alone, which is more than can happen on a real line."""
+        return await asyncio.gather(*(self._carried(self._asking(each)) for each in requests))
 
-    async def release(self, uetr: str, key: bytes, idempotency_key: str) -> Handover:
-        """As `Rail.release`."""
-        return await self._carried(lambda: self._desk.release(uetr, key, idempotency_key))
+    def _asking(self, request: Request) -> Callable[[], Handover]:
+        if isinstance(request, Message):
+            return lambda: self._desk.receive(request.octets, request.idempotency_key)
+        return lambda: self._desk.release(request.uetr, request.key, request.idempotency_key)
 
     async def _carried(self, ask: Callable[[], Handover]) -> Handover:
         trouble = self._trouble

@@ -201,6 +201,12 @@ async def enqueue(s: Statement, *lists: list[Any]) -> Rows:
     return [{"idempotency_key": row["idempotency_key"]} for row in added if row is not None]
 
 
+@STATEMENTS.on(outbox_store.DUE)
+async def due(s: Statement, wait_max: timedelta) -> Rows:
+    waiting = (row["due_at"] for row in s.all("bank_outbox") if row["state"] in _WAITING)
+    return [{"due": any(passed(due_at, s.now, wait_max) for due_at in waiting)}]
+
+
 @STATEMENTS.on(outbox_store.CLAIM_TURN)
 async def claim_turn(s: Statement) -> Rows:
     await s.server.lock(s.tx, ("claim", ()))

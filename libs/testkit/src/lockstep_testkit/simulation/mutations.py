@@ -198,14 +198,14 @@ MUTATIONS: Final = (
     Mutation(
         "a key whose answer got lost counts as refused",
         "bank_gateway.courier",
-        "Courier._note",
+        "Courier.send_due",
         "if isinstance(handover, TurnedDown):",
         """if isinstance(handover, NoAnswer) and each.action == "RELEASE":
-            async with self._db.transaction() as tx:
-                refusal = Refusal("BANK_EXECUTE_FAILED", "", "no answer")
-                await outbox_store.mark_failed(tx, each.id, "no answer")
-                await self._engine.complete(tx, [Completion(each.plan_id, each.leg_id, Finding.REFUSED, refusal=refusal)])
-        if isinstance(handover, TurnedDown):""",
+                async with self._db.transaction() as tx:
+                    refusal = Refusal("BANK_EXECUTE_FAILED", "", "no answer")
+                    await outbox_store.mark_failed(tx, each.id, "no answer")
+                    await self._engine.complete(tx, [Completion(each.plan_id, each.leg_id, Finding.REFUSED, refusal=refusal)])
+            if isinstance(handover, TurnedDown):""",
         100,
     ),
     Mutation(

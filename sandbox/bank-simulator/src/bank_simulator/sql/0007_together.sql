@@ -53,3 +53,6 @@ begin
     return query select postings.reference, postings.posting_id, postings.booked_at, postings.booking_date
         from postings where postings.reference = any (wanted_references);
 end $$;
+
+-- What was booked for a payment is asked for by everybody who looks into the books.
+create index postings_of_payment on postings (uetr) where uetr is not null;
