@@ -80,8 +80,9 @@ async def test_what_the_code_of_before_cannot_live_with_is_seen(
     database = await made(databases, before, "coordinator")
     old_asks, needed = await accepted(database, before, "coordinator"), await required(database)
     # In the place of what this tree makes after the release before is gone, which a first step cannot come after.
+    known = {each.name for each in (before.folder / "services" / "coordinator" / "migrations" / "versions").glob("*.py")}
     for each in (copy / "migrations" / "versions").glob("*.py"):
-        if 'STEP = "post"' in each.read_text():
+        if 'STEP = "post"' in each.read_text() and each.name not in known:
             each.unlink()
     head = ScriptDirectory(str(copy / "migrations")).get_current_head()
     (copy / "migrations" / "versions" / "9999_harm.py").write_text(HARM.format(head=head, role=database.role))

@@ -44,7 +44,8 @@ def upgraded(before: Release, folder: Path) -> dict[str, Any]:
                 process.terminate()
                 process.wait(STOPPED_SECONDS_MAX)
     assert process.returncode == 0, before.differences() + log.read_text()[-SHOWN:]
-    told: dict[str, Any] = json.loads(out)
+    # What the client logs meanwhile stands before it.
+    told: dict[str, Any] = json.loads(out.splitlines()[-1])
     return told
 
 

@@ -10,7 +10,7 @@ from alembic import op
 revision = "0013"
 down_revision = "0012"
 
-#: Code of the release before could live with it, but the migration before this one must wait for that code to be gone.
+#: Code of the release before could live with it, and needs it as little as this one's: it waits until both are not under way at once.
 STEP = "post"
 
 #: How full pages are made by what is new. A leg's row grows to several times its size with the vote and the outcome.
