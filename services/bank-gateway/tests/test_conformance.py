@@ -32,7 +32,7 @@ async def service(
         own_bic=OUR_BIC,
         bank_bic=BANK_BIC,
         currencies=["EUR"],
-        rail={"http": {"url": bank.rail_url}},
+        rail={"http": {"url": bank.rail_url, "together": True}},
         schemas=str(SCHEMA_FOLDER),
         inquiry_seconds=0.5,
     )

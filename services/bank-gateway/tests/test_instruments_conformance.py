@@ -25,7 +25,7 @@ async def service(bank: Bank, participant_for: Callable[..., Awaitable[Participa
         own_bic=OUR_BIC,
         bank_bic=BANK_BIC,
         currencies=["EUR"],
-        rail={"http": {"url": bank.rail_url}},
+        rail={"http": {"url": bank.rail_url, "together": True}},
         schemas=str(SCHEMA_FOLDER),
         inquiry_seconds=0.5,
         instruments={"drafts_held": True},

@@ -359,7 +359,9 @@ async def service(
         own_bic=OUR_BIC,
         bank_bic=BANK_BIC,
         currencies=["EUR"],
-        rail={"http": {"url": bank.rail_url}} if files is None else {"files": {"folder": str(files), "look_seconds": 0.05}},
+        rail={"http": {"url": bank.rail_url, "together": True}}
+        if files is None
+        else {"files": {"folder": str(files), "look_seconds": 0.05}},
         signatures={
             "key_file": str(signing.ours.key_file),
             "certificate_file": str(signing.ours.certificate_file),
