@@ -34,22 +34,26 @@ class Pace:
     @contextmanager
     def working(self) -> Iterator[None]:
         """Work is under way inside."""
-        self._note(1)
+        # Work that is thrown away unfinished ends when no loop runs any more.
+        loop = asyncio.get_running_loop()
+        self._note(1, loop.time())
         try:
             yield
         finally:
-            self._note(-1)
+            self._note(-1, loop.time())
 
-    def _note(self, change: int) -> None:
-        self._share = self.share()
-        self._at = asyncio.get_running_loop().time()
+    def _note(self, change: int, now: float) -> None:
+        self._share, self._at = self._share_at(now), now
         self._under_way += change
 
     def share(self) -> float:
         """Share of the time, lately, in which work was under way: 0 to 1."""
+        return self._share_at(asyncio.get_running_loop().time())
+
+    def _share_at(self, now: float) -> float:
         if self._at is None:
             return 0.0
-        fades = math.exp((self._at - asyncio.get_running_loop().time()) / MEMORY_SECONDS)
+        fades = math.exp((self._at - now) / MEMORY_SECONDS)
         return self._share * fades + (1.0 - fades) * (self._under_way > 0)
 
     def linger_seconds(self) -> float:

@@ -87,3 +87,16 @@ async def test_groups_wait_for_company_under_load() -> None:
     await asyncio.gather(*asked)
     assert begun == [["first"], ["second", "third", "fourth"]]
     assert grouping.PATIENCE_SECONDS > LINGER_SECONDS_MAX
+
+
+def test_work_that_is_thrown_away_unfinished_needs_no_loop() -> None:
+    """A loop that is gone before what it ran leaves that to be let go quietly."""
+    watched = Pace()
+    unfinished = worked(watched, 60.0)
+
+    async def begin() -> None:
+        unfinished.send(None)
+
+    asyncio.run(begin())
+    unfinished.close()
+    assert watched._under_way == 0
