@@ -13,7 +13,7 @@ from typing import Final
 from lockstep_chain import leg_store
 from lockstep_chain.book import ContractBook
 from lockstep_chain.inspecting import LegInspector
-from lockstep_chain.legs import ContractOperations
+from lockstep_chain.legs import WORKING, ContractOperations
 from lockstep_chain.pacing import pause
 from lockstep_chain.sender import TransactionMachine
 from lockstep_kit.db import Database
@@ -60,7 +60,7 @@ class LegCarrier:
         while True:
             async with self._db.connection() as connection:
                 keys = await leg_store.uncarried(connection, after, CARRIED_MAX)
-                work = await self._engine.load(connection, keys) if keys else []
+                work = await self._engine.load(connection, keys, phases=WORKING)
             if not keys:
                 return None
             after = keys[-1]

@@ -185,12 +185,13 @@ class LegJudge:
             async with self._db.connection() as connection:
                 # A leg whose transaction is under way cannot have an answer yet; asking the node about it would be work for nothing.
                 keys = await leg_store.unanswered(connection, after, JUDGED_MAX)
-                due = await self._engine.load(connection, keys) if keys else []
+                due = await self._engine.load(connection, keys, phases=WORKING)
                 orders = await leg_store.last_orders(connection, due)
-            if not due:
+            if not keys:
                 return None
             try:
-                await self._judge_batch(due, orders)
+                if due:
+                    await self._judge_batch(due, orders)
             except EvmUnavailable:
                 # The machine says so, once; the contract is asked again in the next round.
                 return Soon(UNREACHED_SECONDS)

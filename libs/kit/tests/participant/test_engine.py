@@ -278,6 +278,17 @@ async def test_work_survives(bench: Bench, engine: ParticipantEngine, db: Databa
             await engine.working(connection, [Phase.COMMITTED])
 
 
+async def test_work_that_has_gone_on_is_left_out(bench: Bench, engine: ParticipantEngine, db: Database) -> None:
+    """What was found owing, and was seen to by another replica before it is loaded, is loaded by nobody who asks for what owes."""
+    answered, owing = await bench.reach(Phase.PREPARED), await bench.reach(Phase.COMMITTING, delegated=True)
+    legs = [(plan.plan_id, bench.LEG) for plan in (answered, owing)]
+    async with db.connection() as connection:
+        assert len(await engine.load(connection, legs)) == 2
+        found = await engine.load(connection, legs, phases=(Phase.PREPARING, Phase.COMMITTING))
+        assert await engine.load(connection, [], phases=(Phase.PREPARING,)) == []
+    assert [each.plan_id for each in found] == [owing.plan_id]
+
+
 async def test_raised_fence_of_unknown_leg(bench: Bench, engine: ParticipantEngine) -> None:
     """A fence that was raised before any command bars older owners, lets newer ones pass, and is no leg."""
     plan = delivery_versus_payment()

@@ -285,11 +285,22 @@ class ParticipantEngine:
         await failpoint(f"{self.name}.complete.in_tx")
         return changed
 
-    async def load(self, tx: Connection, legs: Sequence[LegKey], *, lock: bool = False) -> list[LegWork]:
-        """The legs that are known here, locked if asked, in the order asked."""
+    async def load(
+        self, tx: Connection, legs: Sequence[LegKey], *, lock: bool = False, phases: Collection[Phase] | None = None
+    ) -> list[LegWork]:
+        """The legs that are known here, locked if asked, in the order asked; only those that are in some phases, if told.
+
+        Whoever has looked for legs in these phases before has to ask for them again: another replica may have seen to one meanwhile.
+        """
+        if not legs:
+            return []
         records = await store.read_work(tx, legs, lock=lock)
         found = [records[key] for key in legs if key in records]
-        return [work_of(record) for record in found if record.fence.phase is not None]
+        return [
+            work_of(record)
+            for record in found
+            if record.fence.phase is not None and (phases is None or record.fence.phase in phases)
+        ]
 
     async def hold(self, tx: Connection, work: Sequence[LegWork]) -> list[LegWork]:
         """Lock legs that were loaded; those that still stand as they did then."""

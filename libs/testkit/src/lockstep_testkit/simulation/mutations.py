@@ -135,7 +135,7 @@ MUTATIONS: Final = (
         async with self._db.connection() as connection:
             # A leg whose transaction is under way cannot have an answer yet; asking the node about it would be work for nothing.
             keys = await leg_store.unanswered(connection, after, JUDGED_MAX)
-            due = await self._engine.load(connection, keys) if keys else []
+            due = await self._engine.load(connection, keys, phases=WORKING)
 """,
         """\
     after: LegKey | None = None

@@ -14,7 +14,7 @@ import structlog
 
 from lockstep_chain import leg_store
 from lockstep_chain.judging import Stuck
-from lockstep_chain.legs import ContractOperations
+from lockstep_chain.legs import WORKING, ContractOperations
 from lockstep_contracts.notary import AnchorKind
 from lockstep_kit import merkle
 from lockstep_kit.db import Connection, Database
@@ -114,7 +114,7 @@ class BatchJudge:
             async with self._db.connection() as connection:
                 # What a transaction carries is none of a batch.
                 keys = await leg_store.uncarried(connection, after, JUDGED_MAX)
-                work = await self._engine.load(connection, keys) if keys else []
+                work = await self._engine.load(connection, keys, phases=WORKING)
                 batched = [each for each in work if not self._book.has_entry(each)]
                 known = await _standings(connection, self._book, batched)
             if not keys:
