@@ -31,6 +31,18 @@ ALLOWED: Final = 0.6
 #: Share of batches in which nobody may do what he tries: after those nothing whatever may have changed.
 STRICT: Final = 0.25
 FINDINGS_MAX: Final = 200
+#: What a call is refused with before any handler sees it: by who calls, by its deadline, or, where much is called, by the limits.
+BEFORE_HANDLERS: Final = frozenset(
+    (
+        "CALLER_NOT_ALLOWED",
+        "DEADLINE_REQUIRED",
+        "DEADLINE_TOO_CLOSE",
+        "CALLS_TOO_FAST",
+        "CALLS_TOO_MANY",
+        "WATCHERS_TOO_FAST",
+        "SHARE_TAKEN",
+    )
+)
 #: Anybody with a certificate may watch whether a server is well, for as long as he likes.
 HEALTH_WATCH: Final = "/grpc.health.v1.Health/Watch"
 
@@ -155,7 +167,7 @@ class Campaign:
         self.answers[f"{answer.code} {reason}".rstrip()] += 1
         for finding in self.judge.findings(caller, method, answer):
             self._found(planned, finding, answer)
-        if answer.code == "OK" or (reason and reason not in ("CALLER_NOT_ALLOWED", "DEADLINE_REQUIRED", "DEADLINE_TOO_CLOSE")):
+        if answer.code == "OK" or (reason and reason not in BEFORE_HANDLERS):
             self.reached[f"{method.server} {method.path}"] += 1
         for each in commanded(method, answer):
             verdict = leg_pb2.CommandVerdict.Name(each.verdict).removeprefix("COMMAND_VERDICT_")
