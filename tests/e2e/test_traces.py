@@ -114,7 +114,9 @@ async def test_who_signs_has_a_trace_that_the_plans_links_to(sandbox: Sandbox, c
         (link,) = each["links"]
         assert link["trace_id"] != plan.trace_id
         theirs = await spans_of(sandbox, link["trace_id"])
-        assert [span["name"].rpartition("/")[2] for span in theirs if span["span_id"] == link["span_id"]] == ["SignGate"]
+        (called,) = [span["name"].rpartition("/")[2] for span in theirs if span["span_id"] == link["span_id"]]
+        # People sign one by one, an agent all that wait together.
+        assert called in ("SignGate", "SignGates")
 
 
 async def test_a_restart_breaks_no_trace(sandbox: Sandbox, crew: Crew) -> None:
