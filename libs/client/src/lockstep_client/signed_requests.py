@@ -5,7 +5,6 @@ What is signed together is one file, which is there whole or not at all: to have
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from pathlib import Path
 from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest, SignGatesRequest
 from lockstep.type.v1 import signature_pb2
 from lockstep_kit.convert import time_from_pb
+from lockstep_kit.durable_files import write_durably
 
 
 def place_of(plan_id: str, over: bytes) -> str:
@@ -45,17 +45,7 @@ class SignedRequests:
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / f"{requests[0].request_id}.requests"
-        part = path.with_suffix(".part")
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(SignGatesRequest(requests=requests).SerializeToString(deterministic=True))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        directory = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_durably(path, SignGatesRequest(requests=requests).SerializeToString(deterministic=True), mode=0o600)
         for request in requests:
             self._remember(request)
 

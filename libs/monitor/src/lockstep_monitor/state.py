@@ -7,13 +7,13 @@ that was killed before it was written reads again what it had read, and raises n
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from lockstep_kit.durable_files import write_durably
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import Digest
 from lockstep_monitor.log import Tree
@@ -85,14 +85,4 @@ def write_state(path: Path, state: State) -> None:
         "open_plans": state.open_plans,
         "raised": sorted(state.raised),
     }
-    beside = path.with_name(f"{path.name}.new")
-    with beside.open("w") as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_durably(path, json.dumps(document).encode(), mode=0o666)
