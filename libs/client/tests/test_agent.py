@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
@@ -19,7 +18,7 @@ from lockstep_client.calls import CallSettings
 from lockstep_client.client import LockstepClient
 from lockstep_client.evidence import Finding, check_plan
 from lockstep_kit.convert import gate_from_pb
-from lockstep_kit.errors import LockstepError, permission_denied, to_status, unavailable
+from lockstep_kit.errors import permission_denied, to_status, unavailable
 from lockstep_kit.ids import sha256
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import Gate, Verdict, evidence_digest
@@ -122,20 +121,6 @@ async def test_it_survives_a_restart(coordinator: Any, world: Any, tmp_path: Pat
     await Desk(coordinator, eyes, tmp_path).work(0.3, told)
     first, second = asked(coordinator)
     assert first == second
-    assert eyes.looks == 0
-
-
-async def test_what_was_signed_apart(coordinator: Any, world: Any, tmp_path: Path) -> None:
-    """A request that an agent of the release before has signed, in a file of its own, is sent as it is."""
-    waits(coordinator, world)
-    await Desk(coordinator, Eyes(world), tmp_path).work(0.3, told)
-    (file,) = tmp_path.glob("*.requests")  # noqa: ASYNC240 - a folder of one file
-    (signed,) = messages.SignGatesRequest.FromString(file.read_bytes()).requests
-    file.unlink()
-    (tmp_path / "of-before.request").write_bytes(signed.SerializeToString(deterministic=True))
-    eyes = Eyes(world, (CONTRADICTS,))
-    await Desk(coordinator, eyes, tmp_path).work(0.3, told)
-    assert asked(coordinator) == [signed, signed]
     assert eyes.looks == 0
 
 
@@ -264,17 +249,6 @@ async def test_plans_that_wait_together(coordinator: Any, new_world: Callable[[]
     assert [each.plan_id for each in messages.SignGatesRequest.FromString(file.read_bytes()).requests] == [
         each.plan_id for each in asked(coordinator)
     ]
-
-
-async def test_a_coordinator_of_before(coordinator: Any, world: Any, tmp_path: Path) -> None:
-    """A coordinator that takes one signature at a time is given one at a time."""
-    waits(coordinator, world)
-    coordinator.script.answers["SignGates"] = [LockstepError(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED", "not known")]
-    coordinator.script.will("SignGate", messages.SignGateResponse(plan=world.message()))
-    desk = Desk(coordinator, Eyes(world), tmp_path)
-    await desk.work(0.0, told)
-    assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
-    assert len(coordinator.script.asked("SignGate")) == 1
 
 
 async def test_one_spoils_the_look(coordinator: Any, new_world: Callable[[], Any], tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
 import pytest
 
 from lockstep.coordinator.v1 import operator_service_pb2 as operators
@@ -115,24 +114,6 @@ async def test_the_newest_of_what_closed_is_kept(coordinator: Any, tls: Any) -> 
     async with standing(coordinator, tls, seed=seed, closed_max=2) as (plans, _):
         await until(plans, lambda: "newest" in plans.plans)
         assert shown(plans) == {"a": 5, "new": 5, "newest": 6}
-
-
-async def test_a_coordinator_of_the_release_before(coordinator: Any, tls: Any) -> None:
-    """One that has no such stream is asked for its plans instead, until it has it; then nothing is missing."""
-    unknown = LockstepError(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED", "there is no such method here")
-    coordinator.script.will(
-        "WatchPlans", unknown, unknown, lambda _: [told(plan("c", 1), complete=True, token="a"), told(plan("c", 2), token="b")]
-    )
-    coordinator.script.will(
-        "ListPlans", messages.ListPlansResponse(plans=[plan("a", 1)]), messages.ListPlansResponse(plans=[plan("b", 1)])
-    )
-    async with standing(coordinator, tls, states=[PREPARED]) as (plans, running):
-        for expected in ({"a": 1}, {"b": 1}, {"c": 2}):
-            await until(plans, lambda expected=expected: shown(plans) == expected)  # type: ignore[misc]
-            assert plans.trouble is None
-        assert not running.done()
-    assert [list(each.states) for each in coordinator.script.asked("ListPlans")] == [[PREPARED]] * 2
-    assert [each.resume_token for each in coordinator.script.asked("WatchPlans")] == [""] * 3
 
 
 async def test_a_refusal_ends_it(coordinator: Any, tls: Any) -> None:

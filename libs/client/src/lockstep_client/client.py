@@ -9,8 +9,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
-import grpc
-
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanState, Transition
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
@@ -172,23 +170,11 @@ class LockstepClient(ServiceClient):
         Raises:
             LockstepError: as `create_plans`.
         """
-        try:
-            return await batched(
-                requests,
-                lambda batch, seconds: self._stub.SignGates(messages.SignGatesRequest(requests=batch), timeout=seconds),
-                self._settings,
-            )
-        except LockstepError as error:
-            if error.code is not grpc.StatusCode.UNIMPLEMENTED:
-                raise
-            # A coordinator of the release before takes one at a time.
-            return [await self._sent(request) for request in requests]
-
-    async def _sent(self, request: messages.SignGateRequest) -> Plan | LockstepError:
-        try:
-            return await self.send_gate(request)
-        except LockstepError as error:
-            return error
+        return await batched(
+            requests,
+            lambda batch, seconds: self._stub.SignGates(messages.SignGatesRequest(requests=batch), timeout=seconds),
+            self._settings,
+        )
 
     async def list_transitions(self, plan_id: str, *, page_size: int = 100) -> AsyncIterator[Transition]:
         """The plan's transitions in order, fetched page by page."""

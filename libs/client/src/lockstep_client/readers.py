@@ -32,7 +32,6 @@ from lockstep.notary.v1.notary_service_pb2 import (
 )
 from lockstep.notary.v1.notary_service_pb2_grpc import NotaryServiceStub
 from lockstep_client.calls import CallSettings, ServiceClient, pages, stream, unary
-from lockstep_kit.errors import LockstepError
 from lockstep_kit.rpc import TlsSettings
 
 #: Plans whose chains are asked for together, and entries of a page of them: as many as the journal takes and gives.
@@ -57,19 +56,10 @@ class JournalClient(ServiceClient):
     async def list_chains(self, plan_ids: Sequence[str]) -> AsyncIterator[Entry]:
         """Plans' chains, each in order, fetched page by page; of those that one may not see there is nothing."""
         for at in range(0, len(plan_ids), _CHAINS_MAX):
-            asked = plan_ids[at : at + _CHAINS_MAX]
-            request = ListEntriesRequest(plan_ids=asked, page_size=_CHAINS_PAGE)
-            try:
-                async for page in pages(self._stub.ListEntries, request, self._settings):
-                    for entry in page.entries:
-                        yield entry
-            except LockstepError as error:
-                if error.reason != "FIELD_INVALID":
-                    raise
-                # A journal of the release before takes one plan at a time.
-                for plan_id in asked:
-                    async for entry in self.list_entries(plan_id):
-                        yield entry
+            request = ListEntriesRequest(plan_ids=plan_ids[at : at + _CHAINS_MAX], page_size=_CHAINS_PAGE)
+            async for page in pages(self._stub.ListEntries, request, self._settings):
+                for entry in page.entries:
+                    yield entry
 
     async def watch_entries(self, *, plan_id: str = "", resume_token: str = "") -> AsyncIterator[Entry]:
         """Stored entries of one plan or of all, then live ones, each once and in order; reconnects by itself.

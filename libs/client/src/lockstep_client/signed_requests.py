@@ -64,9 +64,6 @@ class SignedRequests:
 def _stored(folder: Path) -> Iterable[SignGateRequest]:
     for path in sorted(folder.glob("*.requests")):
         yield from SignGatesRequest.FromString(path.read_bytes()).requests
-    # An agent of the release before kept each in a file of its own.
-    for path in sorted(folder.glob("*.request")):
-        yield SignGateRequest.FromString(path.read_bytes())
 
 
 def _expiry(request: SignGateRequest) -> datetime:

@@ -29,8 +29,6 @@ _PASSING: Final = frozenset(
     }
 )
 _PAUSE_SECONDS_MAX: Final = 10.0
-#: Pause between two lists of a coordinator that has no stream of all plans.
-_LIST_SECONDS: Final = 0.5
 
 
 async def _nothing() -> Iterable[Plan]:
@@ -79,26 +77,11 @@ class StandingPlans:
                 async for news in self._client.watch_plans(self._wish, resume_token=self._token, lost=self._lost):
                     await self._take(news)
             except LockstepError as error:
-                failure = await self._list() if error.code is grpc.StatusCode.UNIMPLEMENTED else error
-                if failure is None:
-                    continue
-                self._lost(failure)
-                if failure.code not in _PASSING:
-                    raise failure from None
+                self._lost(error)
+                if error.code not in _PASSING:
+                    raise
             self._failures += 1
             await asyncio.sleep(back_off_seconds(self._failures, rng, most=_PAUSE_SECONDS_MAX))
-
-    async def _list(self) -> LockstepError | None:
-        """Ask a coordinator of the release before, which has no such stream, until it is one of this; why it did not answer, or None."""
-        states = self._wish.states or [each for each in PlanState.values() if each not in (0, PLAN_STATE_CLOSED)]
-        try:
-            plans = {plan.header.plan_id: plan async for plan in self._client.list_plans(states=states)}
-            self._lost(None)
-            await self._take(OpenPlans(plans, ""))
-        except LockstepError as error:
-            return error
-        await asyncio.sleep(_LIST_SECONDS)
-        return None
 
     def _lost(self, error: LockstepError | None) -> None:
         if error is None:
