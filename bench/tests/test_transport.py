@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan
-from lockstep_bench.gathering import Gathered
 from lockstep_bench.transport import OVERLOADED, SETTINGS, TRIES_MAX, asked
+from lockstep_client.gathering import Gathered
 from lockstep_kit.errors import LockstepError
 
 

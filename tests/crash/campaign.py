@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from crash.paths import LAPSE_SECONDS, Path, course, journey
+from crash.paths import LAPSE_SECONDS, Path, course, voyage
 from lockstep_client.calls import CallSettings
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.failpoints import FILE_ENVIRONMENT, failpoint_names
@@ -33,6 +33,7 @@ from lockstep_sandbox.processes import ProgramFailed
 from lockstep_sandbox.runtime import RuntimeDirectory
 from lockstep_sandbox.stack import SERVICES, Sandbox, package_of
 from lockstep_testkit.checker import Told, collect, judge, probe
+from lockstep_testkit.convoys import Convoy
 from lockstep_testkit.crew import Crew
 from lockstep_testkit.journeys import Journey
 from lockstep_testkit.miner import Miner
@@ -44,7 +45,9 @@ DEATH_SECONDS_MAX: Final = 120.0
 #: Longest that a plan may take after the restart before the run is given up; far above the bound, so that what is late is told from what is stuck.
 STUCK_SECONDS_MAX: Final = 240.0
 LOOK_SECONDS: Final = 0.02
-#: Plans that are sent down a path until one comes by a place.
+#: Down which a service dies at every place of theirs.
+MAIN: Final = (Path.COMMIT, Path.ABORT, Path.TOGETHER)
+#: How often a path is tried until somebody on it comes by a place.
 PLANS_MAX: Final = 4
 #: Short leases and pauses, so that what a dead process held is soon taken up; one block of depth, so that "mined" and "final" are two things.
 SETTINGS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -135,12 +138,12 @@ class Campaign:
         """Send a plan down each path and note what it passes."""
         for path in paths:
             self.disarm()
-            plan = journey(self.crew, path)
+            plan = voyage(self.crew, path)
             try:
                 async with asyncio.timeout(STUCK_SECONDS_MAX):
                     await course(self.crew, self.miner, path, plan)()
             except TimeoutError as error:
-                raise TimeoutError(f"no plan gets down the path {path}: {plan.plan_id}") from error
+                raise TimeoutError(f"no plan gets down the path {path}: {plan.plan_ids}") from error
             self.reach[path] = frozenset[str]().union(*(self.passed(service) for service in SERVICES))
             await self._judged(plan)
 
@@ -159,7 +162,7 @@ class Campaign:
     async def _strike(self, point: str, path: Path, again: str) -> Run:
         self.disarm()
         self.arm(point)
-        plan = journey(self.crew, path)
+        plan = voyage(self.crew, path)
         going = asyncio.create_task(_outlived(course(self.crew, self.miner, path, plan)()), name=point)
         began = time.monotonic()
         hit = await self._dies(point, going)
@@ -178,7 +181,7 @@ class Campaign:
     async def cut_power(self, path: Path, after_seconds: float) -> Run:
         """Kill Postgres with all its backends in the middle of a plan, start it again, and see the plan to its end."""
         self.disarm()
-        plan = journey(self.crew, path)
+        plan = voyage(self.crew, path)
         going = asyncio.create_task(_outlived(course(self.crew, self.miner, path, plan)()), name="postgres")
         await asyncio.sleep(after_seconds)
         server = self.sandbox.databases.server
@@ -228,7 +231,7 @@ class Campaign:
                     await supervisor.restart(service)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _arrives(self, going: asyncio.Task[None], plan: Journey, restarted: float) -> float | None:
+    async def _arrives(self, going: asyncio.Task[None], plan: Journey | Convoy, restarted: float) -> float | None:
         """Seconds from a restart to the plan's end; None: it does not come."""
         try:
             async with asyncio.timeout(STUCK_SECONDS_MAX):
@@ -240,10 +243,10 @@ class Campaign:
             await asyncio.gather(going, return_exceptions=True)
         return max(plan.ended_at - restarted, 0.0)
 
-    async def _judged(self, plan: Journey) -> tuple[str, ...]:
+    async def _judged(self, plan: Journey | Convoy) -> tuple[str, ...]:
         self.told += plan.told
-        self.plan_ids.append(plan.plan_id)
-        judgement = judge(await collect(self.sandbox, told=plan.told, focus=[plan.plan_id]))
+        self.plan_ids += plan.plan_ids
+        judgement = judge(await collect(self.sandbox, told=plan.told, focus=plan.plan_ids))
         return tuple(f"{each.invariant} {each.plan_id} {each.leg_id}: {each.sentence}" for each in judgement.violations)
 
     async def judged(self) -> tuple[str, ...]:
@@ -256,11 +259,11 @@ class Campaign:
     # -- What came of it ---------------------------------------------------------------------------------------------
 
     def matrix(self, points: Sequence[str]) -> list[tuple[str, Path]]:
-        """Every place on the paths that lead through it; commit and abort in any case, the others where no other path does."""
+        """Every place on the paths that lead through it; commit, abort and both together in any case, the others where no other path does."""
         found: list[tuple[str, Path]] = []
         for point in points:
             through = [path for path, passed in self.reach.items() if point in passed]
-            main = [path for path in through if path in (Path.COMMIT, Path.ABORT)]
+            main = [path for path in through if path in MAIN]
             found += [(point, path) for path in main or through[:1]]
         return found
 
@@ -292,7 +295,7 @@ def result(campaign: Campaign, points: Sequence[str], final: Sequence[str], seco
 def pairs(campaign: Campaign, seed: int, count: int) -> list[tuple[str, str, Path]]:
     """Crashes during the recovery from crashes, drawn by a seed: the same place again, or any other of that path."""
     rng = random.Random(seed)
-    paths = [path for path in (Path.COMMIT, Path.ABORT) if path in campaign.reach]
+    paths = [path for path in MAIN if path in campaign.reach]
     drawn: list[tuple[str, str, Path]] = []
     for _ in range(count):
         path = rng.choice(paths)

@@ -11,13 +11,12 @@ import pytest_asyncio
 
 sys.path.insert(0, str(File(__file__).parents[1]))
 
-from crash.campaign import Campaign, campaign_over
-from crash.paths import Path
+from crash.campaign import MAIN, Campaign, campaign_over
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def campaign(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Campaign]:
-    """Everything, surveyed on the two main paths."""
+    """Everything, surveyed on the main paths."""
     async with campaign_over(tmp_path_factory.mktemp("crash")) as running:
-        await running.survey((Path.COMMIT, Path.ABORT))
+        await running.survey(MAIN)
         yield running

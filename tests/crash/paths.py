@@ -32,8 +32,9 @@ from lockstep_sandbox import outside, scene
 from lockstep_sandbox.processes import ProgramFailed
 from lockstep_sandbox.stack import CLIENT
 from lockstep_testkit.checker.collecting import leg_rows
+from lockstep_testkit.convoys import Batches, Convoy
 from lockstep_testkit.crew import Crew, awaited
-from lockstep_testkit.journeys import Journey, closed, until_answered
+from lockstep_testkit.journeys import Desk, Journey, closed, until_answered
 from lockstep_testkit.miner import Miner
 
 LOOK_SECONDS: Final = 0.1
@@ -77,6 +78,12 @@ class Path(StrEnum):
     BATCHED = "BATCHED"
     #: It settles, the bank's day ends, and its statements are reconciled.
     STATED = "STATED"
+    #: It goes with others, in batches: most settle, one is stopped by its maker, to one the bank votes NO.
+    TOGETHER = "TOGETHER"
+
+
+#: Of the plans that go together, each one's own path.
+TOGETHER: Final = (Path.COMMIT, Path.COMMIT, Path.ABORT, Path.COMMIT, Path.REFUSE, Path.COMMIT)
 
 
 def document(crew: Crew, path: Path) -> dict[str, Any]:
@@ -99,14 +106,24 @@ def document(crew: Crew, path: Path) -> dict[str, Any]:
     return plan
 
 
-def journey(crew: Crew, path: Path) -> Journey:
-    """A plan that will take a path."""
+def journey(crew: Crew, path: Path, desk: Desk | None = None) -> Journey:
+    """A plan that will take a path by itself."""
     gates = ("approve",) if path in (Path.ABORT, Path.LAPSE) else ("approve", "release")
-    return Journey(crew, document(crew, path), gates=gates, cancels=path is Path.ABORT)
+    return Journey(crew, document(crew, path), gates=gates, cancels=path is Path.ABORT, desk=desk)
 
 
-def course(crew: Crew, miner: Miner, path: Path, plan: Journey) -> Callable[[], Awaitable[settlement.Plan]]:
-    """What has to be done so that a plan takes its path."""
+def voyage(crew: Crew, path: Path) -> Journey | Convoy:
+    """What will be sent down a path: one plan, or several."""
+    if path is not Path.TOGETHER:
+        return journey(crew, path)
+    desk = Batches(crew.client)
+    return Convoy(desk, [journey(crew, each, desk) for each in TOGETHER])
+
+
+def course(crew: Crew, miner: Miner, path: Path, plan: Journey | Convoy) -> Callable[[], Awaitable[object]]:
+    """What has to be done so that what is sent takes its path."""
+    if isinstance(plan, Convoy):
+        return plan.travel
     match path:
         case Path.TAKEOVER:
             return lambda: _taken_over(crew, miner, plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crash.campaign import Campaign, Run, declared
-from crash.paths import Path
+from crash.paths import Path, course, voyage
 
 pytestmark = pytest.mark.integration
 
@@ -30,6 +30,11 @@ COVERING = (
     ("event-journal.commit.after_commit", Path.COMMIT),
     ("event-journal.append.after_commit", Path.ABORT),
     ("event-journal.log.in_tx", Path.COMMIT),
+    ("coordinator.vote.in_tx", Path.TOGETHER),
+    ("coordinator.decision.after_commit", Path.TOGETHER),
+    ("dlt-gateway.chain.carry.in_tx", Path.TOGETHER),
+    ("bank-gateway.send.after_send", Path.TOGETHER),
+    ("event-journal.append.in_tx", Path.TOGETHER),
 )
 
 
@@ -47,6 +52,17 @@ async def test_a_crash_half_settles_nothing(campaign: Campaign, point: str, path
     """Whoever dies where: the plan comes to its end within the bound, and every invariant holds of what is left."""
     assert point in declared()
     assert_survived(await campaign.strike(point, path))
+
+
+async def test_plans_that_go_together_share_transactions(campaign: Campaign) -> None:
+    """What dies in the middle of a transaction on that path leaves several plans behind: of most transitions several were written by one."""
+    campaign.disarm()
+    convoy = voyage(campaign.crew, Path.TOGETHER)
+    await course(campaign.crew, campaign.miner, Path.TOGETHER, convoy)()
+    async with campaign.crew.database("coordinator") as database:
+        rows = await database.fetch("select xmin::text as writer from plan_transition where plan_id = any($1)", convoy.plan_ids)
+    writers = {row["writer"] for row in rows}
+    assert len(writers) * 2 < len(rows), (len(writers), len(rows))
 
 
 async def test_a_crash_during_recovery_half_settles_nothing(campaign: Campaign) -> None:

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Final, Self, TypeAlias, TypeVar
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent
-from lockstep_bench.gathering import Gathered
 from lockstep_client.calls import CallSettings, pause, worth_another
 from lockstep_client.client import LockstepClient, creation, execution, signing
 from lockstep_client.configuration import ClientConfiguration
 from lockstep_client.following import OpenPlans
+from lockstep_client.gathering import Gathered
 from lockstep_client.planfile import DraftPlan
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.ids import LegId

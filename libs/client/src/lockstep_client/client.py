@@ -77,7 +77,10 @@ class LockstepClient(ServiceClient):
         Raises:
             LockstepError: the plan breaks a rule, the maker may not, or the request id was used for something else.
         """
-        request = creation(draft, make, request_id=request_id)
+        return await self.send_creation(creation(draft, make, request_id=request_id))
+
+    async def send_creation(self, request: messages.CreatePlanRequest) -> Plan:
+        """The accepted plan of a request that was put together before."""
         answer = await unary(lambda seconds: self._stub.CreatePlan(request, timeout=seconds), self._settings)
         return answer.plan
 
@@ -94,7 +97,10 @@ class LockstepClient(ServiceClient):
         Raises:
             LockstepError: the plan is in another state, a payer's signature is missing, or a permit cannot do what it is for.
         """
-        request = execution(plan_id, payer_signatures, permits, request_id=request_id)
+        return await self.send_execution(execution(plan_id, payer_signatures, permits, request_id=request_id))
+
+    async def send_execution(self, request: messages.ExecutePlanRequest) -> Plan:
+        """The started plan of a request that was put together before."""
         answer = await unary(lambda seconds: self._stub.ExecutePlan(request, timeout=seconds), self._settings)
         return answer.plan
 

@@ -10,18 +10,17 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
-from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
+from lockstep.coordinator.v1.settlement_service_pb2 import CreatePlanRequest, ExecutePlanRequest, SignGateRequest
 from lockstep.participant.v1 import leg_pb2
-from lockstep_client.client import draw_request_id
+from lockstep_client.client import creation, draw_request_id, execution, signing
 from lockstep_client.convert import plan_from_pb, state_name
 from lockstep_client.making import consent, sign_make
 from lockstep_client.watching import Change, Snapshot
-from lockstep_kit.convert import gate_to_pb
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.ids import PlanId
 from lockstep_testkit.checker import Told
@@ -63,6 +62,19 @@ async def until_answered(call: Callable[[], Awaitable[T]], seconds_max: float = 
         await asyncio.sleep(LOOK_SECONDS)
 
 
+class Desk(Protocol):
+    """Where people hand in their requests, each of which may be handed in again as it is."""
+
+    async def send_creation(self, request: CreatePlanRequest) -> settlement.Plan:
+        """The accepted plan."""
+
+    async def send_execution(self, request: ExecutePlanRequest) -> settlement.Plan:
+        """The started plan."""
+
+    async def send_gate(self, request: SignGateRequest) -> settlement.Plan:
+        """The plan after the signature."""
+
+
 @dataclass
 class Journey:
     """One plan on its way."""
@@ -75,6 +87,8 @@ class Journey:
     gates: Collection[str] = tuple(SIGNERS)
     #: Whether the maker stops the plan once it waits for its release.
     cancels: bool = False
+    #: Where its people hand in their requests; None: each by itself.
+    desk: Desk | None = None
     #: The plan, once drawn.
     plan_id: PlanId | str = ""
     #: When it was seen at its end, by the monotonic clock; 0 before.
@@ -83,18 +97,27 @@ class Journey:
     told: list[Told] = field(default_factory=list)
     _sent: set[str] = field(default_factory=set)
 
+    @property
+    def plan_ids(self) -> list[str]:
+        """The plan's id."""
+        return [self.plan_id]
+
     async def begin(self) -> None:
         """Create the plan and have it executed."""
         draft = self.crew.draft(self.document)
         self.plan_id = draft.header.plan_id
         make = sign_make(draft, self.crew.key("maker"))
-        client, request_id = self.crew.client, draw_request_id()
-        view = plan_from_pb(await until_answered(lambda: client.create_plan(draft, make, request_id=request_id)))
+        desk, created = self._desk, creation(draft, make)
+        view = plan_from_pb(await until_answered(lambda: desk.send_creation(created)))
         accounts = {str(account.address): account for account in self.crew.sandbox.chain.accounts.values()}
-        signatures, asked = consent(view, accounts), draw_request_id()
+        executed = execution(self.plan_id, consent(view, accounts))
         # A plan whose deadline passed while nobody answered is stopped already.
         with suppress(LockstepError):
-            await until_answered(lambda: client.execute_plan(self.plan_id, signatures, request_id=asked))
+            await until_answered(lambda: desk.send_execution(executed))
+
+    @property
+    def _desk(self) -> Desk:
+        return self.desk or self.crew.client
 
     async def drive(self, until: Callable[[settlement.Plan], bool] | None = None) -> settlement.Plan:
         """Sign whatever is awaited until the plan is at its end (or as `until` says); the plan as it is then.
@@ -140,11 +163,9 @@ class Journey:
         if gate in self._sent:
             return
         self._sent.add(gate)
-        request = SignGateRequest(
-            request_id=draw_request_id(), plan_id=self.plan_id, signature=gate_to_pb(self.crew.signature(plan, gate))
-        )
+        request = signing(self.plan_id, self.crew.signature(plan, gate))
         try:
-            await until_answered(lambda: self.crew.client.send_gate(request))
+            await until_answered(lambda: self._desk.send_gate(request))
         except LockstepError:
             # The plan has gone on without this signature, or wants another: the next look says so.
             self._sent.discard(gate)

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan
-from lockstep_bench.gathering import Gathered
+from lockstep_client.gathering import Gathered
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.rpc.arrows import BATCH_MAX
 
