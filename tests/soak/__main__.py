@@ -28,6 +28,7 @@ from lockstep_sandbox.runtime import RuntimeDirectory
 from lockstep_sandbox.stack import Sandbox
 from lockstep_testkit.checker import INVARIANTS, Evidence, collect, judge, probe
 from lockstep_testkit.checker.evidence import PlanRow
+from lockstep_testkit.convoys import Batches
 from lockstep_testkit.crew import Crew
 from lockstep_testkit.miner import Miner
 from soak.nemesis import Nemesis
@@ -68,15 +69,15 @@ async def run(minutes: float, seed: int, profile: str, *, by_files: bool) -> int
             miner = Miner(sandbox)
             await stack.enter_async_context(miner.running())
             crew = await stack.enter_async_context(Crew(sandbox, CallSettings(deadline_seconds=4.0, pause_seconds_max=0.3)))
-            document, failures = await _soak(sandbox, miner, crew, minutes, seed)
+            desk = await stack.enter_async_context(Batches(crew.client))
+            document, failures = await _soak(sandbox, miner, Traffic(crew, desk, random.Random(seed)), minutes, seed)
     document["seconds"] = round(time.monotonic() - began, 1)
     print("\n".join(failures))
     print(f"SOAK_RESULT {json.dumps(document)}", flush=True)
     return 1 if failures else 0
 
 
-async def _soak(sandbox: Sandbox, miner: Miner, crew: Crew, minutes: float, seed: int) -> tuple[dict[str, Any], list[str]]:
-    traffic = Traffic(crew, random.Random(seed))
+async def _soak(sandbox: Sandbox, miner: Miner, traffic: Traffic, minutes: float, seed: int) -> tuple[dict[str, Any], list[str]]:
     nemesis = Nemesis(sandbox, miner, random.Random(seed + 1), LEASE_SECONDS)
     harm = asyncio.create_task(nemesis.run(), name="nemesis")
     try:

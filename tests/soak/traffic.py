@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from lockstep_kit.errors import LockstepError
 from lockstep_sandbox import scene
+from lockstep_testkit.convoys import Batches
 from lockstep_testkit.crew import Crew
 from lockstep_testkit.journeys import Journey
 
 #: Plans under way at the same time.
-PLANS_AT_ONCE: Final = 6
+PLANS_AT_ONCE: Final = 8
 #: Shape of a plan -> how often it is drawn.
 SHAPES: Final = {"settles": 10, "tokens_only": 3, "money_only": 3, "several_legs": 3, "cancelled": 4, "no_money": 2, "lapses": 2}
 LAPSE_SECONDS: Final = 15
@@ -26,6 +27,8 @@ class Traffic:
 
     #: Who settles.
     crew: Crew
+    #: Where the people of every other plan hand in their requests, which go in batches; those of the rest ask by themselves.
+    desk: Batches
     #: What decides.
     rng: random.Random
     #: Every plan, with its shape.
@@ -73,7 +76,8 @@ class Traffic:
 
     def _journey(self, shape: str) -> Journey:
         gates = ("approve",) if shape in ("cancelled", "lapses") else ("approve", "release")
-        return Journey(self.crew, self._document(shape), gates=gates, cancels=shape == "cancelled")
+        desk = self.desk if len(self.journeys) % 2 else None
+        return Journey(self.crew, self._document(shape), gates=gates, cancels=shape == "cancelled", desk=desk)
 
     def _document(self, shape: str) -> dict[str, Any]:
         chain = self.crew.sandbox.chain
