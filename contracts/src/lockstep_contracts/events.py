@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from eth_abi.abi import decode
@@ -19,7 +20,8 @@ from lockstep_contracts.escrow import ESCROW, LegTerms, Side
 from lockstep_contracts.notary import REGISTRY, AnchorKind, EscalationKind, PlanStatus
 from lockstep_contracts.token import TOKEN
 
-_a: Final = to_checksum_address
+#: A checksum costs a hash of the address; few of them stand in many logs.
+_a: Final = lru_cache(4_096)(to_checksum_address)
 
 
 @dataclass(frozen=True, slots=True)

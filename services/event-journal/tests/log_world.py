@@ -42,15 +42,15 @@ class Log:
 
     async def append(self, plan_id: PlanId, count: int, *, after: int = 0) -> None:
         async with self.db.transaction() as tx:
-            head = (await store.lock_heads(tx, [plan_id]))[plan_id]
+            locked = await store.lock_chains(tx, [plan_id])
+            head = locked.heads[plan_id]
             entries: list[Entry] = []
             previous = head.head_hash
             for sequence in range(after + 1, after + count + 1):
                 entries.append(link(event(plan_id, sequence), previous, KEY))
                 previous = entries[-1].entry_hash
-            await store.save(
-                tx, entries, [Head(plan_id, after + count, previous, sealed=False, frozen="", epoch=head.epoch)], VAULT
-            )
+            after_them = Head(plan_id, after + count, previous, sealed=False, frozen="", epoch=head.epoch)
+            await store.save(tx, entries, [after_them], VAULT, locked.keys)
 
     async def audited(self) -> set[tuple[int, str]]:
         async with self.db.connection() as connection:

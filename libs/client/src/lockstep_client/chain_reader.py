@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -36,11 +37,13 @@ READ_SECONDS: Final = 10.0
 BATCH_MAX: Final = 100
 
 _Answer = TypeVar("_Answer")
+#: A checksum costs a hash of the address; an escrow pays many legs.
+_address: Final = lru_cache(64)(to_checksum_address)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LegAsked:
-    """A token leg that the node is asked about."""
+    """A token leg that the node is asked about. Without slots: what follows from it is worked out once."""
 
     #: The leg.
     leg: Leg
@@ -60,10 +63,22 @@ class LegAsked:
             raise TypeError(f"leg {self.leg.leg_id} is no token transfer")
         return self.leg.terms.escrow
 
-    @property
+    @cached_property
     def key(self) -> bytes:
         """Its key on the escrow."""
         return leg_key(self.header.digest, self.leg.leg_id)
+
+    @cached_property
+    def call(self) -> _Call:
+        """By which the escrow tells how it stands."""
+        return _contract_call(self.escrow, encode_leg_of(self.key))
+
+    @cached_property
+    def payouts_call(self) -> _Call:
+        """By which its payouts are found: its transaction, or the escrow's whole log."""
+        if self.evidence.transaction_hash:
+            return _called("eth_getTransactionReceipt", "0x" + self.evidence.transaction_hash.hex())
+        return _event_log(self.escrow, event_topic(Committed), self.key)
 
 
 class _Call(NamedTuple):
@@ -244,6 +259,7 @@ class _Payouts:
     def __init__(self, answers: _Answers) -> None:
         self._answers = answers
         self._by_leg: dict[_Call, dict[str, list[dict[str, Any]]]] = {}
+        self._events: dict[tuple[_Call, bytes], list[tuple[Committed, dict[str, Any]]]] = {}
 
     def of(self, asked: LegAsked) -> list[tuple[Committed, dict[str, Any]]]:
         """The leg's events, with their logs.
@@ -251,7 +267,7 @@ class _Payouts:
         Raises:
             ReadingFailed: the node has not told them.
         """
-        call = _payouts_call(asked)
+        call = asked.payouts_call
         if call not in self._by_leg:
             told = self._answers.result(call)
             if asked.evidence.transaction_hash:
@@ -261,8 +277,11 @@ class _Payouts:
                 topics: Sequence[Any] = log.get("topics") or ()
                 if len(topics) > 1 and str(topics[0]).lower() == _COMMITTED:
                     by_leg.setdefault(str(topics[1]).lower(), []).append(log)
-        logs = self._by_leg[call].get("0x" + asked.key.hex(), ())
-        return [(event, log) for log in logs if isinstance(event := _event(log), Committed)]
+        own = call, asked.key
+        if own not in self._events:
+            logs = self._by_leg[call].get("0x" + asked.key.hex(), ())
+            self._events[own] = [(event, log) for log in logs if isinstance(event := _event(log), Committed)]
+        return self._events[own]
 
     def blocks(self, asked: LegAsked) -> list[int]:
         """The blocks that they stand in; none where the node has not told them."""
@@ -274,10 +293,10 @@ class _Payouts:
 
 def _facts(asked: LegAsked, payouts: _Payouts, answers: _Answers) -> ChainFacts | ReadingFailed:
     try:
-        status, terms_digest = _decoded(answers.result(_leg_call(asked)), asked.escrow, decode_leg_of, "an escrow")
+        status, terms_digest = _decoded(answers.result(asked.call), asked.escrow, decode_leg_of, "an escrow")
         succeeded = None
         if asked.evidence.transaction_hash:
-            receipt = answers.result(_payouts_call(asked))
+            receipt = answers.result(asked.payouts_call)
             succeeded = isinstance(receipt, dict) and _integer(receipt.get("status")) == 1
         return ChainFacts(
             chain=f"eip155:{_integer(answers.result(_CHAIN_ID))}",
@@ -294,7 +313,7 @@ def _facts(asked: LegAsked, payouts: _Payouts, answers: _Answers) -> ChainFacts 
 def _located(event: Committed, log: dict[str, Any], answers: _Answers) -> LoggedCommit:
     number = _integer(log.get("blockNumber"))
     return LoggedCommit(
-        contract=to_checksum_address(str(log.get("address"))),
+        contract=_address(str(log.get("address"))),
         event=event,
         transaction_hash=_octets(log.get("transactionHash")),
         block_number=number,
@@ -316,18 +335,7 @@ _COMMITTED: Final = "0x" + event_topic(Committed).hex()
 
 def _calls_about(asked: LegAsked) -> tuple[_Call, ...]:
     """What the node is asked at first: the blocks of the leg's payouts are known from the answers."""
-    return (_CHAIN_ID, _leg_call(asked), _payouts_call(asked), _block(asked.evidence.block_number))
-
-
-def _leg_call(asked: LegAsked) -> _Call:
-    return _contract_call(asked.escrow, encode_leg_of(asked.key))
-
-
-def _payouts_call(asked: LegAsked) -> _Call:
-    """By which the leg's payouts are found: its transaction, or the escrow's whole log."""
-    if asked.evidence.transaction_hash:
-        return _called("eth_getTransactionReceipt", "0x" + asked.evidence.transaction_hash.hex())
-    return _event_log(asked.escrow, event_topic(Committed), asked.key)
+    return (_CHAIN_ID, asked.call, asked.payouts_call, _block(asked.evidence.block_number))
 
 
 def _block(number: int) -> _Call:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -237,9 +237,9 @@ class Database:
             moment: datetime = await connection.fetchval("select clock_timestamp()")
         return moment.astimezone(UTC)
 
-    def listen(self, channel: str, wake: asyncio.Event) -> None:
-        """Set the event at each notification, and after each reconnection, since one may have been missed."""
-        self._listener.add(channel, wake)
+    def listen(self, channel: str, wake: asyncio.Event, heeds: Callable[[str], bool] = lambda _: True) -> None:
+        """Set the event at each notification whose text is heeded, and after each reconnection, since one may have been missed; its text is ""."""
+        self._listener.add(channel, wake, heeds)
 
     async def close(self) -> None:
         """End listening, and every connection once its work is done; after some seconds, whether it is done or not."""
@@ -255,13 +255,13 @@ class _Listener:
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         self._arguments = arguments
-        self._wakes: dict[str, list[asyncio.Event]] = {}
+        self._wakes: dict[str, list[tuple[asyncio.Event, Callable[[str], bool]]]] = {}
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
 
-    def add(self, channel: str, wake: asyncio.Event) -> None:
-        self._wakes.setdefault(channel, []).append(wake)
+    def add(self, channel: str, wake: asyncio.Event, heeds: Callable[[str], bool]) -> None:
+        self._wakes.setdefault(channel, []).append((wake, heeds))
         self._changed.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="database.listen")
@@ -302,6 +302,7 @@ class _Listener:
             except TimeoutError:
                 await connection.execute("select", timeout=_LISTEN_RETRY_SECONDS_MAX)
 
-    def _wake(self, _connection: object, _pid: int, channel: str, _payload: object) -> None:
-        for wake in self._wakes[channel]:
-            wake.set()
+    def _wake(self, _connection: object, _pid: int, channel: str, told: object) -> None:
+        for wake, heeds in self._wakes[channel]:
+            if heeds(str(told)):
+                wake.set()

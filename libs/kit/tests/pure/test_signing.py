@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from nacl.bindings import crypto_sign
 
 from lockstep_kit import signing
 from lockstep_kit.ids import ActorId
@@ -29,10 +30,15 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> signing._Checked:
 
 @pytest.fixture
 def signed() -> Signature:
-    """A signature that was checked, and is remembered."""
-    made = KEY.sign(MESSAGE)
+    """Somebody else's signature that was checked, and is remembered."""
+    made = foreign(MESSAGE)
     assert KEY.public.verifies(MESSAGE, made.octets)
     return made
+
+
+def foreign(message: bytes) -> Signature:
+    """The signature that another process makes: nothing is remembered of it here."""
+    return Signature(KEY.public.key_id, crypto_sign(message, KEY.seed + KEY.public.octets)[: signing.SIGNATURE_BYTES])
 
 
 def changed(octets: bytes) -> Iterator[bytes]:
@@ -44,10 +50,22 @@ def changed(octets: bytes) -> Iterator[bytes]:
 
 def test_what_holds_is_checked_once(signed: Signature, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same signature over the same message by the same key is not worked out again."""
-    monkeypatch.setattr(signing, "_VerifyKey", None)
+    monkeypatch.setattr(signing, "crypto_sign_open", None)
     assert PublicKey(bytes(KEY.public.octets)).verifies(bytes(bytearray(MESSAGE)), bytes(bytearray(signed.octets)))
     with pytest.raises(TypeError):
         KEY.public.verifies(MESSAGE + b" ", signed.octets)
+
+
+def test_what_was_signed_here_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process takes its own signature for what it is, and only that very one; the same octets made elsewhere are checked."""
+    made = KEY.sign(MESSAGE)
+    monkeypatch.setattr(signing, "crypto_sign_open", None)
+    assert KEY.public.verifies(MESSAGE, made.octets)
+    for message, octets in ((MESSAGE + b" ", made.octets), (MESSAGE, OTHER.sign(MESSAGE).octets)):
+        with pytest.raises(TypeError):
+            KEY.public.verifies(message, octets)
+    with pytest.raises(TypeError):
+        KEY.public.verifies(b"other", foreign(b"other").octets)
 
 
 def test_a_changed_octet_is_never_taken_for_what_was_checked(signed: Signature) -> None:
@@ -88,7 +106,7 @@ def test_the_memory_is_bounded(memory: signing._Checked, monkeypatch: pytest.Mon
     """However many signatures are checked, no more than so many are remembered, and what is forgotten holds as before."""
     monkeypatch.setattr(signing, "CHECKED_MAX", 8)
     messages = [str(number).encode() for number in range(40)]
-    made = {message: KEY.sign(message).octets for message in messages}
+    made = {message: foreign(message).octets for message in messages}
     for _ in range(2):
         for message, octets in made.items():
             assert KEY.public.verifies(message, octets)

@@ -6,9 +6,13 @@ Locks are taken in one order by everybody: journal legs, chains, the journal's c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
+
+import asyncpg
 
 from event_journal import store
 from event_journal.appending import Answer, Submission, append, fenced
@@ -16,7 +20,8 @@ from event_journal.grouping import GroupWriter
 from event_journal.operations import CAPABILITIES, Sealed, Stuck, Waits, judge_closing, judge_prepare
 from event_journal.payload_keys import PayloadVault
 from event_journal.signing_keys import SigningKeys
-from lockstep_kit.db import Connection, Database
+from event_journal.store import Placed
+from lockstep_kit.db import Connection, Database, violated
 from lockstep_kit.failpoints import declare, failpoint
 from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import LegId, PlanId
@@ -28,8 +33,17 @@ declare("event-journal.append.before_tx")
 declare("event-journal.append.in_tx")
 declare("event-journal.append.after_commit")
 
+#: The database's word for an event id that stands for another entry.
+EVENT_IDS: Final = "journal_entry_event_id_key"
 WORKING: Final = (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING)
 ADVANCED_MAX: Final = 256
+
+
+class News(Protocol):
+    """Whoever hands on what was appended."""
+
+    def coming(self, placed: Placed) -> AbstractContextManager[None]:
+        """These entries are appended if the block ends without an error; else it is not known whether they are."""
 
 
 class JournalOperations:
@@ -69,9 +83,9 @@ class JournalOperations:
         """
         if not work:
             return [], []
-        history = await self._keys.require(tx)
         preparing = {each.plan_id for each in work if each.phase is Phase.PREPARING}
-        heads = await store.lock_heads(tx, [each.plan_id for each in work], begun=preparing)
+        locked = await store.lock_chains(tx, [each.plan_id for each in work])
+        history, heads = await self._keys.require(tx, locked.standing), locked.heads
         chains = await store.whole_chains(tx, sorted(each for each in preparing if heads[each].entry_count), self._vault)
         completions: list[Completion] = []
         troubles: list[tuple[LegWork, str]] = []
@@ -93,7 +107,7 @@ class JournalOperations:
                     troubles.append((each, found.why))
                 case Waits():
                     pass
-        await store.save(tx, [seal.entry for seal in seals], [seal.head for seal in seals], self._vault)
+        await store.save(tx, [seal.entry for seal in seals], [seal.head for seal in seals], self._vault, locked.keys)
         return completions, troubles
 
 
@@ -101,14 +115,22 @@ class Appender:
     """Appends events: the calls of one process in groups, by one transaction at a time."""
 
     def __init__(
-        self, db: Database, engine: ParticipantEngine, operations: JournalOperations, keys: SigningKeys, vault: PayloadVault
+        self,
+        db: Database,
+        engine: ParticipantEngine,
+        operations: JournalOperations,
+        keys: SigningKeys,
+        vault: PayloadVault,
+        news: News | None = None,
     ) -> None:
+        """`news` is told of what was appended."""
         self._db = db
         self._engine = engine
         self._operations = operations
         self._keys = keys
         self._group = GroupWriter(self._write)
         self._vault = vault
+        self._news = news
 
     async def append(self, events: Sequence[Submission]) -> Sequence[Answer]:
         """Append a batch; each event is answered by itself.
@@ -119,27 +141,39 @@ class Appender:
         return await self._group.append(events)
 
     async def _write(self, events: Sequence[Submission]) -> Sequence[Answer]:
+        try:
+            return await self._carried(events, named=False)
+        except asyncpg.UniqueViolationError as error:
+            if violated(error) != EVENT_IDS:
+                raise
+        # An id stands for an entry elsewhere, which no honest writer brings about: only now is it looked for.
+        return await self._carried(events, named=True)
+
+    async def _carried(self, events: Sequence[Submission], *, named: bool) -> Sequence[Answer]:
         plans = [each.event.plan_id for each in events]
         await failpoint("event-journal.append.before_tx")
-        async with self._db.transaction() as tx:
-            await self._keys.require(tx)
-            waiting = await store.lock_waiting_legs(tx, plans)
-            heads = await store.lock_heads(tx, plans, begun={each.event.plan_id for each in events if each.event.sequence == 1})
-            known = await store.known_entries(tx, events, heads)
-            appended = append(events, heads, known, self._keys.key)
-            await store.save(tx, appended.entries, appended.heads, self._vault)
-            if waiting:
-                await self._advance(tx, await self._engine.load(tx, waiting))
-            await failpoint("event-journal.append.in_tx")
+        with contextlib.ExitStack() as told:
+            async with self._db.transaction() as tx:
+                begun = {each.event.plan_id for each in events if each.event.sequence == 1}
+                locked = await store.lock_chains(tx, plans, begun=begun, legs=True)
+                await self._keys.require(tx, locked.standing)
+                known = await store.known_entries(tx, events, locked.heads, named=named)
+                appended = append(events, locked.heads, known, self._keys.key)
+                placed = await store.save(tx, appended.entries, appended.heads, self._vault, locked.keys)
+                if placed is not None and self._news is not None:
+                    told.enter_context(self._news.coming(placed))
+                if locked.legs:
+                    await self._advance(tx, await self._engine.load(tx, locked.legs))
+                await failpoint("event-journal.append.in_tx")
         await failpoint("event-journal.append.after_commit")
         return appended.answers
 
     async def raise_fence(self, plan_id: PlanId, epoch: Epoch) -> None:
         """Raise a chain's fence. Whoever appends to it holds its lock, so that this waits for what is under way."""
         async with self._db.transaction() as tx:
-            head = (await store.lock_heads(tx, [plan_id], begun={plan_id}))[plan_id]
+            head = (await store.lock_chains(tx, [plan_id])).heads[plan_id]
             after = fenced(head, epoch)
-            await store.save(tx, [], [after] if after != head else [], self._vault)
+            await store.save(tx, [], [after] if after != head else [], self._vault, {})
 
     async def advance(self) -> None:
         """Go on with every leg that owes an answer, as at a restart, a batch at a time."""

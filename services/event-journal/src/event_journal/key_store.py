@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -33,6 +34,17 @@ INSERT_KEY: Final = """
 insert into journal_key (number, key_id, statement, previous_signature, own_signature) values ($1, $2, $3, $4, $5)
 """
 
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Which history there is, and when that was."""
+
+    #: A digest of its rows.
+    mark: bytes
+    #: By the database's clock.
+    moment: datetime
+
+
 AnyConnection: TypeAlias = "Connection | asyncpg.Connection[asyncpg.Record]"
 
 
@@ -53,12 +65,12 @@ async def history(connection: AnyConnection) -> KeyHistory | HistoryFinding:
     return verify(await statements(connection), JOURNAL_ACTOR)
 
 
-async def standing(connection: AnyConnection) -> tuple[bytes, datetime]:
-    """A digest of the rows of the history, and the database's clock."""
+async def standing(connection: AnyConnection) -> Standing:
+    """How the history stands now."""
     row = await connection.fetchrow(STANDING)
     if row is None:
         raise AssertionError("a select without a table has one row")
-    return row["mark"], row["moment"]
+    return Standing(row["mark"], row["moment"])
 
 
 async def add(tx: AnyConnection, number: int, signed: SignedKey) -> None:

@@ -53,8 +53,8 @@ async def run(settings: JournalSettings) -> None:
             await check_wrapping_keys(connection, vault)
         operations = JournalOperations(keys, process.registry, vault)
         engine = process.engine(operations)
-        appender = Appender(process.db, engine, operations, keys, vault)
         streams = EntryStreams(process.db, vault, heartbeat_seconds=settings.heartbeat_seconds)
+        appender = Appender(process.db, engine, operations, keys, vault, streams)
         reader = JournalReaderServicer(
             process.db,
             process.registry,
@@ -63,11 +63,13 @@ async def run(settings: JournalSettings) -> None:
             PlanReaders(process.db, standings_of(settings.readers)),
             slow_reader_seconds=settings.slow_reader_seconds,
         )
-        told = Loop("journal.news", streams.follow, poll_seconds=settings.poll_seconds, rest_seconds=REST_SECONDS)
-        process.db.listen(store.CHANNEL, told.wake)
+        told = Loop(
+            "journal.news", streams.follow, poll_seconds=settings.poll_seconds, wake=streams.wake, rest_seconds=REST_SECONDS
+        )
+        process.db.listen(store.CHANNEL, streams.wake, streams.heeds)
         rhythm = Rhythm(timedelta(seconds=settings.checkpoint_seconds), settings.checkpoint_entries)
         sequencer = Sequencer(process.db, keys, settings.origin, rhythm)
-        process.db.listen(store.CHANNEL, sequencer.wake)
+        process.db.listen(store.CHANNEL, sequencer.wake, sequencer.heeds)
 
         async def standing() -> dict[str, bool]:
             """Without a key that counts nothing is written; readers are served."""

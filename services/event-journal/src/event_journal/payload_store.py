@@ -5,7 +5,7 @@ Rows of before payloads were encrypted hold theirs plain, and no nonce. A plan t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -61,29 +61,38 @@ async def check_wrapping_keys(connection: Connection, vault: PayloadVault) -> No
     require(not missing, "payload_key_files", f"must name the keys that the database's payloads are under; missing: {missing}")
 
 
-async def seal(tx: Connection, entries: Sequence[Entry], vault: PayloadVault) -> list[StoredPayload]:
-    """The payloads of new entries as they are stored, in order. Plans without a key are given one; the chains must be locked.
+async def seal(
+    tx: Connection, entries: Sequence[Entry], vault: PayloadVault, wrapped: Mapping[PlanId, WrappedKey]
+) -> list[StoredPayload]:
+    """The payloads of new entries as they are stored, in order; plans without a key are given one. The chains must be locked.
+
+    `wrapped` are keys that were read with them. Of another plan there is none where its chain begins here; else it may have come while the lock was waited for.
 
     Raises:
         LockstepError: UNAVAILABLE; a plan's key is under a wrapping key that this process does not have.
         DataKeyChanged: a plan's key is not what was stored.
     """
-    plans = sorted({entry.event.plan_id for entry in entries})
-    keys: dict[str, DataKey] = {}
+    plans = dict.fromkeys(entry.event.plan_id for entry in entries)
+    begun = {entry.event.plan_id for entry in entries if entry.event.sequence == 1}
+    known = dict(wrapped)
+    if unread := [plan_id for plan_id in plans if plan_id not in known and plan_id not in begun]:
+        rows = await tx.fetch(PAYLOAD_KEYS, unread)
+        known |= {row["plan_id"]: WrappedKey(row["wrapped_key"], row["wrapping_key_id"]) for row in rows if row["wrapped_key"]}
+    keys: dict[PlanId, DataKey] = {}
     fresh: list[tuple[PlanId, WrappedKey]] = []
-    for row in await tx.fetch(PAYLOAD_KEYS, plans):
-        plan_id = PlanId(row["plan_id"])
-        if row["wrapped_key"] is None:
-            keys[plan_id], wrapped = vault.draw(plan_id)
-            fresh.append((plan_id, wrapped))
+    for plan_id in plans:
+        if (stored := known.get(plan_id)) is not None:
+            keys[plan_id] = _opened(vault, plan_id, stored)
         else:
-            keys[plan_id] = _opened(vault, plan_id, row)
+            keys[plan_id], drawn = vault.draw(plan_id)
+            fresh.append((plan_id, drawn))
     if fresh:
+        fresh.sort(key=lambda each: each[0])
         await tx.execute(
             INSERT_PAYLOAD_KEYS,
             [plan_id for plan_id, _ in fresh],
-            [wrapped.octets for _, wrapped in fresh],
-            [wrapped.wrapping_key_id for _, wrapped in fresh],
+            [drawn.octets for _, drawn in fresh],
+            [drawn.wrapping_key_id for _, drawn in fresh],
         )
     return [keys[entry.event.plan_id].seal(entry.event.sequence, entry.event.payload) for entry in entries]
 
@@ -113,15 +122,16 @@ def opened(rows: Iterable[asyncpg.Record], keys: Iterable[asyncpg.Record], vault
             erased.add(row["plan_id"])
         elif row["wrapped_key"] is not None:
             try:
-                known[row["plan_id"]] = _opened(vault, PlanId(row["plan_id"]), row)
+                stored = WrappedKey(row["wrapped_key"], row["wrapping_key_id"])
+                known[row["plan_id"]] = _opened(vault, PlanId(row["plan_id"]), stored)
             except DataKeyChanged as error:
                 _log.error("payload_key_changed", error=str(error))
     return [_entry(row, known.get(row["plan_id"]), erased=row["plan_id"] in erased) for row in rows]
 
 
-def _opened(vault: PayloadVault, plan_id: PlanId, row: asyncpg.Record) -> DataKey:
+def _opened(vault: PayloadVault, plan_id: PlanId, stored: WrappedKey) -> DataKey:
     try:
-        return vault.open(plan_id, WrappedKey(row["wrapped_key"], row["wrapping_key_id"]))
+        return vault.open(plan_id, stored)
     except WrappingKeyUnknown as error:
         _log.error("payload_key_unknown", plan_id=plan_id, error=str(error))
         raise _key_unknown() from error

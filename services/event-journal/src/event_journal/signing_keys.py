@@ -12,7 +12,7 @@ import structlog
 
 from event_journal import key_store
 from event_journal.chain import JOURNAL_ACTOR, NO_HISTORY
-from event_journal.key_store import AnyConnection
+from event_journal.key_store import AnyConnection, Standing
 from lockstep_kit.db import Database
 from lockstep_kit.errors import LockstepError, unavailable
 from lockstep_kit.fields import FieldInvalid
@@ -49,24 +49,26 @@ class SigningKeys:
         self._keys: KeyHistory | HistoryFinding = NO_HISTORY
         self._told: FieldInvalid | None = None
 
-    async def require(self, tx: AnyConnection) -> KeyHistory:
-        """See that the journal may sign now; answers the history, without keys where none is kept.
+    async def require(self, tx: AnyConnection, standing: Standing) -> KeyHistory:
+        """See that the journal may sign, given how the keys stand in this transaction; answers the history, without keys where none is kept.
 
         Raises:
             LockstepError: UNAVAILABLE SIGNING_KEY_REFUSED; it may not, and nothing was signed.
         """
-        found = await self.refused(tx)
+        found = await self._refused(tx, standing)
         if found is not None or isinstance(self._keys, HistoryFinding):
             raise _refused(found)
         return self._keys
 
     async def refused(self, tx: AnyConnection) -> FieldInvalid | None:
         """Why the journal may not sign now; None: it may."""
-        mark, now = await key_store.standing(tx)
-        if mark != self._mark:
+        return await self._refused(tx, await key_store.standing(tx))
+
+    async def _refused(self, tx: AnyConnection, standing: Standing) -> FieldInvalid | None:
+        if standing.mark != self._mark:
             # Read behind the mark: a key that was added in between is looked at again the next time.
-            self._keys, self._mark = await key_store.history(tx), mark
-        found = refusal(self.key.public.key_id, self._keys, self._registry, now)
+            self._keys, self._mark = await key_store.history(tx), standing.mark
+        found = refusal(self.key.public.key_id, self._keys, self._registry, standing.moment)
         if str(found) != str(self._told):
             # Once for each change, not for each call.
             if found is None:

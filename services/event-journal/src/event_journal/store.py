@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -10,7 +11,8 @@ import asyncpg
 
 from event_journal.appending import Head, Known, Submission
 from event_journal.chain import Entry
-from event_journal.payload_keys import PayloadVault, StoredPayload
+from event_journal.key_store import STANDING, Standing
+from event_journal.payload_keys import PayloadVault, StoredPayload, WrappedKey
 from event_journal.payload_store import entries_of, seal
 from lockstep_kit.db import Connection, CopyInto
 from lockstep_kit.fence import Epoch
@@ -23,8 +25,27 @@ select plan_id, 0, decode(repeat('00', 32), 'hex'), false, '', 0, 0 from unnest(
 on conflict (plan_id) do nothing
 """
 
-#: Locks the plans' chains, in one order for everybody.
-LOCK_CHAINS: Final = "select * from journal_chain where plan_id = any($1) order by plan_id for update"
+#: Locks the plans' chains, in one order for everybody. Beside each stand the plan's payload key, as it was when the statement began, and how the journal's
+#: own keys stand.
+LOCK_CHAINS: Final = f"""
+with chain as materialized (
+    select * from journal_chain where plan_id = any($1) order by plan_id for update
+), standing as materialized ({STANDING})
+select chain.*, key.wrapped_key, key.wrapping_key_id, standing.mark, standing.moment
+from chain cross join standing left join journal_payload_key as key on key.plan_id = chain.plan_id
+"""
+
+#: The same behind the plans' journal legs that wait for entries, which are locked first; a row for each leg of a chain.
+LOCK_LEGS_AND_CHAINS: Final = f"""
+with leg as materialized (
+    select plan_id, leg_id from participant_leg
+    where plan_id = any($1) and phase in ('PREPARING', 'COMMITTING', 'ABORTING') order by plan_id, leg_id for update
+), chain as materialized (
+    select * from journal_chain where plan_id = any($1) and (select count(*) from leg) >= 0 order by plan_id for update
+), standing as materialized ({STANDING})
+select chain.*, key.wrapped_key, key.wrapping_key_id, standing.mark, standing.moment, leg.leg_id
+from chain cross join standing left join journal_payload_key as key on key.plan_id = chain.plan_id left join leg on leg.plan_id = chain.plan_id
+"""
 
 #: Moves the heads of chains.
 MOVE_HEADS: Final = """
@@ -52,10 +73,12 @@ where entry.event_id = any($3)
 #: Channel on which followers are told that there are new entries.
 CHANNEL: Final = "journal_entry"
 
-#: Takes the next places of the journal's one order, and tells followers. The row stays locked until the transaction ends, so that no reader passes over a
-#: place.
+#: Moves the heads of chains, takes the next places of the journal's one order, and tells followers how far it reaches then. The counter's row stays locked
+#: until the transaction ends, so that no reader passes over a place; the chains' rows are locked before, so that nobody is waited for with it.
 TAKE_POSITIONS: Final = f"""
-update journal_counter set next_position = next_position + $1 returning next_position - $1 as first, pg_notify('{CHANNEL}', '')
+with headed as ({MOVE_HEADS})
+update journal_counter set next_position = next_position + $8
+returning next_position - $8 as first, incarnation, pg_notify('{CHANNEL}', (next_position - 1)::text)
 """
 
 #: Which log this is, and where it ends.
@@ -107,27 +130,59 @@ ALL_ENTRIES: Final = "select * from journal_entry where position > $1 order by p
 #: The same for one plan.
 PLAN_ENTRIES_BY_POSITION: Final = "select * from journal_entry where plan_id = $1 and position > $2 order by position limit $3"
 
-#: Locks the plans' journal legs that wait for entries, before their chains.
-LOCK_WAITING_LEGS: Final = """
-select plan_id, leg_id from participant_leg
-where plan_id = any($1) and phase in ('PREPARING', 'COMMITTING', 'ABORTING') order by plan_id, leg_id for update
-"""
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """Plans' chains, locked, and what was read with them."""
+
+    #: Where the chains stand.
+    heads: dict[PlanId, Head]
+    #: The plans' payload keys; a plan's may be missing that was stored while the lock was waited for.
+    keys: dict[PlanId, WrappedKey]
+    #: Journal legs that owe an answer, locked too where that was asked for.
+    legs: list[tuple[PlanId, LegId]]
+    #: How the journal's own keys stand.
+    standing: Standing
 
 
-async def lock_waiting_legs(tx: Connection, plans: Sequence[PlanId]) -> list[tuple[PlanId, LegId]]:
-    """Journal legs that owe an answer, locked."""
-    return [(PlanId(row["plan_id"]), LegId(row["leg_id"])) for row in await tx.fetch(LOCK_WAITING_LEGS, list(plans))]
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Entries that were given their places in the journal's one order."""
+
+    #: Which log.
+    log_id: str
+    #: Place of the first.
+    first: int
+    #: In order.
+    entries: Sequence[Entry]
+
+    @property
+    def last(self) -> int:
+        """Place of the last."""
+        return self.first + len(self.entries) - 1
 
 
-async def lock_heads(tx: Connection, plans: Sequence[PlanId], *, begun: Collection[PlanId] = ()) -> dict[PlanId, Head]:
-    """Heads of the plans' chains, locked; opened where there were none, as of those that are begun."""
+async def lock_chains(tx: Connection, plans: Sequence[PlanId], *, begun: Collection[PlanId] = (), legs: bool = False) -> Locked:
+    """Lock plans' chains, opened where there were none, as of those that are begun; on request with the legs that wait for entries before them."""
     names = sorted(set(plans))
+    statement = LOCK_LEGS_AND_CHAINS if legs else LOCK_CHAINS
     if begun:
         await tx.execute(OPEN_CHAINS, sorted(begun))
-    rows = await tx.fetch(LOCK_CHAINS, names)
-    if len(rows) < len(names):
+    rows = await tx.fetch(statement, names)
+    heads = _heads(rows)
+    if len(heads) < len(names):
         await tx.execute(OPEN_CHAINS, names)
-        rows = await tx.fetch(LOCK_CHAINS, names)
+        rows = await tx.fetch(statement, names)
+        heads = _heads(rows)
+    return Locked(
+        heads,
+        {row["plan_id"]: WrappedKey(row["wrapped_key"], row["wrapping_key_id"]) for row in rows if row["wrapped_key"] is not None},
+        [(PlanId(row["plan_id"]), LegId(row["leg_id"])) for row in rows if row["leg_id"] is not None] if legs else [],
+        Standing(rows[0]["mark"], rows[0]["moment"]),
+    )
+
+
+def _heads(rows: Sequence[asyncpg.Record]) -> dict[PlanId, Head]:
     return {PlanId(row["plan_id"]): _head(row) for row in rows}
 
 
@@ -142,15 +197,17 @@ def _head(row: asyncpg.Record) -> Head:
     )
 
 
-async def known_entries(tx: Connection, sent: Sequence[Submission], heads: Mapping[PlanId, Head]) -> list[Known]:
-    """Entries that stand at the events' places, or under their ids; behind the locked heads there are none."""
+async def known_entries(tx: Connection, sent: Sequence[Submission], heads: Mapping[PlanId, Head], *, named: bool) -> list[Known]:
+    """Entries that stand at the events' places, of which there are none behind the locked heads; and, if asked, those under their ids."""
     sound = [each.event for each in sent if each.malformed is None]
     taken = [event for event in sound if event.sequence <= heads[event.plan_id].entry_count]
+    if not taken and not named:
+        return []
     rows = await tx.fetch(
         KNOWN_ENTRIES,
         [event.plan_id for event in taken],
         [event.sequence for event in taken],
-        [event.event_id for event in sound],
+        [event.event_id for event in (sound if named else taken)],
     )
     return [
         Known(
@@ -165,25 +222,33 @@ async def known_entries(tx: Connection, sent: Sequence[Submission], heads: Mappi
     ]
 
 
-async def save(tx: Connection, entries: Sequence[Entry], heads: Sequence[Head], vault: PayloadVault) -> None:
-    """Append entries, their payloads encrypted, and move heads; the journal's counter is taken last."""
-    if heads:
-        await tx.execute(
-            MOVE_HEADS,
-            [head.plan_id for head in heads],
-            [head.entry_count for head in heads],
-            [head.head_hash for head in heads],
-            [head.sealed for head in heads],
-            [head.frozen for head in heads],
-            [head.epoch.generation for head in heads],
-            [head.epoch.counter for head in heads],
-        )
+async def save(
+    tx: Connection, entries: Sequence[Entry], heads: Sequence[Head], vault: PayloadVault, keys: Mapping[PlanId, WrappedKey]
+) -> Placed | None:
+    """Append entries, their payloads encrypted, and move heads; the journal's counter is taken last. `keys` are those that were read under the locks."""
+    moved = (
+        [head.plan_id for head in heads],
+        [head.entry_count for head in heads],
+        [head.head_hash for head in heads],
+        [head.sealed for head in heads],
+        [head.frozen for head in heads],
+        [head.epoch.generation for head in heads],
+        [head.epoch.counter for head in heads],
+    )
     if not entries:
-        return
-    payloads = await seal(tx, entries, vault)
-    first = await tx.fetchval(TAKE_POSITIONS, len(entries))
-    rows = [_row(entry, first + place, payload) for place, (entry, payload) in enumerate(zip(entries, payloads, strict=True))]
-    await COPY_ENTRIES.copy(tx, rows)
+        if heads:
+            await tx.execute(MOVE_HEADS, *moved)
+        return None
+    payloads = await seal(tx, entries, vault, keys)
+    taken = await tx.fetchrow(TAKE_POSITIONS, *moved, len(entries))
+    if taken is None:
+        raise AssertionError("the journal's counter has no row: the migration did not run to its end")
+    placed = Placed(taken["incarnation"], taken["first"], entries)
+    await COPY_ENTRIES.copy(
+        tx,
+        [_row(entry, placed.first + place, payload) for place, (entry, payload) in enumerate(zip(entries, payloads, strict=True))],
+    )
+    return placed
 
 
 def _row(entry: Entry, position: int, payload: StoredPayload) -> tuple[object, ...]:

@@ -1,5 +1,7 @@
 """Streams of entries: what stands is read from the database, what comes is read once for all streams of the process and handed to each whose it is.
 
+What this process has appended itself is handed out as it is, without a look at the database, where it follows what was handed out last.
+
 A stream subscribes first and reads the database then, so that everything is in what it reads or in what it is handed, and what is in both is told by its
 place. A stream that has fallen behind what it can hold goes back to the database. Whatever ends the common reading ends every stream: its reader goes on
 elsewhere with its token, and none is left waiting for what nobody reads. A log that a restore has put in the place of another is noticed by its id.
@@ -18,6 +20,7 @@ from event_journal import store
 from event_journal.convert import entry_to_pb
 from event_journal.payload_keys import PayloadVault
 from event_journal.payload_store import entries_of
+from event_journal.store import Placed
 from lockstep.journal.v1 import entry_pb2
 from lockstep_kit.db import Database
 from lockstep_kit.errors import LockstepError, as_error, resume_token_expired, unavailable
@@ -118,12 +121,50 @@ class EntryStreams:
         self._readers = asyncio.Semaphore(READERS_MAX)
         #: How far the common reading has come.
         self._place: Place | None = None
+        #: Ends of what this process is appending: their notifications tell nothing that it is not told otherwise.
+        self._coming: set[int] = set()
+        #: Set to have the common reading look.
+        self.wake: Final = asyncio.Event()
         self._draining = False
 
     def drain(self) -> None:
         """End every stream, and those that begin from now on; their readers resume at another replica."""
         self._draining = True
         self._end_all(_draining())
+
+    def heeds(self, told: str) -> bool:
+        """Whether a notification, which names the log's last place, may be of something that was not handed out and will not be without a look."""
+        place = self._place
+        return place is None or not told.isdigit() or (int(told) > place.position and int(told) not in self._coming)
+
+    @contextlib.contextmanager
+    def coming(self, placed: Placed) -> Iterator[None]:
+        """Hand these entries out when the block ends, if nothing is missing before them; in every other case have the database looked at."""
+        self._coming.add(placed.last)
+        handed = False
+        try:
+            yield
+            handed = self._hand_on(placed)
+        finally:
+            self._coming.discard(placed.last)
+            if not handed:
+                self.wake.set()
+
+    def _hand_on(self, placed: Placed) -> bool:
+        place = self._place
+        if place is None or (placed.log_id, placed.first) != (place.log_id, place.position + 1):
+            return False
+        self._place = Place(placed.log_id, placed.last)
+        if self._by_plan:
+            everybody = None in self._by_plan
+            self._hand_out(
+                [
+                    entry_to_pb(entry, position)
+                    for position, entry in enumerate(placed.entries, placed.first)
+                    if everybody or entry.event.plan_id in self._by_plan
+                ]
+            )
+        return True
 
     async def follow(self) -> None:
         """Read what is new, once, and hand it to the streams whose it is; without streams only where the log ends."""
@@ -140,9 +181,14 @@ class EntryStreams:
         before = self._place
         if before is None or not self._by_plan:
             async with self._db.connection() as connection:
-                self._move(Place(*await store.log_end(connection)))
-            return False
+                end = Place(*await store.log_end(connection))
+            if self._place is before:
+                self._move(end)
+                return False
+            return self._is_behind(end)
         read, end = await self._read(before.position, None)
+        if self._place is not before:
+            return self._is_behind(end)
         self._move(end)
         if self._place is not before:
             return True
@@ -150,6 +196,11 @@ class EntryStreams:
             self._place = Place(before.log_id, read[-1].position)
             self._hand_out(read)
         return len(read) == READ_MAX
+
+    def _is_behind(self, end: Place) -> bool:
+        """Whether there is more to read, since what this process has appended was handed out while the end was asked for."""
+        place = self._place
+        return place is None or end.log_id != place.log_id or end.position > place.position
 
     def _move(self, end: Place) -> None:
         """Go on from where the log ends if there is nobody to read for, or if it is another log than before."""

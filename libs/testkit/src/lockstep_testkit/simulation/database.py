@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -290,12 +290,13 @@ class MemoryDatabase:
         """As `Database.now`."""
         return self.server.now()
 
-    def listen(self, channel: str, wake: asyncio.Event) -> None:
-        """As `Database.listen`; a notification takes a moment."""
+    def listen(self, channel: str, wake: asyncio.Event, heeds: Callable[[str], bool] = lambda _: True) -> None:
+        """As `Database.listen`; a notification takes a moment, and its text is lost."""
         context = self._process.context()
 
         def tell() -> None:
-            self.server.loop.call_later(self._chance.random() * 0.01, wake.set, context=context)
+            if heeds(""):
+                self.server.loop.call_later(self._chance.random() * 0.01, wake.set, context=context)
 
         listeners = self.server.listeners.setdefault(channel, [])
         listeners.append(tell)

@@ -10,6 +10,7 @@ import asyncpg
 
 from event_journal.log import store
 from event_journal.log.tiles import HASH_BYTES, TILE_BYTES, WIDTH
+from lockstep_testkit.simulation.journal_statements import standing_keys
 from lockstep_testkit.simulation.memory import Registry, Row, Rows, Statement, violation
 from lockstep_testkit.simulation.specs import Triggers, columns, inserted
 
@@ -69,8 +70,8 @@ def standing(s: Statement) -> Rows:
             "log_incarnation": tree["log_incarnation"],
             "published": newest["tree_size"],
             "made_at": newest["made_at"],
-            "moment": s.now,
         }
+        | standing_keys(s)
     ]
 
 

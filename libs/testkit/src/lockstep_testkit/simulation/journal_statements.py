@@ -56,17 +56,39 @@ async def open_chains(s: Statement, plan_ids: Sequence[str]) -> Rows:
 
 @STATEMENTS.on(store.LOCK_CHAINS)
 async def lock_chains(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    return await _locked_chains(s, plan_ids)
+
+
+async def _locked_chains(s: Statement, plan_ids: Sequence[str]) -> Rows:
     rows = [row for each in sorted(set(plan_ids)) if (row := s.get("journal_chain", each)) is not None]
-    return await s.locking("journal_chain", rows)
+    absent = {"wrapped_key": None, "wrapping_key_id": None}
+    keys = {row["plan_id"]: s.get("journal_payload_key", row["plan_id"]) or absent for row in rows}
+    standing = standing_keys(s)
+    locked = await s.locking("journal_chain", rows)
+    return [row | {name: keys[row["plan_id"]][name] for name in absent} | standing for row in locked]
+
+
+@STATEMENTS.on(store.LOCK_LEGS_AND_CHAINS)
+async def lock_legs_and_chains(s: Statement, plan_ids: Sequence[str]) -> Rows:
+    legs = await _locked_legs(s, plan_ids)
+    return [
+        row | {"leg_id": leg_id}
+        for row in await _locked_chains(s, plan_ids)
+        for leg_id in [each["leg_id"] for each in legs if each["plan_id"] == row["plan_id"]] or [None]
+    ]
 
 
 @STATEMENTS.on(store.MOVE_HEADS)
 async def move_heads(s: Statement, *values: Sequence[Any]) -> Rows:
+    await _move(s, values)
+    return []
+
+
+async def _move(s: Statement, values: Sequence[Sequence[Any]]) -> None:
     for new in columns(listed(store.MOVE_HEADS), values):
         row = await s.lock("journal_chain", new["plan_id"])
         if row is not None:
             s.update("journal_chain", row, **new)
-    return []
 
 
 @STATEMENTS.on(store.KNOWN_ENTRIES)
@@ -99,11 +121,12 @@ def wrapping_keys(s: Statement) -> Rows:
 
 
 @STATEMENTS.on(store.TAKE_POSITIONS)
-async def take_positions(s: Statement, count: int) -> Rows:
+async def take_positions(s: Statement, *values: Any) -> Rows:
+    await _move(s, values[:-1])
     row = await s.lock("journal_counter", True) or {}
-    s.update("journal_counter", row, next_position=row["next_position"] + count)
+    s.update("journal_counter", row, next_position=row["next_position"] + values[-1])
     s.notify(store.CHANNEL)
-    return [{"first": row["next_position"]}]
+    return [{"first": row["next_position"], "incarnation": row["incarnation"]}]
 
 
 @STATEMENTS.on(store.COUNTER)
@@ -143,11 +166,16 @@ def key_history(s: Statement) -> Rows:
 
 @STATEMENTS.on(key_store.STANDING)
 def key_standing(s: Statement) -> Rows:
+    return [standing_keys(s)]
+
+
+def standing_keys(s: Statement) -> Row:
+    """What is told of the history of the journal's keys."""
     whole = b""
     for row in sorted(s.all("journal_key"), key=lambda row: row["number"]):
         number, statement = row["number"].to_bytes(8), hashlib.sha256(row["statement"]).digest()
         whole += number + row["key_id"].encode() + statement + (row["previous_signature"] or b"") + row["own_signature"]
-    return [{"moment": s.now, "mark": hashlib.sha256(whole).digest()}]
+    return {"moment": s.now, "mark": hashlib.sha256(whole).digest()}
 
 
 @STATEMENTS.on(store.NOW)
@@ -175,8 +203,7 @@ def plan_entries_by_position(s: Statement, plan_id: str, after: int, limit: int)
     return _stretch(s, after, limit, plan_id)
 
 
-@STATEMENTS.on(store.LOCK_WAITING_LEGS)
-async def lock_waiting_legs(s: Statement, plan_ids: Sequence[str]) -> Rows:
+async def _locked_legs(s: Statement, plan_ids: Sequence[str]) -> Rows:
     wanted = set(plan_ids)
 
     def waits(row: Row) -> bool:

@@ -337,7 +337,7 @@ class World:
         reading = methods_of(journal_reader_service_pb2_grpc.add_JournalReaderServiceServicer_to_server, reader)
         self._serve(process, engine, {**writing, **reading})
         sequencer = Sequencer(db.typed, keys, "lockstep.local/journal", Rhythm(timedelta(seconds=1), entries=64))
-        db.listen(journal_store.CHANNEL, sequencer.wake)
+        db.listen(journal_store.CHANNEL, sequencer.wake, sequencer.heeds)
         advance = Loop("journal.advance", appender.advance, poll_seconds=1.0, wake=operations.waiting)
         return (*engine.loops(), advance, Loop("journal.log", sequencer.run, poll_seconds=1.0, wake=sequencer.wake))
 

@@ -9,12 +9,14 @@ No entry is passed over: positions are taken under a row lock that is held until
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
 from event_journal.log import store
-from event_journal.log.publishing import Rhythm, due_in
+from event_journal.log.publishing import Published, Rhythm, due_in
 from event_journal.log.tiles import edge, grow, tree_root
 from event_journal.signing_keys import SigningKeys
 from lockstep_kit.db import Database
@@ -37,6 +39,19 @@ class LogBroken(RuntimeError):
     """The journal's tables contradict one another: somebody who owns the database has changed them. The log does not grow over it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """How far the log was published when it was looked at."""
+
+    #: The newest checkpoint.
+    newest: Published | None
+    #: By the database's clock, and by the loop's.
+    now: datetime
+    at: float
+    #: Whether there was nothing behind the checkpoint.
+    complete: bool = False
+
+
 class Sequencer:
     """Makes the log grow."""
 
@@ -48,6 +63,8 @@ class Sequencer:
         self._origin = origin
         self._rhythm = rhythm
         self._timer: asyncio.TimerHandle | None = None
+        #: As it was when it was looked at last; None: never.
+        self._seen: _Seen | None = None
 
     async def run(self) -> None:
         """Take up and publish what is due; what is not due yet sets an alarm for itself.
@@ -57,34 +74,64 @@ class Sequencer:
             TileMissing: the tree's tiles are not those of its size.
             LockstepError: SIGNING_KEY_REFUSED; a checkpoint would be signed by a key that does not count.
         """
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._rest()
         while True:
             # Without a lock: looking costs no write.
             async with self._db.connection() as connection:
                 now = await store.standing(connection)
             if now.incarnation != now.tree_incarnation:
                 await self._note_restore()
+            self._seen = _Seen(now.newest, now.now, asyncio.get_running_loop().time())
             due = _due(now, self._rhythm)
             if due is None:
                 return
             if due:
-                self._timer = asyncio.get_running_loop().call_later(due, self.wake.set)
+                self._alarm(due)
                 return
-            if not await self._grow():
+            grown = await self._grow()
+            if grown is None:
+                return
+            if grown.complete:
+                # What came since is told.
+                self._seen = grown
                 return
 
-    async def _grow(self) -> bool:
-        """Take up a batch and publish the tree over it; False when another replica is at it."""
+    def heeds(self, told: str) -> bool:
+        """Whether a notification, which names the log's last place, is to be looked into at once; what is due later an alarm is set for, without a look."""
+        seen = self._seen
+        if seen is None or not told.isdigit():
+            return True
+        since = timedelta(seconds=asyncio.get_running_loop().time() - seen.at)
+        # Another replica may have published since: then it is due later than that, and the look will say so.
+        due = due_in(int(told), seen.newest, seen.now + since, self._rhythm)
+        if due and self._timer is None:
+            self._alarm(due.total_seconds())
+        return due is not None and not due
+
+    def _alarm(self, seconds: float) -> None:
+        self._rest()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.wake.set()
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _grow(self) -> _Seen | None:
+        """Take up a batch and publish the tree over it; None when another replica is at it."""
         await failpoint("event-journal.log.before_tx")
         async with self._db.transaction() as tx:
             if not await store.lock_tree(tx):
-                return False
+                return None
             now = await store.standing(tx)
+            seen = _Seen(now.newest, now.now, asyncio.get_running_loop().time())
             if _due(now, self._rhythm) != 0:
-                return True
-            await self._keys.require(tx)
+                return seen
+            await self._keys.require(tx, now.keys)
             size, tiles = now.tree_size, await store.read_tiles(tx, edge(now.tree_size))
             leaves: list[Digest] = []
             for row in await store.next_leaves(tx, size, TAKEN_MAX):
@@ -103,7 +150,7 @@ class Sequencer:
             await store.publish(tx, sign(checkpoint, self._keys.key), now.now)
             await failpoint("event-journal.log.in_tx")
         await failpoint("event-journal.log.after_commit")
-        return True
+        return replace(seen, newest=Published(size, now.now), complete=size == now.entry_count)
 
     async def _note_restore(self) -> None:
         """Tell once that the database was put back: from here on the log is another one than what its witness has seen."""

@@ -9,17 +9,19 @@ from typing import Final
 
 import asyncpg
 
+from event_journal import key_store
 from event_journal.log.publishing import Published
 from event_journal.log.tiles import TileId
 from lockstep_kit.db import Connection
 from lockstep_kit.notes import SignedCheckpoint
 
-#: How far the journal, its tree and its checkpoints reach, and by which clock.
-STANDING: Final = """
+#: How far the journal, its tree and its checkpoints reach, and by which clock; and how the journal's own keys stand.
+STANDING: Final = f"""
 select counter.next_position - 1 as entry_count, counter.incarnation, tree.tree_size, tree.log_incarnation, newest.tree_size as published,
-    newest.made_at, clock_timestamp() as moment
+    newest.made_at, keys.moment, keys.mark
 from journal_tree as tree
 cross join journal_counter as counter
+cross join ({key_store.STANDING}) as keys
 left join lateral (select tree_size, made_at from journal_checkpoint order by tree_size desc limit 1) as newest on true
 """
 
@@ -62,8 +64,13 @@ class Standing:
     #: Which log the journal is, and which one it was when the tree grew last.
     incarnation: str
     tree_incarnation: str
-    #: The database's clock.
-    now: datetime
+    #: How the journal's own keys stand, by the database's clock.
+    keys: key_store.Standing
+
+    @property
+    def now(self) -> datetime:
+        """The database's clock."""
+        return self.keys.moment
 
 
 async def standing(connection: Connection) -> Standing:
@@ -72,7 +79,8 @@ async def standing(connection: Connection) -> Standing:
     if row is None:
         raise AssertionError("the journal's tree or counter has no row: the migration did not run to its end")
     newest = Published(row["published"], row["made_at"]) if row["published"] is not None else None
-    return Standing(row["entry_count"], row["tree_size"], newest, row["incarnation"], row["log_incarnation"], row["moment"])
+    keys = key_store.Standing(row["mark"], row["moment"])
+    return Standing(row["entry_count"], row["tree_size"], newest, row["incarnation"], row["log_incarnation"], keys)
 
 
 async def lock_tree(tx: Connection) -> bool:
