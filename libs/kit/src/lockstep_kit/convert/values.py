@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -17,6 +17,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_SECONDS: Final = 86_400
 #: Canonical bytes hold integers of at most 53 bits.
 _COUNT_END: Final = 2**53
+#: Numbers by values, of each table that was asked.
+_NUMBERS: Final[dict[int, tuple[object, dict[Any, Any]]]] = {}
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -30,7 +32,11 @@ def enum_from_pb(known: dict[_K, _V], value: _K, field: str) -> _V:
 
 def enum_to_pb(known: dict[_K, _V], value: _V) -> _K:
     """The protobuf number of a domain value."""
-    return next(number for number, each in known.items() if each == value)
+    if id(known) not in _NUMBERS:
+        # The table is kept with it, so that no other has its place. The first of several numbers counts.
+        _NUMBERS[id(known)] = (known, {each: number for number, each in reversed(known.items())})
+    found: _K = _NUMBERS[id(known)][1][value]
+    return found
 
 
 def time_from_pb(message: Timestamp, field: str) -> datetime:
