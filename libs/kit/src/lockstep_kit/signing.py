@@ -6,10 +6,9 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from nacl.bindings import crypto_sign
+from nacl.bindings import crypto_sign, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey as _SigningKey
-from nacl.signing import VerifyKey as _VerifyKey
 
 from lockstep_kit.ids import KeyId
 
@@ -42,25 +41,30 @@ class PublicKey:
         return KeyId(hashlib.sha256(self.octets).hexdigest()[:16])
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
-        """Whether the signature over the message is this key's. What was checked before is remembered for a while."""
+        """Whether the signature over the message is this key's. What was checked before, or made here, is remembered for a while."""
         if len(self.octets) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
             return False
-        # With lengths that are fixed no two of key, signature and message make the same octets.
-        checked = hashlib.sha256(self.octets + signature + message).digest()
+        checked = _name(self.octets, signature, message)
         if checked in _checked:
             return True
         try:
-            _VerifyKey(self.octets).verify(message, signature)
+            crypto_sign_open(signature + message, self.octets)
         except BadSignatureError:
             return False
         _checked.add(checked)
         return True
 
 
+def _name(key: bytes, signature: bytes, message: bytes) -> bytes:
+    """What a signature is remembered by: with lengths that are fixed no two of key, signature and message make the same octets."""
+    return hashlib.sha256(key + signature + message).digest()
+
+
 class _Checked:
     """Signatures that held, each by the hash of key, signature and message: it holds for ever, whoever's the key is and whether it still counts.
 
-    A signature is checked when it comes and again with every certificate that shows it: a hash is a fiftieth of a check. Refusals are not remembered.
+    A signature is checked when it comes and again with every certificate that shows it: a hash is a fiftieth of a check. What was made here comes back, as
+    a vote does in the decision's certificate, and holds as it was made; with an octet changed it is another. Refusals are not remembered.
     """
 
     def __init__(self) -> None:
@@ -114,4 +118,6 @@ class SigningKey:
 
     def sign(self, message: bytes) -> Signature:
         """Signature over the message."""
-        return Signature(self._key_id, crypto_sign(message, self._secret)[:SIGNATURE_BYTES])
+        signature = crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
+        _checked.add(_name(self.public.octets, signature, message))
+        return Signature(self._key_id, signature)

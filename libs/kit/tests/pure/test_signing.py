@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from nacl.bindings import crypto_sign
 
 from lockstep_kit import signing
 from lockstep_kit.ids import ActorId
@@ -29,8 +30,8 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> signing._Checked:
 
 @pytest.fixture
 def signed() -> Signature:
-    """A signature that was checked, and is remembered."""
-    made = KEY.sign(MESSAGE)
+    """A signature that was made elsewhere and checked here, and is remembered."""
+    made = Signature(KEY.public.key_id, crypto_sign(MESSAGE, KEY.seed + KEY.public.octets)[:64])
     assert KEY.public.verifies(MESSAGE, made.octets)
     return made
 
@@ -44,10 +45,21 @@ def changed(octets: bytes) -> Iterator[bytes]:
 
 def test_what_holds_is_checked_once(signed: Signature, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same signature over the same message by the same key is not worked out again."""
-    monkeypatch.setattr(signing, "_VerifyKey", None)
+    monkeypatch.setattr(signing, "crypto_sign_open", None)
     assert PublicKey(bytes(KEY.public.octets)).verifies(bytes(bytearray(MESSAGE)), bytes(bytearray(signed.octets)))
     with pytest.raises(TypeError):
         KEY.public.verifies(MESSAGE + b" ", signed.octets)
+
+
+def test_what_was_made_here_holds_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process signed is what it would be elsewhere, and comes back without being worked out again; with anything changed it is checked."""
+    made = KEY.sign(MESSAGE)
+    assert made.octets == crypto_sign(MESSAGE, KEY.seed + KEY.public.octets)[:64]
+    monkeypatch.setattr(signing, "crypto_sign_open", None)
+    assert KEY.public.verifies(MESSAGE, made.octets)
+    for key, message, octets in ((OTHER, MESSAGE, made.octets), (KEY, MESSAGE[1:], made.octets), (KEY, MESSAGE, bytes(64))):
+        with pytest.raises(TypeError):
+            key.public.verifies(message, octets)
 
 
 def test_a_changed_octet_is_never_taken_for_what_was_checked(signed: Signature) -> None:
