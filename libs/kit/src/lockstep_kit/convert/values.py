@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from typing import Any, Final, TypeVar
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lockstep.type.v1 import amount_pb2
@@ -21,6 +24,34 @@ _COUNT_END: Final = 2**53
 _NUMBERS: Final[dict[int, tuple[object, dict[Any, Any]]]] = {}
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+_MessageT = TypeVar("_MessageT", bound=Message)
+_Read = TypeVar("_Read")
+
+
+def remembered(most: int) -> Callable[[Callable[[_MessageT], _Read]], Callable[[_MessageT], _Read]]:
+    """Makes of what reads a message into a value that never changes the same that reads equal messages once, as far as so many are remembered.
+
+    A refusal is not remembered.
+    """
+
+    def around(read: Callable[[_MessageT], _Read]) -> Callable[[_MessageT], _Read]:
+        recent: dict[bytes, _Read] = {}
+        before: dict[bytes, _Read] = {}
+
+        @wraps(read)
+        def look(message: _MessageT) -> _Read:
+            nonlocal recent, before
+            octets = message.SerializeToString(deterministic=True)
+            if octets not in recent:
+                recent[octets] = before[octets] if octets in before else read(message)
+                if len(recent) > most // 2:
+                    before, recent = recent, {}
+                    return before[octets]
+            return recent[octets]
+
+        return look
+
+    return around
 
 
 def enum_from_pb(known: dict[_K, _V], value: _K, field: str) -> _V:
