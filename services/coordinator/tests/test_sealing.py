@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, SealedBox
 
-from coordinator import reseal
+from coordinator import reseal, sealing
 from coordinator.sealing import KeyBox, KeySealed
 from lockstep_testkit.databases import TestDatabase
 from lockstep_testkit.factories import delivery_versus_payment
@@ -138,3 +138,27 @@ async def test_the_service_seals_once(database_for: Callable[..., Awaitable[Test
         ):
             with pytest.raises(asyncpg.IntegrityConstraintViolationError):
                 await owner.execute(statement)
+
+
+def test_an_opened_key_is_remembered_for_its_own_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same row opens again without its box, so many of them at the most; another plan's id, key or octets are opened for themselves, and refused."""
+    monkeypatch.setattr(sealing, "OPENED_MAX", 2)
+    box = KeyBox([OLD], public(RECOVERY))
+    plans = [delivery_versus_payment().plan_id for _ in range(3)]
+    drawn = {plan_id: box.draw(plan_id) for plan_id in plans}
+    for plan_id, (key, kept) in drawn.items():
+        assert box.open(plan_id, kept.service_key_id, kept.service_sealed) == key
+    key, kept = drawn[plans[2]]
+    broken = kept.service_sealed[:-1] + bytes([kept.service_sealed[-1] ^ 1])
+    for asked in (
+        (plans[1], kept.service_key_id, kept.service_sealed),
+        (plans[2], kept.recovery_key_id, kept.service_sealed),
+        (plans[2], kept.service_key_id, broken),
+        (plans[2], kept.service_key_id, broken),
+    ):
+        with pytest.raises(KeySealed):
+            box.open(*asked)
+    monkeypatch.setattr(box, "_opening", {})
+    assert box.open(plans[2], kept.service_key_id, kept.service_sealed) == key
+    with pytest.raises(KeySealed):
+        box.open(plans[0], drawn[plans[0]][1].service_key_id, drawn[plans[0]][1].service_sealed)

@@ -21,10 +21,12 @@ def kept(derive: Callable[[_Value], _Derived]) -> Callable[[_Value], _Derived]:
     @wraps(derive)
     def look(value: _Value) -> _Derived:
         # Beside the fields, where a frozen dataclass cannot be set from outside.
-        own = vars(value)
-        if name not in own:
-            own[name] = derive(value)
-        found: _Derived = own[name]
+        own = value.__dict__
+        found: _Derived
+        try:
+            found = own[name]
+        except KeyError:
+            found = own[name] = derive(value)
         return found
 
     return look

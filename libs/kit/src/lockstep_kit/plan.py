@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from lockstep_kit import merkle
@@ -259,7 +260,12 @@ def legs_root(legs: Sequence[Leg]) -> Digest:
 
 def inclusion_path(legs: Sequence[Leg], index: int) -> tuple[Digest, ...]:
     """Audit path of one leg."""
-    return merkle.audit_path([leg.leaf for leg in legs], index)
+    return _path(tuple(leg.leaf for leg in legs), index)
+
+
+@lru_cache(4_096)
+def _path(leaves: tuple[Digest, ...], index: int) -> tuple[Digest, ...]:
+    return merkle.audit_path(leaves, index)
 
 
 def leg_belongs(leg: Leg, index: int, path: Sequence[bytes], header: PlanHeader) -> bool:

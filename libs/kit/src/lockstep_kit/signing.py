@@ -41,10 +41,10 @@ class PublicKey:
         return KeyId(hashlib.sha256(self.octets).hexdigest()[:16])
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
-        """Whether the signature over the message is this key's. What was checked before is remembered for a while."""
+        """Whether the signature over the message is this key's. What was checked before, or made here, is remembered for a while."""
         if len(self.octets) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
             return False
-        checked = _mark_of(self.octets, signature, message)
+        checked = _name(self.octets, signature, message)
         if checked in _checked:
             return True
         try:
@@ -55,16 +55,16 @@ class PublicKey:
         return True
 
 
-def _mark_of(key: bytes, signature: bytes, message: bytes) -> bytes:
-    """What a check is remembered by. With lengths that are fixed no two of key, signature and message make the same octets."""
+def _name(key: bytes, signature: bytes, message: bytes) -> bytes:
+    """What a signature is remembered by: with lengths that are fixed no two of key, signature and message make the same octets."""
     return hashlib.sha256(key + signature + message).digest()
 
 
 class _Checked:
     """Signatures that held, each by the hash of key, signature and message: it holds for ever, whoever's the key is and whether it still counts.
 
-    A signature is checked when it comes and again with every certificate that shows it: a hash is a fiftieth of a check. What was signed here comes back in
-    certificates and chains, and holds as well. Refusals are not remembered.
+    A signature is checked when it comes and again with every certificate that shows it: a hash is a fiftieth of a check. What was made here comes back, as
+    a vote does in the decision's certificate, and holds as it was made; with an octet changed it is another. Refusals are not remembered.
     """
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class SigningKey:
             object.__setattr__(self, name, value)
 
     def sign(self, message: bytes) -> Signature:
-        """Signature over the message, which is remembered to hold."""
+        """Signature over the message."""
         signature = crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
-        _checked.add(_mark_of(self.public.octets, signature, message))
+        _checked.add(_name(self.public.octets, signature, message))
         return Signature(self._key_id, signature)

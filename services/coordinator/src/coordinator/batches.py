@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from coordinator.answering import Asked
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
+from lockstep_kit.convert.parts import part
 from lockstep_kit.errors import LockstepError, to_status
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.rpc.arrows import BATCH_MAX
@@ -20,6 +21,7 @@ ANSWERS_BYTES_MAX: Final = 3 << 20
 
 _MessageT = TypeVar("_MessageT", bound=Message)
 _AskedT = TypeVar("_AskedT", bound=Asked)
+_ResponseT = TypeVar("_ResponseT", messages.CreatePlansResponse, messages.ExecutePlansResponse, messages.SignGatesResponse)
 
 
 def tried(requests: Collection[_MessageT], read: Callable[[_MessageT], _AskedT]) -> list[_AskedT | Exception]:
@@ -38,32 +40,34 @@ def tried(requests: Collection[_MessageT], read: Callable[[_MessageT], _AskedT])
     return found
 
 
-async def answers(
+async def answered(
     method: str,
+    response: type[_ResponseT],
     asked: Sequence[_AskedT | Exception],
     do: Callable[[Sequence[_AskedT]], Awaitable[Sequence[bytes | Exception]]],
-) -> list[messages.PlanAnswer]:
+) -> _ResponseT:
     """What became of each request of a batch, in their order; those that were refused already are not done."""
     done = iter(await do([each for each in asked if not isinstance(each, Exception)]))
     # What ended a whole transaction is told to many, and logged once.
-    refusals: dict[int, messages.PlanAnswer] = {}
-    found, size = [], 0
+    refusals: dict[int, bytes] = {}
+    found, size, written = [], 0, part(response, "answers")
     for each in asked:
         answer = each if isinstance(each, Exception) else next(done)
         if isinstance(answer, bytes):
             size += len(answer)
             # The answer of a request alone has the same field for its plan.
-            found.append(messages.PlanAnswer.FromString(answer) if size <= ANSWERS_BYTES_MAX else _refused(method, _too_large()))
+            found.append(written(answer if size <= ANSWERS_BYTES_MAX else _refused(method, _too_large())))
             continue
         if id(answer) not in refusals:
             refusals[id(answer)] = _refused(method, answer)
-        found.append(refusals[id(answer)])
-    return found
+        found.append(written(refusals[id(answer)]))
+    return response.FromString(b"".join(found))
 
 
-def _refused(method: str, error: Exception) -> messages.PlanAnswer:
+def _refused(method: str, error: Exception) -> bytes:
     status = to_status(shown(method, error))
-    return messages.PlanAnswer(refusal=messages.Refusal(code=status.code, message=status.message, details=status.details))
+    refusal = messages.Refusal(code=status.code, message=status.message, details=status.details)
+    return messages.PlanAnswer(refusal=refusal).SerializeToString()
 
 
 def _too_large() -> LockstepError:

@@ -16,7 +16,7 @@ from lockstep_kit.sod import OPENING, barred_by
 from lockstep_kit.statements import Gate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LegFile:
     """What never changes of a leg once its plan is accepted, but for the payer's signature, which ExecutePlan brings."""
 

@@ -117,7 +117,7 @@ def build(
     peers = {name: Peer(name, channels[name], settings.call_seconds) for name in routes.names}
     rules = Rules(settings.known(), settings.compliance.rules(), routes)
     cache, news = CapabilityCache(peers, settings.capability_seconds, db.now, settings.skew_max), News(engine)
-    watchers = Watchers(db, WatchTokens(box.derived(PURPOSE)), settings.heartbeat_seconds)
+    watchers = Watchers(db, engine.dossiers, WatchTokens(box.derived(PURPOSE)), settings.heartbeat_seconds)
     auditing = Auditing(engine, DirectoryStore(settings.audit_directory))
     journal = JournalPeer(channels[routes.journal], settings.call_seconds)
     admission = Admission(db, standings_of(settings.clients))

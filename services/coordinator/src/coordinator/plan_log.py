@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.access import Belonging
 from coordinator.dossier import Dossier
-from coordinator.store import changes, plans, reading
+from coordinator.dossiers import Dossiers
+from coordinator.store import changes, reading
 from coordinator.store.changes import Entry
 from coordinator.store.outboxes import EVENT_CHANNEL
 from lockstep_kit.ids import PlanId
@@ -68,8 +69,9 @@ class Follower:
 class PlanLog:
     """Reads the log, and has it for all who follow."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, known: Dossiers) -> None:
         self._db = db
+        self._known = known
         #: Rung for who follows all plans, when there are changes.
         self.bell: Final = Bell()
         self._at: int | None = None
@@ -185,7 +187,7 @@ class PlanLog:
     async def read(self, ids: Sequence[PlanId]) -> Mapping[PlanId, tuple[int, Dossier]]:
         """Plans as they stand now, with the numbers of their last changes."""
         async with reading.snapshot(self._db) as tx:
-            dossiers = (await plans.read(tx, ids)).dossiers
+            dossiers = (await self._known.read(tx, ids)).dossiers
             numbers = await changes.numbers(tx, list(dossiers))
         read = {plan_id: (numbers.get(plan_id, 0), dossier) for plan_id, dossier in dossiers.items()}
         for plan_id, each in read.items():

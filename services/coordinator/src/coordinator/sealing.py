@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,8 @@ from lockstep_kit.ids import PlanId
 from lockstep_kit.keys import PLAN_KEY_BYTES
 from lockstep_kit.secret_files import read_secret_file
 
+#: Plans' keys that are remembered open, beside the private key that opens all of them; those opened longest ago give way.
+OPENED_MAX: Final = 1_024
 _FILE_BYTES_MAX: Final = 4_096
 
 
@@ -48,6 +51,7 @@ class KeyBox:
         self._service: Final = SealedBox(keys[0].public_key)
         self._recovery_key_id: Final = _key_id(recovery)
         self._recovery: Final = SealedBox(PublicKey(recovery))
+        self._opened: Final[OrderedDict[tuple[PlanId, str, bytes], bytes]] = OrderedDict()
 
     def draw(self, plan_id: PlanId) -> tuple[bytes, SealedKey]:
         """A fresh key for a plan, and the same sealed."""
@@ -70,11 +74,19 @@ class KeyBox:
         return (sealed.service_key_id, sealed.recovery_key_id) == (self._service_key_id, self._recovery_key_id)
 
     def open(self, plan_id: PlanId, key_id: str, sealed: bytes) -> bytes:
-        """A plan's key.
+        """A plan's key. What was opened is remembered for a while: a decision is delivered to each participant after it was seen that the key opens.
 
         Raises:
             KeySealed: it was sealed to a key that this service has not, or is another plan's.
         """
+        asked = plan_id, key_id, sealed
+        if asked not in self._opened:
+            self._opened[asked] = self._open(plan_id, key_id, sealed)
+            if len(self._opened) > OPENED_MAX:
+                self._opened.popitem(last=False)
+        return self._opened[asked]
+
+    def _open(self, plan_id: PlanId, key_id: str, sealed: bytes) -> bytes:
         box = self._opening.get(key_id)
         try:
             message = b"" if box is None else box.decrypt(sealed)

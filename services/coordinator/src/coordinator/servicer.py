@@ -18,7 +18,7 @@ from coordinator.convert.audit import audit_to_pb
 from coordinator.convert.watching import told_to_pb, wish_from_pb
 from coordinator.dossier import Dossier
 from coordinator.engine import Engine
-from coordinator.pages import octets_of, plan_place, plan_token, request_of, transition_place, transition_token
+from coordinator.pages import plan_place, plan_token, request_of, transition_place, transition_token
 from coordinator.settlement import Creation, Execution, Settlement, Signing
 from coordinator.store import reading
 from coordinator.traffic import PlanTraffic
@@ -28,6 +28,7 @@ from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2_grpc
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep_kit import ids
 from lockstep_kit.convert import time_to_pb
+from lockstep_kit.convert.parts import part
 from lockstep_kit.db import Connection
 from lockstep_kit.errors import LockstepError, not_found, unavailable
 from lockstep_kit.fields import require
@@ -44,6 +45,16 @@ TRANSITIONS_PAGE_DEFAULT: Final = 100
 _SIGNED_HERE: Final = (Gate.APPROVE, Gate.RELEASE, Gate.VALIDATE)
 
 _AskedT = TypeVar("_AskedT", bound=Asked)
+#: How the plan is written into an answer.
+_PLANS: Final = {
+    each: part(each, "plan")
+    for each in (
+        messages.CreatePlanResponse,
+        messages.ExecutePlanResponse,
+        messages.CancelPlanResponse,
+        messages.SignGateResponse,
+    )
+}
 _WithPlan = messages.CreatePlanResponse | messages.ExecutePlanResponse | messages.CancelPlanResponse | messages.SignGateResponse
 
 
@@ -108,19 +119,19 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         """CreatePlan for each request."""
         client = self._admission.client(context)
         asked = batches.tried(request.requests, lambda each: self._creation(client, each))
-        return messages.CreatePlansResponse(answers=await batches.answers("CreatePlans", asked, self._settlement.create_each))
+        return await batches.answered("CreatePlans", messages.CreatePlansResponse, asked, self._settlement.create_each)
 
     async def ExecutePlans(self, request: messages.ExecutePlansRequest, context: Context) -> messages.ExecutePlansResponse:  # noqa: N802
         """ExecutePlan for each request."""
         client = self._admission.client(context)
         asked = await self._let_each(client, batches.tried(request.requests, lambda each: self._execution(client, each)))
-        return messages.ExecutePlansResponse(answers=await batches.answers("ExecutePlans", asked, self._settlement.execute_each))
+        return await batches.answered("ExecutePlans", messages.ExecutePlansResponse, asked, self._settlement.execute_each)
 
     async def SignGates(self, request: messages.SignGatesRequest, context: Context) -> messages.SignGatesResponse:  # noqa: N802
         """SignGate for each request."""
         client = self._admission.client(context)
         asked = await self._let_each(client, batches.tried(request.requests, lambda each: self._signing(client, each)))
-        return messages.SignGatesResponse(answers=await batches.answers("SignGates", asked, self._settlement.signing.each))
+        return await batches.answered("SignGates", messages.SignGatesResponse, asked, self._settlement.signing.each)
 
     def _creation(self, client: Client, request: messages.CreatePlanRequest) -> Creation:
         require(request.ByteSize() <= self._plan_bytes_max, "request", f"must have at most {self._plan_bytes_max} bytes")
@@ -170,7 +181,8 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
 
     def _respond(self, answer: type[_WithPlan]) -> Respond:
         """Makes answers that hold the plan."""
-        return lambda dossier: octets_of(answer(plan=self._plan(dossier)))
+        written = _PLANS[answer]
+        return lambda dossier: written(self._plan_octets(dossier))
 
     # -- Reading plans -----------------------------------------------------------------------------------------------
 
@@ -245,7 +257,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         self._let_watch()
         with self._traffic.watching_all(client.client_id):
             async for told in self._watchers.watch_all(wish, request.resume_token):
-                for message in told_to_pb(told, self._plan):
+                for message in told_to_pb(told, self._plan_octets):
                     given = _time()
                     yield message
                     self._check_pace(given)
@@ -281,7 +293,10 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         return messages.WatchPlanResponse(heartbeat=heartbeat, resume_token=token)
 
     def _plan(self, dossier: Dossier) -> settlement_pb2.Plan:
-        return convert.plan_to_pb(dossier, waiting(dossier, self._engine.registry, self._engine.limits))
+        return settlement_pb2.Plan.FromString(self._plan_octets(dossier))
+
+    def _plan_octets(self, dossier: Dossier) -> bytes:
+        return convert.plan_octets(dossier, waiting(dossier, self._engine.registry, self._engine.limits))
 
 
 def _time() -> float:

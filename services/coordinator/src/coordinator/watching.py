@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from coordinator.dossier import Dossier
+from coordinator.dossiers import Dossiers
 from coordinator.following import Following, Told, Wish
 from coordinator.model import State
 from coordinator.plan_log import Follower, PlanLog
@@ -92,10 +93,10 @@ class Seen:
 class Watchers:
     """Tells those who follow plans, and ends them when the process stops."""
 
-    def __init__(self, db: Database, tokens: WatchTokens, heartbeat_seconds: float) -> None:
+    def __init__(self, db: Database, dossiers: Dossiers, tokens: WatchTokens, heartbeat_seconds: float) -> None:
         self._db = db
         self._heartbeat_seconds = heartbeat_seconds
-        self._log = PlanLog(db)
+        self._log = PlanLog(db, dossiers)
         self._all = Following(db, self._log, tokens, heartbeat_seconds)
         self.draining = False
 

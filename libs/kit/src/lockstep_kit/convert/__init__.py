@@ -1,7 +1,8 @@
 """Between protobuf and domain, both ways, for what all services share. The only module of the kit that knows both.
 
 `*_from_pb` checks form (absent fields first) and raises FieldInvalid with the field's path; `*_to_pb` never fails. What is shown again and again has
-`*_octets` too: the deterministic bytes of the message, made once for each value; each message that is read from them is its caller's own.
+`*_octets` too: the deterministic bytes of the message, made once for each value or put together from such; each message that is read from them is its
+caller's own. What is read again and again, of several messages or of one that comes several times, is read once and remembered by its bytes.
 """
 
 from lockstep_kit.convert.certificates import (
@@ -9,8 +10,10 @@ from lockstep_kit.convert.certificates import (
     authority_from_pb,
     authority_to_pb,
     binding_from_pb,
+    binding_octets,
     binding_to_pb,
     certificate_from_pb,
+    certificate_octets,
     certificate_to_pb,
 )
 from lockstep_kit.convert.plans import (
@@ -79,8 +82,10 @@ __all__ = [
     "authority_from_pb",
     "authority_to_pb",
     "binding_from_pb",
+    "binding_octets",
     "binding_to_pb",
     "certificate_from_pb",
+    "certificate_octets",
     "certificate_to_pb",
     "count_from_pb",
     "enum_from_pb",

@@ -9,13 +9,17 @@ from lockstep.participant.v1 import leg_pb2
 from lockstep.type.v1 import certificate_pb2, outcome_pb2, signature_pb2
 from lockstep_kit import ids, statements
 from lockstep_kit.certificate import AbortAuthority, Binding, Certificate, DeadlinePassed, Decision
-from lockstep_kit.convert.plans import header_from_pb, header_to_pb, leg_from_pb, leg_to_pb
+from lockstep_kit.convert.parts import number, part
+from lockstep_kit.convert.plans import header_from_pb, header_octets, leg_from_pb, leg_octets
 from lockstep_kit.convert.statements import (
     gate_from_pb,
+    gate_octets,
     gate_to_pb,
     outcome_from_pb,
+    outcome_octets,
     outcome_to_pb,
     vote_from_pb,
+    vote_octets,
     vote_to_pb,
 )
 from lockstep_kit.convert.values import (
@@ -32,6 +36,14 @@ DECISIONS: Final = {
     certificate_pb2.DECISION_ABORT: Decision.ABORT,
     certificate_pb2.DECISION_DELEGATED: Decision.DELEGATED,
 }
+
+_BOUND_PLAN, _BOUND_LEG = part(leg_pb2.LegBinding, "plan"), part(leg_pb2.LegBinding, "leg")
+_LEG_INDEX, _LOCK = number(leg_pb2.LegBinding, "leg_index"), part(leg_pb2.LegBinding, "lock")
+_INCLUSION_PATH = part(leg_pb2.LegBinding, "inclusion_path")
+_PLAN, _MAKE, _APPROVE, _RELEASE, _VOTES, _DELEGATED_OUTCOME, _FURTHER_APPROVALS, _FURTHER_RELEASES = (
+    part(certificate_pb2.DecisionCertificate, each)
+    for each in ("plan", "make", "approve", "release", "votes", "delegated_outcome", "further_approvals", "further_releases")
+)
 
 
 def binding_from_pb(message: leg_pb2.LegBinding) -> Binding:
@@ -53,12 +65,19 @@ def binding_from_pb(message: leg_pb2.LegBinding) -> Binding:
 
 def binding_to_pb(binding: Binding) -> leg_pb2.LegBinding:
     """A leg bound to its plan as a message."""
-    return leg_pb2.LegBinding(
-        plan=header_to_pb(binding.header),
-        leg=leg_to_pb(binding.leg),
-        leg_index=binding.index,
-        inclusion_path=binding.path,
-        lock=binding.lock,
+    return leg_pb2.LegBinding.FromString(binding_octets(binding))
+
+
+def binding_octets(binding: Binding) -> bytes:
+    """A leg bound to its plan as the bytes of a message."""
+    return b"".join(
+        (
+            _BOUND_PLAN(header_octets(binding.header)),
+            _BOUND_LEG(leg_octets(binding.leg)),
+            _LEG_INDEX(binding.index),
+            *map(_INCLUSION_PATH, binding.path),
+            _LOCK(binding.lock),
+        )
     )
 
 
@@ -105,21 +124,30 @@ def _outcome_within(message: outcome_pb2.SignedOutcome) -> statements.SignedOutc
 
 def certificate_to_pb(certificate: Certificate) -> certificate_pb2.DecisionCertificate:
     """A decision's certificate as a message."""
+    return certificate_pb2.DecisionCertificate.FromString(certificate_octets(certificate))
+
+
+def certificate_octets(certificate: Certificate) -> bytes:
+    """A decision's certificate as the bytes of a message."""
     message = certificate_pb2.DecisionCertificate(
-        plan=header_to_pb(certificate.header),
-        make=gate_to_pb(certificate.make),
-        approve=gate_to_pb(certificate.approve),
-        release=gate_to_pb(certificate.release),
-        votes=[vote_to_pb(each) for each in certificate.votes],
         decision=enum_to_pb(DECISIONS, certificate.decision),
         delegated_leg_id=certificate.delegated_leg_id,
         decide_time=time_to_pb(certificate.decided_at),
-        further_approvals=[gate_to_pb(each) for each in certificate.further_approvals],
-        further_releases=[gate_to_pb(each) for each in certificate.further_releases],
     )
-    if certificate.delegated_outcome is not None:
-        message.delegated_outcome.CopyFrom(outcome_to_pb(certificate.delegated_outcome))
-    return message
+    outcome = certificate.delegated_outcome
+    return b"".join(
+        (
+            _PLAN(header_octets(certificate.header)),
+            _MAKE(gate_octets(certificate.make)),
+            _APPROVE(gate_octets(certificate.approve)),
+            _RELEASE(gate_octets(certificate.release)),
+            *(_VOTES(vote_octets(each)) for each in certificate.votes),
+            message.SerializeToString(deterministic=True),
+            b"" if outcome is None else _DELEGATED_OUTCOME(outcome_octets(outcome)),
+            *(_FURTHER_APPROVALS(gate_octets(each)) for each in certificate.further_approvals),
+            *(_FURTHER_RELEASES(gate_octets(each)) for each in certificate.further_releases),
+        )
+    )
 
 
 def authority_from_pb(message: certificate_pb2.AbortAuthority) -> AbortAuthority:

@@ -13,6 +13,7 @@ from lockstep_kit.convert.values import (
     amount_to_pb,
     enum_from_pb,
     enum_to_pb,
+    remembered,
     time_from_pb,
     time_to_pb,
 )
@@ -31,6 +32,7 @@ BEARERS: Final = {
 }
 
 
+@remembered(1_024)
 def header_from_pb(message: plan_pb2.PlanHeader) -> plan.PlanHeader:
     """A plan's head, with its form rules checked."""
     require(message.HasField("deadline"), "deadline", "must be present")

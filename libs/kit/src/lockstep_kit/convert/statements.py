@@ -11,6 +11,7 @@ from lockstep_kit.convert.values import (
     count_from_pb,
     enum_from_pb,
     enum_to_pb,
+    remembered,
     time_from_pb,
     time_to_pb,
 )
@@ -53,6 +54,7 @@ def signature_to_pb(signature: Signature) -> signature_pb2.Signature:
     return signature_pb2.Signature(key_id=signature.key_id, signature=signature.octets)
 
 
+@remembered(2_048)
 def gate_from_pb(message: signature_pb2.GateSignature) -> statements.GateSignature:
     """A person's signed statement, its form checked."""
     require(message.HasField("expire_time"), "expire_time", "must be present")
@@ -225,6 +227,7 @@ def _promise_from_pb(message: outcome_pb2.Promise) -> statements.Promise:
     )
 
 
+@remembered(2_048)
 def vote_from_pb(message: outcome_pb2.SignedVote) -> statements.SignedVote:
     """A participant's vote, its form checked; the signature is checked against a registry."""
     answer: statements.Promise | statements.Refusal
@@ -276,6 +279,7 @@ def vote_octets(signed: statements.SignedVote) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
+@remembered(2_048)
 def outcome_from_pb(message: outcome_pb2.SignedOutcome) -> statements.SignedOutcome:
     """A participant's outcome, its form checked; the signature is checked against a registry."""
     outcome = statements.Outcome(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from functools import wraps
+from typing import Any, Final, TypeVar
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lockstep.type.v1 import amount_pb2
@@ -17,8 +20,38 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_SECONDS: Final = 86_400
 #: Canonical bytes hold integers of at most 53 bits.
 _COUNT_END: Final = 2**53
+#: Numbers by values, of each table that was asked.
+_NUMBERS: Final[dict[int, tuple[object, dict[Any, Any]]]] = {}
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+_MessageT = TypeVar("_MessageT", bound=Message)
+_Read = TypeVar("_Read")
+
+
+def remembered(most: int) -> Callable[[Callable[[_MessageT], _Read]], Callable[[_MessageT], _Read]]:
+    """Makes of what reads a message into a value that never changes the same that reads equal messages once, as far as so many are remembered.
+
+    A refusal is not remembered.
+    """
+
+    def around(read: Callable[[_MessageT], _Read]) -> Callable[[_MessageT], _Read]:
+        recent: dict[bytes, _Read] = {}
+        before: dict[bytes, _Read] = {}
+
+        @wraps(read)
+        def look(message: _MessageT) -> _Read:
+            nonlocal recent, before
+            octets = message.SerializeToString(deterministic=True)
+            if octets not in recent:
+                recent[octets] = before[octets] if octets in before else read(message)
+                if len(recent) > most // 2:
+                    before, recent = recent, {}
+                    return before[octets]
+            return recent[octets]
+
+        return look
+
+    return around
 
 
 def enum_from_pb(known: dict[_K, _V], value: _K, field: str) -> _V:
@@ -30,7 +63,11 @@ def enum_from_pb(known: dict[_K, _V], value: _K, field: str) -> _V:
 
 def enum_to_pb(known: dict[_K, _V], value: _V) -> _K:
     """The protobuf number of a domain value."""
-    return next(number for number, each in known.items() if each == value)
+    if id(known) not in _NUMBERS:
+        # The table is kept with it, so that no other has its place. The first of several numbers counts.
+        _NUMBERS[id(known)] = (known, {each: number for number, each in reversed(known.items())})
+    found: _K = _NUMBERS[id(known)][1][value]
+    return found
 
 
 def time_from_pb(message: Timestamp, field: str) -> datetime:

@@ -21,12 +21,13 @@ from lockstep_kit.convert import (
     ANCHORINGS,
     PROMISES,
     authority_to_pb,
+    binding_octets,
     binding_to_pb,
-    certificate_to_pb,
+    certificate_octets,
     count_from_pb,
     enum_from_pb,
     epoch_to_pb,
-    gate_to_pb,
+    gate_octets,
     outcome_from_pb,
     permit_to_pb,
     reverse_authority_to_pb,
@@ -34,6 +35,7 @@ from lockstep_kit.convert import (
     vote_from_pb,
 )
 from lockstep_kit.convert.hours import hours_from_pb
+from lockstep_kit.convert.parts import part
 from lockstep_kit.fence import Epoch
 from lockstep_kit.fields import require, within
 from lockstep_kit.keys import leg_key
@@ -45,6 +47,14 @@ from lockstep_kit.statements import Gate
 
 #: Longest sentence of a participant that is kept.
 TROUBLE_LENGTH_MAX: Final = 500
+
+_PREPARES, _COMMITS = (
+    part(participant_service_pb2.PrepareRequest, "commands"),
+    part(participant_service_pb2.CommitRequest, "commands"),
+)
+_CERTIFICATES = part(participant_service_pb2.CommitRequest, "certificates")
+_PREPARED, _MADE = part(leg_pb2.PrepareCommand, "binding"), part(leg_pb2.PrepareCommand, "make")
+_COMMITTED = part(leg_pb2.CommitCommand, "binding")
 
 
 class CallName(StrEnum):
@@ -88,40 +98,37 @@ class Answered:
 
 def prepare_request(batch: Sequence[Outgoing], margin: timedelta) -> participant_service_pb2.PrepareRequest:
     """A batch of Prepare."""
-    return participant_service_pb2.PrepareRequest(commands=[_prepare(each, margin) for each in batch])
+    return participant_service_pb2.PrepareRequest.FromString(b"".join(_PREPARES(_prepare(each, margin)) for each in batch))
 
 
-def _prepare(each: Outgoing, margin: timedelta) -> leg_pb2.PrepareCommand:
+def _prepare(each: Outgoing, margin: timedelta) -> bytes:
     dossier = each.dossier
     make, file = facts.gate(dossier.plan, Gate.MAKE), dossier.file(each.command.leg_id)
     if make is None or file is None:
         raise AssertionError(f"plan {dossier.plan_id} has no maker, or no leg {each.command.leg_id}")
-    return leg_pb2.PrepareCommand(
+    message = leg_pb2.PrepareCommand(
         epoch=epoch_to_pb(each.epoch),
-        binding=binding_to_pb(dossier.binding(each.command.leg_id)),
-        make=gate_to_pb(make.signed),
         prepare_by=time_to_pb(dossier.header.deadline),
         hold_until=time_to_pb(dossier.header.deadline + margin),
         payer_signature=file.payer_signature,
         permit=None if file.permit is None else permit_to_pb(file.permit),
         traceparent=each.traceparent or "",
     )
+    bound = _PREPARED(binding_octets(dossier.binding(each.command.leg_id))) + _MADE(gate_octets(make.signed))
+    return bound + message.SerializeToString(deterministic=True)
 
 
 def commit_request(batch: Sequence[Outgoing]) -> participant_service_pb2.CommitRequest:
     """A batch of Commit, with one certificate of each plan."""
     certificates = {each.dossier.plan_id: each.dossier for each in batch}
-    return participant_service_pb2.CommitRequest(
-        commands=[_commit(each) for each in batch],
-        certificates=[certificate_to_pb(assemble(dossier)) for dossier in certificates.values()],
-    )
+    octets = [_COMMITS(_commit(each)) for each in batch]
+    octets += [_CERTIFICATES(certificate_octets(assemble(dossier))) for dossier in certificates.values()]
+    return participant_service_pb2.CommitRequest.FromString(b"".join(octets))
 
 
-def _commit(each: Outgoing) -> leg_pb2.CommitCommand:
+def _commit(each: Outgoing) -> bytes:
     command, binding = each.command, each.dossier.binding(each.command.leg_id)
-    message = leg_pb2.CommitCommand(
-        epoch=epoch_to_pb(each.epoch), binding=binding_to_pb(binding), traceparent=each.traceparent or ""
-    )
+    message = leg_pb2.CommitCommand(epoch=epoch_to_pb(each.epoch), traceparent=each.traceparent or "")
     if binding.leg.settling:
         message.key = leg_key(each.plan_key, command.plan_id, command.leg_id)
     # A delegated leg that has decided is told so by its own Done: that it is not begun late has been seen to.
@@ -129,7 +136,7 @@ def _commit(each: Outgoing) -> leg_pb2.CommitCommand:
         message.not_after.CopyFrom(time_to_pb(command.not_after))
     if command.closing is not None:
         message.closing.CopyFrom(closing_to_pb(command.closing))
-    return message
+    return _COMMITTED(binding_octets(binding)) + message.SerializeToString(deterministic=True)
 
 
 def abort_request(batch: Sequence[Outgoing]) -> participant_service_pb2.AbortRequest:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Final, TypeAlias
+
+from google.protobuf.message import Message
 
 from coordinator import facts
 from coordinator.dossier import Consent, Dossier, FiledTicket, LegFile
@@ -14,7 +16,6 @@ from coordinator.model import GateRecord, LegState, Mandate, Moved, State
 from coordinator.notices import Notice, NoticeKind
 from coordinator.waiting import Waiting, WaitingKind
 from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2
-from lockstep.participant.v1 import leg_pb2
 from lockstep.type.v1 import signature_pb2
 from lockstep_kit import ids
 from lockstep_kit.convert import (
@@ -24,19 +25,22 @@ from lockstep_kit.convert import (
     enum_to_pb,
     evidence_to_pb,
     gate_from_pb,
-    gate_to_pb,
+    gate_octets,
     header_from_pb,
-    header_to_pb,
+    header_octets,
     leg_from_pb,
-    leg_to_pb,
+    leg_octets,
+    outcome_octets,
     outcome_to_pb,
     permit_from_pb,
     resolution_to_pb,
     time_to_pb,
-    vote_to_pb,
+    vote_octets,
 )
+from lockstep_kit.convert.parts import Part, number, part
 from lockstep_kit.fields import require, within
 from lockstep_kit.ids import LegId
+from lockstep_kit.keeping import kept
 from lockstep_kit.participant.convert import PAYER_SIGNATURE_BYTES_MAX, PHASES, PLAN_OUTCOMES
 from lockstep_kit.plan import LEGS_MAX, Leg, PlanHeader
 from lockstep_kit.spans import trace_id_of
@@ -68,6 +72,24 @@ WAITING_KINDS: Final = {
     settlement_pb2.WAITING_KIND_GATE: WaitingKind.GATE,
     settlement_pb2.WAITING_KIND_PARTICIPANT: WaitingKind.PARTICIPANT,
     settlement_pb2.WAITING_KIND_OPERATORS: WaitingKind.OPERATORS,
+}
+
+_HEADER, _PLAN_DIGEST = part(settlement_pb2.Plan, "header"), part(settlement_pb2.Plan, "plan_digest")
+_LEGS, _GATES = part(settlement_pb2.Plan, "legs"), part(settlement_pb2.Plan, "gates")
+_WAITING, _ESCALATIONS = part(settlement_pb2.Plan, "waiting"), part(settlement_pb2.Plan, "escalations")
+_LEG, _LOCK = part(settlement_pb2.PlanLeg, "leg"), part(settlement_pb2.PlanLeg, "lock")
+_PARTICIPANT, _PHASE = part(settlement_pb2.PlanLeg, "participant"), number(settlement_pb2.PlanLeg, "phase")
+_VOTE, _OUTCOME = part(settlement_pb2.PlanLeg, "vote"), part(settlement_pb2.PlanLeg, "outcome")
+_SIGNATURE = part(settlement_pb2.GateRecord, "signature")
+_SEQUENCE = number(settlement_pb2.PlanEvent, "sequence")
+#: How a change is written into the event that tells of it.
+_CHANGES: Final[Mapping[type[object], Part]] = {
+    Moved: part(settlement_pb2.PlanEvent, "transition"),
+    tuple: part(settlement_pb2.PlanEvent, "leg"),
+    GateRecord: part(settlement_pb2.PlanEvent, "gate"),
+    FiledTicket: part(settlement_pb2.PlanEvent, "escalation"),
+    Mandate: part(settlement_pb2.PlanEvent, "resolution"),
+    Notice: part(settlement_pb2.PlanEvent, "notice"),
 }
 
 
@@ -143,24 +165,23 @@ def states_from_pb(numbers: Sequence[settlement_pb2.PlanState.ValueType]) -> tup
     return tuple(enum_from_pb(STATES, each, f"states[{index}]") for index, each in enumerate(numbers))
 
 
-def plan_to_pb(dossier: Dossier, waits: Sequence[Waiting]) -> settlement_pb2.Plan:
-    """A plan as clients see it."""
+@kept
+def _papers_octets(header: PlanHeader) -> bytes:
+    """What is shown of a plan that never changes, its legs aside."""
+    return _HEADER(header_octets(header)) + _PLAN_DIGEST(header.digest)
+
+
+def plan_octets(dossier: Dossier, waits: Sequence[Waiting]) -> bytes:
+    """A plan as clients see it, as the bytes of a message."""
     plan = dossier.plan
-    votes = facts.votes(plan)
     done = all(facts.executed(each) for each in facts.settling(plan))
     message = settlement_pb2.Plan(
-        header=header_to_pb(dossier.header),
-        legs=[leg_file_to_pb(file, facts.leg(plan, file.leg.leg_id)) for file in dossier.files],
-        plan_digest=plan.digest,
         state=enum_to_pb(STATES, plan.state),
         delegated_leg_id=plan.delegate,
         reason=plan.reason,
         reason_leg_id=plan.reason_leg,
         reason_detail=plan.reason_detail,
-        gates=[gate_record_to_pb(each) for each in plan.gates],
-        waiting=[waiting_to_pb(each) for each in waits],
-        escalations=[ticket_to_pb(each) for each in dossier.tickets],
-        votes_digest=votes or b"",
+        votes_digest=facts.votes(plan) or b"",
         evidence_digest=facts.evidence(plan) if done else b"",
         transition_no=plan.transition_no,
         journal_sequence=plan.journal_sequence,
@@ -175,17 +196,42 @@ def plan_to_pb(dossier: Dossier, waits: Sequence[Waiting]) -> settlement_pb2.Pla
         message.outcome = enum_to_pb(PLAN_OUTCOMES, plan.outcome)
     if plan.decided_at is not None:
         message.decide_time.CopyFrom(time_to_pb(plan.decided_at))
-    return message
+    octets = [_papers_octets(dossier.header)]
+    octets += [_LEGS(leg_file_octets(file, leg)) for file, leg in zip(dossier.files, plan.legs, strict=True)]
+    octets += [_GATES(gate_record_octets(each)) for each in plan.gates]
+    octets += [_WAITING(waiting_to_pb(each).SerializeToString(deterministic=True)) for each in waits]
+    octets += [_ESCALATIONS(ticket_to_pb(each).SerializeToString(deterministic=True)) for each in dossier.tickets]
+    return b"".join((*octets, message.SerializeToString(deterministic=True)))
 
 
-def leg_file_to_pb(file: LegFile, leg: LegState) -> settlement_pb2.PlanLeg:
-    """A leg as clients see it."""
-    message = settlement_pb2.PlanLeg(leg=leg_to_pb(file.leg), lock=file.lock, participant=file.participant, trouble=leg.trouble)
-    message.phase = leg_pb2.LEG_PHASE_UNSPECIFIED if leg.phase is None else enum_to_pb(PHASES, leg.phase)
+def plan_to_pb(dossier: Dossier, waits: Sequence[Waiting]) -> settlement_pb2.Plan:
+    """A plan as clients see it."""
+    return settlement_pb2.Plan.FromString(plan_octets(dossier, waits))
+
+
+@kept
+def _file_octets(file: LegFile) -> bytes:
+    """What is shown of a leg that never changes."""
+    return _LEG(leg_octets(file.leg)) + _LOCK(file.lock) + _PARTICIPANT(file.participant.encode())
+
+
+def leg_file_octets(file: LegFile, leg: LegState) -> bytes:
+    """A leg as clients see it, as the bytes of a message."""
+    octets = _file_octets(file)
+    if leg.phase is not None:
+        octets += _PHASE(enum_to_pb(PHASES, leg.phase))
     if leg.vote is not None:
-        message.vote.CopyFrom(vote_to_pb(leg.vote))
+        octets += _VOTE(vote_octets(leg.vote))
     if leg.outcome is not None:
-        message.outcome.CopyFrom(outcome_to_pb(leg.outcome))
+        octets += _OUTCOME(outcome_octets(leg.outcome))
+    if leg.trouble or leg.operators_evidence is not None or leg.reversal is not None:
+        octets += _exceptional(leg).SerializeToString(deterministic=True)
+    return octets
+
+
+def _exceptional(leg: LegState) -> settlement_pb2.PlanLeg:
+    """What few legs have."""
+    message = settlement_pb2.PlanLeg(trouble=leg.trouble)
     if leg.operators_evidence is not None:
         message.operators_executed = leg.operators_evidence.executed
         message.operators_evidence.CopyFrom(evidence_to_pb(leg.operators_evidence.evidence))
@@ -194,9 +240,11 @@ def leg_file_to_pb(file: LegFile, leg: LegState) -> settlement_pb2.PlanLeg:
     return message
 
 
-def gate_record_to_pb(record: GateRecord) -> settlement_pb2.GateRecord:
-    """A signed gate as clients see it."""
-    return settlement_pb2.GateRecord(signature=gate_to_pb(record.signed), actor_id=record.actor, sign_time=time_to_pb(record.at))
+@kept
+def gate_record_octets(record: GateRecord) -> bytes:
+    """A signed gate as clients see it, as the bytes of a message."""
+    told = settlement_pb2.GateRecord(actor_id=record.actor, sign_time=time_to_pb(record.at))
+    return _SIGNATURE(gate_octets(record.signed)) + told.SerializeToString(deterministic=True)
 
 
 def waiting_to_pb(waits: Waiting) -> settlement_pb2.Waiting:
@@ -271,31 +319,37 @@ def shown(leg: LegState) -> tuple[object, ...]:
 
 def event_octets(plan_id: str, at: datetime, what: Change) -> bytes:
     """A change for watchers as it is kept; its sequence is the row's."""
-    message = settlement_pb2.PlanEvent(plan_id=plan_id, event_time=time_to_pb(at))
+    told = settlement_pb2.PlanEvent(plan_id=plan_id, event_time=time_to_pb(at)).SerializeToString(deterministic=True)
+    return told + _CHANGES[type(what)](_change_octets(what, at))
+
+
+def _change_octets(what: Change, at: datetime) -> bytes:
     match what:
-        case Moved():
-            message.transition.CopyFrom(transition_to_pb(what, at))
         case GateRecord():
-            message.gate.CopyFrom(gate_record_to_pb(what))
+            return gate_record_octets(what)
+        case tuple():
+            return leg_file_octets(*what)
+        case Moved():
+            message: Message = transition_to_pb(what, at)
         case FiledTicket():
-            message.escalation.CopyFrom(ticket_to_pb(what))
+            message = ticket_to_pb(what)
         case Mandate():
-            message.resolution.CopyFrom(
-                settlement_pb2.OperatorsDecision(resolution=resolution_to_pb(what.signatures[0]).resolution, actor_ids=what.actors)
-            )
+            resolution = resolution_to_pb(what.signatures[0]).resolution
+            message = settlement_pb2.OperatorsDecision(resolution=resolution, actor_ids=what.actors)
         case Notice():
-            message.notice.CopyFrom(notice_to_pb(what))
-        case (file, leg):
-            message.leg.CopyFrom(leg_file_to_pb(file, leg))
+            message = notice_to_pb(what)
     return message.SerializeToString(deterministic=True)
+
+
+def numbered_octets(octets: bytes, sequence: int) -> bytes:
+    """A kept change with its number, as the bytes of a message."""
+    return octets + _SEQUENCE(sequence)
 
 
 @lru_cache(maxsize=4_096)
 def event_of(octets: bytes, sequence: int) -> settlement_pb2.PlanEvent:
     """A kept change; the same message for everybody who is shown it."""
-    message = settlement_pb2.PlanEvent.FromString(octets)
-    message.sequence = sequence
-    return message
+    return settlement_pb2.PlanEvent.FromString(numbered_octets(octets, sequence))
 
 
 @lru_cache(maxsize=4_096)

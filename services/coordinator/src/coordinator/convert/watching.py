@@ -7,19 +7,23 @@ from datetime import timedelta
 from typing import Final
 
 from coordinator.access import Client
-from coordinator.convert.settlement import event_of, states_from_pb
+from coordinator.convert.settlement import numbered_octets, states_from_pb
 from coordinator.dossier import Dossier
 from coordinator.following import GATE_STATES, Filter, PlanNews, Told, Wish
-from lockstep.coordinator.v1 import settlement_pb2
 from lockstep.coordinator.v1 import settlement_service_pb2 as messages
 from lockstep_kit import ids
 from lockstep_kit.convert import GATES, enum_from_pb, time_to_pb
+from lockstep_kit.convert.parts import number, part
 from lockstep_kit.fields import require, within
 
 #: What one message holds at the most, unless a single plan is larger.
 MESSAGE_BYTES_MAX: Final = 1 << 20
 GATHER_MAX: Final = timedelta(seconds=10)
 _TOKEN_BYTES_MAX: Final = 256
+
+_NEWS = part(messages.WatchPlansResponse, "news")
+_PLAN_ID, _NUMBER = part(messages.PlanNews, "plan_id"), number(messages.PlanNews, "sequence")
+_EVENTS, _PLAN, _LEFT = part(messages.PlanNews, "events"), part(messages.PlanNews, "plan"), number(messages.PlanNews, "left")
 
 
 def wish_from_pb(message: messages.WatchPlansRequest, client: Client) -> Wish:
@@ -44,16 +48,18 @@ def _filter_from_pb(message: messages.PlanFilter) -> Filter:
     return Filter(states, gate, ids.party_id(message.party_id) if message.party_id else "")
 
 
-def told_to_pb(told: Told, plan: Callable[[Dossier], settlement_pb2.Plan]) -> Iterator[messages.WatchPlansResponse]:
+def told_to_pb(told: Told, plan: Callable[[Dossier], bytes]) -> Iterator[messages.WatchPlansResponse]:
     """What a watcher is told, in messages of a bounded size; the last alone names a place."""
-    message, size = messages.WatchPlansResponse(), 0
+    octets: list[bytes] = []
+    size = 0
     for each in told.news:
-        news = _news_to_pb(each, plan)
-        if size and size + news.ByteSize() > MESSAGE_BYTES_MAX:
-            yield message
-            message, size = messages.WatchPlansResponse(), 0
-        message.news.append(news)
-        size += news.ByteSize()
+        news = _news_octets(each, plan)
+        if size and size + len(news) > MESSAGE_BYTES_MAX:
+            yield messages.WatchPlansResponse.FromString(b"".join(octets))
+            octets, size = [], 0
+        octets.append(_NEWS(news))
+        size += len(news)
+    message = messages.WatchPlansResponse.FromString(b"".join(octets))
     message.snapshot_complete, message.resume_token = told.complete, told.token
     if told.clock is not None:
         message.heartbeat.clock_time.CopyFrom(time_to_pb(told.clock))
@@ -61,11 +67,9 @@ def told_to_pb(told: Told, plan: Callable[[Dossier], settlement_pb2.Plan]) -> It
         yield message
 
 
-def _news_to_pb(news: PlanNews, plan: Callable[[Dossier], settlement_pb2.Plan]) -> messages.PlanNews:
-    return messages.PlanNews(
-        plan_id=news.plan_id,
-        sequence=news.number,
-        events=[event_of(each.event, each.number) for each in news.events],
-        plan=None if news.dossier is None else plan(news.dossier),
-        left=news.left,
-    )
+def _news_octets(news: PlanNews, plan: Callable[[Dossier], bytes]) -> bytes:
+    octets = [_PLAN_ID(news.plan_id.encode("ascii")), _NUMBER(news.number)]
+    octets += [_EVENTS(numbered_octets(each.event, each.number)) for each in news.events]
+    if news.dossier is not None:
+        octets.append(_PLAN(plan(news.dossier)))
+    return b"".join((*octets, _LEFT(news.left)))

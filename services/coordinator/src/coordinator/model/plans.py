@@ -143,7 +143,7 @@ class OperatorsEvidence:
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GateRecord:
     """A gate that was signed."""
 
