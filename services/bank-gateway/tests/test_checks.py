@@ -172,6 +172,8 @@ def test_every_moment_of_the_schemas_is_known() -> None:
     declared = {
         name
         for definition in PINNED
-        for name in re.findall(r'<xs:element [^>]*name="(\w*DtTm)" type="ISO\w+"', (SCHEMA_FOLDER / f"{definition}.xsd").read_text())
+        for name in re.findall(
+            r'<xs:element [^>]*name="(\w*DtTm)" type="ISO\w+"', (SCHEMA_FOLDER / f"{definition}.xsd").read_text()
+        )
     }
     assert declared == set(MOMENTS)
