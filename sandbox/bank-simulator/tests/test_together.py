@@ -22,18 +22,22 @@ async def transactions(connection: asyncpg.Connection[asyncpg.Record], table: st
 
 
 async def test_what_comes_together_is_done_together(world: World) -> None:
-    """Payments are kept, held, answered and delivered by one transaction, and so are their releases; the books are right."""
+    """Payments are kept, held and answered by one transaction and one message, and so are their releases; the books are right."""
     async with world.open() as gateway, world.inside() as connection:
         orders = [Order(amount="10.00") for _ in range(COUNT)]
         assert [status for status, _ in await gateway.ask_all(*map(payment, orders))] == [202] * COUNT
         held = await gateway.mailbox(after=0)
-        assert [answer.statuses() for answer in held] == [{order.uetr: ("ACFW", None)} for order in orders]
-        for table in ("messages_in", "messages_out", "payments", "mailbox_items"):
-            assert await transactions(connection, table) == [COUNT], table
+        assert [answer.statuses() for answer in held] == [{order.uetr: ("ACFW", None) for order in orders}]
+        for table, rows in (("messages_in", COUNT), ("messages_out", 1), ("payments", COUNT), ("mailbox_items", 1)):
+            assert await transactions(connection, table) == [rows], table
         assert [status for status, _ in await gateway.ask_all(*map(release, orders))] == [202] * COUNT
         assert [await gateway.state(order) for order in orders] == ["SETTLED"] * COUNT
         assert await transactions(connection, "messages_in") == [COUNT] * 2
-        assert await transactions(connection, "messages_out") == [2 * COUNT, COUNT]
+        assert await transactions(connection, "messages_out") == [2, 1]
+        settled, booked = await gateway.mailbox(after=held[-1].cursor)
+        assert settled.statuses() == {order.uetr: ("ACSC", None) for order in orders}
+        assert settled.all("CdtSttlmKey") == [order.key.hex().upper() for order in orders]
+        assert booked.all("UETR") == [str(order.uetr) for order in orders] * 2
         assert await transactions(connection, "payments") == [COUNT]
         assert await gateway.account(ALICE) == ("940.00", "0.00", "940.00")
         assert await gateway.account(BOB) == ("110.00", "0.00", "110.00")
@@ -65,8 +69,10 @@ async def test_money_that_one_spends_is_gone_for_the_next(gateway: Gateway) -> N
     """Payments that come together are judged one after the other, in their order."""
     orders = [Order(amount="600.00"), Order(amount="600.00"), Order(amount="400.00")]
     await gateway.ask_all(*map(payment, orders))
-    answers = [await gateway.next("pacs.002") for _ in orders]
-    assert [list(answer.statuses().values()) for answer in answers] == [[("ACFW", None)], [("RJCT", "AM04")], [("ACFW", None)]]
+    answer = await gateway.next("pacs.002")
+    assert list(answer.statuses().items()) == [
+        (orders[0].uetr, ("ACFW", None)), (orders[1].uetr, ("RJCT", "AM04")), (orders[2].uetr, ("ACFW", None)),
+    ]  # fmt: skip
     await gateway.conserved()
 
 
@@ -113,4 +119,69 @@ async def test_mischief_meets_so_many_as_it_was_told(gateway: Gateway) -> None:
     assert [status for status, _ in await gateway.ask_all(*map(release, orders[1:]))] == [202] * 3
     assert [await gateway.state(order) for order in orders] == ["REJECTED", "HELD", "HELD", "SETTLED"]
     assert [answer.kind for answer in await gateway.rest()] == ["pacs.002", "pacs.002", "camt.054"]
+    await gateway.conserved()
+
+
+async def test_one_that_was_told_of_with_others_is_told_of_by_itself(gateway: Gateway) -> None:
+    """Who asks about a payment, or shows its key again, hears of that one alone, as it stands; and from then on in the same bytes."""
+    orders = [Order(amount="50.00") for _ in range(3)]
+    poor = Order(amount="899.00")
+    await gateway.ask_all(*map(payment, [*orders, poor]))
+    await gateway.rest()
+    await gateway.ask(poor.uetr)
+    assert [answer.statuses() for answer in await gateway.rest()] == [{poor.uetr: ("RJCT", "AM04")}]
+    await gateway.ask(orders[0].uetr)
+    assert [answer.statuses() for answer in await gateway.rest()] == [{orders[0].uetr: ("ACFW", None)}]
+    await gateway.ask_all(*map(release, orders))
+    await gateway.rest()
+    for order, again in ((orders[0], False), (orders[1], True)):
+        heard = []
+        for _ in range(2):
+            if again:
+                await gateway.ask_all(release(order))
+            else:
+                await gateway.ask(order.uetr)
+            status, booking = await gateway.rest()
+            assert (status.statuses(), status.all("CdtSttlmKey")) == ({order.uetr: ("ACSC", None)}, [order.key.hex().upper()])
+            assert (booking.kind, booking.all("UETR")) == ("camt.054", [str(order.uetr)] * 2)
+            assert status.all("AcctSvcrRef")[0] in booking.all("AcctSvcrRef")
+            heard.append((status.body, booking.body))
+        assert heard[0] == heard[1]
+    assert await gateway.state(orders[2]) == "SETTLED"
+    await gateway.conserved()
+
+
+async def test_mischief_leaves_the_neighbours_alone(gateway: Gateway) -> None:
+    """What goes wrong with one payment's messages goes wrong with no other's, which are told of together."""
+    orders = [Order(amount="10.00") for _ in range(4)]
+    await gateway.misbehave("lose", message="pacs.002", uetr=str(orders[1].uetr))
+    await gateway.ask_all(*map(payment, orders))
+    kept = {order.uetr: ("ACFW", None) for order in orders if order is not orders[1]}
+    assert [answer.statuses() for answer in await gateway.rest()] == [kept]
+    await gateway.misbehave("book_without_status", uetr=str(orders[2].uetr))
+    await gateway.misbehave("misbook", field="amount", uetr=str(orders[3].uetr))
+    await gateway.ask_all(*map(release, orders))
+    statuses, rest, wrong = await gateway.rest()
+    assert list(statuses.statuses()) == [orders[0].uetr, orders[1].uetr, orders[3].uetr]
+    assert {*rest.all("UETR")} == {str(order.uetr) for order in orders[:3]}
+    assert {*wrong.all("UETR")} == {str(orders[3].uetr)}
+    assert "10.01" in wrong.all("Amt")
+    await gateway.conserved()
+
+
+async def test_what_tells_of_many_can_be_lost_as_a_whole(gateway: Gateway) -> None:
+    """A message that tells of several payments may be lost or doubled like any other; each of them can be asked about."""
+    orders = [Order(amount="10.00") for _ in range(3)]
+    await gateway.misbehave("lose", message="pacs.002", together=True)
+    await gateway.ask_all(*map(payment, orders))
+    await gateway.nothing()
+    for order in orders:
+        await gateway.ask(order.uetr)
+        assert (await gateway.next("pacs.002")).statuses() == {order.uetr: ("ACFW", None)}
+    await gateway.misbehave("duplicate", copies=2, together=True)
+    await gateway.ask_all(*map(release, orders))
+    first, again, booking = await gateway.rest()
+    assert first.body == again.body
+    assert len(first.statuses()) == len(orders)
+    assert len(booking.all("UETR")) == 2 * len(orders)
     await gateway.conserved()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
-from bank_samples import SCHEMAS, booking, one_status, status_report
+from bank_samples import SCHEMA_FOLDER, SCHEMAS, booking, one_status, status_report
 from lxml import etree
 
 from bank_gateway.iso20022 import reader
+from bank_gateway.iso20022.checks import MOMENTS
 from bank_gateway.iso20022.reader import read
+from bank_gateway.iso20022.schemas import PINNED
 from lockstep_kit.fields import FieldInvalid
 
 NOTIFICATION = "Document/BkToCstmrDbtCdtNtfctn/Ntfctn"
@@ -162,3 +165,15 @@ def test_entry_without_payments_is_money_all_the_same() -> None:
     start, end = BOOKED.index(b"<NtryDtls>"), BOOKED.index(b"</NtryDtls>") + len(b"</NtryDtls>")
     (said,) = read(BOOKED[:start] + BOOKED[end:], SCHEMAS).statements
     assert (said.uetr, said.amount.text(), said.debit) == ("", "100.00", True)  # type: ignore[union-attr]
+
+
+def test_every_moment_of_the_schemas_is_known() -> None:
+    """Whatever the schemas call by a moment's name is checked as one, but for what holds other elements."""
+    declared = {
+        name
+        for definition in PINNED
+        for name in re.findall(
+            r'<xs:element [^>]*name="(\w*DtTm)" type="ISO\w+"', (SCHEMA_FOLDER / f"{definition}.xsd").read_text()
+        )
+    }
+    assert declared == set(MOMENTS)

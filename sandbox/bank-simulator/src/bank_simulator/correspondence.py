@@ -31,7 +31,6 @@ from bank_simulator.domain import (
     Original,
     Payment,
     PaymentOrder,
-    PaymentState,
     Receipt,
     ReservationShown,
     Resolved,
@@ -57,7 +56,7 @@ from bank_simulator.settings import BankSeed, Counterparty
 from bank_simulator.spoiling import spoiled_copy
 
 #: What happens to a message that was made.
-_ON_THE_WAY: Final = frozenset({Kind.LOSE, Kind.DELAY, Kind.DUPLICATE, Kind.REORDER, *SPOILS})
+ON_THE_WAY: Final = frozenset({Kind.LOSE, Kind.DELAY, Kind.DUPLICATE, Kind.REORDER, *SPOILS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +120,16 @@ class Correspondence:
         body = write_resolution(header, case_id, resolved, self._schemas)
         return await self._keep(header, [item.item.uetr for item in resolved], body)
 
-    def made_booking(self, entries: Sequence[BookedEntry], uetr: UUID, debtor_account: str, in_reply_to: int | None) -> Made:
-        """The camt.054 of a payment."""
-        script = self.mischief.take({Kind.MISBOOK}, Subject(frozenset([uetr]), frozenset([debtor_account])), message=BOOKING)
-        if script is not None:
-            entries = [falsified(entry, script) for entry in entries]
-        header = replace(self._header("B", BOOKING), created_at=entries[0].booked_at)  # never earlier than what it tells of
-        return Made(header, [uetr], write_booking(header, entries, self._schemas), in_reply_to)
+    def made_booking(self, booked: Sequence[tuple[Subject, Sequence[BookedEntry]]], in_reply_to: int | None) -> Made:
+        """The camt.054 of payments."""
+        entries: list[BookedEntry] = []
+        for subject, sides in booked:
+            script = self.mischief.take({Kind.MISBOOK}, subject, message=BOOKING)
+            entries += sides if script is None else [falsified(entry, script) for entry in sides]
+        # Never earlier than what it tells of.
+        header = replace(self._header("B", BOOKING), created_at=max(entry.booked_at for entry in entries))
+        uetrs = [uetr for subject, _ in booked for uetr in subject.uetrs]
+        return Made(header, uetrs, write_booking(header, entries, self._schemas), in_reply_to)
 
     async def undertaking_status(self, told: UndertakingStatus) -> int:
         """Makes and sends a tsrv.019. Returns its number."""
@@ -186,26 +188,9 @@ class Correspondence:
                 self._new.remove(message)
                 await message_store.defer(self.tx, message, script.delay_ms)
 
-    async def say_again(self, payments: Sequence[Payment], asked: Sequence[Original] = ()) -> None:
-        """Sends what was last said about payments, in the same bytes; a settled one's booking after its status.
-
-        Where what was said is no longer how things are, or nothing was said, a status is made now, and said again from then on.
-        """
-        names = {original.uetr: original for original in asked}
-        for payment in payments:
-            if payment.state is PaymentState.CANCELLED and payment.status_code != "RJCT":
-                said = Status(payment.original, "RJCT", "DS02", "cancelled by the sender")
-                await self.remember(payment.uetr, await self.status([said]), "RJCT")
-            elif payment.status_message is None:
-                original = names.get(payment.uetr, payment.original)
-                said = Status(original, "RJCT", "TM01", "never received, and not taken any more")
-                await self.remember(payment.uetr, await self.status([said]), "RJCT")
-            else:
-                self.again([payment.status_message, *([payment.booking_message] if payment.booking_message else [])])
-
-    async def remember(self, uetr: UUID, message: int, code: str) -> None:
-        """From now on this is what was last said about a payment."""
-        await store.set_status(self.tx, uetr, message, code)
+    async def remember(self, uetr: UUID, message: int, code: str, booking: int | None = None) -> None:
+        """From now on this is what was last said about a payment, and of its booking, where another message tells that."""
+        await store.set_status(self.tx, uetr, message, code, booking)
 
     def again(self, messages: Sequence[int]) -> None:
         """Sends messages that were made before; each once."""
@@ -226,7 +211,7 @@ class Correspondence:
             if made.late:
                 continue  # it is on its way
             subject = Subject(made.uetrs, made.debtor_accounts)
-            script = self.mischief.take(_ON_THE_WAY, subject, message=made.kind)
+            script = self.mischief.take(ON_THE_WAY, subject, message=made.kind)
             if script is None:
                 kept.append(made.message_id)
             elif script.kind is Kind.DELAY:

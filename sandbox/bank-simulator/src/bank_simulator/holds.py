@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bank_simulator import credit, store
+from bank_simulator import credit, store, telling
 from bank_simulator.books import hold_account
 from bank_simulator.checks import certain
-from bank_simulator.correspondence import Correspondence, Made, booked_entries, booking_reference
+from bank_simulator.correspondence import Correspondence, booked_entries, booking_reference
 from bank_simulator.domain import Cancellation, CancellationItem, Payment, PaymentState, Resolved, Status
 from bank_simulator.judgement import CREDIT_DENIED
 from bank_simulator.misbehaviour import Kind, Subject
+from bank_simulator.telling import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ async def release(desk: Correspondence, shown: Sequence[Shown]) -> None:
     for each in shown:
         payment, desk.in_reply_to = each.payment, each.received
         if payment.state is not PaymentState.HELD:
-            await desk.say_again([payment])
+            await telling.say_again(desk, [payment])
         elif certain(payment.hold_until) <= desk.now:
             await expire(desk, payment)
         else:
@@ -62,17 +63,21 @@ async def _settle(desk: Correspondence, settling: Sequence[tuple[Shown, bool]]) 
             for each in payments
         ],
     )
-    made: list[Made] = []
+    told: list[Told] = []
     for each, silent in settling:
         payment, booked = each.payment, posted[_settled_as(each.payment)]
         status = Status(payment.original, "ACSC", servicer_reference=booking_reference(booked, "D"), key=each.key)
         entries = booked_entries(payment, payment.original, payment.credited_account, booked)
-        made += [
-            desk.made_status([status], each.received, silent=silent),
-            desk.made_booking(entries, payment.uetr, payment.debtor_account, each.received),
-        ]
-    numbers = iter(await desk.keep(made))
-    await store.settle(desk.tx, [store.Settled(each.payment.uetr, each.key, next(numbers), next(numbers)) for each, _ in settling])
+        told.append(Told(payment.uetr, payment.debtor_account, each.received, status, entries, silent))
+    said = await telling.tell(desk, told)
+    await store.settle(
+        desk.tx,
+        [
+            store.Settled(uetr, each.key, said[uetr].status, said[uetr].booking)
+            for each, _ in settling
+            for uetr in (each.payment.uetr,)
+        ],
+    )
     for each, _ in settling:
         payment, desk.in_reply_to = each.payment, each.received
         await credit.sweep(desk, payment.uetr, {payment.debtor_account, payment.credited_account})

@@ -22,7 +22,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from bank_simulator import holds, message_store, payments, reservations, store, undertakings
+from bank_simulator import holds, message_store, payments, reservations, store, telling, undertakings
 from bank_simulator.checks import CheckError
 from bank_simulator.correspondence import Correspondence
 from bank_simulator.database import Connection, Database
@@ -282,7 +282,7 @@ class Intake:
             return
         if len(own) < len(again.batch.payments):
             answer.again(replies[:1])
-        await answer.say_again(own)
+        await telling.say_again(answer, own)
 
     async def _tell(self, answer: Correspondence, query: StatusQuery) -> None:
         known = await store.find_payments(answer.tx, [item.uetr for item in query.items if item.uetr])
@@ -295,7 +295,7 @@ class Intake:
         if foreign:
             await answer.status([Status(item, "RJCT", "AGNT", "the payment is not the sender's") for item in foreign])
         about += await store.find_payments_of_messages(answer.tx, answer.counterparty.name, query.message_ids)
-        await answer.say_again(about, query.items)
+        await telling.say_again(answer, about, query.items)
 
 
 def _groups(valid: Sequence[tuple[int, _Valid]]) -> Iterator[list[tuple[int, _Valid]]]:

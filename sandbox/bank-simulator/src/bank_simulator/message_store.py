@@ -51,6 +51,11 @@ _FIND_REPLIES = """
 select message_id from messages_out where in_reply_to = $1 order by message_id
 """
 
+_FIND_SHARED = """
+-- Messages that answer several of a counterparty's at once.
+select message_id from messages_out where message_id = any ($1::bigint[]) and in_reply_to is null and cardinality(uetrs) > 1
+"""
+
 _DEFER = """
 -- Puts a message aside until later.
 insert into deferred_messages (message_id, due_at) values ($1, clock_timestamp() + $2 * interval '1 millisecond')
@@ -167,6 +172,11 @@ async def read_messages(tx: Connection, message_ids: Sequence[int]) -> list[Made
 async def find_replies(tx: Connection, received: int) -> list[int]:
     """What was answered to a message."""
     return [row["message_id"] for row in await tx.fetch(_FIND_REPLIES, received)]
+
+
+async def find_shared(tx: Connection, message_ids: Sequence[int]) -> set[int]:
+    """Which of some messages answer several of a counterparty's at once."""
+    return {row["message_id"] for row in await tx.fetch(_FIND_SHARED, list(message_ids))} if message_ids else set()
 
 
 async def defer(tx: Connection, message_id: int, delay_ms: int) -> None:

@@ -96,6 +96,8 @@ class Script(BaseModel):
     times: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     uetr: UUID | None = None
     debtor_account: str | None = None
+    #: For what happens to messages on their way: it meets what tells of several payments as it is; else whom it may meet is told of by itself.
+    together: bool = False
     #: For what happens to messages on their way: only messages of this kind.
     message: MessageName | None = None
     #: For refuse, contradict, pause and forget: at which step. Nothing names the first that comes.
@@ -174,6 +176,16 @@ class Mischief:
                 self._used[active.misbehaviour_id] = self._used.get(active.misbehaviour_id, 0) + 1
                 return script
         return None
+
+    def concerns(self, kinds: Iterable[Kind], subject: Subject, *, message: str) -> bool:
+        """Whether a script of these kinds may meet what is said of a payment by itself."""
+        return any(
+            each.remaining
+            and not each.script.together
+            and each.script.kind in kinds
+            and self._applies(each.script, subject, message, None)
+            for each in self._active
+        )
 
     @staticmethod
     def _applies(script: Script, subject: Subject, message: str | None, stage: Stage | None) -> bool:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from bank_simulator import credit, reservation_store, reservations, store
+from bank_simulator import credit, reservation_store, reservations, store, telling
 from bank_simulator.books import hold_account, line_account
 from bank_simulator.correspondence import Correspondence, booked_entries, booking_reference, hold_reference
-from bank_simulator.domain import Account, Original, Payment, PaymentBatch, PaymentOrder, PaymentState, Status
+from bank_simulator.domain import Account, BookedEntry, Original, Payment, PaymentBatch, PaymentOrder, PaymentState, Status
 from bank_simulator.judgement import CREDIT_DENIED, Circumstances, Taken, Turned, is_here, judge
 from bank_simulator.misbehaviour import Kind, Stage, Subject
 from bank_simulator.reservation_store import Reservation, ReservationState
+from bank_simulator.telling import Said, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,12 @@ async def _keep(
     desk: Correspondence, arrived: Sequence[Arrived], judged: Sequence[_Judged], statuses: Mapping[UUID, Status],
     posted: Mapping[str, store.Posted],
 ) -> None:  # fmt: skip
-    """Says what was decided: a status for each message, and a booking for each payment that is booked. Keeps the payments with it."""
-    said = [
+    """Says what was decided: a status of each payment, and a booking of each that is booked. Keeps the payments with it."""
+    new = {each.order.uetr for each in judged}
+    alone = {
+        message.message_id for message in arrived if len(message.batch.payments) == 1 and message.batch.payments[0].uetr in new
+    }
+    whole = [
         desk.made_status(
             [statuses[order.uetr] for order in message.batch.payments],
             message.received,
@@ -84,29 +89,14 @@ async def _keep(
             kind=message.batch.message_kind,
         )
         for message in arrived
+        if message.message_id not in alone
     ]
-    booked = {
-        each.order.uetr: desk.made_booking(
-            booked_entries(
-                each.order, statuses[each.order.uetr].original, each.verdict.credited_account, posted[_booked_as(each.order)]
-            ),
-            each.order.uetr,
-            each.order.debtor_account,
-            each.arrived.received,
-        )
-        for each in judged
-        if isinstance(each.verdict, Taken) and each.order.lock is None
-    }
-    numbers = await desk.keep([*said, *booked.values()])
-    status_of = {message.message_id: number for message, number in zip(arrived, numbers[: len(said)], strict=True)}
-    booking_of = dict(zip(booked, numbers[len(said) :], strict=True))
-    rows = [
-        _kept(each, statuses[each.order.uetr], status_of[each.arrived.message_id], booking_of.get(each.order.uetr))
-        for each in judged
-    ]
+    told = [_told(each, statuses[each.order.uetr], posted, alone=each.arrived.message_id in alone) for each in judged]
+    said = await telling.tell(desk, told, whole)
+    rows = [_kept(each, statuses[each.order.uetr], said[each.order.uetr]) for each in judged]
     await store.add_payments(desk.tx, desk.counterparty.name, rows)
     for each in judged:
-        if each.order.reserved and each.order.uetr in booked:
+        if each.order.reserved and said[each.order.uetr].booking is not None:
             await reservation_store.end(desk.tx, each.order.uetr, ReservationState.PAID)
         desk.in_reply_to, status = each.arrived.received, statuses[each.order.uetr]
         stage: Stage = "payment" if each.order.lock else "release"
@@ -221,7 +211,18 @@ def _status_of_known(desk: Correspondence, order: PaymentOrder, payment: Payment
             return Status(original, "RJCT", payment.reason, "as said before")
 
 
-def _kept(judged: _Judged, status: Status, said: int, booked: int | None) -> store.NewPayment:
+def _told(judged: _Judged, status: Status, posted: Mapping[str, store.Posted], *, alone: bool) -> Told:
+    """What is said of a payment; `alone`: it is the only one of its message."""
+    order, message = judged.order, judged.arrived
+    entries: Sequence[BookedEntry] = ()
+    if isinstance(judged.verdict, Taken) and order.lock is None:
+        entries = booked_entries(order, status.original, judged.verdict.credited_account, posted[_booked_as(order)])
+    if not alone:
+        return Told(order.uetr, order.debtor_account, message.received, None, entries)
+    return Told(order.uetr, order.debtor_account, message.received, status, entries, whole_message=message.message_id)
+
+
+def _kept(judged: _Judged, status: Status, said: Said) -> store.NewPayment:
     verdict = judged.verdict
     if isinstance(verdict, Taken):
         state = PaymentState.HELD if judged.order.lock else PaymentState.SETTLED
@@ -229,5 +230,14 @@ def _kept(judged: _Judged, status: Status, said: int, booked: int | None) -> sto
     else:
         state, credited, drawn = PaymentState.REJECTED, None, 0
     return store.NewPayment(
-        judged.order, judged.arrived.message_id, state, status.reason, credited, judged.hold_until, said, status.code, booked, drawn
+        judged.order,
+        judged.arrived.message_id,
+        state,
+        status.reason,
+        credited,
+        judged.hold_until,
+        said.status,
+        status.code,
+        said.booking,
+        drawn,
     )

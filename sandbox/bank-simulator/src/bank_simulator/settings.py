@@ -175,6 +175,10 @@ class Terms(_Part):
         time | None,
         Field(description="local time at which a booking day ends and is stated; none: when the control interface says so"),
     ] = None
+    told_together_max: Annotated[
+        int,
+        Field(ge=1, le=128, description="payments of which one pacs.002 or camt.054 tells, where several were asked for together"),
+    ] = 64
     statement_entries_max: Annotated[int, Field(ge=1, le=700, description="entries on one page of a statement")] = 500
     settlement_days_back_max: Annotated[int, Field(ge=0, le=30, description="tolerates a message that crosses midnight")] = 1
     settlement_days_ahead_max: Annotated[int, Field(ge=0, le=30)] = 1

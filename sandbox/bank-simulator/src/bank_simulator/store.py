@@ -78,6 +78,11 @@ _POST = """
 select reference, posting_id, booked_at, booking_date from post($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])
 """
 
+_FIND_BOOKED = """
+-- The postings that booked payments.
+select uetr, posting_id, booked_at, booking_date from postings where uetr = any ($1::uuid[]) and kind in ('SETTLE', 'PAYMENT')
+"""
+
 _ADD_PAYMENTS = """
 -- Payments that were judged.
 insert into payments (counterparty, uetr, state, reason, content_sha256, message_id, instruction_id, end_to_end_id, transaction_id, amount,
@@ -108,7 +113,7 @@ update payments set state = $2, reason = $3 where uetr = $1 and state = 'HELD'
 
 _SET_STATUS = """
 -- What was last said about a payment.
-update payments set status_message = $2, status_code = $3 where uetr = $1
+update payments set status_message = $2, status_code = $3, booking_message = coalesce($4, booking_message) where uetr = $1
 """
 
 _DUE_HOLDS = """
@@ -157,7 +162,7 @@ class Settled:
     uetr: UUID
     key: bytes
     status_message: int
-    booking_message: int
+    booking_message: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +257,12 @@ async def post(tx: Connection, items: Sequence[Item]) -> dict[str, Posted]:
     return {row["reference"]: Posted(row["posting_id"], row["booked_at"], row["booking_date"]) for row in rows}
 
 
+async def find_booked(tx: Connection, uetrs: Collection[UUID]) -> dict[UUID, Posted]:
+    """The postings that booked payments, by their UETRs."""
+    rows = await tx.fetch(_FIND_BOOKED, list(uetrs)) if uetrs else ()
+    return {row["uetr"]: Posted(row["posting_id"], row["booked_at"], row["booking_date"]) for row in rows}
+
+
 async def due(tx: Connection, account_id: str, line: str) -> tuple[int, int]:
     """What is due on an account, and what is free on it."""
     row = await tx.fetchrow(_DUE, account_id, line)
@@ -310,9 +321,9 @@ async def close_hold(tx: Connection, uetr: UUID, state: PaymentState, *, reason:
         raise AssertionError("the payment is locked and was held")
 
 
-async def set_status(tx: Connection, uetr: UUID, status: int, code: str) -> None:
-    """Remembers what was last said about a payment."""
-    await tx.execute(_SET_STATUS, uetr, status, code)
+async def set_status(tx: Connection, uetr: UUID, status: int, code: str, booking: int | None) -> None:
+    """Remembers what was last said about a payment, and of its booking, if that is another message now."""
+    await tx.execute(_SET_STATUS, uetr, status, code, booking)
 
 
 async def due_holds(tx: Connection, limit: int) -> list[UUID]:

@@ -9,10 +9,10 @@ from bank_gateway.ledger.rules import Entry, LedgerLeg
 from bank_gateway.messages import AnyStatement, Booking, Footing
 from bank_gateway.operations import Heard
 from bank_gateway.payments import credit_terms
+from bank_gateway.references import references
 from lockstep_kit.certificate import Binding
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Phase
-from lockstep_kit.ids import uetr
 from lockstep_kit.participant.ports import LegWork
 
 
@@ -20,7 +20,7 @@ def ledger_leg(binding: Binding, footing: Footing = Footing.CONDITIONAL) -> Ledg
     """A leg as the ledger sees it."""
     terms = credit_terms(binding)
     ledger = rules.ledger_of(terms.debtor.agent_bic, terms.amount.asset)
-    name = uetr(binding.header.plan_id, binding.leg.leg_id)
+    name = references(binding.header.plan_id, binding.leg.leg_id).uetr
     return LedgerLeg(ledger, terms.debtor.iban, name, terms.amount.minor_units, footing)
 
 

@@ -66,6 +66,32 @@ class _Understood:
     completion: Completion | None
 
 
+class _Rows:
+    """Payments that are locked, with what is known of them by now; written once, when everything was heard."""
+
+    def __init__(self, of: dict[str, PaymentRow]) -> None:
+        #: By UETR.
+        self.of = of
+        self._changed: dict[tuple[PlanId, LegId], Known] = {}
+
+    def note(self, understood: _Understood) -> None:
+        """Note what is known after a statement."""
+        known, work = understood.heard.known, understood.work
+        if known != understood.row.known:
+            self.of[understood.said.statement.uetr] = replace(understood.row, known=known)
+            self._changed[work.plan_id, work.leg_id] = known
+
+    async def look_again(self, tx: Connection, uetrs: Sequence[str]) -> None:
+        """Read the open matters of payments once more: one may have been opened."""
+        found = await store.lock_payments(tx, uetrs)
+        self.of |= {uetr: replace(self.of[uetr], matter=row.matter) for uetr, row in found.items()}
+
+    async def keep(self, tx: Connection) -> None:
+        """Write what changed."""
+        await store.update_payments(tx, self._changed)
+        self._changed = {}
+
+
 class Listening:
     """What is done about one bank's words, in the transactions of those who read them."""
 
@@ -124,16 +150,18 @@ class Listening:
                 )
         # All legs before any payment, and in the engine's order, as everybody locks them.
         concerned = {*legs.values(), *(matter.leg for matter in matters if matter.leg is not None)}
-        works = await self._engine.load(tx, sorted(concerned), lock=True)
+        works = {(work.plan_id, work.leg_id): work for work in await self._engine.load(tx, sorted(concerned), lock=True)}
         for matter in matters:
             await self._open_matter(tx, matter)
         hearing = await Hearing.of(tx, list(legs))
-        for number, turn in enumerate(_turns(each for each in told if each.statement.uetr in legs)):
-            if number:
-                # The turn before may have moved the legs.
-                works = await self._engine.load(tx, [legs[uetr] for uetr in turn])
-            at = {(work.plan_id, work.leg_id): work for work in works}
-            await self.hear(tx, [(at[legs[uetr]], each) for uetr, each in turn.items() if legs[uetr] in at], hearing)
+        rows = _Rows(await store.lock_payments(tx, sorted(uetr for uetr, leg in legs.items() if leg in works)))
+        moved: set[tuple[PlanId, LegId]] = set()
+        for turn in _turns(each for each in told if each.statement.uetr in rows.of):
+            # The turn before may have moved some of the legs.
+            again = sorted(moved & {legs[uetr] for uetr in turn})
+            works |= {(work.plan_id, work.leg_id): work for work in (await self._engine.load(tx, again) if again else ())}
+            moved |= await self._hear(tx, [(works[legs[uetr]], each) for uetr, each in turn.items()], rows, hearing)
+        await rows.keep(tx)
         await hearing.post(tx)
         about = [{each.statement.uetr for each in told if each.received is message} for message in messages]
         return [uetrs.pop() if len(uetrs) == 1 else None for uetrs in about]
@@ -155,17 +183,20 @@ class Listening:
 
     async def hear(self, tx: Connection, told: Sequence[tuple[LegWork, Said]], hearing: Hearing) -> None:
         """Do what statements about legs mean, one about each leg. The legs are locked."""
-        rows = await store.lock_payments(tx, [said.statement.uetr for _, said in told])
-        understood = [
-            self._understand(work, said, rows[said.statement.uetr], hearing) for work, said in told if said.statement.uetr in rows
-        ]
-        changed: dict[tuple[PlanId, LegId], Known] = {
-            (each.work.plan_id, each.work.leg_id): each.heard.known for each in understood if each.heard.known != each.row.known
-        }
-        await store.update_payments(tx, changed)
+        rows = _Rows(await store.lock_payments(tx, [said.statement.uetr for _, said in told]))
+        await self._hear(tx, [(work, said) for work, said in told if said.statement.uetr in rows.of], rows, hearing)
+        await rows.keep(tx)
+
+    async def _hear(
+        self, tx: Connection, told: Sequence[tuple[LegWork, Said]], rows: _Rows, hearing: Hearing
+    ) -> set[tuple[PlanId, LegId]]:
+        """Do what statements mean, one about each of some locked payments; returns the legs that are no longer as they were."""
+        understood = [self._understand(work, said, rows.of[said.statement.uetr], hearing) for work, said in told]
+        troubled = [each for each in understood if each.heard.meaning is Meaning.TROUBLE]
         for each in understood:
-            if each.heard.meaning is Meaning.TROUBLE:
-                await self._call_a_person(tx, each)
+            rows.note(each)
+        for each in troubled:
+            await self._call_a_person(tx, each)
         await self._engine.complete(tx, [each.completion for each in understood if each.completion is not None])
         outgoing = Outgoing()
         for each in understood:
@@ -176,6 +207,9 @@ class Listening:
                 occasion = Occasion(each.row.profile, await store.now(tx), each.work.revision, each.work.traceparent)
                 await self._operations.take(tx, each.work, step, occasion, outgoing)
         await outgoing.flush(tx)
+        await rows.look_again(tx, [each.said.statement.uetr for each in troubled])
+        moved = [*troubled, *(each for each in understood if each.completion is not None)]
+        return {(each.work.plan_id, each.work.leg_id) for each in moved}
 
     def _understand(self, work: LegWork, said: Said, row: PaymentRow, hearing: Hearing) -> _Understood:
         profile, envelope = row.profile, said.received.envelope

@@ -98,9 +98,15 @@ def write_resolution(header: Header, case_id: str | None, resolved: Sequence[Res
 
 def write_booking(header: Header, entries: Sequence[BookedEntry], schemas: Schemas) -> bytes:
     """A camt.054: one notification for each account that was booked on."""
+    by_account: dict[str, list[BookedEntry]] = {}
+    for entry in entries:
+        by_account.setdefault(entry.account, []).append(entry)
     content: list[_Item] = [
         ("GrpHdr", [("MsgId", header.message_id), ("CreDtTm", _time(header.created_at))]),
-        *(("Ntfctn", _notification(entry, f"{header.message_id}-{number}", header)) for number, entry in enumerate(entries, 1)),
+        *(
+            ("Ntfctn", _notification(booked, f"{header.message_id}-{number}", header))
+            for number, booked in enumerate(by_account.values(), 1)
+        ),
     ]  # fmt: skip
     return _write(header, BOOKING, ("BkToCstmrDbtCdtNtfctn", content), schemas)
 
@@ -280,29 +286,35 @@ def _case(case_id: str | None, header: Header) -> _Content:
     return None if case_id is None else [("Id", case_id), ("Cretr", [("Agt", _agent(header.receiver))])]
 
 
-def _notification(entry: BookedEntry, number: str, header: Header) -> list[_Item]:
-    amount = _Amount(decimal_text(entry.amount, entry.scale), entry.currency)
-    side, original = "CRDT" if entry.credit else "DBIT", entry.original
-    account: _Item = ("IBAN", entry.account) if entry.is_iban else ("Othr", [("Id", entry.account)])
-    family = "RCDT" if entry.credit else "ICDT"
+def _notification(entries: Sequence[BookedEntry], number: str, header: Header) -> list[_Item]:
+    """What was booked on one account."""
+    first = entries[0]
+    account: _Item = ("IBAN", first.account) if first.is_iban else ("Othr", [("Id", first.account)])
     return [
         ("Id", number),
         ("CreDtTm", _time(header.created_at)),
-        ("Acct", [("Id", [account]), ("Ccy", entry.currency), ("Svcr", _agent(header.sender))]),
-        ("Ntry", [
-            ("NtryRef", entry.servicer_reference), ("Amt", amount), ("CdtDbtInd", side), ("Sts", [("Cd", "BOOK")]),
-            ("BookgDt", [("Dt", entry.booking_date.isoformat())]), ("ValDt", [("Dt", entry.booked_at.date().isoformat())]),
-            ("AcctSvcrRef", entry.servicer_reference),
-            ("BkTxCd", [("Domn", [("Cd", "PMNT"), ("Fmly", [("Cd", family), ("SubFmlyCd", _sub_family(entry.return_reason))])])]),
-            ("NtryDtls", [("TxDtls", [
-                ("Refs", [
-                    ("MsgId", original.message_id), ("AcctSvcrRef", entry.servicer_reference), ("InstrId", original.instruction_id),
-                    ("EndToEndId", original.end_to_end_id), ("UETR", str(original.uetr)), ("TxId", original.transaction_id),
-                ]),
-                ("Amt", amount), ("CdtDbtInd", side),
-                ("RtrInf", [("Rsn", [("Cd", entry.return_reason)])] if entry.return_reason else None),
-            ])]),
-        ]),
+        ("Acct", [("Id", [account]), ("Ccy", first.currency), ("Svcr", _agent(header.sender))]),
+        *(("Ntry", _booked(entry)) for entry in entries),
+    ]
+
+
+def _booked(entry: BookedEntry) -> list[_Item]:
+    amount = _Amount(decimal_text(entry.amount, entry.scale), entry.currency)
+    side, original = "CRDT" if entry.credit else "DBIT", entry.original
+    family = "RCDT" if entry.credit else "ICDT"
+    return [
+        ("NtryRef", entry.servicer_reference), ("Amt", amount), ("CdtDbtInd", side), ("Sts", [("Cd", "BOOK")]),
+        ("BookgDt", [("Dt", entry.booking_date.isoformat())]), ("ValDt", [("Dt", entry.booked_at.date().isoformat())]),
+        ("AcctSvcrRef", entry.servicer_reference),
+        ("BkTxCd", [("Domn", [("Cd", "PMNT"), ("Fmly", [("Cd", family), ("SubFmlyCd", _sub_family(entry.return_reason))])])]),
+        ("NtryDtls", [("TxDtls", [
+            ("Refs", [
+                ("MsgId", original.message_id), ("AcctSvcrRef", entry.servicer_reference), ("InstrId", original.instruction_id),
+                ("EndToEndId", original.end_to_end_id), ("UETR", str(original.uetr)), ("TxId", original.transaction_id),
+            ]),
+            ("Amt", amount), ("CdtDbtInd", side),
+            ("RtrInf", [("Rsn", [("Cd", entry.return_reason)])] if entry.return_reason else None),
+        ])]),
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Final
 
@@ -22,29 +22,40 @@ from lockstep_kit.forms import check_bic, check_fin_x, check_iban, check_lei
 
 _OFFSET: Final = re.compile(r".*(Z|[+-]\d\d:\d\d)")
 NAME_LENGTH_MAX: Final = 35
+#: Elements that hold a moment, in the schemas that are spoken here.
+MOMENTS: Final = (
+    "AccptncDtTm", "CdtDtTm", "CreDtTm", "DbtDtTm", "DtTm", "EQDtTm", "FrDtTm", "NEQDtTm", "OrgnlCreDtTm", "QtnDtTm", "ToDtTm", "TxDtTm",
+    "XpryDtTm",
+)  # fmt: skip
+#: Elements that name a currency.
+_AMOUNTS: Final = etree.XPath("descendant-or-self::*[@Ccy]")
 
 
 def require_sound(part: etree._Element) -> None:
     """A header or document, valid by its schema, holds no identifier, currency, time, text, count or sum that cannot be right.
 
     Raises:
-        FieldInvalid: the first that cannot be.
+        FieldInvalid: one cannot be.
     """
-    for element in part.iter():
+    # Texts without control characters, as nearly all are, need not be looked at one by one.
+    plain = etree.tostring(part, method="text", encoding="unicode").isprintable()
+    for element in part.iter(*_RULED) if plain else part.iter():
         name = str(element.tag).rpartition("}")[2]
-        text = (element.text or "").strip() if not len(element) else ""
-        currency = element.get("Ccy")
-        try:
-            if text:
-                check = _CHECKS.get(name) or (_moment if name.endswith("DtTm") else _characters)
-                check(text)
-            if currency is not None:
-                _amount(text, currency)
-        except FieldInvalid as finding:
-            raise FieldInvalid(place(element) + finding.field, finding.rule) from None
-        counted = _COUNTED.get(name)
-        if counted is not None:
-            counted(element)
+        _check(element, _CHECKS.get(name, _characters))
+        if name in _COUNTED:
+            _COUNTED[name](element)
+    for element in _AMOUNTS(part):
+        _check(element, partial(_amount, currency=element.get("Ccy")))
+
+
+def _check(element: etree._Element, check: Callable[[str], None]) -> None:
+    text = (element.text or "").strip() if not len(element) else ""
+    if not text:
+        return
+    try:
+        check(text)
+    except FieldInvalid as finding:
+        raise FieldInvalid(place(element) + finding.field, finding.rule) from None
 
 
 def place(element: etree._Element) -> str:
@@ -129,6 +140,7 @@ def _characters(text: str) -> None:
 _CHECKS: Final[Mapping[str, Callable[[str], None]]] = MappingProxyType(
     {
         **dict.fromkeys(("BICFI", "AnyBIC", "BIC"), _bic),
+        **dict.fromkeys(MOMENTS, _moment),
         "LEI": _lei,
         "IBAN": _iban,
         "Ccy": _currency,
@@ -220,3 +232,5 @@ def _group(header: etree._Element) -> None:
 _COUNTED: Final[Mapping[str, Callable[[etree._Element], None]]] = MappingProxyType(
     {"TxsSummry": _entries, "Btch": _batch, "GrpHdr": _group}
 )
+#: Every element that a rule is about, whatever stands in it.
+_RULED: Final = tuple(f"{{*}}{name}" for name in (*_CHECKS, *_COUNTED))

@@ -17,14 +17,31 @@ _TRAILING_ZEROS: Final = re.compile(r"(\.\d*?)0+$")
 
 
 @lru_cache(maxsize=4096)
-def _within(namespace: str, path: str) -> str:
-    return "/".join(f"{namespace}{step}" for step in path.split("/"))
+def _within(tag: str, path: str) -> str:
+    namespace, end, _ = tag.rpartition("}")
+    return "/".join(f"{namespace}{end}{step}" for step in path.split("/"))
+
+
+@lru_cache(maxsize=4096)
+def _name(tag: str) -> str:
+    return tag.rpartition("}")[2]
 
 
 def path_of(element: etree._Element, path: str) -> str:
     """A short path as lxml wants it."""
-    namespace, end, _ = str(element.tag).rpartition("}")
-    return _within(namespace + end, path)
+    return _within(str(element.tag), path)
+
+
+def told(element: etree._Element, path: str = "", found: dict[str, str] | None = None) -> dict[str, str]:
+    """What stands below an element, by short paths: texts, "" of what has none. Of several at one path the first counts."""
+    found = {} if found is None else found
+    for child in element:
+        at = path + _name(str(child.tag))
+        if at not in found:
+            found[at] = child.text or ""
+        if len(child):
+            told(child, at + "/", found)
+    return found
 
 
 def find(element: etree._Element, path: str) -> etree._Element | None:

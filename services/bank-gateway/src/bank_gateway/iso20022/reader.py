@@ -21,6 +21,7 @@ from bank_gateway.iso20022.elements import path_of as _path
 from bank_gateway.iso20022.elements import required as _required
 from bank_gateway.iso20022.elements import text as _text
 from bank_gateway.iso20022.elements import time_of as _time
+from bank_gateway.iso20022.elements import told as _told
 from bank_gateway.iso20022.parser import parse
 from bank_gateway.iso20022.schemas import HEADER, MESSAGE, NAMESPACE, RAIL, Schemas
 from bank_gateway.iso20022.statements import pages
@@ -137,25 +138,26 @@ def _statuses(report: etree._Element) -> Iterator[PaymentStatus]:
     groups = _all(report, "OrgnlGrpInfAndSts")
     rejected = {_text(group, "OrgnlMsgId"): group for group in groups if _text(group, "GrpSts") == "RJCT"}
     items = _all(report, "TxInfAndSts")
-    told = set()
-    for item in items:
-        message_id = _text(item, "OrgnlGrpInf/OrgnlMsgId") or (_text(groups[0], "OrgnlMsgId") if len(groups) == 1 else None)
+    named = set()
+    only = _text(groups[0], "OrgnlMsgId") if len(groups) == 1 else None
+    for item in map(_told, items):
+        message_id = item.get("OrgnlGrpInf/OrgnlMsgId") or only
         group = rejected.get(message_id)
-        status = _text(item, "TxSts") or ("RJCT" if group is not None else "")
+        status = item.get("TxSts") or ("RJCT" if group is not None else "")
         require(group is None or status == "RJCT", "TxInfAndSts/TxSts", "must be RJCT where the whole group is")
-        reasoned = item if _find(item, "StsRsnInf") is not None or group is None else group
-        told.add(message_id)
+        reasoned = item if "StsRsnInf" in item or group is None else _told(group)
+        named.add(message_id)
         yield PaymentStatus(
-            uetr=_text(item, "OrgnlUETR") or "",
-            end_to_end_id=_text(item, "OrgnlEndToEndId") or "",
+            uetr=item.get("OrgnlUETR", ""),
+            end_to_end_id=item.get("OrgnlEndToEndId", ""),
             status=status,
-            reason=_reason(reasoned, "StsRsnInf"),
-            text=_remark(reasoned, "StsRsnInf"),
-            key=bytes.fromhex(_text(item, "CdtSttlmKey") or ""),
+            reason=reasoned.get("StsRsnInf/Rsn/Cd") or reasoned.get("StsRsnInf/Rsn/Prtry", ""),
+            text=_in_one_line(reasoned.get("StsRsnInf/AddtlInf", "")),
+            key=bytes.fromhex(item.get("CdtSttlmKey", "")),
             message_id=message_id or "",
         )
     for message_id, group in rejected.items():
-        if message_id not in told:
+        if message_id not in named:
             yield PaymentStatus("", "", "RJCT", _reason(group, "StsRsnInf"), _remark(group, "StsRsnInf"), b"", message_id or "")
 
 
@@ -165,7 +167,11 @@ def _reason(item: etree._Element, path: str) -> str:
 
 def _remark(item: etree._Element, path: str) -> str:
     """What the bank adds, in one line."""
-    return " ".join((_text(item, f"{path}/AddtlInf") or "").split())
+    return _in_one_line(_text(item, f"{path}/AddtlInf") or "")
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _resolutions(resolution: etree._Element) -> Iterator[Resolution]:
@@ -186,18 +192,19 @@ def _bookings(report: etree._Element) -> Iterator[Booking]:
         for entry in _all(notification, "Ntry"):
             # An entry that tells nothing of its payments is money all the same.
             for details in _all(entry, "NtryDtls/TxDtls") or [entry]:
+                told = _told(details)
                 yield Booking(
-                    uetr=_text(details, "Refs/UETR") or "",
-                    end_to_end_id=_text(details, "Refs/EndToEndId") or "",
+                    uetr=told.get("Refs/UETR", ""),
+                    end_to_end_id=told.get("Refs/EndToEndId", ""),
                     account=account,
-                    amount=_amount(_find(details, "Amt") if _find(details, "Amt") is not None else _find(entry, "Amt")),
-                    debit=(_text(details, "CdtDbtInd") or _text(entry, "CdtDbtInd")) == "DBIT",
+                    amount=_amount(_find(details if "Amt" in told else entry, "Amt")),
+                    debit=(told.get("CdtDbtInd") or _text(entry, "CdtDbtInd")) == "DBIT",
                     status=_text(entry, "Sts/Cd") or "",
-                    reference=_text(details, "Refs/AcctSvcrRef") or _text(entry, "AcctSvcrRef") or "",
+                    reference=told.get("Refs/AcctSvcrRef") or _text(entry, "AcctSvcrRef") or "",
                     reversal=_text(entry, "RvslInd") in ("true", "1"),
-                    charges=_charges(details),
+                    charges=_charges(details) if "Chrgs" in told else (),
                     booked_on=booking_day(entry),
-                    returned=_find(details, "RtrInf") is not None,
+                    returned="RtrInf" in told,
                 )
 
 
