@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from lockstep_chain import store
 from lockstep_chain.burying import Undertaker
 from lockstep_chain.dispatcher import Dispatcher
 from lockstep_chain.final import FinalBlocks
@@ -24,10 +25,8 @@ from lockstep_kit.loops import Loop
 
 _log = structlog.get_logger()
 
-#: The queue is looked at so often even if no notification came.
+#: Who dispatches is woken for everything that it takes; this is for what was left for want of funds or of room.
 QUEUE_POLL_SECONDS: Final = 5.0
-#: Accounts look at the queue one after the other: what the first has taken by then no other need lock, read and give back.
-TURN_SECONDS: Final = 0.03
 #: A lease is renewed in its first third, so that two renewals may fail.
 RENEWALS_IN_LEASE: Final = 3
 #: A lease that somebody else holds is asked for so often.
@@ -52,17 +51,20 @@ class AccountSender:
         *,
         service: str,
         holder: str,
-        turn: int,
     ) -> None:
         self._db = db
-        self._turn = turn
         self._chain = chain
         self._settings = settings
         self._account = Account(settings.chain_id, signer.address, holder)
         self._dispatcher = Dispatcher(db, evm, signer, settings, self._account, undertaker, service)
         self._follower = Follower(db, evm, heads, settings, self._account, self._dispatcher, settler, service)
-        #: Set when something was queued.
+        #: Set to have the account take what is queued.
         self.queued = asyncio.Event()
+        #: Set when it has taken of the queue what it could; and whether it may have left something.
+        self._taken = asyncio.Event()
+        self._left = True
+        #: Whether it is known that something is queued, which need not be looked for then.
+        self._offered = False
         #: Set when there is a new head, or the chain does not answer.
         self.moved = asyncio.Event()
         self._leased_until = 0.0
@@ -89,20 +91,37 @@ class AccountSender:
             Loop(f"chain.follow {self.address}", self._follow, poll_seconds=renewed, wake=self.moved),
         )
 
+    async def offer(self, seconds: float) -> bool:
+        """Have the account take what is queued; whether it may have left something, or is not done within so long."""
+        self._taken.clear()
+        self._offered = True
+        self.queued.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._taken.wait()
+        return self._left or not self._taken.is_set()
+
     async def _dispatch(self) -> None:
-        if self._chain.contradicted or not await self._leads():
-            return
-        if self._turn:
-            await asyncio.sleep(self._turn * TURN_SECONDS)
-        with self._while_reachable():
-            await self._dispatcher.dispatch()
+        offered, self._offered = self._offered, False
+        self._left = True
+        try:
+            if self._chain.contradicted or not await self._leads():
+                return
+            with self._while_reachable():
+                self._left = (offered or await self._has_queued()) and await self._dispatcher.dispatch()
+        finally:
+            self._taken.set()
+
+    async def _has_queued(self) -> bool:
+        async with self._db.connection() as connection:
+            return await store.has_queued(connection, self._account.chain_id)
 
     async def _follow(self) -> None:
         if not await self._leads():
             return
         with self._while_reachable():
-            # What was mined made room for what is queued.
-            if await self._follower.follow():
+            # What was mined made room for what was left in the queue.
+            if await self._follower.follow() and self._left:
                 self.queued.set()
 
     @contextlib.contextmanager

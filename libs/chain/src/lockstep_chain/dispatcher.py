@@ -23,7 +23,7 @@ from lockstep_chain.records import InFlight, Queued, Reference
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.settling import ATTEMPT, GAP_PURPOSE, NONCE, attributes, in_a_trace
 from lockstep_chain.store import Account
-from lockstep_chain.taking import cost, payable, room
+from lockstep_chain.taking import Burden, cost, payable, room
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.spans import span
@@ -81,36 +81,35 @@ class Dispatcher:
         #: Whether the key store gave no signature when it was last asked.
         self._signer_away = False
 
-    async def dispatch(self) -> None:
-        """Sign and send what is queued, as far as the account can carry it."""
+    async def dispatch(self) -> bool:
+        """Sign and send what is queued, as far as the account can carry it; whether it may have left something."""
         while not self.stands_still:
-            async with self._db.connection() as connection:
-                if not await self._account.has_queued(connection):
-                    return
             await self._try_signer()
             conditions = await self._evm.conditions(self._account.address)
             fees = first_fees(conditions.head.base_fee, conditions.tip, self._settings.policy)
             if fees is None:
                 _log.warning("fees_above_ceiling", base_fee_wei=conditions.head.base_fee, tip_wei=conditions.tip)
-                return
+                return True
             async with self._sending:
                 try:
-                    parcels, more = await self._assign(conditions, fees)
+                    parcels, left, more = await self._assign(conditions, fees)
                     await failpoint(f"{self._service}.chain.assign.after_commit")
                     await self._send(parcels, conditions.head.number)
                 finally:
                     self.under_way.clear()
             if not more:
-                return
+                return left
+        return True
 
-    async def _assign(self, conditions: Conditions, fees: Fees) -> tuple[list[Parcel], bool]:
-        """Take, give nonces, sign and store, in one transaction; the parcels, and whether there may be more to take."""
+    async def _assign(self, conditions: Conditions, fees: Fees) -> tuple[list[Parcel], bool, bool]:
+        """Take, give nonces, sign and store, in one transaction; the parcels, whether more may be queued, and whether this account could take more."""
         await failpoint(f"{self._service}.chain.assign.before_tx")
         async with self._db.transaction() as tx:
-            stored_nonce = await self._account.lock(tx)
-            if stored_nonce is None:
-                return [], False
-            queued, more = await self._take(tx, stored_nonce, conditions, fees)
+            standing = await self._account.lock_standing(tx)
+            if standing is None:
+                return [], True, False
+            stored_nonce, burden = standing
+            queued, left, more = await self._take(tx, stored_nonce, burden, conditions, fees)
             # The chain's count is only a floor: transactions of ours that the node does not have yet are above it.
             nonce = max(stored_nonce, conditions.pending_nonce)
             if nonce > stored_nonce > 0:
@@ -120,11 +119,12 @@ class Dispatcher:
             await failpoint(f"{self._service}.chain.assign.in_tx")
             self.under_way.update(parcel.reference.id for parcel in parcels)
         self.signed += len(parcels)
-        return parcels, more
+        return parcels, left, more
 
-    async def _take(self, tx: Connection, stored_nonce: int, conditions: Conditions, fees: Fees) -> tuple[list[Queued], bool]:
-        """What the account can carry of the queue, locked; and whether it could carry more."""
-        burden = await self._account.burden(tx)
+    async def _take(
+        self, tx: Connection, stored_nonce: int, burden: Burden, conditions: Conditions, fees: Fees
+    ) -> tuple[list[Queued], bool, bool]:
+        """What the account can carry of the queue, locked; whether more may be queued, and whether it could carry more."""
         limit = room(
             burden,
             next_nonce=stored_nonce,
@@ -135,13 +135,14 @@ class Dispatcher:
         wei = conditions.balance - burden.wei_max
         # An account that cannot even pay for nothing does not hold the queue's rows, not for a moment.
         if limit == 0 or self._falls_short(wei < cost(EMPTY_GAS, 0, fees)):
-            return [], False
+            return [], True, False
         queued = await self._account.take_queued(tx, limit)
         living = await self._undertaker.bury_dead(tx, queued)
         count = payable([cost(each.intent.gas_limit, each.intent.value, fees) for each in living], wei)
         short = self._falls_short(count < len(living))
         # Of what can neither be signed nor buried there may be a whole batch: it is looked at again later, and not at once for ever.
-        return living[:count], len(queued) == self._settings.assign_batch_max and not short and count > 0
+        more = len(queued) == self._settings.assign_batch_max and not short and count > 0
+        return living[:count], short or len(queued) == limit, more
 
     async def _try_signer(self) -> None:
         """Have a key store that was away sign something before the queue's rows are held for it: others could carry them meanwhile.

@@ -45,6 +45,10 @@ __all__ = [
 
 #: Dead letters are looked for so often even if no notification came.
 BURY_POLL_SECONDS: Final = 5.0
+#: The queue is looked at so often even if no notification came.
+QUEUE_POLL_SECONDS: Final = 5.0
+#: An account has so long to take what is queued before the next one is asked.
+TURN_SECONDS: Final = 0.03
 #: Whether replicas share the accounts evenly is looked at so often.
 BALANCE_POLL_SECONDS: Final = 1.0
 
@@ -102,10 +106,12 @@ class TransactionMachine:
                 settler,
                 service=service,
                 holder=holder,
-                turn=turn,
             )
-            for turn, signer in enumerate(signers)
+            for signer in signers
         )
+        #: Set when something was queued; and whether that is known, and need not be looked for.
+        self._queued = asyncio.Event()
+        self._known = False
         self._withdrawn = asyncio.Event()
         self._listening = False
 
@@ -145,8 +151,8 @@ class TransactionMachine:
 
     def wake(self) -> None:
         """Something was queued, and its transaction has committed: act on it now. Losing this call loses nothing."""
-        for sender in self._senders:
-            sender.queued.set()
+        self._known = True
+        self._queued.set()
 
     def announced(self) -> None:
         """Somebody says that there is a new block: look now instead of at the next poll. Losing this call loses nothing."""
@@ -155,12 +161,12 @@ class TransactionMachine:
     async def run(self) -> None:
         """Sign, send and follow until cancelled."""
         if not self._listening:
-            for sender in self._senders:
-                self._db.listen(CHANNEL, sender.queued)
+            self._db.listen(CHANNEL, self._queued)
             self._db.listen(WITHDRAWN_CHANNEL, self._withdrawn)
             self._listening = True
         supervisor = TaskSupervisor()
         supervisor.start(
+            Loop("chain.queue", self._offer, poll_seconds=QUEUE_POLL_SECONDS, wake=self._queued),
             Loop("chain.bury", self._undertaker.bury, poll_seconds=BURY_POLL_SECONDS, wake=self._withdrawn),
             Loop("chain.balance", self._balance, poll_seconds=BALANCE_POLL_SECONDS),
             Loop("chain.heads", self._heads.look, poll_seconds=self._settings.poll_seconds, wake=self._heads.wake),
@@ -171,6 +177,18 @@ class TransactionMachine:
         finally:
             await supervisor.stop()
             await asyncio.gather(*(sender.release_lease() for sender in self._senders))
+
+    async def _offer(self) -> None:
+        """Have the accounts take what is queued, one after the other: what the first has taken no other need lock, read and give back."""
+        known, self._known = self._known, False
+        for sender in self._senders:
+            if not known:
+                async with self._db.connection() as connection:
+                    if not await store.has_queued(connection, self._settings.chain_id):
+                        return
+            known = False
+            if not await sender.offer(TURN_SECONDS):
+                return
 
     async def _balance(self) -> None:
         """Have as many accounts as other replicas, one more or less: one at a time, so that two that balance do not overtake each other for ever."""

@@ -80,12 +80,18 @@ where idempotency_key = $1 and state in ('queued', 'signed', 'sent') returning i
 #: Whether anything is queued that was not withdrawn.
 HAS_QUEUED: Final = "select exists (select from evm_transaction where chain_id = $1 and state = 'queued' and not cancel_requested)"
 
-#: How many transactions of an account are signed and not mined, and what they cost at the most, by their dearest attempts.
-BURDEN: Final = """
-select count(*) as unmined, coalesce(sum(t.value + t.gas_limit * a.max_fee), 0) as wei_max
-from evm_transaction as t
-    cross join lateral (select max(max_fee) as max_fee from evm_attempt where transaction_id = t.id) as a
-where t.chain_id = $1 and t.signer = $2 and t.state in ('signed', 'sent')
+#: The same lock, with how many transactions of the account are signed and not mined, and what they cost at the most, by their dearest attempts.
+LOCK_STANDING: Final = """
+with mine as (
+    select next_nonce from evm_signer
+    where chain_id = $1 and address = $2 and lease_holder = $3 and lease_until > clock_timestamp() for no key update
+), burden as (
+    select count(*) as unmined, coalesce(sum(t.value + t.gas_limit * a.max_fee), 0) as wei_max
+    from evm_transaction as t
+        cross join lateral (select max(max_fee) as max_fee from evm_attempt where transaction_id = t.id) as a
+    where t.chain_id = $1 and t.signer = $2 and t.state in ('signed', 'sent')
+)
+select next_nonce, unmined, wei_max from mine cross join burden
 """
 
 #: Takes the oldest queued transactions that nobody else is taking; what was withdrawn is the undertaker's, and holds up nobody.
@@ -227,15 +233,10 @@ class Account:
         nonce: int | None = await tx.fetchval(LOCK_SIGNER, self.chain_id, self.address, self._holder)
         return nonce
 
-    async def has_queued(self, tx: Connection) -> bool:
-        """Whether anything is queued."""
-        return bool(await tx.fetchval(HAS_QUEUED, self.chain_id))
-
-    async def burden(self, tx: Connection) -> Burden:
-        """What is signed and not mined."""
-        row = await tx.fetchrow(BURDEN, self.chain_id, self.address)
-        assert row is not None  # noqa: S101 - an aggregate without groups gives one row
-        return Burden(row["unmined"], int(row["wei_max"]))
+    async def lock_standing(self, tx: Connection) -> tuple[int, Burden] | None:
+        """The same, and what is signed and not mined. Who waited for the lock may be told a burden of before; this holder's own is in any case."""
+        row = await tx.fetchrow(LOCK_STANDING, self.chain_id, self.address, self._holder)
+        return None if row is None else (row["next_nonce"], Burden(row["unmined"], int(row["wei_max"])))
 
     async def take_queued(self, tx: Connection, limit: int) -> list[Queued]:
         """The oldest queued transactions, locked."""
@@ -261,6 +262,11 @@ class Account:
     async def nonce_taken(self, tx: Connection, nonce: int) -> bool:
         """Whether any transaction has, or had, that nonce."""
         return bool(await tx.fetchval(NONCE_TAKEN, self.chain_id, self.address, nonce))
+
+
+async def has_queued(connection: Connection, chain_id: int) -> bool:
+    """Whether anything is queued that was not withdrawn."""
+    return bool(await connection.fetchval(HAS_QUEUED, chain_id))
 
 
 async def enqueue(tx: Connection, chain_id: int, intents: Sequence[Intent], payload_hashes: Sequence[bytes]) -> dict[str, int]:

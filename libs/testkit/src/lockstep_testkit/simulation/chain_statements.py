@@ -141,6 +141,14 @@ async def lock_signer(s: Statement, chain_id: int, address: str, holder: str) ->
     return [{"next_nonce": row["next_nonce"]}] if leads and row is not None else []
 
 
+@STATEMENTS.on(store.LOCK_STANDING)
+async def lock_standing(s: Statement, chain_id: int, address: str, holder: str) -> Rows:
+    mine = await lock_signer(s, chain_id, address, holder)
+    rows = _of_account(s, chain_id, address, ("signed", "sent"))
+    costs = (row["value"] + row["gas_limit"] * max(each["max_fee"] for each in _attempts(s, row["id"])) for row in rows)
+    return [{**row, "unmined": len(rows), "wei_max": sum(costs)} for row in mine]
+
+
 # -- intents -------------------------------------------------------------------------------------------------------------
 
 
@@ -184,13 +192,6 @@ async def request_cancel(s: Statement, key: str) -> Rows:
 @STATEMENTS.on(store.HAS_QUEUED)
 def has_queued(s: Statement, chain_id: int) -> Rows:
     return [{"exists": any(_queued(row, chain_id) for row in s.all(_TRANSACTION))}]
-
-
-@STATEMENTS.on(store.BURDEN)
-def burden(s: Statement, chain_id: int, signer: str) -> Rows:
-    rows = _of_account(s, chain_id, signer, ("signed", "sent"))
-    costs = (row["value"] + row["gas_limit"] * max(each["max_fee"] for each in _attempts(s, row["id"])) for row in rows)
-    return [{"unmined": len(rows), "wei_max": sum(costs)}]
 
 
 @STATEMENTS.on(store.TAKE_QUEUED)
