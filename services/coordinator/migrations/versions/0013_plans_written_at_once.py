@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from alembic import context, op
 
-revision = "0014"
-down_revision = "0013"
+revision = "0013"
+down_revision = "0012"
 
 #: What is given of each part: a list for each column. A part that is left out is null.
 PARTS = {
@@ -111,12 +111,13 @@ begin
     end if;
     -- Like everything that changes several commands, it locks them in the order of their keys.
     if ended_plan_id is not null then
-        with locked as (
-            select command.plan_id, command.leg_id, command.command from {_ROWS["ended"]}
-            join leg_command as command
-                on command.plan_id = new.plan_id and command.leg_id = new.leg_id and command.command <> new.kept
-            where not command.answered order by command.plan_id, command.leg_id, command.command for update of command)
-        update leg_command set answered = true from locked
+        update leg_command set answered = true from (
+            select command.plan_id, command.leg_id, command.command
+            from (select * from {_ROWS["ended"]} order by new.plan_id, new.leg_id offset 0) as new
+            cross join lateral (
+                select plan_id, leg_id, command from leg_command
+                where plan_id = new.plan_id and leg_id = new.leg_id and command <> new.kept and not answered
+                order by command for update) as command) as locked
         where leg_command.plan_id = locked.plan_id and leg_command.leg_id = locked.leg_id and leg_command.command = locked.command;
     end if;
     -- A command that was given before is given anew.
