@@ -13,7 +13,8 @@ import pytest
 from coordinator.convert.participant import CallName, Outgoing
 from coordinator.model import Order, Tick
 from coordinator.recovery import Recovery
-from coordinator.store import outboxes, saving
+from coordinator.store import outboxes
+from coordinator.store.writing import Stepped, Writing
 from lockstep_kit import leases
 from lockstep_kit.fence import Epoch
 from lockstep_kit.participant.records import Verdict
@@ -117,13 +118,14 @@ async def test_a_paused_transaction_is_refused_by_the_database(world: Any) -> No
         # By its lease.
         assert await old.engine.apply("tick", [plan.plan_id], lambda _, __: [Tick()]) == {}
         # By the version, and, were that the same again, by the epoch in the row.
-        stepped = saving.Stepped(before, before.plan, (), Epoch(row["generation"], row["counter"]), None)
+        writing = Writing()
+        writing.stepped(Stepped(before, before.plan, Epoch(row["generation"], row["counter"]), None))
         async with old.engine.db.transaction() as tx:
             with pytest.raises(Exception, match="changed since it was read"):
-                await saving.save(tx, [stepped], before.updated_at)
-        async with old.engine.db.transaction() as tx:
+                await writing.write(tx, before.updated_at)
+        async with world.database.as_owner() as owner:
             with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="lost its lease"):
-                await tx.execute(
+                await owner.execute(
                     "update plan set epoch_counter = $2, version = version + 1 where plan_id = $1", plan.plan_id, row["counter"]
                 )
 

@@ -32,6 +32,7 @@ from coordinator.store import accepting, outboxes, plans, reading
 from coordinator.store.accepting import Accepted
 from coordinator.store.notices import Subscriptions
 from coordinator.store.plans import Read, SealedKey
+from coordinator.store.writing import Writing
 from coordinator.wakes import Flushed, Wakes
 from lockstep_kit import failpoints, leases
 from lockstep_kit.certificate import Decision
@@ -99,6 +100,7 @@ class Work:
         self._epochs: dict[PlanId, Epoch] = {}
         self._created: set[PlanId] = set()
         self._noted: list[Notice] = []
+        self._writing = Writing()
         #: What was written, once it was.
         self._written: Sequence[Change] = ()
         self._clock: datetime | None = None
@@ -192,6 +194,10 @@ class Work:
         """Tell of something that is no effect of a step."""
         self._noted.append(notice)
 
+    def heard(self, participant: str, incarnation: str, sequence: int) -> None:
+        """Note where a participant's outcome log was read to."""
+        self._writing.heard(participant, incarnation, sequence)
+
     def replace(self, dossier: Dossier) -> None:
         """Note papers of a loaded plan that the caller has saved itself."""
         self._before[dossier.plan_id] = replace(dossier, plan=self._before[dossier.plan_id].plan)
@@ -232,7 +238,8 @@ class Work:
                 if withheld:
                     self.step(plan_id, CommitsWithheld(withheld))
         self._written = [self._change(plan_id) for plan_id in sorted(self._now)]
-        return await Flush(self.tx, self._written, self._noted, self._engine.limits, self._engine.subscriptions).write()
+        engine = self._engine
+        return await Flush(self.tx, self._written, self._noted, engine.limits, engine.subscriptions, self._writing).write()
 
 
 class Engine:

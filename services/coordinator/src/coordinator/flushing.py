@@ -1,4 +1,4 @@
-"""Writes what a transaction did to its plans: the plans, and everything that is told of it, each in one statement for all of them."""
+"""Writes what a transaction did to its plans: the plans, and everything that is told of it, in one statement for all of them but for what is rare."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from coordinator.model import LegState, Limits, Order, Record, State, WriteAudit
 from coordinator.notices import Notice, notices
 from coordinator.payloads import journal_event
 from coordinator.plan_traces import tell_escalation, tell_moves
-from coordinator.store import audits, escalation_documents, letters, operators, outboxes, plans, saving
+from coordinator.store import audits, escalation_documents, letters, operators, outboxes
 from coordinator.store import notices as notice_store
 from coordinator.store.notices import Subscriptions
+from coordinator.store.writing import Stepped, Writing
 from coordinator.wakes import Flushed
 from lockstep_kit.ids import LegId, PlanId
 
@@ -28,52 +29,55 @@ class Flush:
     """One transaction's writing."""
 
     def __init__(
-        self, tx: Connection, loaded: Sequence[Change], noted: Sequence[Notice], limits: Limits, subscriptions: Subscriptions
+        self,
+        tx: Connection,
+        loaded: Sequence[Change],
+        noted: Sequence[Notice],
+        limits: Limits,
+        subscriptions: Subscriptions,
+        writing: Writing,
     ) -> None:
-        """`loaded` are the transaction's plans, in the order of their ids; `noted` is told beside what follows from their effects."""
+        """`loaded` are the transaction's plans, in the order of their ids; `noted` is told, and `writing` written, beside what follows from their effects."""
         self._tx: Final = tx
         self._loaded: Final[Mapping[PlanId, Change]] = {each.plan_id: each for each in loaded}
         self._changed: Final = [each for each in loaded if each.changed]
         self._noted: Final = noted
         self._limits: Final = limits
         self._subscriptions: Final = subscriptions
+        self._writing: Final = writing
 
     async def write(self) -> Flushed:
         """Write everything; what has to be woken once it is committed."""
-        changed = self._changed
+        changed, writing = self._changed, self._writing
         if not changed and not self._noted:
+            await writing.write(self._tx, None)
             return Flushed()
         now = next(iter(self._loaded.values())).now
         tell_moves({each.plan_id: each.moves for each in changed})
-        await self._write_plans(now)
+        self._write_plans()
+        recorded = self._write_journal()
+        told = self._write_commands()
         escalated = await self._write_tickets(now)
-        recorded = await self._write_journal(now)
-        told = await self._write_commands(now) | await self._hasten()
         noticed = await self._write_notices(now)
         about = sorted({*(each.plan_id for each in changed), *(each.plan_id for each in noticed)})
         telling = {plan_id: self._events(self._loaded[plan_id], noticed) for plan_id in about}
+        told |= await self._hasten(now)
         audited = await self._write_audits(telling, now)
-        await outboxes.insert_events(self._tx, [(plan_id, octets) for plan_id in about for octets in telling[plan_id]], now)
+        for plan_id, events in telling.items():
+            writing.told(plan_id, events)
+        await writing.write(self._tx, now)
         checks = any(each.after.plan.state in (State.INITIATED, State.PRECONDITIONS_PENDING) for each in changed)
         return Flushed(told, recorded, checks, audited, escalated)
 
-    async def _write_plans(self, now: datetime) -> None:
-        stepped = [
-            saving.Stepped(
-                each.before,
-                each.after.plan,
-                each.moves,
-                each.epoch,
-                calls.next_due(each.after.plan, self._limits),
-            )
-            for each in self._changed
-            if not each.created
-        ]
-        if stepped:
-            await saving.save(self._tx, stepped, now)
-        created = [each for each in self._changed if each.created]
-        await plans.insert_gates(self._tx, [(each.after.plan, 0) for each in created])
-        await plans.insert_transitions(self._tx, [(each.plan_id, move) for each in created for move in each.moves], now)
+    def _write_plans(self) -> None:
+        for each in self._changed:
+            plan = each.after.plan
+            if each.created:
+                self._writing.signed(plan, 0)
+            else:
+                self._writing.stepped(Stepped(each.before, plan, each.epoch, calls.next_due(plan, self._limits)))
+            for move in each.moves:
+                self._writing.moved(each.plan_id, move)
 
     async def _write_tickets(self, now: datetime) -> bool:
         new = [
@@ -90,45 +94,43 @@ class Flush:
         await escalation_documents.insert(self._tx, said, now)
         return bool(said)
 
-    async def _write_journal(self, now: datetime) -> bool:
+    def _write_journal(self) -> bool:
         raised = {each.plan_id: escalating.raised(each.after, each.effects, each.tickets) for each in self._changed if each.tickets}
-        events = [
-            (each.plan_id, journal_event(each.after, record, raised.get(each.plan_id, {}).get(record.sequence)))
-            for each in self._changed
-            for record in each.effects
-            if isinstance(record, Record)
-        ]
-        traces = [self._loaded[plan_id].after.traceparent for plan_id, _ in events]
-        await outboxes.insert_journal(self._tx, events, traces, now)
-        return bool(events)
+        recorded = False
+        for each in self._changed:
+            for record in each.effects:
+                if isinstance(record, Record):
+                    event = journal_event(each.after, record, raised.get(each.plan_id, {}).get(record.sequence))
+                    self._writing.recorded(each.plan_id, event, each.after.traceparent)
+                    recorded = True
+        return recorded
 
-    async def _write_commands(self, now: datetime) -> frozenset[str]:
-        ended: list[tuple[PlanId, LegId, Order]] = []
-        given: list[tuple[Command, str, LegState]] = []
+    def _write_commands(self) -> frozenset[str]:
+        given: dict[tuple[PlanId, LegId], tuple[Command, str, LegState]] = {}
         for each in self._changed:
             dossier = each.after
             for old, leg in zip(each.before.plan.legs, dossier.plan.legs, strict=True):
-                if old != leg and leg.order is not Order.NONE:
-                    ended.append((each.plan_id, leg.leg_id, Order.NONE if answered(leg) else leg.order))
+                if old is not leg and old != leg and leg.order is not Order.NONE:
+                    self._writing.ended(each.plan_id, leg.leg_id, Order.NONE if answered(leg) else leg.order)
             for effect in each.effects:
                 command = command_of(each.plan_id, effect)
                 if command is not None:
                     index = dossier.index(command.leg_id)
-                    given.append((command, dossier.files[index].participant, dossier.plan.legs[index]))
-        # The last command about a leg is the one in force.
-        last = {(command.plan_id, command.leg_id): (command, participant, leg.kind) for command, participant, leg in given}
-        await outboxes.end(self._tx, ended)
-        # Whatever brought the plan on, its work goes on in the trace of the call that created it: one settlement, one trace.
-        traces = [self._loaded[plan_id].after.traceparent for plan_id, _ in last]
-        await outboxes.give(self._tx, list(last.values()), traces, now)
-        return frozenset(participant for _, participant, _ in given)
+                    # The last command about a leg is the one in force.
+                    given[command.plan_id, command.leg_id] = (command, dossier.files[index].participant, dossier.plan.legs[index])
+        for command, participant, leg in given.values():
+            # Whatever brought the plan on, its work goes on in the trace of the call that created it: one settlement, one trace.
+            self._writing.given(command, participant, leg.kind, self._loaded[command.plan_id].after.traceparent)
+        return frozenset(participant for _, participant, _ in given.values())
 
-    async def _hasten(self) -> frozenset[str]:
+    async def _hasten(self, now: datetime) -> frozenset[str]:
         """What operators want tried again now is due now, what was given up included; the participants concerned."""
         told: set[str] = set()
         for change in self._changed:
             mandates = [each.mandate for each in change.resolved if each.hastens]
             if mandates:
+                # What is given in this transaction is among it.
+                await self._writing.write(self._tx, now)
                 who = " and ".join(mandates[0].actors) if mandates[0] is not None else ""
                 _, revived = await letters.replay(self._tx, await letters.open_of(self._tx, change.plan_id), who)
                 unanswered = await outboxes.hasten(self._tx, [change.plan_id])
@@ -152,6 +154,7 @@ class Flush:
             if each.after.plan.auditing_since is not None and any(isinstance(effect, WriteAudit) for effect in each.effects)
         ]
         if ordered:
+            await self._writing.write(self._tx, now)
             papers = await audits.papers(self._tx, ordered, telling, now)
             await audits.insert(self._tx, {each.dossier.plan_id: audit.audit_log(each) for each in papers}, now)
         return bool(ordered)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
@@ -19,9 +19,6 @@ from coordinator.unshown import Unshown
 from lockstep.participant.v1 import leg_pb2
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import LegId, PlanId
-
-if TYPE_CHECKING:
-    from lockstep_kit.db import Connection
 
 _log = structlog.get_logger()
 
@@ -63,21 +60,17 @@ class News:
             self.unshown[sender].answered(report.plan_id, report.leg_id, report.revision)
         await self._take(sender, found)
 
-    async def take_shown(
-        self, sender: str, messages: Sequence[leg_pb2.LegReport], also: Callable[[Connection], Awaitable[None]]
-    ) -> None:
-        """Take what the sender's outcome stream shows, and do `also` in the same transaction."""
-        await self._take(sender, self.read(sender, messages), also)
+    async def take_shown(self, sender: str, messages: Sequence[leg_pb2.LegReport], cursor: tuple[str, int]) -> None:
+        """Take what the sender's outcome stream shows, and note in the same transaction where it was read to: incarnation and sequence."""
+        await self._take(sender, self.read(sender, messages), cursor)
         for each in messages:
             self.unshown[sender].shown(PlanId(each.plan_id), LegId(each.leg_id), each.revision)
 
-    async def _take(
-        self, sender: str, found: Sequence[tuple[LegReport, bytes]], also: Callable[[Connection], Awaitable[None]] | None = None
-    ) -> None:
-        if not found and also is None:
+    async def _take(self, sender: str, found: Sequence[tuple[LegReport, bytes]], cursor: tuple[str, int] | None = None) -> None:
+        if not found and cursor is None:
             return
         try:
-            await self._step_all(sender, found, also)
+            await self._step_all(sender, found, cursor)
         except AssertionError:
             # One report drives its plan into an impossibility: the others must not wait behind it for ever.
             _log.exception("reports_taken_apart", participant=sender)
@@ -86,12 +79,10 @@ class News:
                     await self._step_all(sender, [(report, octets)], None)
                 except AssertionError:
                     _log.exception("report_impossible", participant=sender, plan_id=report.plan_id, leg_id=report.leg_id)
-            if also is not None:
-                await self._step_all(sender, [], also)
+            if cursor is not None:
+                await self._step_all(sender, [], cursor)
 
-    async def _step_all(
-        self, sender: str, found: Sequence[tuple[LegReport, bytes]], also: Callable[[Connection], Awaitable[None]] | None
-    ) -> None:
+    async def _step_all(self, sender: str, found: Sequence[tuple[LegReport, bytes]], cursor: tuple[str, int] | None) -> None:
         def step(work: Work) -> None:
             for report, _ in found:
                 if report.plan_id in work.epochs:
@@ -101,8 +92,8 @@ class News:
             unheld = {report.plan_id for report, _ in found} - work.epochs.keys()
             if unheld:
                 await self._keep(work, sender, [each for each in found if each[0].plan_id in unheld])
-            if also is not None:
-                await also(work.tx)
+            if cursor is not None:
+                work.heard(sender, *cursor)
 
         kind = "outcome" if any(report.outcome is not None for report, _ in found) else "vote"
         await self._engine.share(Share(kind, frozenset(report.plan_id for report, _ in found), step, write, sender))

@@ -9,8 +9,7 @@ import asyncio
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import grpc
 import structlog
@@ -22,9 +21,6 @@ from coordinator.restores import Restores
 from coordinator.store import outboxes
 from lockstep.participant.v1 import participant_service_pb2 as messages
 from lockstep_kit.loops import Loop, back_off_seconds
-
-if TYPE_CHECKING:
-    from lockstep_kit.db import Connection
 
 _log = structlog.get_logger()
 
@@ -92,10 +88,8 @@ class Outcomes:
 
     async def _take(self, pages: Sequence[messages.WatchOutcomesResponse]) -> None:
         reports = [report for page in pages for report in page.reports]
-        await self._news.take_shown(self._peer.name, reports, partial(self._save, pages[-1].cursor))
-
-    async def _save(self, cursor: messages.OutcomeCursor, connection: Connection) -> None:
-        await outboxes.save_cursor(connection, self._peer.name, cursor.incarnation, cursor.sequence)
+        cursor = pages[-1].cursor
+        await self._news.take_shown(self._peer.name, reports, (cursor.incarnation, cursor.sequence))
 
 
 class _Ahead:

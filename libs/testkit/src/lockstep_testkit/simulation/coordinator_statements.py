@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
-from coordinator.store import plans, reading, saving
+from coordinator.store import plans, reading
 from lockstep_testkit.simulation.leases_statements import free, locked_held
 from lockstep_testkit.simulation.memory import INFINITY, LONG_AGO, Registry, Row, Rows, Statement
-from lockstep_testkit.simulation.specs import among, columns, inserted, listed
+from lockstep_testkit.simulation.specs import among
 
 STATEMENTS: Final = Registry()
 
@@ -87,41 +87,6 @@ def read_traceparents(s: Statement, plan_ids: Sequence[str]) -> Rows:
 @STATEMENTS.on(plans.READ_KEYS)
 def read_keys(s: Statement, plan_ids: Sequence[str]) -> Rows:
     return among(s, "decision_key", plan_ids)
-
-
-@STATEMENTS.on(saving.SAVE_PLANS)
-async def save_plans(s: Statement, *values: Sequence[Any]) -> Rows:
-    saved: Rows = []
-    for new in columns(listed(saving.SAVE_PLANS), values):
-        row = await s.lock("plan", new["plan_id"])
-        if row is not None and row["version"] == new["version"]:
-            epoch = {"epoch_generation": new.pop("generation"), "epoch_counter": new.pop("counter")}
-            s.update("plan", row, **{**new, **epoch, "version": row["version"] + 1})
-            saved.append({"plan_id": new["plan_id"]})
-    return saved
-
-
-@STATEMENTS.on(saving.SAVE_LEGS)
-async def save_legs(s: Statement, *values: Sequence[Any]) -> Rows:
-    for new in columns(listed(saving.SAVE_LEGS), values):
-        row = await s.lock("plan_leg", new["plan_id"], new["leg_id"])
-        if row is not None:
-            s.update("plan_leg", row, **new)
-    return []
-
-
-@STATEMENTS.on(plans.INSERT_GATES)
-async def insert_gates(s: Statement, *values: Sequence[Any]) -> Rows:
-    for row in columns(inserted(plans.INSERT_GATES), values):
-        await s.insert("gate_signature", row)
-    return []
-
-
-@STATEMENTS.on(plans.INSERT_TRANSITIONS)
-async def insert_transitions(s: Statement, *values: Sequence[Any]) -> Rows:
-    for row in columns(inserted(plans.INSERT_TRANSITIONS), values):
-        await s.insert("plan_transition", row)
-    return []
 
 
 # -- what is asked -------------------------------------------------------------------------------------------------------

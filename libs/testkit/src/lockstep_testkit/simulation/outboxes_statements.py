@@ -9,7 +9,7 @@ from typing import Any, Final
 from coordinator.store import kept_news, letters, outboxes
 from lockstep_testkit.simulation.leases_statements import free, held, locked_held
 from lockstep_testkit.simulation.memory import INFINITY, Registry, Row, Rows, Statement, passed
-from lockstep_testkit.simulation.specs import among, columns, listed
+from lockstep_testkit.simulation.specs import among, columns
 
 STATEMENTS: Final = Registry()
 
@@ -27,33 +27,8 @@ def _behind(s: Statement, row: Row) -> bool:
 # -- commands ------------------------------------------------------------------------------------------------------------
 
 
-@STATEMENTS.on(outboxes.GIVE)
-async def give(s: Statement, *values: Any) -> Rows:
-    *lists, due_at = values
-    for new in columns(listed(outboxes.GIVE), lists):
-        fresh = {"due_at": due_at, "given_at": due_at, "attempts": 0, "rejections": 0, "last_rejection": "", "answered": False}
-        if await s.insert_new("leg_command", {**new, **fresh}) is None:
-            row = s.get("leg_command", new["plan_id"], new["leg_id"], new["command"])
-            again = {name: new[name] for name in ("not_after", "closing", "authority", "traceparent")}
-            s.update("leg_command", row or {}, **again, **fresh)
-    return []
-
-
 async def _commands(s: Statement, fits: Callable[[Row], bool]) -> list[Row]:
     return await s.locking("leg_command", sorted((row for row in s.all("leg_command") if fits(row)), key=_name), fits)
-
-
-@STATEMENTS.on(outboxes.END)
-async def end(s: Statement, plan_ids: Sequence[str], leg_ids: Sequence[str], kept: Sequence[str]) -> Rows:
-    ended = {(plan_id, leg_id): keep for plan_id, leg_id, keep in zip(plan_ids, leg_ids, kept, strict=True)}
-
-    def fits(row: Row) -> bool:
-        name = (row["plan_id"], row["leg_id"])
-        return name in ended and not row["answered"] and row["command"] != ended[name]
-
-    for row in await _commands(s, fits):
-        s.update("leg_command", row, answered=True)
-    return []
 
 
 @STATEMENTS.on(outboxes.END_SHOWN)
@@ -180,22 +155,6 @@ def unanswered(s: Statement, plan_ids: Sequence[str]) -> Rows:
 # -- the journal ---------------------------------------------------------------------------------------------------------
 
 
-@STATEMENTS.on(outboxes.INSERT_JOURNAL)
-async def insert_journal(s: Statement, *values: Any) -> Rows:
-    *lists, event_time, traceparents = values
-    names = ("plan_id", "sequence", "type", "actor", "actor_role", "payload", "traceparent")
-    for row in columns(names, [*lists, traceparents]):
-        await s.insert("journal_event", {**row, "event_time": event_time})
-    last: dict[str, int] = {}
-    for plan_id, sequence in zip(lists[0], lists[1], strict=True):
-        last[plan_id] = max(sequence, last.get(plan_id, 0))
-    for plan_id in sorted(last):
-        fresh: Row = {"plan_id": plan_id, "recorded": last[plan_id], "appended": 0, "frozen": ""}
-        if await s.insert_new("journal_progress", fresh) is None:
-            s.update("journal_progress", s.get("journal_progress", plan_id) or {}, recorded=last[plan_id])
-    return []
-
-
 @STATEMENTS.on(outboxes.PENDING_EVENTS)
 def pending_events(s: Statement, owner: str, limit: int) -> Rows:
     behind = {
@@ -240,20 +199,6 @@ async def freeze(s: Statement, plan_id: str, why: str) -> Rows:
     return []
 
 
-# -- watchers ------------------------------------------------------------------------------------------------------------
-
-
-@STATEMENTS.on(outboxes.INSERT_EVENTS)
-async def insert_events(s: Statement, plan_ids: Sequence[str], events: Sequence[bytes], event_at: datetime) -> Rows:
-    s.notify(outboxes.EVENT_CHANNEL)
-    counter = await s.lock("plan_event_counter", True) or {}
-    first = counter["next_sequence"]
-    s.update("plan_event_counter", counter, next_sequence=first + len(plan_ids))
-    for place, (plan_id, event) in enumerate(zip(plan_ids, events, strict=True)):
-        await s.insert("plan_event", {"sequence": first + place, "plan_id": plan_id, "event": event, "event_at": event_at})
-    return []
-
-
 # -- what was heard ------------------------------------------------------------------------------------------------------
 
 
@@ -261,14 +206,6 @@ async def insert_events(s: Statement, plan_ids: Sequence[str], events: Sequence[
 def read_cursor(s: Statement, participant: str) -> Rows:
     row = s.get("participant_cursor", participant)
     return [] if row is None else [row]
-
-
-@STATEMENTS.on(outboxes.SAVE_CURSOR)
-async def save_cursor(s: Statement, participant: str, incarnation: str, sequence: int) -> Rows:
-    row = {"participant": participant, "incarnation": incarnation, "sequence": sequence}
-    if await s.insert_new("participant_cursor", row) is None:
-        s.update("participant_cursor", s.get("participant_cursor", participant) or {}, **row)
-    return []
 
 
 @STATEMENTS.on(kept_news.KEEP)

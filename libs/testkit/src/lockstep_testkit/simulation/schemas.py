@@ -31,6 +31,7 @@ from lockstep_testkit.simulation import (
     quotas_statements,
     requests_statements,
     restores_statements,
+    writing_statements,
 )
 from lockstep_testkit.simulation.memory import Handler, Registry, Row, Schema, Table
 from lockstep_testkit.simulation.specs import Triggers, tables_of
@@ -50,6 +51,7 @@ def _coordinator() -> tuple[Mapping[str, Table], dict[str, Handler]]:
         coordinator_statements,
         changes_statements,
         outboxes_statements,
+        writing_statements,
         operators_statements,
         audits_statements,
         restores_statements,

@@ -19,37 +19,13 @@ from lockstep_kit.db import Connection
 from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.moments import passed
-from lockstep_kit.plan import LegKind
 from lockstep_kit.reversals import ReverseAuthority
 
 #: Channel that is notified when watchers have something to read.
 EVENT_CHANNEL: Final = "plan_event"
 
-#: Gives commands; one that was given before is given anew.
-GIVE: Final = """
-insert into leg_command (plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, due_at,
-    given_at, attempts, rejections, last_rejection, answered)
-select plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, $10, $10, 0, 0, '', false
-from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::timestamptz[], $7::bytea[], $8::bytea[], $9::text[])
-    as new (plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent)
-order by plan_id, leg_id, command
-on conflict (plan_id, leg_id, command) do update
-set not_after = excluded.not_after, closing = excluded.closing, authority = excluded.authority, traceparent = excluded.traceparent,
-    due_at = excluded.due_at, given_at = excluded.given_at, attempts = 0, rejections = 0, last_rejection = '', answered = false
-"""
-
-#: Ends the repeating of commands that are answered or overtaken. Like everything that changes several commands, it locks them in the order of their keys.
-END: Final = """
-with locked as (
-    select command.plan_id, command.leg_id, command.command from leg_command as command
-    join unnest($1::text[], $2::text[], $3::text[]) as ended (plan_id, leg_id, kept)
-        on command.plan_id = ended.plan_id and command.leg_id = ended.leg_id and command.command <> ended.kept
-    where not command.answered order by command.plan_id, command.leg_id, command.command for update of command)
-update leg_command set answered = true from locked
-where leg_command.plan_id = locked.plan_id and leg_command.leg_id = locked.leg_id and leg_command.command = locked.command
-"""
-
-#: Ends the repeating of commands whose answers are known, from these reports or from later ones.
+#: Ends the repeating of commands whose answers are known, from these reports or from later ones. Like everything that changes several commands, it locks them
+#: in the order of their keys.
 END_SHOWN: Final = """
 with locked as (
     select command.plan_id, command.leg_id, command.command from leg_command as command
@@ -148,19 +124,6 @@ where plan_id = any($1) and last_order <> 'NONE' and (phase is null or phase not
 order by plan_id, leg_id
 """
 
-#: Adds events for the journal, and notes how far plans' events go.
-INSERT_JOURNAL: Final = """
-with progress as (
-    insert into journal_progress (plan_id, recorded, appended, frozen)
-    select plan_id, max(sequence), 0, '' from unnest($1::text[], $2::bigint[]) as new (plan_id, sequence)
-    group by plan_id order by plan_id
-    on conflict (plan_id) do update set recorded = excluded.recorded)
-insert into journal_event (plan_id, sequence, type, actor, actor_role, event_time, payload, traceparent)
-select plan_id, sequence, type, actor, actor_role, $7, payload, traceparent
-from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $8::text[])
-    as new (plan_id, sequence, type, actor, actor_role, payload, traceparent)
-"""
-
 #: Events of this owner's plans that the journal does not have yet, in order.
 PENDING_EVENTS: Final = """
 select event.*, lease.generation, lease.counter from journal_progress as progress
@@ -188,24 +151,8 @@ where journal_progress.plan_id = locked.plan_id
 #: Stops a plan's events for ever: the journal has others.
 FREEZE: Final = "update journal_progress set frozen = $2 where plan_id = $1 and frozen = ''"
 
-#: Numbers changes for watchers, who are woken once the transaction commits; the counter's row is locked last in every transaction.
-INSERT_EVENTS: Final = f"""
-with counter as (
-    update plan_event_counter set next_sequence = next_sequence + cardinality($1::text[])
-    returning next_sequence - cardinality($1::text[]) as first)
-insert into plan_event (sequence, plan_id, event, event_at)
-select counter.first + new.place - 1, new.plan_id, new.event, $3
-from counter, pg_notify('{EVENT_CHANNEL}', '') as told, unnest($1::text[], $2::bytea[]) with ordinality as new (plan_id, event, place)
-"""
-
 #: Where a participant's outcome log was read to.
 READ_CURSOR: Final = "select incarnation, sequence from participant_cursor where participant = $1"
-
-#: Notes it.
-SAVE_CURSOR: Final = """
-insert into participant_cursor values ($1, $2, $3)
-on conflict (participant) do update set incarnation = excluded.incarnation, sequence = excluded.sequence
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,33 +169,6 @@ class PendingEvent:
     traceparent: str | None
     #: Epoch of its plan when it was read.
     epoch: Epoch
-
-
-async def give(
-    tx: Connection, commands: Sequence[tuple[Command, str, LegKind]], traceparents: Sequence[str | None], now: datetime
-) -> None:
-    """Write commands to the outbox, with participant, kind of leg and the trace each belongs to; due at once."""
-    if not commands:
-        return
-    await tx.execute(
-        GIVE,
-        [each.plan_id for each, _, _ in commands],
-        [each.leg_id for each, _, _ in commands],
-        [each.order.value for each, _, _ in commands],
-        [participant for _, participant, _ in commands],
-        [kind is LegKind.JOURNAL and each.order is not Order.PREPARE for each, _, kind in commands],
-        [each.not_after for each, _, _ in commands],
-        [stored.closing_octets(each.closing) for each, _, _ in commands],
-        [stored.authority_octets(each.authority) for each, _, _ in commands],
-        list(traceparents),
-        now,
-    )
-
-
-async def end(tx: Connection, legs: Sequence[tuple[PlanId, LegId, Order]]) -> None:
-    """End the repeating of legs' commands, but for the one named; NONE ends all."""
-    if legs:
-        await tx.execute(END, [each[0] for each in legs], [each[1] for each in legs], [each[2].value for each in legs])
 
 
 async def end_shown(connection: Connection, shown: Sequence[tuple[Command, Phase, int]]) -> bool:
@@ -340,41 +260,10 @@ async def unfinished(connection: Connection, plans: Sequence[PlanId]) -> list[tu
     return [(PlanId(row["plan_id"]), LegId(row["leg_id"]), row["participant"]) for row in rows]
 
 
-async def insert_journal(
-    tx: Connection, events: Sequence[tuple[PlanId, JournalEvent]], traceparents: Sequence[str | None], now: datetime
-) -> None:
-    """Add events for the journal, with the trace each belongs to."""
-    if not events:
-        return
-    await tx.execute(
-        INSERT_JOURNAL,
-        [plan_id for plan_id, _ in events],
-        [event.sequence for _, event in events],
-        [event.type.value for _, event in events],
-        [event.actor for _, event in events],
-        [event.actor_role for _, event in events],
-        [event.payload for _, event in events],
-        now,
-        list(traceparents),
-    )
-
-
-async def insert_events(tx: Connection, events: Sequence[tuple[PlanId, bytes]], now: datetime) -> None:
-    """Add changes for watchers. The last statement of a transaction: from here on others wait for its commit."""
-    if not events:
-        return
-    await tx.execute(INSERT_EVENTS, [plan_id for plan_id, _ in events], [event for _, event in events], now)
-
-
 async def cursor(connection: Connection, participant: str) -> tuple[str, int] | None:
     """Incarnation and sequence that a participant's outcome log was read to."""
     row = await connection.fetchrow(READ_CURSOR, participant)
     return None if row is None else (row["incarnation"], row["sequence"])
-
-
-async def save_cursor(connection: Connection, participant: str, incarnation: str, sequence: int) -> None:
-    """Note where a participant's outcome log was read to."""
-    await connection.execute(SAVE_CURSOR, participant, incarnation, sequence)
 
 
 def _pending(row: asyncpg.Record) -> PendingEvent:

@@ -12,7 +12,7 @@ import asyncpg
 
 from coordinator.convert import stored
 from coordinator.dossier import Dossier, FiledTicket, LegFile
-from coordinator.model import Cause, GateRecord, LegState, Mandate, Moved, Order, Plan, Quorum, State, Ticket
+from coordinator.model import Cause, GateRecord, LegState, Mandate, Order, Plan, Quorum, State, Ticket
 from coordinator.store import operators
 from lockstep_kit import leases
 from lockstep_kit.certificate import Decision
@@ -65,21 +65,6 @@ READ_FROZEN: Final = "select plan_id, frozen from journal_progress where plan_id
 
 #: The plans' keys, sealed to the service.
 READ_KEYS: Final = "select plan_id, service_key_id, service_sealed from decision_key where plan_id = any($1)"
-
-#: Adds signed gates.
-INSERT_GATES: Final = """
-insert into gate_signature (plan_id, ordinal, gate, verdict, actor_id, key_id, nonce, signed, signed_at)
-select * from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bytea[],
-    $9::timestamptz[])
-"""
-
-#: Adds transitions, in order.
-INSERT_TRANSITIONS: Final = """
-insert into plan_transition (plan_id, transition_no, left_state, entered_state, decision, cause, journal_sequence, moved_at)
-select * from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::timestamptz[])
-    as new (plan_id, transition_no, left_state, entered_state, decision, cause, journal_sequence, moved_at)
-order by plan_id, transition_no
-"""
 
 #: Constraint that a key signs a gate with a nonce once.
 NONCE_KEY: Final = "gate_signature_nonce_key"
@@ -270,46 +255,6 @@ async def sealed_keys(connection: Connection, plans: Iterable[PlanId]) -> dict[P
     """The plans' keys as they are sealed to the service: id of the key that opens them, and the sealed bytes."""
     rows = await connection.fetch(READ_KEYS, sorted(set(plans)))
     return {PlanId(row["plan_id"]): (row["service_key_id"], row["service_sealed"]) for row in rows}
-
-
-async def insert_gates(tx: Connection, plans: Sequence[tuple[Plan, int]]) -> None:
-    """Add the gates that plans have beyond the first so many.
-
-    Raises:
-        asyncpg.UniqueViolationError: NONCE_KEY; the key has signed with this nonce before.
-    """
-    new = [(plan.plan_id, place + 1, plan.gates[place]) for plan, known in plans for place in range(known, len(plan.gates))]
-    if not new:
-        return
-    await tx.execute(
-        INSERT_GATES,
-        [plan_id for plan_id, _, _ in new],
-        [ordinal for _, ordinal, _ in new],
-        [record.signed.statement.gate.value for _, _, record in new],
-        [record.signed.statement.verdict.value for _, _, record in new],
-        [record.actor for _, _, record in new],
-        [record.signed.signature.key_id for _, _, record in new],
-        [record.signed.statement.nonce for _, _, record in new],
-        [stored.gate_octets(record.signed) for _, _, record in new],
-        [record.at for _, _, record in new],
-    )
-
-
-async def insert_transitions(tx: Connection, moves: Sequence[tuple[PlanId, Moved]], now: datetime) -> None:
-    """Add transitions."""
-    if not moves:
-        return
-    await tx.execute(
-        INSERT_TRANSITIONS,
-        [plan_id for plan_id, _ in moves],
-        [move.transition_no for _, move in moves],
-        [move.left.value if move.left else None for _, move in moves],
-        [move.entered.value for _, move in moves],
-        [move.decision.value if move.decision else None for _, move in moves],
-        [move.cause.value for _, move in moves],
-        [move.journal_sequence for _, move in moves],
-        [now for _ in moves],
-    )
 
 
 def nonce_reused() -> LockstepError:

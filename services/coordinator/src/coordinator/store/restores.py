@@ -12,8 +12,8 @@ from coordinator.dossier import Dossier
 from coordinator.model import EventType
 from coordinator.payloads import JournalEvent, journal_event
 from coordinator.restoring import Adopted
-from coordinator.store import escalation_documents, operators, outboxes, plans, saving
-from coordinator.store.saving import Stepped
+from coordinator.store import escalation_documents, operators, outboxes
+from coordinator.store.writing import Stepped, Writing
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import LegId, PlanId
@@ -325,9 +325,12 @@ async def save(tx: Connection, before: Dossier, adopted: Adopted, generation: in
         LockstepError: PLAN_CHANGED; another replica was faster. Nothing must be committed.
     """
     plan_id, after = before.plan_id, adopted.plan
-    await saving.save(tx, [Stepped(before, after, (), Epoch(generation, 1), now)], now)
+    writing = Writing()
+    writing.stepped(Stepped(before, after, Epoch(generation, 1), now))
+    await writing.write(tx, now)
     for moved, at in adopted.moves:
-        await plans.insert_transitions(tx, [(plan_id, moved)], at)
+        writing.moved(plan_id, moved)
+        await writing.write(tx, at)
     # What stands on chain of an escalation names it by the id that it has in the journal.
     filed = [
         each if said is None else replace(each, escalation_id=said.escalation_id)
@@ -335,22 +338,22 @@ async def save(tx: Connection, before: Dossier, adopted: Adopted, generation: in
     ]
     await operators.insert_tickets(tx, [(plan_id, len(before.tickets) + place, each) for place, each in enumerate(filed, start=1)])
     await escalation_documents.insert(tx, [each for each in adopted.said if each is not None], now)
-    traces = [before.traceparent]
     for each in adopted.written:
         # The closing entry is the journal's own.
         if each.type is not EventType.PLAN_CLOSED:
             event = JournalEvent(each.sequence, each.type, each.actor, each.actor_role, each.payload)
-            await outboxes.insert_journal(tx, [(plan_id, event)], traces, each.event_time)
+            writing.recorded(plan_id, event, before.traceparent)
+            await writing.write(tx, each.event_time)
             await outboxes.appended(tx, {plan_id: each.sequence})
     dossier = Dossier(
         after, before.header, before.files, before.tickets, before.version, before.created_at, now, before.traceparent
     )
-    events = [(plan_id, journal_event(dossier, record)) for record in adopted.records]
-    await outboxes.insert_journal(tx, events, traces * len(events), now)
-    kept = [
-        (each, before.files[before.index(each.leg_id)].participant, facts.leg(after, each.leg_id).kind) for each in adopted.commands
-    ]
-    await outboxes.give(tx, kept, traces * len(kept), now)
+    for record in adopted.records:
+        writing.recorded(plan_id, journal_event(dossier, record), before.traceparent)
+    for command in adopted.commands:
+        participant = before.files[before.index(command.leg_id)].participant
+        writing.given(command, participant, facts.leg(after, command.leg_id).kind, before.traceparent)
+    await writing.write(tx, now)
     # Those that were obeyed, too: they are there to be sent again.
     await tx.execute(END_COMMANDS, plan_id, before.plan.sealing)
 
