@@ -122,6 +122,7 @@ async def test_resuming_over_replicas(world: Any, monkeypatch: pytest.MonkeyPatc
     """Whoever comes back with a token, at another replica too and far behind what is kept there, misses nothing and is told nothing twice."""
     monkeypatch.setattr(coordinator.plan_log, "KEPT_MAX", 4)
     monkeypatch.setattr(coordinator.plan_log, "PAGE_MAX", 3)
+    monkeypatch.setattr(coordinator.plan_log, "NUMBERS_MAX", 2)
     plans = [delivery_versus_payment() for _ in range(3)]
     async with world.coordinator():
         watch = await Watch(world.api).begun()
@@ -148,6 +149,28 @@ async def test_resuming_over_replicas(world: Any, monkeypatch: pytest.MonkeyPatc
             plan_id: list(range(1, end + 1)) for plan_id, end in ends.items()
         }
         rest.call.cancel()
+
+
+async def test_what_happens_while_nobody_watches_is_counted(world: Any) -> None:
+    """A plan that was watched before has its right numbers for who watches again, however much happened to it meanwhile."""
+    async with world.coordinator() as made:
+        plan = delivery_versus_payment()
+        before = await Watch(world.api).begun()
+        await world.create(plan)
+        await before.until(lambda each: plan.plan_id in each.last)
+        before.call.cancel()
+        await world.execute(plan)
+        async with asyncio.timeout(SECONDS):
+            # What is kept is let go of when the log is looked at for nobody.
+            while made.watchers.count or made.watchers._log._entries:  # noqa: ASYNC110 - nobody would set an event
+                await asyncio.sleep(0.01)
+        watch = await Watch(world.api).begun()
+        await world.cancel(plan)
+        await watch.until(lambda each: each.closed(plan))
+        begun, end = watch.snapshot[plan.plan_id], await last_number(world, plan)
+        assert before.numbers[plan.plan_id][-1] < begun < end
+        assert watch.numbers[plan.plan_id] == list(range(begun + 1, end + 1))
+        watch.call.cancel()
 
 
 async def test_a_reader_that_falls_behind_reads_the_database(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +311,7 @@ async def test_one_reader_for_all(world: Any, monkeypatch: pytest.MonkeyPatch) -
         assert [each[-1] for each in seen] == [last] * 4
         assert all(each == list(range(each[0], last + 1)) for each in seen)
         assert asked.count(changes.LOG) <= 2 * last
+        assert asked.count(changes.BEFORE) <= 2
         assert asked.count(reading.EVENTS) <= 2 * len(of_one)
 
 

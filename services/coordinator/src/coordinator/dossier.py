@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from coordinator.model import LegState, Plan, Quorum, State, Ticket
 from lockstep_kit.certificate import Binding
@@ -12,8 +14,12 @@ from lockstep_kit.ids import ActorId, Digest, LegId, PlanId
 from lockstep_kit.permits import Permit
 from lockstep_kit.plan import Leg, PlanHeader, inclusion_path
 from lockstep_kit.registry import Matrix
-from lockstep_kit.sod import OPENING, barred_by
+from lockstep_kit.sod import OPENING, Scope, barred_by, scope_of
 from lockstep_kit.statements import Gate
+
+#: Plans whose scopes are remembered; those asked for first give way.
+SCOPES_MAX: Final = 4_096
+_SCOPES: Final[OrderedDict[Digest, Scope]] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,17 @@ class Dossier:
     def legs(self) -> tuple[Leg, ...]:
         """The legs in plan order."""
         return tuple(each.leg for each in self.files)
+
+    @property
+    def scope(self) -> Scope:
+        """What its signers are judged by: all of its legs."""
+        digest = self.header.digest
+        if digest not in _SCOPES:
+            # The digest holds the root over the legs: there are no others with the same.
+            _SCOPES[digest] = scope_of(self.header, self.legs)
+            if len(_SCOPES) > SCOPES_MAX:
+                _SCOPES.popitem(last=False)
+        return _SCOPES[digest]
 
     def index(self, leg_id: str) -> int:
         """Place of a leg."""

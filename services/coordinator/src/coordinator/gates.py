@@ -12,7 +12,7 @@ from coordinator.model import GateRecord, Plan, Quorum, State
 from lockstep_kit.certificate import NotAuthorised, check_gate, matrix_of
 from lockstep_kit.ids import ActorId
 from lockstep_kit.registry import Registry
-from lockstep_kit.sod import Scope, able, scope_of
+from lockstep_kit.sod import Scope, able
 from lockstep_kit.statements import Gate, GateSignature, Verdict
 
 _BEFORE_PREPARED: Final = (State.DRAFT, State.INITIATED, State.PRECONDITIONS_PENDING, State.READY_FOR_PREPARE)
@@ -44,7 +44,7 @@ def admit(dossier: Dossier, signed: GateSignature, registry: Registry, now: date
         NotAuthorised: the first reason found; those of STATE_REASONS are about the plan's state.
     """
     plan, statement = dossier.plan, signed.statement
-    scope = scope_of(dossier.header, dossier.legs)
+    scope = dossier.scope
     actor = check_gate(signed, statement.gate, scope, registry, now).actor_id
     _check_state(plan, statement.gate, statement.verdict)
     _check_not_open(plan, statement.gate, actor, now)

@@ -31,6 +31,8 @@ PAGE_MAX: Final = 1_000
 KEPT_MAX: Final = 4_096
 #: Changes of its plan that wait for one follower.
 WAITING_MAX: Final = 256
+#: Plans of which is kept how many changes they have.
+NUMBERS_MAX: Final = 16_384
 #: Plans whose parties, and whose last dossiers, are kept.
 PARTIES_MAX: Final = 16_384
 DOSSIERS_MAX: Final = 512
@@ -78,6 +80,8 @@ class PlanLog:
         #: The changes that are kept are all that lie behind this.
         self._behind = 0
         self._entries: list[Entry] = []
+        #: How many changes plans have up to there, of those that changed last.
+        self._numbers: OrderedDict[PlanId, int] = OrderedDict()
         self._followers: defaultdict[PlanId, set[Follower]] = defaultdict(set)
         self._listeners = 0
         self._parties: OrderedDict[PlanId, Belonging] = OrderedDict()
@@ -101,12 +105,13 @@ class PlanLog:
             if self._at is None or not self.count:
                 self._at, _ = await changes.head(connection)
                 self._behind, self._entries = self._at, []
+                self._numbers.clear()
                 # Who began meanwhile was given nothing of what lies before.
                 self.wake()
                 return
             found: Sequence[Entry] = ()
             while not found or len(found) == PAGE_MAX:
-                found = await changes.log(connection, self._at, PAGE_MAX)
+                found = await changes.log(connection, self._at, PAGE_MAX, self._numbers)
                 if not found:
                     return
                 self._take(found)
@@ -114,6 +119,11 @@ class PlanLog:
     def _take(self, found: Sequence[Entry]) -> None:
         self._at = found[-1].sequence
         self._entries.extend(found)
+        for each in found:
+            self._numbers[each.plan_id] = each.number
+            self._numbers.move_to_end(each.plan_id)
+        while len(self._numbers) > NUMBERS_MAX:
+            self._numbers.popitem(last=False)
         if len(self._entries) > 2 * KEPT_MAX:
             self._behind = self._entries[-KEPT_MAX - 1].sequence
             self._entries = self._entries[-KEPT_MAX:]
@@ -158,7 +168,7 @@ class PlanLog:
             first = bisect_right(self._entries, sequence, key=lambda each: each.sequence)
             return self._entries[first : first + PAGE_MAX]
         async with self._db.connection() as connection:
-            return await changes.log(connection, sequence, PAGE_MAX)
+            return await changes.log(connection, sequence, PAGE_MAX, {})
 
     async def parties(self, ids: Collection[PlanId]) -> Mapping[PlanId, Belonging]:
         """Whose plans are. It never changes, and is read once."""

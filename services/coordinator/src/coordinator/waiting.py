@@ -13,7 +13,7 @@ from coordinator.commands import answered
 from coordinator.dossier import Dossier, barred_from, signers
 from coordinator.model import Limits, State
 from lockstep_kit.registry import Registry, Role
-from lockstep_kit.sod import able, scope_of
+from lockstep_kit.sod import able
 from lockstep_kit.statements import Gate
 
 
@@ -61,7 +61,7 @@ def _waiting(dossier: Dossier, registry: Registry, limits: Limits) -> Iterator[W
     if gate is not None:
         signed = facts.standing(plan, gate, now)
         barred = barred_from(plan, gate, registry.matrices.get(dossier.header.sod_version)) | {each.actor for each in signed}
-        who = tuple(each.actor_id for each in able(registry, scope_of(dossier.header, dossier.legs), gate, barred))
+        who = tuple(each.actor_id for each in able(registry, dossier.scope, gate, barred))
         missing = facts.needed(plan, gate) - len(signed)
         overdue = plan.since + limits.validate_max if gate is Gate.VALIDATE and plan.since else until
         yield Waiting(WaitingKind.GATE, who, gate=gate, signatures_missing=missing, until=overdue)

@@ -19,15 +19,18 @@ def _sequence(row: Row) -> int:
 
 @STATEMENTS.on(changes.LOG)
 def log(s: Statement, after: int, limit: int) -> Rows:
-    counted: Counter[str] = Counter()
     found: list[Row] = []
     for row in sorted(s.all("plan_event"), key=_sequence):
-        counted[row["plan_id"]] += 1
         plan = s.get("plan", row["plan_id"])
         if row["sequence"] > after and plan is not None:
-            known = {name: row[name] for name in ("sequence", "plan_id", "event")}
-            found.append({**known, "state": plan["state"], "number": counted[row["plan_id"]]})
+            found.append({**{name: row[name] for name in ("sequence", "plan_id", "event")}, "state": plan["state"]})
     return found[:limit]
+
+
+@STATEMENTS.on(changes.BEFORE)
+def before(s: Statement, plan_ids: Sequence[str], until: int) -> Rows:
+    told = [row for row in s.all("plan_event") if row["plan_id"] in set(plan_ids) and row["sequence"] <= until]
+    return [{"plan_id": plan_id, "number": count} for plan_id, count in Counter(row["plan_id"] for row in told).items()]
 
 
 @STATEMENTS.on(changes.HEAD)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,16 +12,14 @@ from coordinator.model import State
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import PlanId
 
-#: Changes of all plans behind a place, each with its number within its plan, and where its plan stands by now. Of each plan those before are counted once.
+#: Changes of all plans behind a place, and where their plans stand by now.
 LOG: Final = """
-with page as (select sequence, plan_id, event from plan_event where sequence > $1 order by sequence limit $2),
-before as (
-    select plan_id, (select count(*) from plan_event as own where own.plan_id = told.plan_id and own.sequence <= $1) as number
-    from (select distinct plan_id from page) as told)
-select page.sequence, page.plan_id, page.event, plan.state,
-    before.number + row_number() over (partition by page.plan_id order by page.sequence) as number
-from page join before using (plan_id) join plan using (plan_id) order by page.sequence
+select plan_event.sequence, plan_event.plan_id, plan_event.event, plan.state
+from plan_event join plan using (plan_id) where plan_event.sequence > $1 order by plan_event.sequence limit $2
 """
+
+#: How many changes plans have up to a place.
+BEFORE: Final = "select plan_id, count(*) as number from plan_event where plan_id = any($1) and sequence <= $2 group by plan_id"
 
 #: Where the log stands, and which one it is.
 HEAD: Final = "select next_sequence - 1 as sequence, incarnation from plan_event_counter"
@@ -59,10 +57,20 @@ class Entry:
     state: State
 
 
-async def log(connection: Connection, after: int, limit: int) -> list[Entry]:
-    """Changes of all plans behind a place, in order."""
+async def log(connection: Connection, after: int, limit: int, known: Mapping[PlanId, int]) -> list[Entry]:
+    """Changes of all plans behind a place, in order. `known` says of some plans how many changes they have up to there; of others it is asked."""
     rows = await connection.fetch(LOG, after, limit)
-    return [Entry(row["sequence"], PlanId(row["plan_id"]), row["number"], row["event"], State(row["state"])) for row in rows]
+    unknown = {row["plan_id"] for row in rows} - known.keys()
+    # What lies up to there was committed before anything behind it: it is the same for both statements.
+    counted = await connection.fetch(BEFORE, list(unknown), after) if unknown else ()
+    numbers = {plan_id: known[plan_id] for row in rows if (plan_id := PlanId(row["plan_id"])) in known}
+    numbers |= {PlanId(row["plan_id"]): row["number"] for row in counted}
+    found = []
+    for row in rows:
+        plan_id = PlanId(row["plan_id"])
+        numbers[plan_id] = numbers.get(plan_id, 0) + 1
+        found.append(Entry(row["sequence"], plan_id, numbers[plan_id], row["event"], State(row["state"])))
+    return found
 
 
 async def head(connection: Connection) -> tuple[int, str]:
