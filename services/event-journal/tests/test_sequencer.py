@@ -184,4 +184,5 @@ async def test_a_database_that_was_put_back(log: Log, superuser_url: str) -> Non
         assert first is not None
         for before, consistent in ((first, True), (seen, False)):
             path = await reading.consistency_path(connection, before.tree_size, now.tree_size)
+            assert path is not None
             assert merkle.consistent(before.tree_size, before.root_hash, now.tree_size, now.root_hash, path) is consistent
