@@ -130,6 +130,26 @@ async def test_it_waits_until_a_checkpoint_is_due(log: Log) -> None:
     assert await checkpoints(log) == [1, 2]
 
 
+async def test_it_looks_only_at_what_is_due(log: Log) -> None:
+    """Of a notification it works out by itself when a checkpoint is due: it looks at once, sets itself an alarm, or lets it be."""
+    slow = log.replica()
+    slow._rhythm = Rhythm(timedelta(seconds=2), entries=100)
+    assert slow.heeds("1")
+    await log.append(PLANS[0], 5)
+    await slow.run()
+    assert await checkpoints(log) == [5]
+    assert not slow.heeds("5")
+    assert slow.heeds("105")
+    assert slow.heeds("")
+    assert not slow.wake.is_set()
+    await log.append(PLANS[0], 1, after=5)
+    assert not slow.heeds("6")
+    await asyncio.wait_for(slow.wake.wait(), 60)
+    assert slow.heeds("6")
+    await slow.run()
+    assert await checkpoints(log) == [5, 6]
+
+
 async def test_a_database_that_was_put_back(log: Log, superuser_url: str) -> None:
     """The log goes on from where it was put back, says so once, and is shown not to be the log that was seen before."""
     snapshots = Snapshots(superuser_url)
@@ -164,4 +184,5 @@ async def test_a_database_that_was_put_back(log: Log, superuser_url: str) -> Non
         assert first is not None
         for before, consistent in ((first, True), (seen, False)):
             path = await reading.consistency_path(connection, before.tree_size, now.tree_size)
+            assert path is not None
             assert merkle.consistent(before.tree_size, before.root_hash, now.tree_size, now.root_hash, path) is consistent

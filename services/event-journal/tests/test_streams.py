@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from journal_world import CALL_SECONDS, JournalWorld, append, event_of
 
 from event_journal import streams as streams_module
 from event_journal.payload_keys import read_vault
+from event_journal.payload_store import entries_of
+from event_journal.store import Placed
 from event_journal.streams import EntryStreams, Place, Stretch
 from lockstep.journal.v1 import (
     entry_pb2,
@@ -280,6 +283,10 @@ class CountedDatabase(Database):
     count = 0
     #: Holds up the next who wants a connection; None: nobody.
     gate: asyncio.Event | None = None
+    #: Holds up the next who has read and gives the connection back; None: nobody.
+    late: asyncio.Event | None = None
+    #: Set when somebody is held up so.
+    held: asyncio.Event
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
@@ -287,14 +294,19 @@ class CountedDatabase(Database):
         gate, self.gate = self.gate, None
         if gate is not None:
             await gate.wait()
+        late, self.late = self.late, None
         async with super().connection() as connection:
             yield connection
+            if late is not None:
+                self.held.set()
+                await late.wait()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def counted(world: JournalWorld) -> AsyncIterator[CountedDatabase]:
     db = await CountedDatabase.connect(world.service.database.settings, application_name="test")
     assert isinstance(db, CountedDatabase)
+    db.held = asyncio.Event()
     yield db
     await db.close()
 
@@ -410,6 +422,99 @@ async def test_a_stream_that_begins_before_the_first_look(
     gate.set()
     await looking
     assert [entry.sequence for entry in await taken(stream, 1)] == [2]
+    await stream.aclose()
+
+
+# -- what the process has appended itself ----------------------------------------------------------------------------------
+
+
+async def placed(world: JournalWorld, payload_key_file: Path, plan: PlanCase, *sequences: int) -> Placed:
+    """Entries of a plan that stand in the database, as the writer tells of them."""
+    async with world.as_owner() as owner:
+        rows = await owner.fetch(
+            "select * from journal_entry where plan_id = $1 and sequence = any($2) order by position", plan.plan_id, list(sequences)
+        )
+        entries = await entries_of(owner, rows, read_vault([payload_key_file]))
+        log_id = await owner.fetchval("select incarnation from journal_counter")
+    return Placed(log_id, rows[0]["position"], entries)
+
+
+async def test_what_was_appended_here_is_not_read(
+    world: JournalWorld, within: EntryStreams, counted: CountedDatabase, payload_key_file: Path
+) -> None:
+    """What follows what was handed out last goes to its streams without a look, the same as a look would give; its notification wakes nobody."""
+    plan, other = delivery_versus_payment(), delivery_versus_payment()
+    await world.append(event_of(plan, 1))
+    await within.follow()
+    streams = [within.stream(plan.plan_id, None), within.stream(other.plan_id, None)]
+    await taken(streams[0], 1)
+    await anext(streams[1])
+    await within.follow()
+    await world.append(event_of(plan, 2), event_of(plan, 3))
+    told = await placed(world, payload_key_file, plan, 2, 3)
+    before = counted.count
+    assert within.heeds(str(told.last))
+    with within.coming(told):
+        assert not within.heeds(str(told.last))
+        assert within.heeds(str(told.last + 1))
+    found = await taken(streams[0], 2)
+    assert not within.heeds(str(told.last))
+    assert within.heeds(str(told.last + 1))
+    assert within.heeds("")
+    assert not within.wake.is_set()
+    assert counted.count == before
+    assert found == (await world.entries(plan.plan_id))[1:]
+    assert (await anext(streams[1])).entries == ()
+    await world.append(event_of(plan, 4))
+    await within.follow()
+    assert [entry.sequence for entry in await taken(streams[0], 1)] == [4]
+    for stream in streams:
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("case", ["a gap", "another log", "an error"])
+async def test_what_may_not_follow_is_read(world: JournalWorld, within: EntryStreams, payload_key_file: Path, case: str) -> None:
+    """Where entries are missing before those of here, or it is not known whether they stand, the database is looked at: none is left out or comes twice."""
+    plan = delivery_versus_payment()
+    await world.append(event_of(plan, 1))
+    stream = within.stream(plan.plan_id, None)
+    await taken(stream, 1)
+    await within.follow()
+    await world.append(event_of(plan, 2), event_of(plan, 3))
+    told = await placed(world, payload_key_file, plan, *((3,) if case == "a gap" else (2, 3)))
+    with contextlib.suppress(ConnectionError), within.coming(replace(told, log_id="another") if case == "another log" else told):
+        if case == "an error":
+            raise ConnectionError
+    assert within.wake.is_set()
+    await within.follow()
+    assert [entry.sequence for entry in await taken(stream, 2)] == [2, 3]
+    assert (await anext(stream)).entries == ()
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_what_is_appended_during_a_look(
+    world: JournalWorld, within: EntryStreams, counted: CountedDatabase, payload_key_file: Path, *, watched: bool
+) -> None:
+    """A look that is overtaken by what is handed out from here ends no stream, and neither repeats nor leaves out anything."""
+    plan = delivery_versus_payment()
+    await world.append(event_of(plan, 1))
+    stream = within.stream(plan.plan_id, None)
+    if watched:
+        await taken(stream, 1)
+    await within.follow()
+    counted.late = gate = asyncio.Event()
+    looking = asyncio.create_task(within.follow())
+    await counted.held.wait()
+    await world.append(event_of(plan, 2))
+    with within.coming(await placed(world, payload_key_file, plan, 2)):
+        pass
+    await world.append(event_of(plan, 3))
+    gate.set()
+    await looking
+    await within.follow()
+    assert [entry.sequence for entry in await taken(stream, 2 if watched else 3)] == ([2, 3] if watched else [1, 2, 3])
+    assert (await anext(stream)).entries == ()
     await stream.aclose()
 
 

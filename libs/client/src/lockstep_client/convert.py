@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from lockstep.coordinator.v1 import settlement_pb2, settlement_service_pb2
 from lockstep.journal.v1 import entry_pb2
@@ -22,6 +23,8 @@ from lockstep_kit.convert import (
 from lockstep_kit.fields import require, within
 from lockstep_kit.ids import ActorId, Digest
 from lockstep_kit.statements import Evidence, GateSignature, SignedOutcome, SignedVote
+
+_STATES: Final = {number: name.removeprefix("PLAN_STATE_") for name, number in settlement_pb2.PlanState.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +102,7 @@ class AuditView:
 
 def state_name(state: settlement_pb2.PlanState.ValueType) -> str:
     """A state as docs/protocol.md writes it; a number that this version does not know is shown as such."""
-    if state not in settlement_pb2.PlanState.values():
-        return f"STATE_{state}"
-    return settlement_pb2.PlanState.Name(state).removeprefix("PLAN_STATE_")
+    return _STATES.get(state, f"STATE_{state}")
 
 
 def plan_from_pb(message: settlement_pb2.Plan) -> PlanView:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import orjson
+
 from lockstep_kit.canonical import Document, statement, time_text
 from lockstep_kit.foreign_json import read_json
 from lockstep_kit.ids import Digest, PlanId, sha256
@@ -18,6 +20,9 @@ from lockstep_kit.registry import Registry
 from lockstep_kit.signing import Signature
 
 ENTRY_DOMAIN: Final = "lockstep/entry/v1"
+_ENTRY_PREFIX: Final = ENTRY_DOMAIN.encode() + b"\n"
+#: First integer that a reader of JSON may round.
+_INTEGER_END: Final = 2**53
 GENESIS: Final = Digest(bytes(32))
 CREATED: Final = "plan.created"
 CLOSED: Final = "plan.closed"
@@ -95,19 +100,24 @@ class ChainVerdict:
 
 def signed_bytes(entry: Entry) -> bytes:
     """The bytes that the journal signs for what the entry says."""
+    payload_hash = entry.payload_hash if entry.erased else sha256(entry.payload)
+    # In the order of RFC 8785: what is ASCII throughout is written as it stands here.
     document: dict[str, Document] = {
-        "version": 1,
-        "plan_id": entry.plan_id,
-        "sequence": entry.sequence,
-        "event_id": entry.event_id,
-        "type": entry.type,
         "actor": entry.actor,
         "actor_role": entry.actor_role,
+        "event_id": entry.event_id,
         "event_time": time_text(entry.event_time),
-        "payload_hash": (entry.payload_hash if entry.erased else sha256(entry.payload)).hex(),
-        "previous_hash": entry.previous_hash.hex(),
         "key_id": entry.signature.key_id,
+        "payload_hash": payload_hash.hex(),
+        "plan_id": entry.plan_id,
+        "previous_hash": entry.previous_hash.hex(),
+        "sequence": entry.sequence,
+        "type": entry.type,
+        "version": 1,
     }
+    texts = f"{entry.actor}{entry.actor_role}{entry.event_id}{entry.signature.key_id}{entry.plan_id}{entry.type}"
+    if texts.isascii() and entry.sequence < _INTEGER_END:
+        return _ENTRY_PREFIX + orjson.dumps(document)
     return statement(ENTRY_DOMAIN, document)
 
 
@@ -118,20 +128,21 @@ def verify_chain(entries: Iterable[Entry], plan_id: str, registry: Registry) -> 
     for entry in entries:
         place += 1
         erased = erased or entry.erased
-        broken = _broken(entry, place, previous, plan_id, registry)
+        entry_hash = sha256(entry.canonical_bytes)
+        broken = _broken(entry, entry_hash, place, previous, plan_id, registry)
         if sealed:
             broken["AFTER_SEAL"] = "the entry stands behind the seal"
         findings.extend(ChainFinding(entry.sequence, rule, message) for rule, message in broken.items())
         if place == 1:
             plan_digest = _plan_digest(entry)
         sealed = sealed or entry.type == CLOSED
-        previous = sha256(entry.canonical_bytes)
+        previous = entry_hash
     if place == 0:
         findings.append(ChainFinding(0, "CHAIN_EMPTY", "the plan has no entries"))
     return ChainVerdict(place, previous, sealed, plan_digest, tuple(findings), payloads_erased=erased)
 
 
-def _broken(entry: Entry, place: int, previous: Digest, plan_id: str, registry: Registry) -> dict[str, str]:
+def _broken(entry: Entry, entry_hash: Digest, place: int, previous: Digest, plan_id: str, registry: Registry) -> dict[str, str]:
     signer = registry.participant_of(entry.signature, entry.canonical_bytes, entry.event_time)
     whole = not entry.payload if entry.erased else entry.payload_hash == sha256(entry.payload)
     rules = (
@@ -140,7 +151,7 @@ def _broken(entry: Entry, place: int, previous: Digest, plan_id: str, registry: 
         ("LINK_BROKEN", entry.previous_hash == previous, "the entry does not name the hash of the entry before"),
         ("ENTRY_CHANGED", entry.canonical_bytes == signed_bytes(entry), "the signed bytes do not say what the entry says"),
         ("PAYLOAD_CHANGED", whole, "the payload is not the one that was hashed"),
-        ("HASH_WRONG", entry.entry_hash == sha256(entry.canonical_bytes), "the hash is not that of the signed bytes"),
+        ("HASH_WRONG", entry.entry_hash == entry_hash, "the hash is not that of the signed bytes"),
         ("SIGNATURE_INVALID", signer is not None and signer.name == JOURNAL, "the entry is not signed by the journal's key"),
         ("TYPE_MISPLACED", (entry.type == CREATED) == (place == 1), f"an entry of the type {entry.type} cannot stand there"),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+
+import orjson
 
 from lockstep_kit.canonical import digest_of, statement, time_from_text
 from lockstep_kit.ids import Digest, KeyId, sha256
@@ -157,7 +158,7 @@ def _told(record: dict[str, Any], domain: str) -> dict[str, Any] | None:
         raise Unsigned("the statement is not the one that was hashed")
     named, _, written = octets.partition(b"\n")
     try:
-        told = json.loads(written)
+        told = orjson.loads(written)
         same = isinstance(told, dict) and statement(domain, told) == octets
     except (ValueError, TypeError, RecursionError):
         same = False

@@ -32,6 +32,15 @@ select * from journal_checkpoint where tree_size >= $1 order by tree_size limit 
 #: How many leaves the tree has.
 TREE_SIZE: Final = "select tree_size from journal_tree"
 
+#: How many leaves the tree has, beside each of some tiles that there is; a row without one where there is none of them.
+SIZE_AND_TILES: Final = """
+select tree.tree_size, tile.level, tile.tile_index, tile.hashes
+from journal_tree as tree
+left join (
+    unnest($1::integer[], $2::bigint[]) as wanted (level, tile_index) join journal_tile as tile using (level, tile_index)
+) on true
+"""
+
 #: Where an entry stands in the journal's one order, beside the tree's size.
 PLACE: Final = """
 select tree.tree_size, entry.position
@@ -110,15 +119,20 @@ async def inclusion_paths(connection: Connection, indexes: Sequence[int], size: 
     return [tuple(roots[each] for each in path) for path in wanted]
 
 
-async def consistency_path(connection: Connection, before: int, after: int) -> tuple[Digest, ...]:
-    """How the tree of a size, which it has reached, begins with a smaller one.
+async def consistency_path(connection: Connection, before: int, after: int) -> tuple[Digest, ...] | None:
+    """How the tree of a size begins with a smaller one; None while it has not reached that size.
 
     Raises:
         IndexError: the first is the larger.
         TileMissing: somebody has changed the tree.
     """
     wanted = tiles.consistency(before, after)
-    return tiles.roots(wanted, await read_tiles(connection, tiles.tiles_of(wanted)))
+    names = sorted(tiles.tiles_of(wanted))
+    rows = await connection.fetch(SIZE_AND_TILES, [each.level for each in names], [each.index for each in names])
+    if after > rows[0]["tree_size"]:
+        return None
+    found = {tiles.TileId(row["level"], row["tile_index"]): row["hashes"] for row in rows if row["hashes"] is not None}
+    return tiles.roots(wanted, found)
 
 
 # -- Audits ------------------------------------------------------------------------------------------------------------

@@ -74,9 +74,9 @@ class LogServicer(journal_reader_service_pb2_grpc.JournalReaderServiceServicer):
         require(request.from_size >= 0, "from_size", "must not be negative")
         require(request.to_size >= request.from_size, "to_size", "must be at least from_size")
         async with self._db.connection() as connection:
-            if request.to_size > await reading.tree_size(connection):
-                raise _pending(request.to_size)
             path = await reading.consistency_path(connection, request.from_size, request.to_size)
+        if path is None:
+            raise _pending(request.to_size)
         return journal_reader_service_pb2.GetConsistencyProofResponse(path=path)
 
     async def ExportBundle(  # noqa: N802 - the protocol's name
