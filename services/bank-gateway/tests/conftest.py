@@ -17,7 +17,17 @@ from lockstep_testkit.databases import Databases, TestDatabase
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
+    from courier_bench import Bench
     from real_bank import Bank, Gateway
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def bench(database_for: Callable[..., Awaitable[TestDatabase]]) -> AsyncIterator[Bench]:
+    """A leg at a gateway whose bank the test plays."""
+    from courier_bench import bench_over
+
+    async with bench_over(await database_for("bank_gateway")) as opened:
+        yield opened
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

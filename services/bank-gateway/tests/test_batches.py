@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from bank_samples import BANK, NAMES, booking, one_status, status_report
-from test_courier import LEG, THEIR_BIC, Bench, bench_over, phase_of
+from courier_bench import LEG, THEIR_BIC, Bench, bench_over, phase_of
 
 from bank_gateway.rail import Accepted, Delivery, NoAnswer, TurnedDown
 from bank_gateway.references import references
@@ -173,3 +173,70 @@ async def test_what_the_bank_took_meanwhile_is_noted_together(benches: list[Benc
     (refused,) = [name for name, state in ends.items() if state == "FAILED"]
     assert [phase_of(await each.record()) for each in benches if each.names.uetr == refused] == [Phase.REFUSED]
     assert sorted(sent) == sorted(names)
+
+
+def joined(*parts: tuple[Bench, bytes], name: str, within: tuple[bytes, bytes]) -> bytes:
+    """One message that says of several payments what each of some messages says of its own; `within` are the tags between which it says it."""
+    first, last = within
+    told = []
+    for bench, octets in parts:
+        text = octets.decode().replace(BANK, THEIR_BIC).replace("ANSWER1", name)
+        for each in ("message_id", "instruction_id", "end_to_end_id", "transaction_id", "uetr"):
+            text = text.replace(getattr(NAMES, each), getattr(bench.names, each))
+        told.append(text.encode())
+    begin, end = told[0].index(first), told[0].rindex(last) + len(last)
+    said = b"".join(each[each.index(first) : each.rindex(last) + len(last)] for each in told)
+    return told[0][:begin] + said + told[0][end:]
+
+
+def delivers(bench: Bench, octets: bytes) -> None:
+    bench.bank.waiting.append(Delivery(len(bench.bank.waiting) + 1, octets))
+
+
+STATUSES = (b"<TxInfAndSts>", b"</TxInfAndSts>")
+ENTRIES = (b"<Ntry>", b"</Ntry>")
+
+
+async def test_one_message_tells_of_many_payments(benches: list[Bench]) -> None:
+    """Held, refused, settled, booked: of each payment by itself, though one message says it; what is known of a payment is written once."""
+    bench = benches[0]
+    for each in benches:
+        await each.prepare()
+    answers = ["RJCT" if number == 1 else "ACFW" for number in range(COUNT)]
+    parts = [
+        (each, status_report(one_status(code, "AM04" if code == "RJCT" else "")))
+        for each, code in zip(benches, answers, strict=True)
+    ]
+    delivers(bench, joined(*parts, name="HELD", within=STATUSES))
+    await bench.courier.receive()
+    yes, no = Phase.PREPARED, Phase.REFUSED
+    assert await phases(benches) == [yes, no, yes, yes, yes]
+    held = [each for each in benches if each is not benches[1]]
+    for each in held:
+        await each.commit()
+    delivers(bench, joined(*((each, status_report(one_status("ACSC"))) for each in held), name="SETTLED", within=STATUSES))
+    # The last one's booking is missing, and the second one's is of another amount.
+    amounts = ["100.00", "100.01", "100.00"]
+    booked = [(each, booking(amount)) for each, amount in zip(held, amounts, strict=False)]
+    delivers(bench, joined(*booked, name="BOOKED", within=ENTRIES))
+    await bench.courier.receive()
+    done, asked = Phase.COMMITTED, Phase.COMMITTING
+    assert await phases(held) == [done, asked, done, asked]
+    assert "instead of" in (await held[1].record()).trouble
+    assert [(await each.record()).trouble for each in (held[0], held[2], held[3])] == [""] * 3
+    async with bench.db.connection() as connection:
+        kept = await connection.fetch("select message_id, uetr from bank_message where direction = 'IN' order by id")
+    assert [tuple(row) for row in kept] == [("HELD", None), ("SETTLED", None), ("BOOKED", None)]
+
+
+async def test_what_concerns_nobody_here_holds_up_nothing_beside_it(benches: list[Bench]) -> None:
+    """Of a payment that nobody knows money is an open matter; those that the same message tells of go on."""
+    known, stranger = benches[:2]
+    await known.prepare()
+    parts = [(each, status_report(one_status("ACFW"))) for each in (stranger, known)]
+    delivers(known, joined(*parts, name="HELD", within=STATUSES))
+    await known.courier.receive()
+    assert await phases([known]) == [Phase.PREPARED]
+    async with known.db.connection() as connection:
+        matters = await connection.fetch("select kind, uetr, place from bank_matter where closed_at is null")
+    assert [tuple(row) for row in matters] == [("UNKNOWN_PAYMENT", stranger.names.uetr, 0)]

@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 import yaml
 from bank_samples import DEBTOR, booking, one_status, resolution, status_report
+from courier_bench import Bench, bench_over, phase_of
 from pydantic import ValidationError
 from real_bank import PAYEE, RICH, Gateway, outcome_of, refusal_of, transfer
-from test_courier import Bench, bench_over, phase_of
 
 from bank_gateway.gateway import LIMIT_REACHED
 from bank_gateway.ledger.lines import CreditLines

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+from xml.sax.saxutils import escape, quoteattr
 
 from lxml import etree
 
@@ -40,6 +41,10 @@ GROUP_STATUS: Final = {"ACFW": "ACCP", "ACSC": "ACSC", "RJCT": "RJCT"}
 
 #: Reasons and states of this rail's own, which stand in no list of ISO 20022.
 OWN_REASONS: Final = frozenset({"PAID", "NONE", "OVER"})
+
+
+#: Beside what always is: a carriage return would be read as a line feed.
+_ESCAPED: Final = {"\r": "&#13;"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,14 +332,17 @@ def _time(instant: datetime) -> str:
 
 
 def _write(header: Header, definition: str, document: _Item, schemas: Schemas) -> bytes:
-    root = etree.Element(f"{{{RAIL}}}BusinessMessage", nsmap={None: RAIL})
     app_header: _Item = ("AppHdr", [
         ("Fr", [("FIId", _agent(header.sender))]), ("To", [("FIId", _agent(header.receiver))]),
         ("BizMsgIdr", header.message_id), ("MsgDefIdr", definition), ("CreDt", _time(header.created_at)),
     ])  # fmt: skip
-    for name, part in ((HEADER, app_header), (definition, ("Document", [document]))):
-        schemas.require_valid(_append(root, NAMESPACE + name, part))
-    return etree.tostring(root, xml_declaration=True, encoding="UTF-8")
+    parts = _written(app_header, f' xmlns="{NAMESPACE}{HEADER}"') + _written(
+        ("Document", [document]), f' xmlns="{NAMESPACE}{definition}"'
+    )
+    body = f"<?xml version='1.0' encoding='UTF-8'?>\n<BusinessMessage xmlns=\"{RAIL}\">{parts}</BusinessMessage>".encode()
+    for part in etree.fromstring(body):
+        schemas.require_valid(part)
+    return body
 
 
 def write_document(header: Header, definition: str, document: Item, schemas: Schemas) -> bytes:
@@ -342,16 +350,12 @@ def write_document(header: Header, definition: str, document: Item, schemas: Sch
     return _write(header, definition, document, schemas)
 
 
-def _append(parent: etree._Element, namespace: str, item: _Item) -> etree._Element:
+def _written(item: _Item, attributes: str = "") -> str:
+    """An element as text, which is parsed once, as a whole, to be validated."""
     name, content = item
-    element = etree.SubElement(parent, f"{{{namespace}}}{name}", nsmap={None: namespace})
     if isinstance(content, _Amount):
-        element.text = content.text
-        element.set("Ccy", content.currency)
-    elif isinstance(content, str):
-        element.text = content
-    else:
-        for child in content or []:
-            if child[1] is not None:
-                _append(element, namespace, child)
-    return element
+        return f"<{name} Ccy={quoteattr(content.currency)}>{content.text}</{name}>"
+    if isinstance(content, str):
+        return f"<{name}{attributes}>{escape(content, _ESCAPED)}</{name}>"
+    inner = "".join([_written(child) for child in content or [] if child[1] is not None])
+    return f"<{name}{attributes}>{inner}</{name}>"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Final
+from xml.sax.saxutils import escape, quoteattr
 
 from lxml import etree
 
@@ -16,6 +17,9 @@ from lockstep_kit.amounts import Amount
 
 #: Type of a reservation that is for one payment alone: the one whose UETR, without hyphens, is its name.
 RESERVATION_TYPE: Final = "PMNT"
+
+#: Beside what always is: a carriage return would be read as a line feed.
+_ESCAPED: Final = {"\r": "&#13;"}
 
 _Content = str | Amount | list["_Item"]
 _Item = tuple[str, _Content]
@@ -250,7 +254,6 @@ def _time(moment: datetime) -> str:
 
 
 def _message(envelope: Envelope, kind: Kind, document: _Item, schemas: Schemas) -> bytes:
-    root = etree.Element(f"{{{RAIL}}}{MESSAGE}", nsmap={None: RAIL})
     header: _Item = (
         "AppHdr",
         [
@@ -261,23 +264,26 @@ def _message(envelope: Envelope, kind: Kind, document: _Item, schemas: Schemas) 
             ("CreDt", _time(envelope.created_at)),
         ],
     )
-    for definition, part in ((HEADER, header), (kind.value, ("Document", [document]))):
-        schemas.require_valid(_append(root, NAMESPACE + definition, part))
-    return etree.tostring(root, xml_declaration=True, encoding="UTF-8")
+    parts = _written(header, f' xmlns="{NAMESPACE}{HEADER}"') + _written(
+        ("Document", [document]), f' xmlns="{NAMESPACE}{kind.value}"'
+    )
+    octets = f"<?xml version='1.0' encoding='UTF-8'?>\n<{MESSAGE} xmlns=\"{RAIL}\">{parts}</{MESSAGE}>".encode()
+    try:
+        root = etree.fromstring(octets)
+    except etree.XMLSyntaxError as error:
+        raise ValueError("a message holds no characters that XML has not") from error
+    for part in root:
+        schemas.require_valid(part)
+    return octets
 
 
-def _append(parent: etree._Element, namespace: str, item: _Item) -> etree._Element:
+def _written(item: _Item, attributes: str = "") -> str:
+    """An element as text: what is built so is read once, to be validated, instead of being put together node by node."""
     name, content = item
-    element = etree.SubElement(parent, f"{{{namespace}}}{name}", nsmap={None: namespace})
     if isinstance(content, Amount):
-        element.text = content.text()
-        element.set("Ccy", content.asset)
-    elif isinstance(content, str):
-        element.text = content
-    else:
-        for child in content:
-            _append(element, namespace, child)
-    return element
+        return f"<{name} Ccy={quoteattr(content.asset)}>{content.text()}</{name}>"
+    inner = escape(content, _ESCAPED) if isinstance(content, str) else "".join([_written(child) for child in content])
+    return f"<{name}{attributes}>{inner}</{name}>"
 
 
 def message(envelope: Envelope, kind: Kind, document: Item, schemas: Schemas) -> bytes:
