@@ -16,9 +16,9 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from lockstep_chain.endpoints import EvmEndpoints
-from lockstep_chain.ports import Signed, Signer, Unsigned
+from lockstep_chain.ports import Block, Signed, Signer, Unsigned
 from lockstep_chain.process import connected
-from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine, declare_failpoints
+from lockstep_chain.sender import Intent, OnSettled, SettledTransaction, TransactionMachine, declare_failpoints
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.signers.envelope import sealed, signing_hash
 from lockstep_chain.signers.pkcs11 import ORDER
@@ -125,7 +125,7 @@ class World:
         evm = await connected(told)
         self.evms.append(evm)
         signers = signing or [DrawingSigner(each) for each in self.accounts or [self.account]]
-        return TransactionMachine(self.db, evm, signers, told, self.on_settled, service="test")
+        return TransactionMachine(self.db, evm, signers, told, self.foresee, service="test")
 
     async def add_account(self, wei: int = 10**21) -> LocalAccount:
         """Another account for machines that are made from now on."""
@@ -133,6 +133,10 @@ class World:
         await self.node.call("anvil_setBalance", account.address, hex(wei))
         self.accounts = [*(self.accounts or [self.account]), account]
         return account
+
+    async def foresee(self, settled: Sequence[SettledTransaction], final: Block | None) -> OnSettled:
+        del settled, final
+        return self.on_settled
 
     async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
         for each in settled:
@@ -149,7 +153,6 @@ class World:
     async def enqueue(self, machine: TransactionMachine, *keys: str, **more: Any) -> None:
         async with self.db.transaction() as tx:
             await machine.enqueue(tx, [self.intent(key, **more) for key in keys])
-        machine.wake()
 
     async def told(self) -> dict[str, str]:
         """Key -> state; fails if anything was told twice."""

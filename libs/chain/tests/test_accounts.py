@@ -267,7 +267,6 @@ async def test_the_dead_are_told_without_a_chain(world: World) -> None:
             await world.enqueue(machine, "withdrawn", "waits")
             async with world.db.transaction() as tx:
                 assert await machine.request_cancel(tx, "withdrawn")
-            machine.wake()
             assert await world.until_told(1, mining=False) == {"withdrawn": "dead"}
             assert await world.state("waits") == "queued"
     finally:

@@ -11,7 +11,7 @@ from chain_world import CHAIN_ID, SILENCE_SECONDS, World, running
 from lockstep_chain import follower
 from lockstep_chain.failpoints import PLACES
 from lockstep_chain.machine import State
-from lockstep_chain.ports import EvmUnavailable, Receipt, SenderTransaction
+from lockstep_chain.ports import Block, EvmUnavailable, Receipt, SenderTransaction
 from lockstep_chain.records import Ending, Reference
 from lockstep_chain.sender import Intent
 from lockstep_chain.settling import Settler
@@ -440,8 +440,8 @@ async def test_an_ending_is_told_once(world: World) -> None:
     (sent,) = await world.attempts("one")
     (receipt,) = (await world.evms[-1].receipts([sent["transaction_hash"]])).values()
     ending = Ending(Reference((await world.row("one"))["id"], "one", "", None, None, None), State.FINAL, receipt)
-    settlers = [Settler(world.db, world.on_settled, "test") for _ in range(8)]
-    await asyncio.gather(*(settler.settle([ending]) for settler in settlers))
+    settlers = [Settler(world.db, world.foresee, "test") for _ in range(8)]
+    await asyncio.gather(*(settler.settle([ending], Block(2, bytes(32), 0, 0)) for settler in settlers))
     assert await world.told() == {"one": "final"}
 
 

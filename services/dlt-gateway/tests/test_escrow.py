@@ -184,7 +184,6 @@ PLACES = (
     "prepare.in_tx",
     "prepare.after_commit",
     "chain.carry.in_tx",
-    "chain.carry.after_commit",
     "chain.assign.in_tx",
     "chain.assign.after_commit",
     "chain.broadcast.after_send",

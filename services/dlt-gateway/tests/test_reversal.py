@@ -161,7 +161,6 @@ PLACES = (
     "reverse.in_tx",
     "reverse.after_commit",
     "chain.carry.in_tx",
-    "chain.carry.after_commit",
     "chain.assign.in_tx",
     "chain.assign.after_commit",
     "chain.broadcast.after_send",

@@ -11,8 +11,8 @@ import structlog
 
 from lockstep_chain import metrics, store
 from lockstep_chain.machine import Limits, State, check_intent
-from lockstep_chain.records import Ending, Queued
-from lockstep_chain.settling import OnSettled, settle_in
+from lockstep_chain.records import Ending, Queued, SettledTransaction
+from lockstep_chain.settling import Foresee, settle_in
 from lockstep_kit.db import Connection, Database, is_transient
 from lockstep_kit.fields import FieldInvalid
 
@@ -25,11 +25,11 @@ BURIED_MAX = 100
 class Undertaker:
     """Settles dead letters for every account; needs none of them, and no lease."""
 
-    def __init__(self, db: Database, chain_id: int, limits: Limits, on_settled: OnSettled) -> None:
+    def __init__(self, db: Database, chain_id: int, limits: Limits, foresee: Foresee) -> None:
         self._db = db
         self._chain_id = chain_id
         self._limits = limits
-        self._on_settled = on_settled
+        self._foresee = foresee
 
     async def bury(self) -> None:
         """Settle what was withdrawn, and what is beyond the limits, before anybody takes it."""
@@ -48,8 +48,9 @@ class Undertaker:
                 living.append(each)
                 continue
             try:
+                ending = Ending(each.reference, State.DEAD, detail=why)
                 async with tx.transaction():
-                    await settle_in(tx, [Ending(each.reference, State.DEAD, detail=why)], self._on_settled)
+                    await settle_in(tx, [ending], await self._foresee([SettledTransaction.of(ending)], None))
             except Exception as error:
                 if is_transient(error):
                     raise

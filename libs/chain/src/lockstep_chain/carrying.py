@@ -1,4 +1,4 @@
-"""Takes up legs that no transaction carries yet, as many together as there are, and has them carried. Holds no rules.
+"""Takes up legs that no transaction carries since they began (`legs`), as many together as there are, and has them carried. Holds no rules.
 
 A leg whose preconditions can be asked about is inspected first (`inspecting`); the others go at once. Which transaction carries which legs is stored in the
 database transaction that queues it. A leg that went on meanwhile, or that another replica took up, is left alone. What is here after a crash is found again.
@@ -6,7 +6,6 @@ database transaction that queues it. A leg that went on meanwhile, or that anoth
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,10 +13,7 @@ from lockstep_chain import leg_store
 from lockstep_chain.book import ContractBook
 from lockstep_chain.inspecting import LegInspector
 from lockstep_chain.legs import WORKING, ContractOperations
-from lockstep_chain.pacing import pause
-from lockstep_chain.sender import TransactionMachine
 from lockstep_kit.db import Database
-from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.loops import Soon
 from lockstep_kit.participant.engine import ParticipantEngine
@@ -38,22 +34,16 @@ class LegCarrier:
         book: ContractBook,
         inspector: LegInspector | None,
         operations: ContractOperations,
-        machine: TransactionMachine,
-        service: str,
     ) -> None:
         self._db = db
         self._engine = engine
         self._book = book
         self._inspector = inspector
         self._operations = operations
-        self._machine = machine
-        self._service = service
-        self._sent_at: float | None = None
 
     async def round(self) -> Soon | None:
         """Have everything carried that waits; where more is worth waiting for, in how long."""
-        clock = asyncio.get_running_loop()
-        seconds = pause(clock.time(), self._sent_at, self._machine.beat)
+        seconds = self._operations.pause()
         if seconds > 0:
             return Soon(seconds)
         after: LegKey | None = None
@@ -63,11 +53,13 @@ class LegCarrier:
                 work = await self._engine.load(connection, keys, phases=WORKING)
             if not keys:
                 return None
-            after = keys[-1]
             own = [each for each in work if self._book.has_entry(each)]
             if own:
-                self._sent_at = clock.time()
+                self._operations.sent()
                 await self._take_up(own)
+            if len(keys) < CARRIED_MAX:
+                return None
+            after = keys[-1]
 
     async def _take_up(self, work: Sequence[LegWork]) -> None:
         if self._inspector is None:
@@ -90,6 +82,3 @@ class LegCarrier:
             accepted = [(each, 1) for each in waiting if (each.plan_id, each.leg_id) not in objections]
             await self._operations.carry(tx, accepted)
             await self._engine.complete(tx, refused)
-            await failpoint(f"{self._service}.chain.carry.in_tx")
-        await failpoint(f"{self._service}.chain.carry.after_commit")
-        self._machine.wake()

@@ -302,7 +302,6 @@ def _hex(octets: bytes) -> str:
     return "0x" + octets.hex()
 
 
-@functools.lru_cache(maxsize=4096)
 @functools.lru_cache(maxsize=4_096)
 def _address(text: str) -> ChecksumAddress:
     return to_checksum_address(text)

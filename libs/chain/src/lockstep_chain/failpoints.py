@@ -22,8 +22,8 @@ PLACES: Final = (
     "chain.confirm.after_commit",
 )
 
-#: Those of what takes legs up for the machine.
-CARRIER_PLACES: Final = ("chain.carry.in_tx", "chain.carry.after_commit")
+#: Where legs are queued for the machine. What follows the commit is `chain.assign.before_tx`.
+CARRIER_PLACES: Final = ("chain.carry.in_tx",)
 
 
 def declare_failpoints(service: str) -> None:

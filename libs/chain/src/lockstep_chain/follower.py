@@ -124,8 +124,8 @@ class Follower:
         with _told(judged):
             await self._mark(mined, back)
         endings = await self._endings(judged, seen)
-        if endings:
-            await self._settler.settle(endings)
+        if endings and final is not None:
+            await self._settler.settle(endings, final)
         under_way = self._dispatcher.under_way
         await self._dispatcher.resend(
             [row for row, action in judged if isinstance(action, Resend) and row.id not in under_way], head.number
@@ -154,7 +154,10 @@ class Follower:
         # A nonce that was not used at the head has no receipt there, and need not be asked for.
         used = [row for row in rows if row.outbound.nonce < latest_nonce]
         receipts = await self._evm.receipts([attempt.transaction_hash for row in used for attempt in row.outbound.attempts])
-        canonical = await self._evm.block_hashes({receipt.block_number for receipt in receipts.values()})
+        # What is in the final block need not be asked about: that is canonical, and stays so.
+        canonical = {final.number: final.hash} if final is not None else {}
+        asked = {each.block_number for each in receipts.values() if canonical.get(each.block_number) != each.block_hash}
+        canonical |= await self._evm.block_hashes(asked)
         return Sighting(
             head=head,
             final_number=final.number if final is not None else None,

@@ -89,8 +89,12 @@ from chain_order as mine left join unnest($3::bytea[], $4::text[], $5::text[]) a
 where mine.intent_key = $1
   and (chain_order.plan_id, chain_order.leg_id, chain_order.phase, chain_order.order_no, chain_order.attempt)
     = (mine.plan_id, mine.leg_id, mine.phase, mine.order_no, mine.attempt)
-returning chain_order.plan_id, chain_order.leg_id
+returning chain_order.plan_id, chain_order.leg_id, chain_order.phase, chain_order.order_no, chain_order.attempt, chain_order.entry_key,
+    chain_order.skip_code, chain_order.skip_detail
 """
+
+#: The entries that transactions carry.
+ENTRIES: Final = "select distinct entry_key, plan_id, leg_id, phase from chain_order where intent_key = any($1)"
 
 #: Last transaction of each leg in the phase that it is in.
 LAST_ORDERS: Final = """
@@ -153,6 +157,24 @@ class Carried:
     entry_key: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A leg whose transaction has come to its end."""
+
+    #: Plan of the leg.
+    plan_id: PlanId
+    #: The leg.
+    leg_id: LegId
+    #: What the transaction was to bring about.
+    phase: Phase
+    #: As in LegWork.
+    order_no: int
+    #: Key of the entry.
+    entry_key: bytes
+    #: The transaction.
+    order: Order
+
+
 async def uncarried(connection: Connection, after: LegKey | None, limit: int) -> list[LegKey]:
     """A page of the legs that wait for a transaction, in the order (plan, leg), after one of them."""
     return [(row["plan_id"], row["leg_id"]) for row in await connection.fetch(UNCARRIED, *(after or ("", "")), limit)]
@@ -183,7 +205,7 @@ async def settle_orders(
     transaction_hash: bytes,
     skips: Sequence[tuple[bytes, str, str]],
     otherwise: tuple[str, str] = ("", ""),
-) -> list[tuple[PlanId, LegId]]:
+) -> list[Ended]:
     """Note that a transaction came to its end; the legs that it carried. `otherwise` is the code and text of legs not skipped by name."""
     rows = await tx.fetch(
         SETTLE_ORDERS,
@@ -194,7 +216,23 @@ async def settle_orders(
         [detail for _, _, detail in skips],
         *otherwise,
     )
-    return [(PlanId(row["plan_id"]), LegId(row["leg_id"])) for row in rows]
+    return [
+        Ended(
+            PlanId(row["plan_id"]),
+            LegId(row["leg_id"]),
+            Phase(row["phase"]),
+            row["order_no"],
+            row["entry_key"],
+            Order(row["attempt"], True, transaction_hash, row["skip_code"], row["skip_detail"]),  # noqa: FBT003 - it is settled
+        )
+        for row in rows
+    ]
+
+
+async def entries(connection: Connection, intent_keys: Sequence[str]) -> list[tuple[bytes, LegKey, Phase]]:
+    """The entries that transactions carry, with their legs, and the phases in which they do."""
+    rows = await connection.fetch(ENTRIES, list(intent_keys))
+    return [(row["entry_key"], (row["plan_id"], row["leg_id"]), Phase(row["phase"])) for row in rows]
 
 
 async def tell(tx: Connection) -> None:

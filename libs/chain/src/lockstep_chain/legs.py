@@ -1,6 +1,7 @@
 """Legs whose effect is an entry of a contract: carries them in transactions, and judges them at finality. Holds no rules.
 
-A leg that begins a phase is taken up by the carrier (`carrying`), which queues one chain transaction for as many as there are. When a transaction is final,
+A leg that begins a phase is carried at once where nothing has to be asked about it first and no others are gathered; else the carrier (`carrying`) takes it
+up, which queues one chain transaction for as many as there are. When a transaction is final,
 the entries are read in a final block and judged (`judging`); the answer is stored through the participant engine. A slow round over everything that is not
 answered is the safety net: whatever was lost, the contract is asked again.
 """
@@ -8,7 +9,7 @@ answered is the safety net: whatever was lost, the contract is asked again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -18,15 +19,17 @@ import structlog
 from lockstep_chain import leg_store
 from lockstep_chain.book import Call, ContractBook
 from lockstep_chain.judging import Again, Order, Place, Releases, Stuck, Waits, failure_code, judge, promised
-from lockstep_chain.leg_store import Carried
-from lockstep_chain.ports import Block, Evm, EvmUnavailable
+from lockstep_chain.leg_store import Carried, Ended
+from lockstep_chain.pacing import pause
+from lockstep_chain.ports import Block, CallReverted, Evm, EvmUnavailable
 from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine
 from lockstep_chain.settling import BLOCK_NUMBER
 from lockstep_kit.db import Connection, Database
+from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.ids import derived
 from lockstep_kit.loops import Soon
-from lockstep_kit.participant.engine import ParticipantEngine
+from lockstep_kit.participant.engine import Held, ParticipantEngine
 from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
 from lockstep_kit.participant.records import LegKey
 from lockstep_kit.spans import plan_spans
@@ -61,31 +64,59 @@ class _Load:
 class ContractOperations:
     """`Operations` of a participant whose legs are entries of a contract."""
 
-    def __init__(self, book: ContractBook, machine: TransactionMachine) -> None:
+    def __init__(self, book: ContractBook, machine: TransactionMachine, service: str) -> None:
         self._book = book
         self._machine = machine
-        #: Set when legs were begun, which the carrier takes up.
+        self._service = service
+        #: Set when legs were begun which the carrier takes up.
         self.begun = asyncio.Event()
+        #: When legs were carried last, on the loop's clock.
+        self._sent_at: float | None = None
+        #: Whether legs were begun since the carrier was woken that are left to it.
+        self._waiting = False
 
     def capabilities(self) -> Capabilities:
         """What the contract allows."""
         return self._book.capabilities()
 
     async def begin(self, tx: Connection, work: Sequence[LegWork], now: datetime) -> Sequence[Completion]:
-        """Leave the legs, which stand in their phase now, to the carrier; answer at once what can never be served here."""
+        """Carry legs, which stand in their phase now, or leave them to the carrier; answer at once what can never be served here."""
         completions: list[Completion] = []
+        ready: list[LegWork] = []
+        left: list[LegWork] = []
         for each in work:
             refusal = self._book.refuses(each) if each.phase in _REFUSALS else None
+            foreign = self._book.foreign(each)
             if refusal is not None:
                 completions.append(Completion(each.plan_id, each.leg_id, _REFUSALS[each.phase], refusal=refusal))
-            elif each.phase is Phase.ABORTING and self._book.foreign(each):
+            elif each.phase is Phase.ABORTING and foreign:
                 # There is no entry to end, and its call could not even be written: it would take the batch with it.
                 completions.append(Completion(each.plan_id, each.leg_id, Finding.RELEASED))
+            elif foreign or (each.phase is Phase.PREPARING and self._book.preconditions is not None):
+                left.append(each)
+            else:
+                ready.append(each)
+        if self.pause() > 0:
+            left += ready
+        elif ready:
+            self.sent()
+            await self.carry(tx, [(each, 1) for each in ready])
+        self._waiting = self._waiting or bool(left)
         return completions
 
+    def pause(self) -> float:
+        """For how many seconds legs are gathered before they are sent."""
+        return pause(asyncio.get_running_loop().time(), self._sent_at, self._machine.beat)
+
+    def sent(self) -> None:
+        """Legs are carried now."""
+        self._sent_at = asyncio.get_running_loop().time()
+
     def wake(self) -> None:
-        """Take up what was begun."""
-        self.begun.set()
+        """Have what was left taken up; what was carried is announced by the database."""
+        waiting, self._waiting = self._waiting, False
+        if waiting:
+            self.begun.set()
 
     async def carry(self, tx: Connection, legs: Sequence[tuple[LegWork, int]]) -> None:
         """Queue one transaction for each batch of legs of one phase; the number is the attempt."""
@@ -125,6 +156,7 @@ class ContractOperations:
             ],
         )
         await self._machine.enqueue(tx, [self._intent(load) for load in loads])
+        await failpoint(f"{self._service}.chain.carry.in_tx")
 
     def _intent(self, load: _Load) -> Intent:
         first, _ = load.legs[0]
@@ -140,27 +172,20 @@ class ContractOperations:
         )
 
 
-class SettledOrders:
-    """Notes which legs the transactions skipped that came to their end, and wakes every replica's judge."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the contract says of entries in a final block."""
 
-    def __init__(self, book: ContractBook) -> None:
-        self._book = book
-
-    async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
-        """Runs inside the database transaction that stores the ends."""
-        own = [each for each in settled if each.purpose in _PURPOSES]
-        if not own:
-            return
-        for each in own:
-            skips = [(skip.key, skip.code, skip.detail) for skip in self._book.skips(each.logs)]
-            otherwise = ("", "") if each.succeeded else (failure_code(each.state, each.evidence), each.detail)
-            await leg_store.settle_orders(tx, each.idempotency_key, each.transaction_hash, skips, otherwise)
-        # Told by the database when this transaction commits: a judge that was woken before would find nothing settled.
-        await leg_store.tell(tx)
+    #: The block, and the contract.
+    place: Place
+    #: Statuses by the entries' keys.
+    statuses: Mapping[bytes, str]
+    #: Of legs that would be promised now: why what is held could not be paid out.
+    unpayable: Mapping[LegKey, str]
 
 
 class LegJudge:
-    """Reads entries at finality and reports what is found."""
+    """Reads entries at finality and reports what is found: as a rule in the database transaction that settles the transaction that carried them."""
 
     def __init__(
         self,
@@ -177,6 +202,58 @@ class LegJudge:
         self._operations = operations
         self._machine = machine
         self._evm = evm
+
+    async def read(self, settled: Sequence[SettledTransaction], final: Block) -> Reading | None:
+        """What the contract says of the entries that transactions carried which have come to their end by a final block; None: they are judged later."""
+        own = [each.idempotency_key for each in settled if each.purpose in _PURPOSES]
+        if not own:
+            return None
+        async with self._db.connection() as connection:
+            carried = await leg_store.entries(connection, own)
+            begun = [leg for _, leg, phase in carried if phase is Phase.PREPARING] if self._book.preconditions is not None else []
+            promising = await self._engine.load(connection, begun, phases=(Phase.PREPARING,))
+        keys = list({key: None for key, _, _ in carried})
+        if not 0 < len(keys) <= JUDGED_MAX:
+            return None
+        try:
+            result = await self._evm.call(self._book.contract, self._book.status_query(keys), at=final)
+            statuses = dict(zip(keys, self._book.statuses(result), strict=True))
+            unpayable = await self._unpayable(promising, {leg: statuses[key] for key, leg, _ in carried}, final)
+        except (EvmUnavailable, CallReverted):
+            return None
+        return Reading(self._place(final), statuses, unpayable)
+
+    async def settle(self, tx: Connection, settled: Sequence[SettledTransaction], reading: Reading | None) -> None:
+        """Note which legs the transactions skipped that came to their end, and judge their legs by what was read; else have every replica's judge woken.
+
+        Runs inside the database transaction that stores the ends.
+        """
+        ended: list[Ended] = []
+        for each in settled:
+            if each.purpose in _PURPOSES:
+                skips = [(skip.key, skip.code, skip.detail) for skip in self._book.skips(each.logs)]
+                otherwise = ("", "") if each.succeeded else (failure_code(each.state, each.evidence), each.detail)
+                ended += await leg_store.settle_orders(tx, each.idempotency_key, each.transaction_hash, skips, otherwise)
+        if not ended:
+            return
+        if reading is None or not reading.statuses.keys() >= {each.entry_key for each in ended}:
+            # Told by the database when this transaction commits: a judge that was woken before would find nothing settled.
+            await leg_store.tell(tx)
+            return
+        held = await self._engine.lock(tx, [(each.plan_id, each.leg_id) for each in ended])
+        told = {(each.plan_id, each.leg_id): each for each in ended}
+        # A leg never comes back to a phase that it has left: as long as it stands in that of its transaction, the status is about it.
+        current = [
+            each
+            for each in held.works(WORKING)
+            if (each.phase, each.order_no) == ((of := told[each.plan_id, each.leg_id]).phase, of.order_no)
+        ]
+        found = {leg: reading.statuses[each.entry_key] for leg, each in told.items()}
+        orders = {leg: each.order for leg, each in told.items()}
+        await self._store(tx, current, found, orders, reading.place, reading.unpayable, held)
+
+    def _place(self, block: Block) -> Place:
+        return Place(self._book.chain, self._book.contract, block.number, block.hash)
 
     async def round(self) -> Soon | None:
         """Judge every leg that owes an answer, a batch at a time."""
@@ -195,23 +272,25 @@ class LegJudge:
             except EvmUnavailable:
                 # The machine says so, once; the contract is asked again in the next round.
                 return Soon(UNREACHED_SECONDS)
+            if len(keys) < JUDGED_MAX:
+                return None
             after = keys[-1]
 
     async def _judge_batch(self, due: Sequence[LegWork], orders: dict[LegKey, Order]) -> None:
         keys = [self._book.entry_key(each) for each in due]
         result, block = await self._machine.call_at_final(self._book.contract, self._book.status_query(keys))
-        place = Place(self._book.chain, self._book.contract, block.number, block.hash)
         found = dict(zip(((each.plan_id, each.leg_id) for each in due), self._book.statuses(result), strict=True))
         unpayable = await self._unpayable(due, found, block)
         async with self._db.transaction() as tx:
             # A status that was read before the leg went on, or before its transaction came to its end, says nothing about the leg as it is now.
-            same = await self._engine.hold(tx, due)
+            held = await self._engine.lock(tx, [(each.plan_id, each.leg_id) for each in due])
+            loaded = {(each.plan_id, each.leg_id): each.revision for each in due}
+            same = [each for each in held.works(WORKING) if loaded[each.plan_id, each.leg_id] == each.revision]
             now = await leg_store.last_orders(tx, same)
             current = [each for each in same if now.get(key := (each.plan_id, each.leg_id)) == orders.get(key)]
-            await self._store(tx, current, found, now, place, unpayable)
-        self._machine.wake()
+            await self._store(tx, current, found, now, self._place(block), unpayable, held)
 
-    async def _unpayable(self, due: Sequence[LegWork], found: dict[LegKey, str], block: Block) -> dict[LegKey, str]:
+    async def _unpayable(self, due: Sequence[LegWork], found: Mapping[LegKey, str], block: Block) -> Mapping[LegKey, str]:
         """Of what would be promised now, at the block in which it was found held: why it could not be paid out."""
         asked, rules = self._book.preconditions, self._book.rules
         if asked is None:
@@ -230,10 +309,11 @@ class LegJudge:
         self,
         tx: Connection,
         work: Sequence[LegWork],
-        found: dict[LegKey, str],
-        orders: dict[LegKey, Order],
+        found: Mapping[LegKey, str],
+        orders: Mapping[LegKey, Order],
         place: Place,
-        unpayable: dict[LegKey, str],
+        unpayable: Mapping[LegKey, str],
+        held: Held,
     ) -> None:
         completions: list[Completion] = []
         again: list[tuple[LegWork, int]] = []
@@ -267,4 +347,4 @@ class LegJudge:
             ended = {each.plan_id for each in completions}
             traces = {each.plan_id: each.traceparent for each in work if each.plan_id in ended}
             with plan_spans("chain.judge", traces, attributes={BLOCK_NUMBER: place.block_number}):
-                await self._engine.complete(tx, completions)
+                await self._engine.complete(tx, completions, held)

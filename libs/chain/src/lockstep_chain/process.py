@@ -17,10 +17,10 @@ from lockstep_chain.carrying import LegCarrier
 from lockstep_chain.endpoints import EvmEndpoints
 from lockstep_chain.inspecting import LegInspector, check_landmarks
 from lockstep_chain.installed import ChainInspection
-from lockstep_chain.legs import ContractOperations, LegJudge, SettledOrders
+from lockstep_chain.legs import ContractOperations, LegJudge
 from lockstep_chain.newheads import NewHeads
-from lockstep_chain.ports import Evm, EvmUnavailable, Signer
-from lockstep_chain.sender import SettledTransaction, TransactionMachine
+from lockstep_chain.ports import Block, Evm, EvmUnavailable, Signer
+from lockstep_chain.sender import OnSettled, SettledTransaction, TransactionMachine
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.signers.opening import opened
 from lockstep_kit.db import Connection
@@ -39,8 +39,8 @@ class Beside(Protocol):
         """The participant's operations, over those of the legs with entries of their own."""
         ...
 
-    async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
-        """As `OnSettled`; told of every transaction."""
+    async def foresee(self, evm: Evm, settled: Sequence[SettledTransaction], final: Block | None) -> OnSettled:
+        """As `Foresee`, of every transaction; without a final block nothing is read."""
         ...
 
     def loops(self, engine: ParticipantEngine, machine: TransactionMachine, poll_seconds: float) -> Sequence[Loop]:
@@ -102,15 +102,20 @@ class ContractParticipant:
         Raises:
             ChainMismatch: the chain is another one than the settings'.
         """
-        orders = SettledOrders(book)
 
-        async def on_settled(tx: Connection, settled: Sequence[SettledTransaction]) -> None:
-            await orders.on_settled(tx, settled)
-            if beside is not None:
-                await beside.on_settled(tx, settled)
+        async def foresee(settled: Sequence[SettledTransaction], final: Block | None) -> OnSettled:
+            reading = None if final is None else await judge.read(settled, final)
+            also = None if beside is None else await beside.foresee(evm, settled, final)
 
-        machine = TransactionMachine(process.db, evm, signers, settings, on_settled, service=process.name)
-        operations = ContractOperations(book, machine)
+            async def store(tx: Connection, told: Sequence[SettledTransaction]) -> None:
+                await judge.settle(tx, told, reading)
+                if also is not None:
+                    await also(tx, told)
+
+            return store
+
+        machine = TransactionMachine(process.db, evm, signers, settings, foresee, service=process.name)
+        operations = ContractOperations(book, machine, process.name)
         engine = process.engine(operations if beside is None else beside.operations(operations))
         judge = LegJudge(process.db, engine, book, operations, machine, evm)
         judging = Loop("chain.judge", judge.round, poll_seconds=judge_seconds)
@@ -118,7 +123,7 @@ class ContractParticipant:
         inspector = None
         if book.preconditions is not None:
             inspector = LegInspector(book.batch_max, book.preconditions, evm, signers[0].address)
-        carrier = LegCarrier(process.db, engine, book, inspector, operations, machine, process.name)
+        carrier = LegCarrier(process.db, engine, book, inspector, operations)
         carrying = Loop("chain.carry", carrier.round, poll_seconds=judge_seconds, wake=operations.begun)
         loops = [Loop("chain.machine", machine.run, poll_seconds=judge_seconds), carrying, judging]
         loops.extend(NewHeads(settings.ws_urls, machine.announced).loops())

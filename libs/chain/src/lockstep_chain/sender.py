@@ -28,7 +28,7 @@ from lockstep_chain.ports import Block, ChainMismatch, Evm, EvmUnavailable, Sign
 from lockstep_chain.records import SettledTransaction
 from lockstep_chain.schema import CHANNEL, WITHDRAWN_CHANNEL
 from lockstep_chain.settings import ChainSettings
-from lockstep_chain.settling import GAP_PURPOSE, OnSettled, Settler
+from lockstep_chain.settling import GAP_PURPOSE, Foresee, OnSettled, Settler
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.fields import require
 from lockstep_kit.loops import Loop, TaskSupervisor
@@ -48,7 +48,7 @@ BURY_POLL_SECONDS: Final = 5.0
 #: The queue is looked at so often even if no notification came.
 QUEUE_POLL_SECONDS: Final = 5.0
 #: An account has so long to take what is queued before the next one is asked.
-TURN_SECONDS: Final = 0.03
+TURN_SECONDS: Final = 0.1
 #: Whether replicas share the accounts evenly is looked at so often.
 BALANCE_POLL_SECONDS: Final = 1.0
 
@@ -65,7 +65,14 @@ class TransactionMachine:
     """Gets a service's transactions onto one chain from its accounts."""
 
     def __init__(
-        self, db: Database, evm: Evm, signers: Sequence[Signer], settings: ChainSettings, on_settled: OnSettled, *, service: str
+        self,
+        db: Database,
+        evm: Evm,
+        signers: Sequence[Signer],
+        settings: ChainSettings,
+        foresee: Foresee,
+        *,
+        service: str,
     ) -> None:
         """Put the machine together; nothing happens before `run`.
 
@@ -74,8 +81,8 @@ class TransactionMachine:
             evm: the chain.
             signers: the accounts, at least one.
             settings: of the same chain as `evm`.
-            on_settled: told of transactions that came to their end, inside the database transaction that stores it; if it raises, nothing is stored and
-                it is told again.
+            foresee: asked before transactions are settled; what it returns is told of them inside the database transaction that stores their ends. If either
+                raises, nothing is stored and it is asked again.
             service: name of the embedding service; prefix of the failpoints' names.
 
         Raises:
@@ -88,8 +95,8 @@ class TransactionMachine:
         self._evm = evm
         self._settings = settings
         self._chain = FinalBlocks(db, evm, settings.finality)
-        self._undertaker = Undertaker(db, settings.chain_id, settings.limits, on_settled)
-        settler = Settler(db, on_settled, service)
+        self._undertaker = Undertaker(db, settings.chain_id, settings.limits, foresee)
+        settler = Settler(db, foresee, service)
         holder = f"{service}/{uuid.uuid4()}"
         self._heads = Heads(
             self._chain, lambda: any(each.busy for each in self._senders), lambda: (each.moved for each in self._senders)
@@ -109,9 +116,8 @@ class TransactionMachine:
             )
             for signer in signers
         )
-        #: Set when something was queued; and whether that is known, and need not be looked for.
+        #: Set when something was queued, by the database: so it is heard once, whoever queued it, and when it can be taken.
         self._queued = asyncio.Event()
-        self._known = False
         self._withdrawn = asyncio.Event()
         self._listening = False
 
@@ -149,11 +155,6 @@ class TransactionMachine:
         """
         return await store.request_cancel(tx, idempotency_key)
 
-    def wake(self) -> None:
-        """Something was queued, and its transaction has committed: act on it now. Losing this call loses nothing."""
-        self._known = True
-        self._queued.set()
-
     def announced(self) -> None:
         """Somebody says that there is a new block: look now instead of at the next poll. Losing this call loses nothing."""
         self._heads.announced()
@@ -180,13 +181,10 @@ class TransactionMachine:
 
     async def _offer(self) -> None:
         """Have the accounts take what is queued, one after the other: what the first has taken no other need lock, read and give back."""
-        known, self._known = self._known, False
         for sender in self._senders:
-            if not known:
-                async with self._db.connection() as connection:
-                    if not await store.has_queued(connection, self._settings.chain_id):
-                        return
-            known = False
+            async with self._db.connection() as connection:
+                if not await store.has_queued(connection, self._settings.chain_id):
+                    return
             if not await sender.offer(TURN_SECONDS):
                 return
 

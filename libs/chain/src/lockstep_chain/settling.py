@@ -10,6 +10,7 @@ import structlog
 
 from lockstep_chain import metrics, store
 from lockstep_chain.machine import State
+from lockstep_chain.ports import Block
 from lockstep_chain.records import Ending, Reference, SettledTransaction
 from lockstep_kit.db import Connection, Database, is_transient
 from lockstep_kit.failpoints import failpoint
@@ -19,6 +20,11 @@ _log = structlog.get_logger()
 
 #: Called with transactions that came to their end, inside the database transaction that stores it; must do no other I/O.
 OnSettled = Callable[[Connection, Sequence[SettledTransaction]], Awaitable[None]]
+
+#: Called with transactions that are about to be settled, and with a final block as of which they have come to their end, or None where they will never be
+#: sent; returns what is to be called inside. Reads what it likes of the chain and the database, unless it is given no block: then a database transaction is
+#: open. What it cannot read is no reason not to settle.
+Foresee = Callable[[Sequence[SettledTransaction], Block | None], Awaitable[OnSettled]]
 
 #: Purpose of empty transactions of our own that fill a hole in an account's nonces; no service is told of them.
 GAP_PURPOSE: Final = "gap"
@@ -56,13 +62,13 @@ async def settle_in(tx: Connection, endings: Sequence[Ending], on_settled: OnSet
 class Settler:
     """Settles what is in flight."""
 
-    def __init__(self, db: Database, on_settled: OnSettled, service: str) -> None:
+    def __init__(self, db: Database, foresee: Foresee, service: str) -> None:
         self._db = db
-        self._on_settled = on_settled
+        self._foresee = foresee
         self._service = service
 
-    async def settle(self, endings: Sequence[Ending]) -> None:
-        """Store endings together; if their service cannot take one of them, each by itself, so that it holds up no other.
+    async def settle(self, endings: Sequence[Ending], final: Block) -> None:
+        """Store endings together, that have come by a final block; if their service cannot take one of them, each by itself, so that it holds up no other.
 
         What the service cannot take is not stored, and is tried again in the next round.
 
@@ -70,28 +76,29 @@ class Settler:
             Exception: the database has a passing trouble.
         """
         try:
-            await self._together(endings)
+            await self._together(endings, final)
         except Exception as error:
             if is_transient(error):
                 raise
             for ending in endings:
-                await self._alone(ending)
+                await self._alone(ending, final)
 
-    async def _alone(self, ending: Ending) -> None:
+    async def _alone(self, ending: Ending, final: Block) -> None:
         try:
-            await self._together([ending])
+            await self._together([ending], final)
         except Exception as error:
             if is_transient(error):
                 raise
             _log.exception("settling_failed", transaction_id=ending.reference.id, state=ending.state.value)
 
-    async def _together(self, endings: Sequence[Ending]) -> None:
+    async def _together(self, endings: Sequence[Ending], final: Block) -> None:
         await failpoint(f"{self._service}.chain.confirm.before_tx")
+        on_settled = await self._foresee([SettledTransaction.of(each) for each in endings], final)
         with ExitStack() as spans:
             for ending in sorted(endings, key=lambda each: in_a_trace(each.reference)):
                 _enter(spans, ending)
             async with self._db.transaction() as tx:
-                await settle_in(tx, endings, self._on_settled)
+                await settle_in(tx, endings, on_settled)
                 await failpoint(f"{self._service}.chain.confirm.in_tx")
         await failpoint(f"{self._service}.chain.confirm.after_commit")
         metrics.ended(ending.state for ending in endings)

@@ -73,6 +73,20 @@ class _Shown:
     certificate: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Legs that are locked until the transaction ends."""
+
+    #: Their rows.
+    records: Mapping[LegKey, LegRecord]
+    #: The database's clock after the last lock was won.
+    now: datetime
+
+    def works(self, phases: Collection[Phase]) -> list[LegWork]:
+        """Those that stand in some phases, as their participant's own code is told of them."""
+        return [work_of(record) for record in self.records.values() if record.fence.phase in phases]
+
+
 class ParticipantEngine:
     """One participant's half of the protocol, over its own database."""
 
@@ -252,8 +266,8 @@ class ParticipantEngine:
 
     # -- What the participant's own code calls -----------------------------------------------------------------------
 
-    async def complete(self, tx: Connection, completions: Sequence[Completion]) -> None:
-        """Store findings, and sign what they lead to, in the caller's own transaction.
+    async def complete(self, tx: Connection, completions: Sequence[Completion], held: Held | None = None) -> None:
+        """Store findings, and sign what they lead to, in the caller's own transaction; `held` are the legs where they are locked already.
 
         A finding that says what is known already, or that was overtaken, changes nothing. One that contradicts what is known changes no phase and
         becomes the leg's trouble.
@@ -263,8 +277,13 @@ class ParticipantEngine:
         """
         if not completions:
             return
-        records, now = await store.lock(tx, {(each.plan_id, each.leg_id) for each in completions})
-        await self._complete(tx, completions, records, now)
+        if held is None:
+            held = await self.lock(tx, {(each.plan_id, each.leg_id) for each in completions})
+        await self._complete(tx, completions, held.records, held.now)
+
+    async def lock(self, tx: Connection, legs: Collection[LegKey]) -> Held:
+        """Lock the legs that are known here."""
+        return Held(*await store.lock(tx, legs))
 
     async def _complete(
         self, tx: Connection, completions: Sequence[Completion], records: Mapping[LegKey, LegRecord], now: datetime

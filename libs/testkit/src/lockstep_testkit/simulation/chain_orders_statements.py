@@ -48,8 +48,18 @@ async def settle_orders(s: Statement, intent_key: str, transaction_hash: bytes, 
         skip = skips.get(row["entry_key"], otherwise)
         told = {"transaction_hash": transaction_hash, "skip_code": skip["code"], "skip_detail": skip["detail"]}
         s.update(_ORDER, row, settled=True, **told)
-        settled.append({"plan_id": row["plan_id"], "leg_id": row["leg_id"]})
+        settled.append({name: row[name] for name in _ENDED} | {"skip_code": skip["code"], "skip_detail": skip["detail"]})
     return settled
+
+
+_ENDED: Final = ("plan_id", "leg_id", "phase", "order_no", "attempt", "entry_key")
+
+
+@STATEMENTS.on(leg_store.ENTRIES)
+def entries(s: Statement, intent_keys: Sequence[str]) -> Rows:
+    names = ("entry_key", "plan_id", "leg_id", "phase")
+    found = {tuple(row[name] for name in names) for row in s.all(_ORDER) if row["intent_key"] in intent_keys}
+    return [dict(zip(names, each, strict=True)) for each in sorted(found)]
 
 
 @STATEMENTS.on(leg_store.LAST_ORDERS)

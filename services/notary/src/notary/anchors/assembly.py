@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from lockstep_chain.legs import ContractOperations
-from lockstep_chain.sender import SettledTransaction, TransactionMachine
+from lockstep_chain.ports import Block, Evm
+from lockstep_chain.sender import OnSettled, SettledTransaction, TransactionMachine
 from lockstep_kit import failpoints
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.loops import Loop
@@ -50,10 +51,16 @@ class Anchors:
         """The notary's operations."""
         return NotaryOperations(self.book, entries)
 
-    async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
+    async def foresee(self, evm: Evm, settled: Sequence[SettledTransaction], final: Block | None) -> OnSettled:
         """Note what became of the transactions that carry roots, and of those that carry records of escalations."""
-        await SettledAnchors(self.book.contract).on_settled(tx, settled)
-        await escalation_carrier.on_settled(tx, self.book.contract, settled)
+        anchors = SettledAnchors(self.db, evm, self.book.contract)
+        reading = None if final is None else await anchors.read(settled, final)
+
+        async def store(tx: Connection, told: Sequence[SettledTransaction]) -> None:
+            await anchors.on_settled(tx, told, reading)
+            await escalation_carrier.on_settled(tx, self.book.contract, told)
+
+        return store
 
     def loops(self, engine: ParticipantEngine, machine: TransactionMachine, poll_seconds: float) -> Sequence[Loop]:
         """Close batches, carry roots, answer legs; carry what is said of escalations."""
@@ -67,5 +74,5 @@ class Anchors:
         self.db.listen(escalation_store.CHANNEL, escalating.wake)
         self.db.listen(plan_store.CHANNEL, closing.wake)
         self.db.listen(queue.CHANNEL, carrying.wake)
-        self.db.listen(queue.CHANNEL, judging.wake)
+        self.db.listen(queue.PLACED_CHANNEL, judging.wake)
         return closing, carrying, judging, escalating

@@ -95,7 +95,7 @@ class NotaryOperations:
         return [*completions, *found]
 
     def wake(self) -> None:
-        """Sign and send what was queued. Batches are woken by the database."""
+        """Have what was left taken up. Batches are woken by the database."""
         self._entries.wake()
 
 
@@ -122,6 +122,8 @@ class BatchJudge:
             due = [each for each in batched if _is_due(each, known)]
             if due:
                 await self._store(due)
+            if len(keys) < JUDGED_MAX:
+                return
             after = keys[-1]
 
     async def _store(self, due: Sequence[LegWork]) -> None:

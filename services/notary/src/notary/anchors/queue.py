@@ -18,8 +18,10 @@ from lockstep_kit.db import Connection
 from notary.anchors.judging import Order
 
 _BEFORE_ALL: Final = datetime(1970, 1, 1, tzinfo=UTC)
-#: Channel on which requests, settled transactions and new anchors are announced.
+#: Channel on which requests, and transactions that came to their end without an anchor, are announced.
 CHANNEL: Final = "anchor"
+#: Channel on which it is announced that roots of batches of plans are anchored.
+PLACED_CHANNEL: Final = "anchor_placed"
 
 #: Queues roots, and announces them; one that is known is left as it is.
 REQUEST: Final = """
@@ -57,19 +59,22 @@ update anchor set attempt = attempt + 1, intent_key = $2, ordered_at = clock_tim
 where root = any($1)
 """
 
-#: Notes that a transaction came to its end, and which of its roots it skipped; announces it.
+#: Roots that transactions carry, and that are not anchored yet.
+CARRIED: Final = "select kind, root, tree_size from anchor where intent_key = any($1) and block_hash is null"
+
+#: Notes that a transaction came to its end, and which of its roots it skipped.
 SETTLE: Final = """
-with told as (
-    update anchor set settled = true, transaction_hash = $2, skip_code = coalesce(skip.code, $6), skip_detail = coalesce(skip.detail, $7)
-    from anchor as mine left join unnest($3::bytea[], $4::text[], $5::text[]) as skip (root, code, detail) using (root)
-    where mine.intent_key = $1 and anchor.root = mine.root and anchor.block_hash is null
-    returning anchor.root
-)
-select pg_notify('anchor', '') from told limit 1
+update anchor set settled = true, transaction_hash = $2, skip_code = coalesce(skip.code, $6), skip_detail = coalesce(skip.detail, $7)
+from anchor as mine left join unnest($3::bytea[], $4::text[], $5::text[]) as skip (root, code, detail) using (root)
+where mine.intent_key = $1 and anchor.root = mine.root and anchor.block_hash is null
+returning anchor.root
 """
 
+#: Announces that roots are to be looked at.
+NOTIFY: Final = "select pg_notify('anchor', '')"
+
 #: Notes what shows that roots are anchored: the transaction of ours that carried them, with its bytes and its block, or else the block in which they
-#: were found; announces it.
+#: were found; announces those of batches.
 PLACE: Final = """
 with placed as (
     update anchor set raw_transaction = ours.raw, block_number = coalesce(ours.block_number, $2), block_hash = coalesce(ours.block_hash, $3),
@@ -81,9 +86,9 @@ with placed as (
         where sent.idempotency_key = mine.intent_key and sent.state = 'final' and mine.skip_code = ''
     ) as ours on true
     where mine.root = any($1) and anchor.root = mine.root
-    returning anchor.root
+    returning anchor.kind
 )
-select pg_notify('anchor', '') from placed limit 1
+select pg_notify('anchor_placed', '') from placed where kind <> $4 limit 1
 """
 
 #: Says in one sentence why a root will never be anchored.
@@ -173,15 +178,25 @@ async def order(tx: Connection, roots: Sequence[bytes], intent_key: str) -> None
 
 async def settle(
     tx: Connection, intent_key: str, transaction_hash: bytes, skips: Sequence[tuple[bytes, str, str]], otherwise: tuple[str, str]
-) -> None:
-    """Note that a transaction came to its end; `otherwise` is the code and text of roots not skipped by name."""
+) -> set[bytes]:
+    """Note that a transaction came to its end; the roots that it carried. `otherwise` is the code and text of roots not skipped by name."""
     columns = [key for key, _, _ in skips], [code for _, code, _ in skips], [detail for _, _, detail in skips]
-    await tx.execute(SETTLE, intent_key, transaction_hash, *columns, *otherwise)
+    return {row["root"] for row in await tx.fetch(SETTLE, intent_key, transaction_hash, *columns, *otherwise)}
+
+
+async def carried(connection: Connection, intent_keys: Sequence[str]) -> list[AnchorRequest]:
+    """Roots that transactions carry, and that are not anchored yet."""
+    return [_request(row) for row in await connection.fetch(CARRIED, list(intent_keys))]
+
+
+async def tell(tx: Connection) -> None:
+    """Have roots looked at once this transaction has committed."""
+    await tx.execute(NOTIFY)
 
 
 async def place(tx: Connection, roots: Sequence[bytes], block_number: int, block_hash: bytes) -> None:
     """Note that roots are anchored, as read in that final block."""
-    await tx.execute(PLACE, list(roots), block_number, block_hash)
+    await tx.execute(PLACE, list(roots), block_number, block_hash, int(AnchorKind.CHECKPOINT))
 
 
 async def trouble(tx: Connection, root: bytes, why: str) -> None:

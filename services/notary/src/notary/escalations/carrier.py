@@ -79,7 +79,6 @@ class EscalationCarrier:
             await self._store(tx, same, found, block)
             await failpoint("notary.escalation.judge.in_tx")
         await failpoint("notary.escalation.judge.after_commit")
-        self._machine.wake()
 
     async def _store(self, tx: Connection, waiting: Sequence[Waiting], found: dict[bytes, KnownEscalation], block: Block) -> None:
         stand: list[int] = []
