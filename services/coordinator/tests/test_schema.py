@@ -97,18 +97,18 @@ async def test_states_change_only_by_legal_transitions(world: Any) -> None:
     async with world.coordinator():
         plan = delivery_versus_payment()
         await world.create(plan)
-    async with world.database.as_role() as role:
+    async with world.database.as_owner() as owner:
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="only by a transition"):
-            await role.execute("update plan set state = 'INITIATED', version = 2 where plan_id = $1", plan.plan_id)
+            await owner.execute("update plan set state = 'INITIATED', version = 2 where plan_id = $1", plan.plan_id)
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="only by a transition"):
-            await role.execute("update plan set transition_no = 2, version = 2 where plan_id = $1", plan.plan_id)
+            await owner.execute("update plan set transition_no = 2, version = 2 where plan_id = $1", plan.plan_id)
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="only by a transition"):
-            await role.execute("update plan set decision = 'ABORT', version = 2 where plan_id = $1", plan.plan_id)
+            await owner.execute("update plan set decision = 'ABORT', version = 2 where plan_id = $1", plan.plan_id)
         copied = "'another', digest, header, state, delegate, since, transition_no, journal_sequence, reason, reason_leg"
         rest = "reason_detail, sealing, unwound_by_policy, version, epoch_generation, epoch_counter, created_at, updated_at"
         columns = f"plan_id, {copied.split(', ', 1)[1]}, {rest}"
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="only by a transition"):
-            await role.execute(f"insert into plan ({columns}) select {copied}, {rest} from plan where plan_id = $1", plan.plan_id)
+            await owner.execute(f"insert into plan ({columns}) select {copied}, {rest} from plan where plan_id = $1", plan.plan_id)
         insert = "insert into plan_transition values ($1, 2, $2, $3, $4, 'X', 2, now())"
         for left, entered, decision in (
             ("DRAFT", "EXECUTING", "COMMIT"),
@@ -116,7 +116,7 @@ async def test_states_change_only_by_legal_transitions(world: Any) -> None:
             ("DRAFT", "ABORTED", None),
         ):
             with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="does not go"):
-                await role.execute(insert, plan.plan_id, left, entered, decision)
+                await owner.execute(insert, plan.plan_id, left, entered, decision)
 
 
 async def test_votes_never_change(world: Any) -> None:

@@ -130,6 +130,21 @@ async def test_sessions_have_the_limits_of_the_settings(database: Any) -> None:
         assert await tx.fetchval("""select '{"b": 1.10, "a": 2}'::jsonb""") == '{"a": 2, "b": 1.10}'
 
 
+async def test_statements_are_planned_once(database: Any) -> None:
+    """A statement that a connection runs again and again is planned for all values at once, and for none of them alone."""
+    async with connected(database, pool_size_max=1) as db:
+        asked = "select count(*) from pg_class join unnest($1::text[]) as wanted (name) on relname = name"
+        for many in (1, 100, 1, 7):
+            async with db.connection() as connection:
+                assert await connection.fetchval(asked, ["pg_class"] * many) == many
+        async with db.connection() as connection:
+            plans = await connection.fetchrow(
+                "select generic_plans, custom_plans from pg_prepared_statements where statement = $1", asked
+            )
+        assert plans is not None
+        assert tuple(plans) == (4, 0)
+
+
 async def test_a_violation_names_its_constraint(database: Any) -> None:
     """The name of the violated constraint is told, and nothing for other errors."""
     async with connected(database) as db:
