@@ -21,8 +21,8 @@ from typing import Any, Final
 from lockstep_bench.gas import measure_gas
 from lockstep_bench.stopping import STOPPED, unless_stopped
 from lockstep_chain.endpoints import EvmEndpoints
-from lockstep_chain.ports import Answer
-from lockstep_chain.sender import Intent, SettledTransaction, TransactionMachine
+from lockstep_chain.ports import Answer, Block
+from lockstep_chain.sender import Intent, OnSettled, SettledTransaction, TransactionMachine
 from lockstep_chain.settings import ChainSettings
 from lockstep_chain.signers.opening import opened
 from lockstep_kit.db import Connection, Database, DatabaseSettings
@@ -63,6 +63,11 @@ class Watch:
     #: Calls for receipts, and the ends of telling what came of them.
     asked: list[float] = field(default_factory=list)
     settled: list[tuple[float, int]] = field(default_factory=list)
+
+    async def foresee(self, settled: Sequence[SettledTransaction], final: Block | None) -> OnSettled:
+        """Nothing is to be read before they are settled."""
+        del settled, final
+        return self.on_settled
 
     async def on_settled(self, tx: Connection, settled: Sequence[SettledTransaction]) -> None:
         """Count what came to its end."""
@@ -138,7 +143,7 @@ async def measure_rates(db: Database, chain: Chain, count: int) -> dict[str, flo
     evm.watch = watch
     try:
         async with opened(settings.signers) as signers:
-            machine = TransactionMachine(db, evm, signers, settings, watch.on_settled, service=SERVICE)
+            machine = TransactionMachine(db, evm, signers, settings, watch.foresee, service=SERVICE)
             began = time.monotonic()
             for start in range(0, count, ENQUEUED_TOGETHER):
                 async with db.transaction() as tx:

@@ -136,6 +136,10 @@ async def release_lease(s: Statement, chain_id: int, address: str, holder: str) 
 
 @STATEMENTS.on(store.LOCK_SIGNER)
 async def lock_signer(s: Statement, chain_id: int, address: str, holder: str) -> Rows:
+    return await _led(s, chain_id, address, holder)
+
+
+async def _led(s: Statement, chain_id: int, address: str, holder: str) -> Rows:
     row = await s.lock(_SIGNER, chain_id, address)
     leads = row is not None and row["lease_holder"] == holder and row["lease_until"] > s.now
     return [{"next_nonce": row["next_nonce"]}] if leads and row is not None else []
@@ -143,7 +147,7 @@ async def lock_signer(s: Statement, chain_id: int, address: str, holder: str) ->
 
 @STATEMENTS.on(store.LOCK_STANDING)
 async def lock_standing(s: Statement, chain_id: int, address: str, holder: str) -> Rows:
-    mine = await lock_signer(s, chain_id, address, holder)
+    mine = await _led(s, chain_id, address, holder)
     rows = _of_account(s, chain_id, address, ("signed", "sent"))
     costs = (row["value"] + row["gas_limit"] * max(each["max_fee"] for each in _attempts(s, row["id"])) for row in rows)
     return [{**row, "unmined": len(rows), "wei_max": sum(costs)} for row in mine]
