@@ -322,6 +322,7 @@ async def test_plans_of_before_are_listed(world: Any) -> None:
     async with world.database.as_owner() as owner:
         for statement in (
             # What came after it.
+            "drop function plan_write",
             "drop trigger plan_begun on plan",
             "drop trigger decision_key_resealed on decision_key",
             "drop function decision_key_resealed",
