@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from coordinator import audit, calls, escalating
 from coordinator.changes import Change
 from coordinator.commands import Command, answered, command_of
 from coordinator.convert import settlement
-from coordinator.model import LegState, Limits, Order, Record, State, WriteAudit
+from coordinator.convert.participant import Outgoing
+from coordinator.model import Limits, Order, Record, State, WriteAudit
 from coordinator.notices import Notice, notices
 from coordinator.payloads import journal_event
 from coordinator.plan_traces import tell_escalation, tell_moves
 from coordinator.store import audits, escalation_documents, letters, operators, outboxes, plans, saving
 from coordinator.store import notices as notice_store
 from coordinator.store.notices import Subscriptions
-from coordinator.wakes import Flushed
+from coordinator.store.outboxes import PendingEvent
+from coordinator.wakes import Flushed, Records
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.plan import LegKind
+from lockstep_kit.values import replace
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection
@@ -28,15 +32,28 @@ class Flush:
     """One transaction's writing."""
 
     def __init__(
-        self, tx: Connection, loaded: Sequence[Change], noted: Sequence[Notice], limits: Limits, subscriptions: Subscriptions
+        self,
+        tx: Connection,
+        loaded: Sequence[Change],
+        noted: Sequence[Notice],
+        *,
+        limits: Limits,
+        subscriptions: Subscriptions,
+        records: Records,
+        repeat: timedelta,
     ) -> None:
-        """`loaded` are the transaction's plans, in the order of their ids; `noted` is told beside what follows from their effects."""
+        """`loaded` are the transaction's plans, in the order of their ids; `noted` is told beside what follows from their effects.
+
+        `records` knows what the journal has; after `repeat` the commands that are given are due again.
+        """
         self._tx: Final = tx
         self._loaded: Final[Mapping[PlanId, Change]] = {each.plan_id: each for each in loaded}
         self._changed: Final = [each for each in loaded if each.changed]
         self._noted: Final = noted
         self._limits: Final = limits
         self._subscriptions: Final = subscriptions
+        self._records: Final = records
+        self._repeat: Final = repeat
 
     async def write(self) -> Flushed:
         """Write everything; what has to be woken once it is committed."""
@@ -48,14 +65,15 @@ class Flush:
         await self._write_plans(now)
         escalated = await self._write_tickets(now)
         recorded = await self._write_journal(now)
-        told = await self._write_commands(now) | await self._hasten()
+        given, closing = await self._write_commands(now)
+        due = await self._hasten()
         noticed = await self._write_notices(now)
         about = sorted({*(each.plan_id for each in changed), *(each.plan_id for each in noticed)})
         telling = {plan_id: self._events(self._loaded[plan_id], noticed) for plan_id in about}
         audited = await self._write_audits(telling, now)
         await outboxes.insert_events(self._tx, [(plan_id, octets) for plan_id in about for octets in telling[plan_id]], now)
-        checks = any(each.after.plan.state in (State.INITIATED, State.PRECONDITIONS_PENDING) for each in changed)
-        return Flushed(told, recorded, checks, audited, escalated)
+        checks = [each for each in changed if each.after.plan.state in (State.INITIATED, State.PRECONDITIONS_PENDING)]
+        return Flushed(given, due, closing, recorded, frozenset(each.plan_id for each in checks), audited, escalated)
 
     async def _write_plans(self, now: datetime) -> None:
         stepped = [
@@ -90,7 +108,7 @@ class Flush:
         await escalation_documents.insert(self._tx, said, now)
         return bool(said)
 
-    async def _write_journal(self, now: datetime) -> bool:
+    async def _write_journal(self, now: datetime) -> tuple[PendingEvent, ...]:
         raised = {each.plan_id: escalating.raised(each.after, each.effects, each.tickets) for each in self._changed if each.tickets}
         events = [
             (each.plan_id, journal_event(each.after, record, raised.get(each.plan_id, {}).get(record.sequence)))
@@ -100,28 +118,43 @@ class Flush:
         ]
         traces = [self._loaded[plan_id].after.traceparent for plan_id, _ in events]
         await outboxes.insert_journal(self._tx, events, traces, now)
-        return bool(events)
+        return tuple(
+            PendingEvent(plan_id, event, now, trace, self._loaded[plan_id].epoch)
+            for (plan_id, event), trace in zip(events, traces, strict=True)
+            if not self._loaded[plan_id].after.frozen
+        )
 
-    async def _write_commands(self, now: datetime) -> frozenset[str]:
+    async def _write_commands(self, now: datetime) -> tuple[tuple[tuple[str, Outgoing], ...], frozenset[PlanId]]:
+        """The commands that are being sent, with their participants; and plans whose journal is closed once it is known to have what is before that."""
         ended: list[tuple[PlanId, LegId, Order]] = []
-        given: list[tuple[Command, str, LegState]] = []
+        # The last command about a leg is the one in force.
+        last: dict[tuple[PlanId, LegId], tuple[Command, str, LegKind, bool]] = {}
         for each in self._changed:
             dossier = each.after
             for old, leg in zip(each.before.plan.legs, dossier.plan.legs, strict=True):
-                if old != leg and leg.order is not Order.NONE:
+                if old is not leg and old != leg and leg.order is not Order.NONE:
                     ended.append((each.plan_id, leg.leg_id, Order.NONE if answered(leg) else leg.order))
             for effect in each.effects:
                 command = command_of(each.plan_id, effect)
                 if command is not None:
                     index = dossier.index(command.leg_id)
-                    given.append((command, dossier.files[index].participant, dossier.plan.legs[index]))
-        # The last command about a leg is the one in force.
-        last = {(command.plan_id, command.leg_id): (command, participant, leg.kind) for command, participant, leg in given}
+                    kind = dossier.plan.legs[index].kind
+                    # Its own closing entry is reserved, and what is before that must be there.
+                    waits = outboxes.behind_journal(command, kind) and not self._records.has(
+                        each.plan_id, dossier.plan.journal_sequence - 1
+                    )
+                    last[each.plan_id, command.leg_id] = (command, dossier.files[index].participant, kind, not waits)
         await outboxes.end(self._tx, ended)
         # Whatever brought the plan on, its work goes on in the trace of the call that created it: one settlement, one trace.
         traces = [self._loaded[plan_id].after.traceparent for plan_id, _ in last]
-        await outboxes.give(self._tx, list(last.values()), traces, now)
-        return frozenset(participant for _, participant, _ in given)
+        await outboxes.give(self._tx, list(last.values()), traces, now, self._repeat)
+        given = tuple(
+            (participant, Outgoing(replace(command, traceparent=trace), change.result, change.epoch, b""))
+            for (command, participant, _, sent), trace in zip(last.values(), traces, strict=True)
+            for change in (self._loaded[command.plan_id],)
+            if sent
+        )
+        return given, frozenset(command.plan_id for command, _, _, sent in last.values() if not sent)
 
     async def _hasten(self) -> frozenset[str]:
         """What operators want tried again now is due now, what was given up included; the participants concerned."""

@@ -29,9 +29,11 @@ def _behind(s: Statement, row: Row) -> bool:
 
 @STATEMENTS.on(outboxes.GIVE)
 async def give(s: Statement, *values: Any) -> Rows:
-    *lists, due_at = values
+    *lists, now, repeat = values
     for new in columns(listed(outboxes.GIVE), lists):
-        fresh = {"due_at": due_at, "given_at": due_at, "attempts": 0, "rejections": 0, "last_rejection": "", "answered": False}
+        sent = new.pop("sent")
+        fresh = {"due_at": now + repeat if sent else now, "given_at": now, "attempts": int(sent)}
+        fresh |= {"rejections": 0, "last_rejection": "", "answered": False}
         if await s.insert_new("leg_command", {**new, **fresh}) is None:
             row = s.get("leg_command", new["plan_id"], new["leg_id"], new["command"])
             again = {name: new[name] for name in ("not_after", "closing", "authority", "traceparent")}
@@ -84,6 +86,19 @@ def shown_otherwise(s: Statement, *values: Sequence[Any]) -> Rows:
 def _due(s: Statement, row: Row, participant: str, now: datetime) -> bool:
     due = passed(row["due_at"], now)
     return row["participant"] == participant and not row["answered"] and due and not _behind(s, row)
+
+
+@STATEMENTS.on(outboxes.DUE)
+def due(s: Statement, owner: str) -> Rows:
+    now = s.now
+
+    def mine(row: Row) -> bool:
+        lease = s.get("lease", row["plan_id"])
+        return lease is not None and lease["owner"] == owner
+
+    waiting = {row["participant"] for row in s.all("leg_command") if _due(s, row, row["participant"], now) and mine(row)}
+    progress = (row for row in s.all("journal_progress") if row["appended"] < row["recorded"] and not row["frozen"])
+    return [{"participant": each} for each in sorted(waiting)] + [{"participant": outboxes.JOURNAL}] * any(map(mine, progress))
 
 
 @STATEMENTS.on(outboxes.DUE_PLANS)

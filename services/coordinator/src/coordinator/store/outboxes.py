@@ -25,17 +25,21 @@ from lockstep_kit.reversals import ReverseAuthority
 #: Channel that is notified when watchers have something to read.
 EVENT_CHANNEL: Final = "plan_event"
 
-#: Gives commands; one that was given before is given anew.
+#: Gives commands; one that was given before is given anew. Those that are being sent are so noted, and repeated after a while unless they are answered; the
+#: others are due at once.
 GIVE: Final = """
 insert into leg_command (plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, due_at,
     given_at, attempts, rejections, last_rejection, answered)
-select plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, $10, $10, 0, 0, '', false
-from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::timestamptz[], $7::bytea[], $8::bytea[], $9::text[])
-    as new (plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent)
+select plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent,
+    case when sent then $11::timestamptz + $12::interval else $11 end, $11, sent::integer, 0, '', false
+from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::timestamptz[], $7::bytea[], $8::bytea[], $9::text[],
+    $10::boolean[])
+    as new (plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, sent)
 order by plan_id, leg_id, command
 on conflict (plan_id, leg_id, command) do update
 set not_after = excluded.not_after, closing = excluded.closing, authority = excluded.authority, traceparent = excluded.traceparent,
-    due_at = excluded.due_at, given_at = excluded.given_at, attempts = 0, rejections = 0, last_rejection = '', answered = false
+    due_at = excluded.due_at, given_at = excluded.given_at, attempts = excluded.attempts, rejections = 0, last_rejection = '',
+    answered = false
 """
 
 #: Ends the repeating of commands that are answered or overtaken. Like everything that changes several commands, it locks them in the order of their keys.
@@ -72,6 +76,21 @@ select exists (
 
 #: Whether a command is due. One that was given up never is.
 _DUE: Final = passed("command.due_at")
+
+#: What stands for the journal among those that something is due to.
+JOURNAL: Final = ""
+
+#: Participants that commands of this owner are due to, and `JOURNAL` where it does not have all events of its plans.
+DUE: Final = f"""
+select distinct command.participant from leg_command as command
+join lease on lease.resource_id = command.plan_id and lease.owner = $1
+left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
+where not command.answered and {_DUE} and (not command.behind_journal or journal.appended >= journal.recorded)
+union all
+select '{JOURNAL}' where exists (
+    select from journal_progress as progress join lease on lease.resource_id = progress.plan_id and lease.owner = $1
+    where progress.appended < progress.recorded and progress.frozen = '')
+"""
 
 #: Plans of this owner with commands to a participant that are due; closing the journal waits for what is before it. Of each whether its lease is held for
 #: longer than a duration yet.
@@ -225,24 +244,40 @@ class PendingEvent:
 
 
 async def give(
-    tx: Connection, commands: Sequence[tuple[Command, str, LegKind]], traceparents: Sequence[str | None], now: datetime
+    tx: Connection,
+    commands: Sequence[tuple[Command, str, LegKind, bool]],
+    traceparents: Sequence[str | None],
+    now: datetime,
+    repeat: timedelta,
 ) -> None:
-    """Write commands to the outbox, with participant, kind of leg and the trace each belongs to; due at once."""
+    """Write commands to the outbox, with participant, kind of leg, whether it is being sent, and the trace each belongs to; the others are due at once."""
     if not commands:
         return
     await tx.execute(
         GIVE,
-        [each.plan_id for each, _, _ in commands],
-        [each.leg_id for each, _, _ in commands],
-        [each.order.value for each, _, _ in commands],
-        [participant for _, participant, _ in commands],
-        [kind is LegKind.JOURNAL and each.order is not Order.PREPARE for each, _, kind in commands],
-        [each.not_after for each, _, _ in commands],
-        [stored.closing_octets(each.closing) for each, _, _ in commands],
-        [stored.authority_octets(each.authority) for each, _, _ in commands],
+        [each.plan_id for each, _, _, _ in commands],
+        [each.leg_id for each, _, _, _ in commands],
+        [each.order.value for each, _, _, _ in commands],
+        [participant for _, participant, _, _ in commands],
+        [behind_journal(each, kind) for each, _, kind, _ in commands],
+        [each.not_after for each, _, _, _ in commands],
+        [stored.closing_octets(each.closing) for each, _, _, _ in commands],
+        [stored.authority_octets(each.authority) for each, _, _, _ in commands],
         list(traceparents),
+        [sent for _, _, _, sent in commands],
         now,
+        repeat,
     )
+
+
+def behind_journal(command: Command, kind: LegKind) -> bool:
+    """Whether a command waits until the journal has everything that is before it."""
+    return kind is LegKind.JOURNAL and command.order is not Order.PREPARE
+
+
+async def due(connection: Connection, owner: str) -> frozenset[str]:
+    """Participants that commands of this owner are due to, and `JOURNAL` where it does not have all events of its plans."""
+    return frozenset(row["participant"] for row in await connection.fetch(DUE, owner))
 
 
 async def end(tx: Connection, legs: Sequence[tuple[PlanId, LegId, Order]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from coordinator import facts
@@ -348,9 +348,10 @@ async def save(tx: Connection, before: Dossier, adopted: Adopted, generation: in
     events = [(plan_id, journal_event(dossier, record)) for record in adopted.records]
     await outboxes.insert_journal(tx, events, traces * len(events), now)
     kept = [
-        (each, before.files[before.index(each.leg_id)].participant, facts.leg(after, each.leg_id).kind) for each in adopted.commands
+        (each, before.files[before.index(each.leg_id)].participant, facts.leg(after, each.leg_id).kind, False)
+        for each in adopted.commands
     ]
-    await outboxes.give(tx, kept, traces * len(kept), now)
+    await outboxes.give(tx, kept, traces * len(kept), now, timedelta())
     # Those that were obeyed, too: they are there to be sent again.
     await tx.execute(END_COMMANDS, plan_id, before.plan.sealing)
 
