@@ -363,6 +363,10 @@ class World:
             found = await self.get(plan)
         raise AssertionError(f"the plan rests in {STATE.Name(found.state)}: {found.reason} {found.waiting} {found.escalations}")
 
+    async def journalled(self, plan: PlanCase) -> settlement_pb2.Plan:
+        """The plan, once the journal has all that is recorded of it."""
+        return await self.until(plan, lambda found: len(self.journal.chains.get(plan.plan_id, ())) == found.journal_sequence)
+
     async def release(self, plan: PlanCase) -> settlement_pb2.Plan:
         """The releaser signs over the votes as they stand."""
         found = await self.get(plan)

@@ -81,7 +81,7 @@ async def told(world: Any) -> None:
 
 async def journaled_wholly(world: Any, plan: PlanCase) -> None:
     """Wait until the journal has everything that is to be said of the plan so far: nobody waits for it."""
-    await world.until(plan, lambda found: len(world.journal.chains[plan.plan_id]) == found.journal_sequence)
+    await world.journalled(plan)
 
 
 async def closed_by_judgement(operators: Desk, plan: PlanCase, ticket: messages.EscalationFile) -> None:

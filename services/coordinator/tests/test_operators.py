@@ -178,7 +178,7 @@ async def test_two_operators_answer_for_a_participant(world: Any, clocks: Any) -
         assert ("FORGET", "") in verbs(still)
         await operators.both(resolution(plan, ticket, Verb.FORGET))
         assert await operators.escalations(plan) == []
-        await world.until(plan, lambda found: len(world.journal.chains[plan.plan_id]) == found.journal_sequence)
+        await world.journalled(plan)
         # There is no outcome of that leg to sign over; the validator looks it up outside.
         outcomes = [outcome_from_pb(each.outcome) for each in found.legs if each.leg.leg_id == "tokens"]
         await world.sign(plan, plan.gate(Gate.VALIDATE, outcomes=outcomes))

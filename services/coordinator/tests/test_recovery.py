@@ -109,6 +109,7 @@ async def cut_off(world: Any, place: str) -> None:
         failpoints.arm("")
         assert await release() == await release(), place
         await world.reaches(plan, "VALIDATING")
+        await world.journalled(plan)
     assert world.journal.types(plan).count("plan.released") == 1, place
 
 

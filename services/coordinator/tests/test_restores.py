@@ -151,6 +151,7 @@ async def test_a_lost_plan_is_released(world: Any, clocks: Any, snapshots: Snaps
     async with world.coordinator(crash=True):
         snapshot = await coordinator_snapshot(world, snapshots)
         await at.to("PREPARED")
+        await world.journalled(plan)
     await snapshots.put_back(snapshot)
     async with world.coordinator(generation=2):
         await some(world, "select from orphan_leg where plan_id = $1", plan.plan_id)

@@ -207,11 +207,11 @@ async def test_the_journal_lost_events(world: Any) -> None:
     async with world.coordinator():
         plan = await world.started()
         await world.reaches(plan, "PREPARED")
-        await world.until(plan, lambda found: len(world.journal.chains[plan.plan_id]) == found.journal_sequence)
+        await world.journalled(plan)
         del world.journal.chains[plan.plan_id][3:]
         await world.release(plan)
         found = await world.reaches(plan, "VALIDATING")
-        await world.until(plan, lambda found: len(world.journal.chains[plan.plan_id]) == found.journal_sequence)
+        await world.journalled(plan)
     assert [each.sequence for each in world.journal.chains[plan.plan_id]] == list(range(1, found.journal_sequence + 1))
 
 
@@ -220,7 +220,7 @@ async def test_the_journal_has_another_event(world: Any) -> None:
     async with world.coordinator():
         plan = await world.started()
         await world.reaches(plan, "PREPARED")
-        await world.until(plan, lambda found: len(world.journal.chains[plan.plan_id]) == found.journal_sequence)
+        await world.journalled(plan)
         world.journal.conflicts.add(plan.plan_id)
         # Any event that the journal has not seen yet brings the conflict to light.
         async with world.database.as_owner() as owner:

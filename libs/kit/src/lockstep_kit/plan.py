@@ -37,15 +37,15 @@ class LegKind(StrEnum):
     NOTARISATION = "notarisation"
     JOURNAL = "journal"
 
-    @property
-    def settling(self) -> bool:
-        """Whether such a leg moves value; the others are evidence."""
-        return self in (LegKind.TOKEN_TRANSFER, LegKind.CREDIT_TRANSFER, LegKind.ISSUE_INSTRUMENT)
+    #: Whether such a leg moves value; the others are evidence.
+    settling: bool
+    #: Whether nobody but a third party can undo what such a leg did, so that it is commanded when all others are done.
+    irrevocable: bool
 
-    @property
-    def irrevocable(self) -> bool:
-        """Whether nobody but a third party can undo what such a leg did, so that it is commanded when all others are done."""
-        return self is LegKind.ISSUE_INSTRUMENT
+    def __init__(self, kind: str) -> None:
+        # Asked for all the time: kept, not worked out.
+        self.settling = kind in ("token_transfer", "credit_transfer", "issue_instrument")
+        self.irrevocable = kind == "issue_instrument"
 
 
 class ChargeBearer(StrEnum):

@@ -132,12 +132,14 @@ class Checks:
 
     def loop(self) -> Loop:
         """The loop that checks."""
-        return Loop("checks", self.run, poll_seconds=POLL_SECONDS, wake=self._engine.wakes.checks)
+        return Loop("checks", self.run, poll_seconds=POLL_SECONDS, wake=self._engine.wakes.checks.wake)
 
     async def run(self) -> None:
         """Check what waits for it; what needs a silent participant waits on, until its deadline."""
-        async with self._engine.db.connection() as connection:
-            waiting = await reading.checking(connection, self._engine.owner.name, BATCH_MAX)
+        waiting = list(self._engine.wakes.checks.take(BATCH_MAX))
+        if not waiting:
+            async with self._engine.db.connection() as connection:
+                waiting = await reading.checking(connection, self._engine.owner.name, BATCH_MAX)
         if waiting:
             await self.check(waiting, await self._cache.ask())
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.changes import Change
 from coordinator.dossier import Dossier
-from coordinator.model import State
 from coordinator.store import plans
 from coordinator.store.plans import Glance, Read
 from lockstep_kit.ids import PlanId
@@ -68,10 +67,6 @@ class Dossiers:
         return replace(known, read_at=seen.read_at) if same else None
 
     def _keep(self, dossier: Dossier) -> None:
-        if dossier.plan.state is State.CLOSED:
-            # Seldom asked for, and never worked on.
-            self._known.pop(dossier.plan_id, None)
-            return
         known = self._known.get(dossier.plan_id)
         if known is None or known.version <= dossier.version:
             self._known[dossier.plan_id] = dossier

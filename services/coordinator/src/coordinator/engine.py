@@ -7,7 +7,7 @@ names; a crash between loses nothing, since all of it is rows.
 
 from __future__ import annotations
 
-import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from coordinator import calls, metrics, protocol
+from coordinator import calls, commands, metrics, protocol
 from coordinator.changes import Change
 from coordinator.dossier import Dossier
 from coordinator.dossiers import Dossiers
@@ -33,7 +33,7 @@ from coordinator.store.accepting import Accepted
 from coordinator.store.notices import Subscriptions
 from coordinator.store.plans import Read, SealedKey
 from coordinator.store.writing import Writing
-from coordinator.wakes import Flushed, Wakes
+from coordinator.wakes import Flushed, Orders, Wakes
 from lockstep_kit import failpoints, leases
 from lockstep_kit.certificate import Decision
 from lockstep_kit.failpoints import failpoint
@@ -239,7 +239,17 @@ class Work:
                     self.step(plan_id, CommitsWithheld(withheld))
         self._written = [self._change(plan_id) for plan_id in sorted(self._now)]
         engine = self._engine
-        return await Flush(self.tx, self._written, self._noted, engine.limits, engine.subscriptions, self._writing).write()
+        flush = Flush(
+            self.tx,
+            self._written,
+            self._noted,
+            limits=engine.limits,
+            subscriptions=engine.subscriptions,
+            writing=self._writing,
+            records=engine.wakes.records,
+            repeat=engine.repeat_after(0),
+        )
+        return await flush.write()
 
 
 class Engine:
@@ -267,7 +277,8 @@ class Engine:
         self.box: Final = box
         self.subscriptions: Final = subscriptions
         self.pressure: Final = pressure
-        self.wakes: Final = Wakes({name: asyncio.Event() for name in routes.names})
+        self.wakes: Final = Wakes({name: Orders() for name in routes.names}, routes.journal)
+        self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._sharing: Final = Sharing(self)
 
     @asynccontextmanager
@@ -287,6 +298,10 @@ class Engine:
         work.committed()
         self.wakes.takeovers.note(work.epochs)
         self.wake(flushed)
+
+    def repeat_after(self, attempts: int) -> timedelta:
+        """Time until a command that was sent so often before is sent again."""
+        return commands.repeat_after(attempts, self._rng.random())
 
     def wake(self, flushed: Flushed) -> None:
         """Have what was written sent at once."""

@@ -33,17 +33,20 @@ UNDECIDED = (State.DRAFT, State.INITIATED, State.PRECONDITIONS_PENDING, State.RE
 
 def leg(plan: Plan, leg_id: str) -> LegState:
     """One leg."""
-    return next(each for each in plan.legs if each.leg_id == leg_id)
+    for each in plan.legs:
+        if each.leg_id == leg_id:
+            return each
+    raise AssertionError(f"plan {plan.plan_id} has no leg {leg_id}")
 
 
 def with_leg(plan: Plan, changed: LegState) -> Plan:
     """The plan with one leg changed."""
-    return replace(plan, legs=tuple(changed if each.leg_id == changed.leg_id else each for each in plan.legs))
+    return replace(plan, legs=tuple([changed if each.leg_id == changed.leg_id else each for each in plan.legs]))
 
 
 def settling(plan: Plan) -> tuple[LegState, ...]:
     """Legs that move value."""
-    return tuple(each for each in plan.legs if each.kind.settling)
+    return tuple([each for each in plan.legs if each.kind.settling])
 
 
 def notarisations(plan: Plan) -> tuple[LegState, ...]:
@@ -196,15 +199,15 @@ def evidence(plan: Plan) -> Digest:
     return evidence_digest([each.outcome for each in settling(plan) if each.outcome is not None])
 
 
-def outcome(plan: Plan) -> PlanOutcome | None:
-    """How the plan ends, as far as its state says."""
+def outcome(plan: Plan, state: State) -> PlanOutcome | None:
+    """How the plan ends, as far as the state says that it enters."""
     if plan.outcome is PlanOutcome.MIXED:
         return PlanOutcome.MIXED
-    if plan.state is State.COMMITTED:
+    if state is State.COMMITTED:
         return PlanOutcome.COMMITTED
-    if plan.state is State.ABORTED:
+    if state is State.ABORTED:
         return PlanOutcome.REVERSED if any(each.reversed for each in plan.legs) else PlanOutcome.ABORTED
-    return plan.outcome if plan.state is State.CLOSED else None
+    return plan.outcome if state is State.CLOSED else None
 
 
 def cause(plan: Plan, now: datetime, limits: Limits) -> Cause | None:
@@ -252,6 +255,9 @@ def _stop(plan: Plan, now: datetime, limits: Limits) -> Cause | None:
 
 def promise_finding(plan: Plan, limits: Limits) -> tuple[str, str, str] | None:
     """Reason, leg and sentence where the promises given cannot carry the decision; None where they can."""
+    if not any(promise.soft for each in plan.legs if (promise := each.promise) is not None):
+        # What stands whatever comes carries everything.
+        return None
     for each in plan.legs:
         lapses = each.promise.expires_at if each.promise else None
         if lapses is not None and lapses < plan.deadline + limits.delivery_margin:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from coordinator import audit, calls, escalating
 from coordinator.changes import Change
 from coordinator.commands import Command, answered, command_of
 from coordinator.convert import settlement
-from coordinator.model import LegState, Limits, Order, Record, State, WriteAudit
+from coordinator.convert.participant import Outgoing
+from coordinator.model import Limits, Order, Record, State, WriteAudit
 from coordinator.notices import Notice, notices
 from coordinator.payloads import journal_event
 from coordinator.plan_traces import tell_escalation, tell_moves
 from coordinator.store import audits, escalation_documents, letters, operators, outboxes
 from coordinator.store import notices as notice_store
 from coordinator.store.notices import Subscriptions
+from coordinator.store.outboxes import PendingEvent
 from coordinator.store.writing import Stepped, Writing
-from coordinator.wakes import Flushed
+from coordinator.wakes import Flushed, Records
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.plan import LegKind
+from lockstep_kit.values import replace
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection
@@ -33,11 +37,17 @@ class Flush:
         tx: Connection,
         loaded: Sequence[Change],
         noted: Sequence[Notice],
+        *,
         limits: Limits,
         subscriptions: Subscriptions,
         writing: Writing,
+        records: Records,
+        repeat: timedelta,
     ) -> None:
-        """`loaded` are the transaction's plans, in the order of their ids; `noted` is told, and `writing` written, beside what follows from their effects."""
+        """`loaded` are the transaction's plans, in the order of their ids; `noted` is told, and `writing` written, beside what follows from their effects.
+
+        `records` knows what the journal has; after `repeat` the commands that are given are due again.
+        """
         self._tx: Final = tx
         self._loaded: Final[Mapping[PlanId, Change]] = {each.plan_id: each for each in loaded}
         self._changed: Final = [each for each in loaded if each.changed]
@@ -45,6 +55,8 @@ class Flush:
         self._limits: Final = limits
         self._subscriptions: Final = subscriptions
         self._writing: Final = writing
+        self._records: Final = records
+        self._repeat: Final = repeat
 
     async def write(self) -> Flushed:
         """Write everything; what has to be woken once it is committed."""
@@ -55,19 +67,20 @@ class Flush:
         now = next(iter(self._loaded.values())).now
         tell_moves({each.plan_id: each.moves for each in changed})
         self._write_plans()
-        recorded = self._write_journal()
-        told = self._write_commands()
+        recorded = self._write_journal(now)
+        escalated = await self._write_tickets(now)
+        given, closing = self._write_commands()
         escalated = await self._write_tickets(now)
         noticed = await self._write_notices(now)
         about = sorted({*(each.plan_id for each in changed), *(each.plan_id for each in noticed)})
         telling = {plan_id: self._events(self._loaded[plan_id], noticed) for plan_id in about}
-        told |= await self._hasten(now)
+        due = await self._hasten(now)
         audited = await self._write_audits(telling, now)
         for plan_id, events in telling.items():
             writing.told(plan_id, events)
         await writing.write(self._tx, now)
-        checks = any(each.after.plan.state in (State.INITIATED, State.PRECONDITIONS_PENDING) for each in changed)
-        return Flushed(told, recorded, checks, audited, escalated)
+        checks = [each for each in changed if each.after.plan.state in (State.INITIATED, State.PRECONDITIONS_PENDING)]
+        return Flushed(given, due, closing, recorded, frozenset(each.plan_id for each in checks), audited, escalated)
 
     def _write_plans(self) -> None:
         for each in self._changed:
@@ -94,19 +107,22 @@ class Flush:
         await escalation_documents.insert(self._tx, said, now)
         return bool(said)
 
-    def _write_journal(self) -> bool:
+    def _write_journal(self, now: datetime) -> tuple[PendingEvent, ...]:
         raised = {each.plan_id: escalating.raised(each.after, each.effects, each.tickets) for each in self._changed if each.tickets}
-        recorded = False
+        pending: list[PendingEvent] = []
         for each in self._changed:
             for record in each.effects:
                 if isinstance(record, Record):
                     event = journal_event(each.after, record, raised.get(each.plan_id, {}).get(record.sequence))
                     self._writing.recorded(each.plan_id, event, each.after.traceparent)
-                    recorded = True
-        return recorded
+                    if not each.after.frozen:
+                        pending.append(PendingEvent(each.plan_id, event, now, each.after.traceparent, each.epoch))
+        return tuple(pending)
 
-    def _write_commands(self) -> frozenset[str]:
-        given: dict[tuple[PlanId, LegId], tuple[Command, str, LegState]] = {}
+    def _write_commands(self) -> tuple[tuple[tuple[str, Outgoing], ...], frozenset[PlanId]]:
+        """The commands that are being sent, with their participants; and plans whose journal is closed once it is known to have what is before that."""
+        # The last command about a leg is the one in force.
+        last: dict[tuple[PlanId, LegId], tuple[Command, str, LegKind, bool]] = {}
         for each in self._changed:
             dossier = each.after
             for old, leg in zip(each.before.plan.legs, dossier.plan.legs, strict=True):
@@ -116,12 +132,24 @@ class Flush:
                 command = command_of(each.plan_id, effect)
                 if command is not None:
                     index = dossier.index(command.leg_id)
-                    # The last command about a leg is the one in force.
-                    given[command.plan_id, command.leg_id] = (command, dossier.files[index].participant, dossier.plan.legs[index])
-        for command, participant, leg in given.values():
+                    kind = dossier.plan.legs[index].kind
+                    # Its own closing entry is reserved, and what is before that must be there.
+                    waits = outboxes.behind_journal(command, kind) and not self._records.has(
+                        each.plan_id, dossier.plan.journal_sequence - 1
+                    )
+                    last[each.plan_id, command.leg_id] = (command, dossier.files[index].participant, kind, not waits)
+        given: list[tuple[str, Outgoing]] = []
+        closing: set[PlanId] = set()
+        for command, participant, kind, sent in last.values():
+            change = self._loaded[command.plan_id]
             # Whatever brought the plan on, its work goes on in the trace of the call that created it: one settlement, one trace.
-            self._writing.given(command, participant, leg.kind, self._loaded[command.plan_id].after.traceparent)
-        return frozenset(participant for _, participant, _ in given.values())
+            traceparent = change.after.traceparent
+            self._writing.given(command, participant, kind, traceparent, self._repeat if sent else None)
+            if sent:
+                given.append((participant, Outgoing(replace(command, traceparent=traceparent), change.result, change.epoch, b"")))
+            else:
+                closing.add(command.plan_id)
+        return tuple(given), frozenset(closing)
 
     async def _hasten(self, now: datetime) -> frozenset[str]:
         """What operators want tried again now is due now, what was given up included; the participants concerned."""

@@ -7,6 +7,7 @@ freezes the plan's events and calls a person, since one of the two writers must 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 from typing import Final
@@ -25,13 +26,15 @@ from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import PlanId
 from lockstep_kit.loops import Loop, back_off_seconds
-from lockstep_kit.pace import Pace
 from lockstep_kit.spans import plan_spans
 
 _log = structlog.get_logger()
 
 BATCH_MAX: Final = 512
-POLL_SECONDS: Final = 1.0
+#: Whoever is told what is missing need not look for it.
+UNTOLD_SECONDS: Final = 60.0
+#: What is recorded waits for company as long as nothing waits for it: the journal is behind, and the chain of a plan is closed after what is before that.
+COMPANY_SECONDS: Final = 0.25
 #: What the journal's refusals are to `routing`.
 _CODES: Final = {
     AppendVerdict.GAP: "JOURNAL_GAP",
@@ -51,28 +54,36 @@ class JournalRelay:
         self._peer = peer
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._failures = 0
-        self._pace = Pace()
+        self._records = engine.wakes.records
 
     def loop(self) -> Loop:
         """The loop that appends."""
-        return Loop("journal_relay", self.run, poll_seconds=POLL_SECONDS, wake=self._engine.wakes.journal)
+        return Loop("journal_relay", self.run, poll_seconds=UNTOLD_SECONDS, wake=self._records.wake)
 
     async def run(self) -> None:
         """Append until nothing is missing."""
-        while True:
-            # Under load, what is being recorded at this moment goes with what waits.
-            await self._pace.linger()
-            async with self._engine.db.connection() as connection:
-                events = await outboxes.pending_events(connection, self._engine.owner.name, BATCH_MAX)
-            if not events:
-                return
-            with self._pace.working():
-                await self._send(events)
+        while events := await self._missing():
+            await self._send(events)
             if self._failures:
+                # What was handed on is among what is found then.
+                self._records.look()
                 await asyncio.sleep(back_off_seconds(self._failures, self._rng))
-            elif len(events) < BATCH_MAX:
-                # What was recorded meanwhile has woken the loop.
-                return
+
+    async def _missing(self) -> Sequence[PendingEvent]:
+        """Events that were handed on, or those that are found where they are to be looked for."""
+        if self._records.waiting and not self._failures:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(COMPANY_SECONDS):
+                    await self._records.urgent.wait()
+        self._records.urgent.clear()
+        if self._records.takes_look():
+            async with self._engine.db.connection() as connection:
+                found = await outboxes.pending_events(connection, self._engine.owner.name, BATCH_MAX)
+            if len(found) == BATCH_MAX:
+                self._records.look()
+            if found:
+                return found
+        return self._records.take(BATCH_MAX)
 
     async def _send(self, events: Sequence[PendingEvent]) -> None:
         with plan_spans("coordinator.append", {each.plan_id: each.traceparent for each in events}):
@@ -109,13 +120,13 @@ class JournalRelay:
         async with self._engine.db.connection() as connection:
             await outboxes.appended(connection, done)
         await failpoint("coordinator.append.after_commit")
+        # Closing a plan's chain waits for what is before it.
+        self._engine.wakes.appended(done)
         for plan_id, (event, answer) in broken.items():
             await self._freeze(plan_id, event, answer)
         for plan_id, expected in gaps.items():
             if plan_id not in broken:
                 await self._fill(plan_id, expected)
-        # Closing a plan's chain waits for what is before it.
-        self._engine.wakes.relays[self._engine.routes.journal].set()
 
     async def _fill(self, plan_id: PlanId, expected: int) -> None:
         """The journal lost what it had acknowledged (a restore): send it again from where it stands."""
@@ -163,4 +174,5 @@ class JournalRelay:
         _log.error("journal_conflict", plan_id=plan_id, why=why)
         async with self._engine.db.connection() as connection:
             await outboxes.freeze(connection, plan_id, why)
+        self._records.stop(plan_id)
         await self._engine.call(plan_id, "JOURNAL_CONFLICT", "", why)

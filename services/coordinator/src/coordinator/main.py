@@ -28,7 +28,7 @@ from coordinator.participants import Routes
 from coordinator.peers import JournalPeer, NotaryPeer, Peer
 from coordinator.pressure import Pressure
 from coordinator.recovery import Recovery
-from coordinator.relay import Relay
+from coordinator.relay import Due, Relay
 from coordinator.resolving import Resolving
 from coordinator.restores import Restores
 from coordinator.sealing import KeyBox, read_private_key, read_public_key
@@ -140,6 +140,7 @@ def build(
         *(Relay(engine, peer, news).loop() for peer in peers.values()),
         *(Outcomes(engine, peer, news, restores).loop() for peer in peers.values()),
         journal_relay.loop(),
+        Due(engine).loop(),
         EscalationRelay(engine, NotaryPeer(channels[routes.notary], settings.call_seconds)).loop(),
         restores.loop(),
         Checks(engine, cache, rules).loop(),

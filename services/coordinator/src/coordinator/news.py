@@ -24,6 +24,10 @@ _log = structlog.get_logger()
 
 #: Revisions that are remembered, so that what was heard on one way is not taken again on another.
 _HEARD_MAX: Final = 100_000
+#: Phases of legs whose participants carry out a command: what comes of it is told next.
+UNDER_WAY: Final = frozenset(
+    {leg_pb2.LEG_PHASE_PREPARING, leg_pb2.LEG_PHASE_COMMITTING, leg_pb2.LEG_PHASE_ABORTING, leg_pb2.LEG_PHASE_REVERSING}
+)
 
 
 class News:
@@ -48,6 +52,11 @@ class News:
             if report.revision > self._heard.get(key, 0) and (key not in found or report.revision > found[key][0].revision):
                 found[key] = (report, message.SerializeToString())
         return list(found.values())
+
+    def moves(self, message: leg_pb2.LegReport) -> bool:
+        """Whether a report may bring its plan on: it is news, and more than that a command is being carried out."""
+        heard = self._heard.get((PlanId(message.plan_id), LegId(message.leg_id)), 0)
+        return message.revision > heard and (bool(message.trouble) or message.phase not in UNDER_WAY)
 
     async def take(self, sender: str, messages: Sequence[leg_pb2.LegReport]) -> None:
         """Take reports into their plans in one transaction. News of plans that another replica holds is kept for it."""

@@ -1,6 +1,7 @@
 """Follows one participant's outcome log: what it reports and how far it was read are one transaction.
 
-While one is under way, what the participant shows next is read, and then taken together.
+While one is under way, what the participant shows next is read, and then taken together. What brings no plan on, such as that a leg is under way, waits a
+moment for what comes of it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import grpc
@@ -28,6 +29,8 @@ _log = structlog.get_logger()
 AHEAD_MAX: Final = 32
 #: Reports that are taken together; a page is never parted.
 TOGETHER_MAX: Final = 256
+#: So long it waits for what comes after it.
+REST_SECONDS: Final = 1.0
 
 
 class Outcomes:
@@ -75,16 +78,30 @@ class Outcomes:
                     # It was put back to before what it had answered, and to no earlier place than was read.
                     await self._restores.participant_restored(self._peer.name)
                 if page.reports or at != after:
-                    together = [page, *pages.following(page)]
+                    together = await self._together(pages, page)
                     await self._take(together)
                     after = (at[0], together[-1].cursor.sequence)
+
+    async def _together(self, pages: _Ahead, page: messages.WatchOutcomesResponse) -> list[messages.WatchOutcomesResponse]:
+        """A page, and what goes on from it."""
+        found = [page, *pages.following([page])]
+        loop = asyncio.get_running_loop()
+        until = loop.time() + REST_SECONDS
+        while not any(self._news.moves(each) for page in found for each in page.reports):
+            if not await pages.more(until - loop.time()):
+                break
+            more = list(pages.following(found))
+            if not more:
+                break
+            found.extend(more)
+        return found
 
     async def _back(self) -> None:
         """The participant was away and answers again: what it did not answer need not wait for its repeat, which may be half a minute away."""
         self._failures = 0
         async with self._engine.db.connection() as connection:
             await outboxes.hasten_participant(connection, self._peer.name)
-        self._engine.wakes.relays[self._peer.name].set()
+        self._engine.wakes.orders[self._peer.name].look()
 
     async def _take(self, pages: Sequence[messages.WatchOutcomesResponse]) -> None:
         reports = [report for page in pages for report in page.reports]
@@ -110,6 +127,13 @@ class _Ahead:
         except Exception as error:  # noqa: BLE001 - its end, or whatever it is: told to whoever takes the pages
             await self._read.put(error)
 
+    async def more(self, seconds: float) -> bool:
+        """Whether there is something to be taken, as soon as there is; False once so much time has passed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                self._put_back = self._put_back or await self._read.get()
+        return self._put_back is not None
+
     async def get(self) -> messages.WatchOutcomesResponse | None:
         """The next page; None where the stream has ended.
 
@@ -125,11 +149,11 @@ class _Ahead:
             raise page
         return page
 
-    def following(self, page: messages.WatchOutcomesResponse) -> Iterator[messages.WatchOutcomesResponse]:
-        """What else was read and can be taken with a page: pages with reports, that go on in its log from where the one before ends."""
-        cursor, room = page.cursor, TOGETHER_MAX - len(page.reports)
-        while not self._read.empty():
-            found = self._read.get_nowait()
+    def following(self, pages: Sequence[messages.WatchOutcomesResponse]) -> Iterator[messages.WatchOutcomesResponse]:
+        """What else was read and can be taken with pages: others with reports, that go on in their log from where the one before ends."""
+        cursor, room = pages[-1].cursor, TOGETHER_MAX - sum(len(each.reports) for each in pages)
+        while self._put_back is not None or not self._read.empty():
+            found, self._put_back = self._put_back or self._read.get_nowait(), None
             if not isinstance(found, messages.WatchOutcomesResponse) or not found.reports or len(found.reports) > room:
                 self._put_back = found
                 return

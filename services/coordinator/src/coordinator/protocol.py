@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from coordinator import facts
 from coordinator.calls import call, overdue
@@ -371,6 +371,18 @@ def _move(plan: Plan, cause: Cause, event: Event, now: datetime, limits: Limits)
     sequence = plan.journal_sequence if arc.state is State.CLOSED else plan.journal_sequence + 1
     moved = Moved(plan.transition_no + 1, plan.state, arc.state, arc.decision, cause, sequence)
     reason, about, detail = facts.explain(plan, cause, event, limits)
+    changed: dict[str, Any] = {}
+    if cause in (Cause.RELEASED, Cause.RELEASED_DELEGATED):
+        changed |= {"decided_at": now, "delegate": facts.soft_legs(plan)[0] if cause is Cause.RELEASED_DELEGATED else ""}
+    if plan.state is State.ABORTED and arc.state is not State.CLOSED:
+        # What the log says of that abort holds no more; the next abort has a log of its own.
+        changed |= {"auditing_since": None, "audit": None}
+    if cause is Cause.UNWIND_ORDERED and not isinstance(event, OperatorsUnwound):
+        changed |= {"unwound_by_policy": True, "unwind_refusal": facts.refusal(plan), "legs": facts.reordered(plan).legs}
+    if cause is Cause.REDRIVEN:
+        changed |= {"validated_from": len(plan.gates), "cause": None, "reason": "", "reason_leg": "", "reason_detail": ""}
+    if arc.state in (State.ABORTED, State.PARTIALLY_EXECUTED) and cause is not Cause.UNWOUND:
+        changed |= {"cause": cause, "reason": reason, "reason_leg": about, "reason_detail": detail}
     after = replace(
         plan,
         state=arc.state,
@@ -378,19 +390,9 @@ def _move(plan: Plan, cause: Cause, event: Event, now: datetime, limits: Limits)
         since=now,
         transition_no=moved.transition_no,
         journal_sequence=sequence,
+        outcome=facts.outcome(plan, arc.state),
+        **changed,
     )
-    if cause in (Cause.RELEASED, Cause.RELEASED_DELEGATED):
-        after = replace(after, decided_at=now, delegate=facts.soft_legs(plan)[0] if cause is Cause.RELEASED_DELEGATED else "")
-    if plan.state is State.ABORTED and arc.state is not State.CLOSED:
-        # What the log says of that abort holds no more; the next abort has a log of its own.
-        after = replace(after, auditing_since=None, audit=None)
-    if cause is Cause.UNWIND_ORDERED and not isinstance(event, OperatorsUnwound):
-        after = facts.reordered(replace(after, unwound_by_policy=True, unwind_refusal=facts.refusal(plan)))
-    if cause is Cause.REDRIVEN:
-        after = replace(after, validated_from=len(plan.gates), cause=None, reason="", reason_leg="", reason_detail="")
-    if arc.state in (State.ABORTED, State.PARTIALLY_EXECUTED) and cause is not Cause.UNWOUND:
-        after = replace(after, cause=cause, reason=reason, reason_leg=about, reason_detail=detail)
-    after = replace(after, outcome=facts.outcome(after))
     effects: list[Effect] = [moved]
     if arc.state is not State.CLOSED:
         gate = facts.gate(plan, _EVENT_GATES[arc.event]) if arc.event in _EVENT_GATES else facts.stopping_gate(plan, cause)
@@ -413,25 +415,32 @@ def check_step(before: Plan, after: Plan, effects: tuple[Effect, ...]) -> None:
     changes = decided[0] is not decided[1]
     allowed = {(None, _C), (None, _A), (None, _D), (_D, _C), (_D, _A)}
     _assert(not changes or decided in allowed, "a decision is written once", before)
+    _assert(before.state is not State.CLOSED or after.state is State.CLOSED, "CLOSED is the end", before)
+    if effects:
+        _check_effects(before, after, effects)
+    for old, new in zip(before.legs, after.legs, strict=True):
+        same = old is new or (old.leg_id == new.leg_id and new.revision >= old.revision)
+        _assert(same, "legs stay, revisions grow", before)
+
+
+def _check_effects(before: Plan, after: Plan, effects: tuple[Effect, ...]) -> None:
     moves = [effect for effect in effects if isinstance(effect, Moved)]
     records = [effect for effect in effects if isinstance(effect, Record)]
-    first = 1 if before.transition_no == 0 else before.transition_no + 1
-    _assert([move.transition_no for move in moves] == list(range(first, first + len(moves))), "transitions are dense", before)
+    numbers = [move.transition_no for move in moves]
+    first = before.transition_no + 1
+    _assert(numbers == list(range(first, first + len(moves))), "transitions are dense", before)
     recorded = [record.moved.transition_no for record in records if record.moved is not None]
     closing = [move.transition_no for move in moves if move.entered is State.CLOSED]
-    _assert(sorted(recorded + closing) == [move.transition_no for move in moves], "one event per transition", before)
-    numbers = list(range(before.journal_sequence + 1, before.journal_sequence + 1 + len(records)))
-    _assert([record.sequence for record in records] == numbers, "journal events are dense", before)
+    _assert(sorted(recorded + closing) == numbers, "one event per transition", before)
+    sequences = list(range(before.journal_sequence + 1, before.journal_sequence + 1 + len(records)))
+    _assert([record.sequence for record in records] == sequences, "journal events are dense", before)
     _assert(not (before.sealing and records), "nothing is appended once the journal seals", before)
-    _assert(before.state is not State.CLOSED or after.state is State.CLOSED, "CLOSED is the end", before)
-    told = [each.closing for each in effects if isinstance(each, Abort | Commit) and each.closing is not None]
-    reversals = [each for each in effects if isinstance(each, Reverse)]
-    ordered = all(each.authority == after.unwind_authority for each in reversals)
-    _assert(ordered, "nothing is reversed but by the order in force", before)
-    late = facts.unsettled(after) and any(each.evidence_digest != after.audit for each in told)
-    _assert(not late, "what did not settle is closed with its abort audit log", before)
-    for old, new in zip(before.legs, after.legs, strict=True):
-        _assert(old.leg_id == new.leg_id and new.revision >= old.revision, "legs stay, revisions grow", before)
+    for each in effects:
+        if isinstance(each, Reverse):
+            _assert(each.authority == after.unwind_authority, "nothing is reversed but by the order in force", before)
+        elif isinstance(each, Abort | Commit) and each.closing is not None:
+            late = facts.unsettled(after) and each.closing.evidence_digest != after.audit
+            _assert(not late, "what did not settle is closed with its abort audit log", before)
 
 
 def _assert(holds: bool, rule: str, plan: Plan) -> None:

@@ -86,13 +86,7 @@ class Recovery:
                     work.note(taken_over(work.dossier(plan_id).plan, work.clock))
             TAKEOVERS.inc(len(taken))
             _log.info("plans_taken_over", count=len(taken))
-            for wake in (
-                *self._engine.wakes.relays.values(),
-                self._engine.wakes.journal,
-                self._engine.wakes.checks,
-                self._engine.wakes.audits,
-            ):
-                wake.set()
+            self._engine.wakes.look()
 
     async def show(self) -> None:
         """Ask participants about the legs of plans that were taken over, with the fence raised, so that what the owner before sends is refused.

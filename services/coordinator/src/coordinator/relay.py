@@ -1,30 +1,30 @@
 """Sends commands to one participant, many plans' in one call, and repeats them until they are answered.
 
-A command is a row until the participant's signed report answers it. Whatever a call ends with, the row is there: an error, a lost connection, a crash
-say nothing and are followed by a repeat. A rejection is no outcome either: it is counted, and what becomes of it is `routing`'s to say. Commands are
-repeated here and nowhere else.
+A command is a row until the participant's signed report answers it. The transaction that gives it notes it as being sent and hands it on; what is due again
+is looked for. Whatever a call ends with, the row is there: an error, a lost connection, a crash say nothing and are followed by a repeat. A rejection is no
+outcome either: it is counted, and what becomes of it is `routing`'s to say. Commands are repeated here and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import Final, assert_never
 
 import grpc
 import structlog
 
-from coordinator.commands import Command, repeat_after
+from coordinator.commands import Command
 from coordinator.convert.participant import CALLS, Answered, CallName, Outgoing, report_from_pb
 from coordinator.engine import Engine
-from coordinator.model import CheckFailed
+from coordinator.model import CheckFailed, Order
 from coordinator.news import News
 from coordinator.peers import Peer
 from coordinator.routing import OVERTAKEN, Route, routed
 from coordinator.sealing import KeySealed
 from coordinator.store import letters, outboxes, plans, restores
+from coordinator.store.outboxes import JOURNAL
 from lockstep_kit import failpoints, leases
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.fence import Phase
@@ -36,21 +36,42 @@ from lockstep_kit.participant.records import Verdict
 from lockstep_kit.spans import plan_spans
 from lockstep_kit.values import replace
 
-if TYPE_CHECKING:
-    from lockstep_kit.db import Connection
-
 _log = structlog.get_logger()
 
 BATCH_MAX: Final = 256
 #: Legs of all plans in one message: with about a kilobyte each it stays well below the participants' limit.
 CHUNK_LEGS_MAX: Final = 1_024
+#: How often it is looked for what is due, of all participants and the journal at once.
 POLL_SECONDS: Final = 1.0
+#: Whoever is told what is due need not look for it.
+UNTOLD_SECONDS: Final = 60.0
 
 failpoints.declare(
     *(f"coordinator.{call.value.lower()}.{where}" for call in CallName for where in ("before_send", "after_send")),
     "coordinator.claim.in_tx",
     "coordinator.claim.after_commit",
 )
+
+
+class Due:
+    """Looks for what is due and was handed on by nobody: repeats, and what another process left."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def loop(self) -> Loop:
+        """The loop that looks."""
+        return Loop("due", self.run, poll_seconds=POLL_SECONDS)
+
+    async def run(self) -> None:
+        """One look, for all participants and the journal."""
+        wakes = self._engine.wakes
+        async with self._engine.db.connection() as connection:
+            due = await outboxes.due(connection, self._engine.owner.name)
+        for name in due & wakes.orders.keys():
+            wakes.orders[name].look()
+        if JOURNAL in due:
+            wakes.records.look()
 
 
 class Relay:
@@ -60,14 +81,13 @@ class Relay:
         self._engine = engine
         self._peer = peer
         self._news = news
-        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._orders = engine.wakes.orders[peer.name]
         self._unanswered = False
         self._pace = Pace()
 
     def loop(self) -> Loop:
         """The loop that sends."""
-        wake = self._engine.wakes.relays[self._peer.name]
-        return Loop(f"relay.{self._peer.name}", self.run, poll_seconds=POLL_SECONDS, wake=wake)
+        return Loop(f"relay.{self._peer.name}", self.run, poll_seconds=UNTOLD_SECONDS, wake=self._orders.wake)
 
     async def run(self) -> None:
         """Send what is due, until nothing is, or a call failed: the next look is soon enough for a participant that is down."""
@@ -82,8 +102,14 @@ class Relay:
                 return
 
     async def _send_due(self) -> bool:
-        """Send what is due; whether there may be more."""
-        more, batch = await self._claim()
+        """Send what was given, or else what is due; whether there may be more."""
+        given = self._orders.take(BATCH_MAX)
+        if given:
+            more, batch = True, await self._with_keys(given)
+        elif self._orders.takes_look():
+            more, batch = await self._claim()
+        else:
+            return False
         for chunk in _chunks(batch):
             calls = [(call, [each for each in chunk if CALLS[each.command.order] is call]) for call in CallName]
             await asyncio.gather(*(self._send(call, part) for call, part in calls if part))
@@ -105,24 +131,32 @@ class Relay:
             if not locked:
                 return False, []
             commands, epochs = [each for each, _ in locked], {each.plan_id: epoch for each, epoch in locked}
-            await outboxes.sent(tx, commands, [repeat_after(each.attempts, self._rng.random()) for each in commands])
+            await outboxes.sent(tx, commands, [engine.repeat_after(each.attempts) for each in commands])
             dossiers = (await engine.dossiers.read(tx, epochs)).dossiers
-            committing = {each.plan_id for each in commands if CALLS[each.order] is CallName.COMMIT}
-            keys = await self._keys(tx, committing) if committing else {}
             await failpoint("coordinator.claim.in_tx")
         await failpoint("coordinator.claim.after_commit")
-        for plan_id in sorted(committing - keys.keys()):
+        # A plan's in the order of its legs.
+        ordered = sorted(commands, key=lambda each: (each.plan_id, dossiers[each.plan_id].index(each.leg_id)))
+        batch = [Outgoing(each, dossiers[each.plan_id], epochs[each.plan_id], b"") for each in ordered]
+        return len(commands) == BATCH_MAX, await self._with_keys(batch)
+
+    async def _with_keys(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
+        """The batch with the plans' keys for what moves value; plans whose key cannot be opened call a person, and the others need not wait for them."""
+        moving = {each.command.plan_id for each in batch if _moves_value(each)}
+        if not moving:
+            return list(batch)
+        async with self._engine.db.connection() as connection:
+            keys = self._opened(await plans.sealed_keys(connection, moving))
+        for plan_id in sorted(moving - keys.keys()):
             await self._engine.call(plan_id, "PLAN_KEY_SEALED", "", "the plan's key cannot be opened with the keys of this service")
-        return len(commands) == BATCH_MAX, [
-            Outgoing(each, dossiers[each.plan_id], epochs[each.plan_id], keys.get(each.plan_id, b""))
-            # A plan's in the order of its legs.
-            for each in sorted(commands, key=lambda each: (each.plan_id, dossiers[each.plan_id].index(each.leg_id)))
-            if each.plan_id not in committing or each.plan_id in keys
+        return [
+            replace(each, plan_key=keys[each.command.plan_id]) if _moves_value(each) else each
+            for each in batch
+            if not _moves_value(each) or each.command.plan_id in keys
         ]
 
-    async def _keys(self, tx: Connection, ids: set[PlanId]) -> dict[PlanId, bytes]:
-        """The plans' keys; those that cannot be opened are left out, so that the others of the batch need not wait for them."""
-        sealed = await plans.sealed_keys(tx, ids)
+    def _opened(self, sealed: Mapping[PlanId, tuple[str, bytes]]) -> dict[PlanId, bytes]:
+        """The plans' keys; those that cannot be opened are left out."""
         found: dict[PlanId, bytes] = {}
         for plan_id, (key_id, octets) in sealed.items():
             try:
@@ -215,6 +249,12 @@ class Relay:
                 await self._engine.call(command.plan_id, "COMMAND_DEAD", command.leg_id, told)
             case unreachable:
                 assert_never(unreachable)
+
+
+def _moves_value(each: Outgoing) -> bool:
+    """Whether the command is one that its leg's key goes with."""
+    command = each.command
+    return command.order is Order.COMMIT and each.dossier.files[each.dossier.index(command.leg_id)].leg.settling
 
 
 def _often(counted: Mapping[tuple[PlanId, LegId], int], each: Outgoing) -> int:

@@ -141,7 +141,7 @@ class Resolving:
             await requests.keep(tx, [(request, response)])
         if again:
             _log.warning("dead_letter_replayed", plan_id=letter.plan_id, leg_id=letter.leg_id, command=letter.command, who=who)
-        self._engine.wake(Flushed(told))
+        self._engine.wake(Flushed(due=told))
         return response
 
 

@@ -234,7 +234,7 @@ class Restores:
             async with engine.db.connection() as connection:
                 batch = await restores.behind(connection, participant, after, BATCH_MAX)
             if not batch:
-                engine.wakes.relays[participant].set()
+                engine.wakes.orders[participant].look()
                 return True
             dossiers = await engine.read({each.plan_id for each in batch})
             try:

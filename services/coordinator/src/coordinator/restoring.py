@@ -270,7 +270,7 @@ class _Adoption:
             self.plan = replace(self.plan, sealing=True, outcome=outcome)
             self._closing = _closing(entry, transition)
         else:
-            self.plan = replace(self.plan, outcome=facts.outcome(self.plan))
+            self.plan = replace(self.plan, outcome=facts.outcome(self.plan, self.plan.state))
 
     def _raise(self, entry: Written) -> None:
         reason, leg = entry.document.get("reason", {}), entry.document.get("leg", {})

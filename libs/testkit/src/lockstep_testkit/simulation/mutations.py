@@ -88,9 +88,9 @@ MUTATIONS: Final = (
     Mutation(
         "a command counts as answered when it is sent",
         "lockstep_testkit.simulation.outboxes_statements",
-        "sent",
-        'attempts=row["attempts"] + 1,',
-        'attempts=row["attempts"] + 1, answered=True,',
+        "give",
+        '"answered": False}',
+        '"answered": sent}',
         100,
     ),
     Mutation(

@@ -61,6 +61,19 @@ def _due(s: Statement, row: Row, participant: str, now: datetime) -> bool:
     return row["participant"] == participant and not row["answered"] and due and not _behind(s, row)
 
 
+@STATEMENTS.on(outboxes.DUE)
+def due(s: Statement, owner: str) -> Rows:
+    now = s.now
+
+    def mine(row: Row) -> bool:
+        lease = s.get("lease", row["plan_id"])
+        return lease is not None and lease["owner"] == owner
+
+    waiting = {row["participant"] for row in s.all("leg_command") if _due(s, row, row["participant"], now) and mine(row)}
+    progress = (row for row in s.all("journal_progress") if row["appended"] < row["recorded"] and not row["frozen"])
+    return [{"participant": each} for each in sorted(waiting)] + [{"participant": outboxes.JOURNAL}] * any(map(mine, progress))
+
+
 @STATEMENTS.on(outboxes.DUE_PLANS)
 def due_plans(s: Statement, participant: str, owner: str, generation: int, left: timedelta, limit: int) -> Rows:
     now = s.now

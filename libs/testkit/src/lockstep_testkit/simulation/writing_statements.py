@@ -87,7 +87,8 @@ async def _end(s: Statement, ended: Sequence[Row]) -> None:
 
 async def _give(s: Statement, given: Sequence[Row], moment: datetime) -> None:
     for new in sorted(given, key=_name):
-        fresh = {"due_at": moment, "given_at": moment, "attempts": 0, "rejections": 0, "last_rejection": "", "answered": False}
+        fresh = {"due_at": moment + new.pop("pause"), "given_at": moment, "attempts": new.pop("attempts")}
+        fresh |= {"rejections": 0, "last_rejection": "", "answered": False}
         if await s.insert_new("leg_command", {**new, **fresh}) is None:
             row = s.get("leg_command", *_name(new))
             again = {name: new[name] for name in ("not_after", "closing", "authority", "traceparent")}

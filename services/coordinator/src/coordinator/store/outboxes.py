@@ -19,6 +19,7 @@ from lockstep_kit.db import Connection
 from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.moments import passed
+from lockstep_kit.plan import LegKind
 from lockstep_kit.reversals import ReverseAuthority
 
 #: Channel that is notified when watchers have something to read.
@@ -48,6 +49,21 @@ select exists (
 
 #: Whether a command is due. One that was given up never is.
 _DUE: Final = passed("command.due_at")
+
+#: What stands for the journal among those that something is due to.
+JOURNAL: Final = ""
+
+#: Participants that commands of this owner are due to, and `JOURNAL` where it does not have all events of its plans.
+DUE: Final = f"""
+select distinct command.participant from leg_command as command
+join lease on lease.resource_id = command.plan_id and lease.owner = $1
+left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
+where not command.answered and {_DUE} and (not command.behind_journal or journal.appended >= journal.recorded)
+union all
+select '{JOURNAL}' where exists (
+    select from journal_progress as progress join lease on lease.resource_id = progress.plan_id and lease.owner = $1
+    where progress.appended < progress.recorded and progress.frozen = '')
+"""
 
 #: Plans of this owner with commands to a participant that are due; closing the journal waits for what is before it. Of each whether its lease is held for
 #: longer than a duration yet.
@@ -169,6 +185,16 @@ class PendingEvent:
     traceparent: str | None
     #: Epoch of its plan when it was read.
     epoch: Epoch
+
+
+def behind_journal(command: Command, kind: LegKind) -> bool:
+    """Whether a command waits until the journal has everything that is before it."""
+    return kind is LegKind.JOURNAL and command.order is not Order.PREPARE
+
+
+async def due(connection: Connection, owner: str) -> frozenset[str]:
+    """Participants that commands of this owner are due to, and `JOURNAL` where it does not have all events of its plans."""
+    return frozenset(row["participant"] for row in await connection.fetch(DUE, owner))
 
 
 async def end_shown(connection: Connection, shown: Sequence[tuple[Command, Phase, int]]) -> bool:

@@ -352,7 +352,7 @@ async def save(tx: Connection, before: Dossier, adopted: Adopted, generation: in
         writing.recorded(plan_id, journal_event(dossier, record), before.traceparent)
     for command in adopted.commands:
         participant = before.files[before.index(command.leg_id)].participant
-        writing.given(command, participant, facts.leg(after, command.leg_id).kind, before.traceparent)
+        writing.given(command, participant, facts.leg(after, command.leg_id).kind, before.traceparent, None)
     await writing.write(tx, now)
     # Those that were obeyed, too: they are there to be sent again.
     await tx.execute(END_COMMANDS, plan_id, before.plan.sealing)

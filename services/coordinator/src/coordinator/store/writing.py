@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from coordinator.commands import Command
@@ -12,6 +12,7 @@ from coordinator.convert import stored
 from coordinator.dossier import Dossier
 from coordinator.model import GateRecord, LegState, Moved, Order, Plan
 from coordinator.payloads import JournalEvent
+from coordinator.store.outboxes import behind_journal
 from lockstep_kit.db import Connection
 from lockstep_kit.errors import aborted
 from lockstep_kit.fence import Epoch
@@ -49,6 +50,7 @@ PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "ended": ("plan_id", "leg_id", "kept"),
     "given": (
         *("plan_id", "leg_id", "command", "participant", "behind_journal", "not_after", "closing", "authority", "traceparent"),
+        *("attempts", "pause"),
     ),
     "told": ("plan_id", "event"),
 }
@@ -112,8 +114,13 @@ class Writing:
         """The repeating of a leg's commands ends, but for the one named; NONE ends all."""
         self._add("ended", (plan_id, leg_id, kept.value))
 
-    def given(self, command: Command, participant: str, kind: LegKind, traceparent: str | None) -> None:
-        """A command for the outbox, with participant, kind of leg and the trace it belongs to; due at once."""
+    def given(
+        self, command: Command, participant: str, kind: LegKind, traceparent: str | None, repeated_after: timedelta | None
+    ) -> None:
+        """A command for the outbox, with participant, kind of leg and the trace it belongs to.
+
+        One that is being sent is noted so, and `repeated_after` a while unless it is answered; with None it is due at once.
+        """
         self._add(
             "given",
             (
@@ -121,11 +128,13 @@ class Writing:
                 command.leg_id,
                 command.order.value,
                 participant,
-                kind is LegKind.JOURNAL and command.order is not Order.PREPARE,
+                behind_journal(command, kind),
                 command.not_after,
                 stored.closing_octets(command.closing),
                 stored.authority_octets(command.authority),
                 traceparent,
+                int(repeated_after is not None),
+                repeated_after or timedelta(),
             ),
         )
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0014"
-down_revision = "0013"
+revision = "0013"
+down_revision = "0012"
 
 #: Code of the release before could live with it, and needs it as little as this one's: it waits until both are not under way at once.
 STEP = "post"

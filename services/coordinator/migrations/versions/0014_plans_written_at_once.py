@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from alembic import context, op
 
-revision = "0013"
-down_revision = "0012"
+revision = "0014"
+down_revision = "0013"
 
 #: What is given of each part: a list for each column. A part that is left out is null.
 PARTS = {
@@ -43,6 +43,7 @@ PARTS = {
     "given": (
         *(("plan_id", "text"), ("leg_id", "text"), ("command", "text"), ("participant", "text"), ("behind_journal", "boolean")),
         *(("not_after", "timestamptz"), ("closing", "bytea"), ("authority", "bytea"), ("traceparent", "text")),
+        *(("attempts", "integer"), ("pause", "interval")),
     ),
     "told": (("plan_id", "text"), ("event", "bytea")),
 }
@@ -124,11 +125,13 @@ begin
     if given_plan_id is not null then
         insert into leg_command (plan_id, leg_id, command, participant, behind_journal, not_after, closing, authority, traceparent, due_at,
             given_at, attempts, rejections, last_rejection, answered)
-        select new.*, moment, moment, 0, 0, '', false from {_ROWS["given"]} order by new.plan_id, new.leg_id, new.command
+        select new.plan_id, new.leg_id, new.command, new.participant, new.behind_journal, new.not_after, new.closing, new.authority,
+            new.traceparent, moment + new.pause, moment, new.attempts, 0, '', false
+        from {_ROWS["given"]} order by new.plan_id, new.leg_id, new.command
         on conflict (plan_id, leg_id, command) do update
         set not_after = excluded.not_after, closing = excluded.closing, authority = excluded.authority,
-            traceparent = excluded.traceparent, due_at = excluded.due_at, given_at = excluded.given_at, attempts = 0, rejections = 0,
-            last_rejection = '', answered = false;
+            traceparent = excluded.traceparent, due_at = excluded.due_at, given_at = excluded.given_at, attempts = excluded.attempts,
+            rejections = 0, last_rejection = '', answered = false;
     end if;
     -- The counter's row is locked last in every transaction: from here on others wait for its commit.
     if told_plan_id is not null then
