@@ -68,7 +68,6 @@ class Flush:
         tell_moves({each.plan_id: each.moves for each in changed})
         self._write_plans()
         recorded = self._write_journal(now)
-        escalated = await self._write_tickets(now)
         given, closing = self._write_commands()
         escalated = await self._write_tickets(now)
         noticed = await self._write_notices(now)
