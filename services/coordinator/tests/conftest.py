@@ -364,8 +364,14 @@ class World:
         raise AssertionError(f"the plan rests in {STATE.Name(found.state)}: {found.reason} {found.waiting} {found.escalations}")
 
     async def journalled(self, plan: PlanCase) -> settlement_pb2.Plan:
-        """The plan, once the journal has all that is recorded of it."""
-        return await self.until(plan, lambda found: len(self.journal.chains.get(plan.plan_id, ())) == found.journal_sequence)
+        """The plan, once the journal has all that is recorded of it, and that is known."""
+        found = await self.until(plan, lambda found: len(self.journal.chains.get(plan.plan_id, ())) == found.journal_sequence)
+        async with self.database.as_owner() as owner:
+            while not await owner.fetchval(
+                "select appended = recorded or frozen <> '' from journal_progress where plan_id = $1", plan.plan_id
+            ):
+                await asyncio.sleep(0.02)
+        return found
 
     async def release(self, plan: PlanCase) -> settlement_pb2.Plan:
         """The releaser signs over the votes as they stand."""
