@@ -367,7 +367,7 @@ class World:
         """The plan, once the journal has all that is recorded of it, and that is known."""
         found = await self.until(plan, lambda found: len(self.journal.chains.get(plan.plan_id, ())) == found.journal_sequence)
         async with self.database.as_owner() as owner:
-            while not await owner.fetchval(
+            while not await owner.fetchval(  # noqa: ASYNC110 - Postgres tells nobody
                 "select appended = recorded or frozen <> '' from journal_progress where plan_id = $1", plan.plan_id
             ):
                 await asyncio.sleep(0.02)
