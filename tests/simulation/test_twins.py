@@ -24,7 +24,6 @@ from bank_gateway import matters
 from bank_gateway import outbox_store as bank_outbox_store
 from bank_gateway import store as bank_store
 from bank_gateway.ledger import store as ledger_store
-from coordinator.store import reading
 from event_journal import payload_store as journal_payload_store
 from event_journal import store as journal_store
 from event_journal.log import store as journal_log_store
@@ -159,8 +158,7 @@ class Replayed:
         if isinstance(asked.answer, asyncpg.PostgresConnectionError):
             return False
         self.asked += 1
-        if asked.text != reading.ONE_MOMENT:  # which must come first in its transaction
-            await self._connection.execute("select set_config('twin.now', $1, false)", asked.now.isoformat())
+        await self._connection.execute("select set_config('twin.now', $1, false)", asked.now.isoformat())
         try:
             rows = [dict(row) for row in await self._rows(asked)]
         except asyncpg.PostgresError as error:

@@ -206,6 +206,16 @@ class Database:
             yield connection
 
     @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """One transaction that only reads, and all of whose reads see one moment.
+
+        Raises:
+            TimeoutError: no connection became free in time.
+        """
+        async with self.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            yield connection
+
+    @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection outside a transaction, for reads and single statements.
 

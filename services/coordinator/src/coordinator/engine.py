@@ -28,7 +28,7 @@ from coordinator.plan_traces import PlanTraces
 from coordinator.pressure import Pressure
 from coordinator.sealing import KeyBox, KeySealed
 from coordinator.sharing import Answer, Share, Sharing
-from coordinator.store import accepting, outboxes, plans, reading
+from coordinator.store import accepting, outboxes, plans
 from coordinator.store.accepting import Accepted
 from coordinator.store.notices import Subscriptions
 from coordinator.store.plans import Read, SealedKey
@@ -363,7 +363,7 @@ class Engine:
 
     async def read(self, ids: Iterable[PlanId]) -> Mapping[PlanId, Dossier]:
         """Plans as they stand."""
-        async with reading.snapshot(self.db) as tx:
+        async with self.db.snapshot() as tx:
             return (await self.dossiers.read(tx, ids)).dossiers
 
     async def leg_keys(self, connection: Connection, dossiers: Sequence[Dossier]) -> dict[PlanId, dict[LegId, bytes] | KeySealed]:

@@ -18,7 +18,7 @@ from coordinator.convert.settlement import states_in
 from coordinator.dossier import Dossier
 from coordinator.model import State
 from coordinator.plan_log import PlanLog, by_plan
-from coordinator.store import changes, reading
+from coordinator.store import changes
 from coordinator.store.changes import Entry
 from coordinator.watch_tokens import WatchTokens, expired
 from lockstep_kit.ids import PlanId
@@ -158,7 +158,7 @@ class Following:
 
     async def _begin(self, wish: Wish) -> tuple[int, str, list[PlanId]]:
         """The place, the log and the plans of one moment, so that nothing falls between them."""
-        async with reading.snapshot(self._db) as tx:
+        async with self._db.snapshot() as tx:
             place, incarnation = await changes.head(tx)
             states = wish.filter.possible - {State.CLOSED}
             ids = await changes.standing(tx, wish.client, states, wish.filter.party)

@@ -20,7 +20,7 @@ from coordinator.engine import Engine
 from coordinator.exposure import AtRisk, Exposure
 from coordinator.pages import octets_of, request_of, time_place, time_token
 from coordinator.resolving import Answer, Resolving
-from coordinator.store import letters, notices, operators, plans, reading
+from coordinator.store import letters, notices, operators, plans
 from coordinator.store.letters import DeadLetter
 from coordinator.store.operators import Wanted
 from coordinator.waiting import waiting
@@ -66,7 +66,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         check_text(request.reason, "reason", length_max=REASON_LENGTH_MAX, empty=True)
         plan_id = ids.plan_id(request.plan_id) if request.plan_id else ""
         wanted = Wanted(convert.open_from_pb(request.filter), plan_id, request.reason)
-        async with reading.snapshot(self._engine.db) as tx:
+        async with self._engine.db.snapshot() as tx:
             page = await operators.page(tx, before, wanted, size + 1)
             files = await self._files(tx, [(name, plan_id) for name, plan_id, _ in page[:size]])
         last = page[size - 1] if len(page) > size else None
@@ -81,7 +81,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         """One escalation, with its plan."""
         del context
         check_text(request.escalation_id, "escalation_id", length_max=ID_LENGTH_MAX)
-        async with reading.snapshot(self._engine.db) as tx:
+        async with self._engine.db.snapshot() as tx:
             plan_id = await operators.plan_of(tx, request.escalation_id)
             if plan_id is None:
                 raise not_found("escalation", request.escalation_id)
@@ -153,7 +153,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         """Every plan of which something is at risk, by its id."""
         after = ""
         while True:
-            async with reading.snapshot(self._engine.db) as tx:
+            async with self._engine.db.snapshot() as tx:
                 page = await operators.at_risk(tx, after, PLANS_AT_ONCE)
                 read = await plans.read(tx, page)
             for plan_id, dossier in sorted(read.dossiers.items()):

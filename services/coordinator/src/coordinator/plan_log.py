@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from coordinator.access import Belonging
 from coordinator.dossier import Dossier
 from coordinator.dossiers import Dossiers
-from coordinator.store import changes, reading
+from coordinator.store import changes
 from coordinator.store.changes import Entry
 from coordinator.store.outboxes import EVENT_CHANNEL
 from lockstep_kit.ids import PlanId
@@ -196,7 +196,7 @@ class PlanLog:
 
     async def read(self, ids: Sequence[PlanId]) -> Mapping[PlanId, tuple[int, Dossier]]:
         """Plans as they stand now, with the numbers of their last changes."""
-        async with reading.snapshot(self._db) as tx:
+        async with self._db.snapshot() as tx:
             dossiers = (await self._known.read(tx, ids)).dossiers
             numbers = await changes.numbers(tx, list(dossiers))
         read = {plan_id: (numbers.get(plan_id, 0), dossier) for plan_id, dossier in dossiers.items()}

@@ -200,7 +200,7 @@ class SettlementServicer(settlement_service_pb2_grpc.SettlementServiceServicer):
         size = request.page_size or PLANS_PAGE_DEFAULT
         behind = plan_place(client, request.page_token) if request.page_token else None
         states = convert.states_from_pb(request.states)
-        async with reading.snapshot(self._engine.db) as tx:
+        async with self._engine.db.snapshot() as tx:
             before = None if behind is None else await _before(tx, client, behind)
             page = await reading.page_of(tx, client, before, states, size + 1)
             found = (await self._engine.dossiers.read(tx, [plan_id for plan_id, _ in page[:size]])).dossiers

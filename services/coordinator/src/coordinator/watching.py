@@ -160,7 +160,7 @@ class Watchers:
 
     async def _snapshot(self, plan_id: PlanId) -> Seen:
         """The plan and its place, of one moment, so that nothing falls between them."""
-        async with reading.snapshot(self._db) as tx:
+        async with self._db.snapshot() as tx:
             number, incarnation = await reading.plan_event_head(tx, plan_id)
             found = (await plans.read(tx, [plan_id])).dossiers
         if plan_id not in found:
@@ -176,7 +176,7 @@ class Watchers:
 
     async def _read(self, place: Place) -> tuple[list[Change], bool, datetime]:
         """Changes behind a place, whether the plan is closed, and the database's clock, of one moment."""
-        async with reading.snapshot(self._db) as tx:
+        async with self._db.snapshot() as tx:
             changes = await reading.changes(tx, place.plan_id, place.number, PAGE_MAX)
             over, clock = await reading.closed(tx, place.plan_id)
         return changes, over, clock

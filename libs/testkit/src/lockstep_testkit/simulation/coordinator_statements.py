@@ -156,12 +156,6 @@ def state(s: Statement, plan_id: str) -> Rows:
     return [] if row is None else [{"state": row["state"], "clock": s.now}]
 
 
-@STATEMENTS.on(reading.ONE_MOMENT)
-def one_moment(s: Statement) -> Rows:
-    s.tx.moment = s.server.snapshot()
-    return []
-
-
 @STATEMENTS.on(reading.DUE)
 def due(s: Statement, owner: str, limit: int) -> Rows:
     now = s.now

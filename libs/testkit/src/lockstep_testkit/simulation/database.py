@@ -166,13 +166,16 @@ class _Connected:
 class _InTransaction:
     """A connection inside a transaction, which commits when its block ends and rolls back when it raises."""
 
-    def __init__(self, database: MemoryDatabase) -> None:
+    def __init__(self, database: MemoryDatabase, *, one_moment: bool) -> None:
         self._database = database
+        self._one_moment = one_moment
         self._tx: Transaction | None = None
 
     async def __aenter__(self) -> Connection:
         await self._database.acquire()
         self._tx = tx = self._database.server.begin()
+        if self._one_moment:
+            tx.moment = self._database.server.snapshot()
         self._database.transactions[tx] = None
         return cast("Connection", Session(self._database, tx))
 
@@ -232,7 +235,11 @@ class MemoryDatabase:
 
     def transaction(self) -> _InTransaction:
         """As `Database.transaction`."""
-        return _InTransaction(self)
+        return _InTransaction(self, one_moment=False)
+
+    def snapshot(self) -> _InTransaction:
+        """As `Database.snapshot`."""
+        return _InTransaction(self, one_moment=True)
 
     def connection(self) -> _Connected:
         """As `Database.connection`."""

@@ -87,10 +87,10 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a command counts as answered when it is sent",
-        "lockstep_testkit.simulation.outboxes_statements",
-        "give",
+        "lockstep_testkit.simulation.writing_statements",
+        "_give",
         '"answered": False}',
-        '"answered": sent}',
+        '"answered": fresh["attempts"] > 0}',
         100,
     ),
     Mutation(

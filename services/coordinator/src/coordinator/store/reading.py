@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,7 +15,7 @@ from coordinator.convert import stored
 from coordinator.model import Cause, Moved, State
 from lockstep_kit import leases
 from lockstep_kit.certificate import Decision
-from lockstep_kit.db import Connection, Database
+from lockstep_kit.db import Connection
 from lockstep_kit.ids import PlanId
 
 #: Ids of plans before a place, newest first.
@@ -73,9 +72,6 @@ where number > $2 order by number limit $3
 
 #: State of a plan, and the database's clock.
 STATE: Final = "select state, clock_timestamp() as clock from plan where plan_id = $1"
-
-#: Reads within this transaction see one moment.
-ONE_MOMENT: Final = "set transaction isolation level repeatable read, read only"
 
 #: Plans of this owner, or of nobody any more, that time matters to now.
 DUE: Final = f"""
@@ -194,14 +190,6 @@ async def traceparents(connection: Connection, ids: Sequence[PlanId]) -> dict[Pl
 async def known(connection: Connection, ids: Iterable[PlanId]) -> frozenset[PlanId]:
     """Those among ids that are plans'."""
     return frozenset(PlanId(row["plan_id"]) for row in await connection.fetch(KNOWN, sorted(ids)))
-
-
-@asynccontextmanager
-async def snapshot(db: Database) -> AsyncIterator[Connection]:
-    """A transaction that only reads, and all of whose reads see one moment."""
-    async with db.transaction() as tx:
-        await tx.execute(ONE_MOMENT)
-        yield tx
 
 
 async def plan_event_head(connection: Connection, plan_id: PlanId) -> tuple[int, str]:
