@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
+from lockstep_testkit.simulation.mutations import MUTATIONS, Mutation, mutated
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: What every run of the tests spends on it: so many seeds however long they take, and then as many as there is time for.
 SEEDS_MIN, SEEDS_MAX, SECONDS = 20, 10_000, 40
@@ -51,6 +55,13 @@ def test_a_seed_decides_everything() -> None:
     assert first[1] == second[1]
     assert len(first[1]) > 50
     assert other[1] != first[1]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each: each.name)
+def test_every_bug_is_about_the_code_as_it_is(mutation: Mutation) -> None:
+    """Code that a bug is about is not changed without it; entering it raises otherwise."""
+    with mutated(mutation):
+        pass
 
 
 def test_bugs_are_noticed() -> None:
