@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from lockstep_chain import leg_store
+from lockstep_chain import leg_store, legs
 from lockstep_chain.legs import WORKING, LegJudge
 from lockstep_kit.fence import Phase
 from lockstep_kit.participant.ports import LegWork
@@ -46,7 +46,7 @@ async def test_a_leg_that_was_answered_since_it_was_listed_is_not_judged(monkeyp
     async def unanswered(*_: object) -> list[LegKey]:
         return listed.pop(0)
 
-    async def last_orders(_: object, legs: Sequence[LegWork]) -> dict[LegKey, Any]:
+    async def last_orders(_: object, due: Sequence[LegWork]) -> dict[LegKey, Any]:
         return {}
 
     async def judge_batch(due: Sequence[LegWork], _: object) -> None:
@@ -54,6 +54,7 @@ async def test_a_leg_that_was_answered_since_it_was_listed_is_not_judged(monkeyp
 
     monkeypatch.setattr(leg_store, "unanswered", unanswered)
     monkeypatch.setattr(leg_store, "last_orders", last_orders)
+    monkeypatch.setattr(legs, "JUDGED_MAX", 1)
     engine = _Engine({(each.plan_id, each.leg_id): each for each in (answered, owing)})
     nothing = cast("Any", None)
     judge = LegJudge(cast("Any", _Database()), cast("Any", engine), nothing, nothing, nothing, nothing)

@@ -70,9 +70,9 @@ MUTATIONS: Final = (
         5,
     ),
     Mutation(
-        "what was rolled back stays",
+        "half of a transaction stays",
         "lockstep_testkit.simulation.memory",
-        "Server.rollback",
+        "Server.lose",
         "self._end(tx)",
         "self.commit(tx)",
         100,
