@@ -132,10 +132,13 @@ async def test_a_restart_breaks_no_trace(sandbox: Sandbox, crew: Crew) -> None:
         await sandbox.supervisor.restart("notary")
     ended = await driving
     assert state_name(ended.state) == "CLOSED"
-    spans = await spans_when(sandbox, waiting, lambda found: closed(found) and is_tree(found))
-    assert roots(spans) == ["settle"]
     count = len(named(before, "notary", "chain.confirm"))
-    assert len(named(spans, "notary", "chain.confirm")) > count
+
+    def goes_on(found: list[Span]) -> bool:
+        return bool(closed(found)) and is_tree(found) and len(named(found, "notary", "chain.confirm")) > count
+
+    spans = await spans_when(sandbox, waiting, goes_on)
+    assert roots(spans) == ["settle"]
     assert {each["span_id"] for each in before} <= {each["span_id"] for each in spans}
 
 

@@ -254,7 +254,7 @@ MUTATIONS: Final = (
         "_overtaken",
         "return not known.held and",
         "return False and",
-        50,
+        200,
     ),
     Mutation(
         "what a leg that is given up had drawn stays drawn",
