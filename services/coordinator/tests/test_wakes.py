@@ -63,16 +63,16 @@ async def test_events_are_brought_in_order() -> None:
     """Each event once, each plan's in order, no more than fit; nothing more of a plan whose chain is another."""
     records = Records()
     assert records.takes_look()
-    records.record([recorded(SECOND, 1), recorded(FIRST, 2), recorded(FIRST, 1), recorded(FIRST, 1)], [])
+    records.record([recorded(SECOND, 1), recorded(FIRST, 2), recorded(FIRST, 1), recorded(FIRST, 1)], {})
     assert not records.urgent.is_set()
     assert places(records, 2) == [(FIRST, 1), (FIRST, 2)]
     assert places(records) == [(SECOND, 1)]
     assert not records.waiting
     records.stop(FIRST)
-    records.record([recorded(FIRST, 3), recorded(SECOND, 2)], [])
+    records.record([recorded(FIRST, 3), recorded(SECOND, 2)], {})
     assert places(records) == [(SECOND, 2)]
     # A look finds in the rows what was handed on, too.
-    records.record([recorded(SECOND, 3)], [])
+    records.record([recorded(SECOND, 3)], {})
     records.look()
     assert records.takes_look()
     assert places(records) == []
@@ -81,17 +81,31 @@ async def test_events_are_brought_in_order() -> None:
 async def test_many_events_and_a_closing_do_not_wait() -> None:
     """Events wait for company, unless they are many, or a chain is to be closed after them."""
     many, closing = Records(), Records()
-    many.record([recorded(FIRST, each) for each in range(1, URGENT_EVENTS)], [])
+    many.record([recorded(FIRST, each) for each in range(1, URGENT_EVENTS)], {})
     assert not many.urgent.is_set()
-    many.record([recorded(FIRST, URGENT_EVENTS)], [])
+    many.record([recorded(FIRST, URGENT_EVENTS)], {})
     assert many.urgent.is_set()
-    closing.record([recorded(FIRST, 1)], [FIRST])
+    closing.record([recorded(FIRST, 1)], {FIRST: 2})
     assert closing.urgent.is_set()
     assert not closing.appended({SECOND: 1})
-    assert closing.appended({FIRST: 1})
-    assert not closing.appended({FIRST: 2})
-    assert closing.has(FIRST, 2)
-    assert not closing.has(FIRST, 3)
+    assert not closing.appended({FIRST: 1})
+    assert closing.appended({FIRST: 2})
+    assert not closing.appended({FIRST: 3})
+    assert closing.has(FIRST, 3)
+    assert not closing.has(FIRST, 4)
+
+
+async def test_a_closing_hurries_once() -> None:
+    """What comes after a closing was seen to waits for company again; one that waits for nothing hurries nobody."""
+    records = Records()
+    records.record([recorded(FIRST, 1)], {FIRST: 1})
+    records.take(10)
+    records.urgent.clear()
+    records.record([recorded(SECOND, 1)], {})
+    assert not records.urgent.is_set()
+    records.appended({FIRST: 1})
+    records.record([recorded(SECOND, 2)], {FIRST: 1})
+    assert not records.urgent.is_set()
 
 
 async def test_each_loop_is_told_what_is_its() -> None:
@@ -103,7 +117,7 @@ async def test_each_loop_is_told_what_is_its() -> None:
     assert len(wakes.orders["bank-gateway"].take(100)) == 1
     assert wakes.orders["event-journal"].take(100) == []
     assert (wakes.records.waiting, wakes.checks.take(10)) == (True, [FIRST])
-    wakes.wake(Flushed(closing=frozenset({FIRST})))
+    wakes.wake(Flushed(closing={FIRST: 1}))
     assert wakes.orders["event-journal"].takes_look()
     wakes.appended({FIRST: 1})
     assert wakes.orders["event-journal"].takes_look()

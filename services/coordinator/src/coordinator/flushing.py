@@ -118,10 +118,11 @@ class Flush:
                         pending.append(PendingEvent(each.plan_id, event, now, each.after.traceparent, each.epoch))
         return tuple(pending)
 
-    def _write_commands(self) -> tuple[tuple[tuple[str, Outgoing], ...], frozenset[PlanId]]:
-        """The commands that are being sent, with their participants; and plans whose journal is closed once it is known to have what is before that."""
+    def _write_commands(self) -> tuple[tuple[tuple[str, Outgoing], ...], Mapping[PlanId, int]]:
+        """The commands that are being sent, with their participants; and plans whose journal is closed once it is known to have what is before that: so far."""
         # The last command about a leg is the one in force.
         last: dict[tuple[PlanId, LegId], tuple[Command, str, LegKind, bool]] = {}
+        closing: dict[PlanId, int] = {}
         for each in self._changed:
             dossier = each.after
             for old, leg in zip(each.before.plan.legs, dossier.plan.legs, strict=True):
@@ -138,7 +139,6 @@ class Flush:
                     )
                     last[each.plan_id, command.leg_id] = (command, dossier.files[index].participant, kind, not waits)
         given: list[tuple[str, Outgoing]] = []
-        closing: set[PlanId] = set()
         for command, participant, kind, sent in last.values():
             change = self._loaded[command.plan_id]
             # Whatever brought the plan on, its work goes on in the trace of the call that created it: one settlement, one trace.
@@ -147,8 +147,8 @@ class Flush:
             if sent:
                 given.append((participant, Outgoing(replace(command, traceparent=traceparent), change.result, change.epoch, b"")))
             else:
-                closing.add(command.plan_id)
-        return tuple(given), frozenset(closing)
+                closing[command.plan_id] = change.after.plan.journal_sequence - 1
+        return tuple(given), closing
 
     async def _hasten(self, now: datetime) -> frozenset[str]:
         """What operators want tried again now is due now, what was given up included; the participants concerned."""

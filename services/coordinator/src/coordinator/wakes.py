@@ -34,8 +34,8 @@ class Flushed:
     given: tuple[tuple[str, Outgoing], ...] = ()
     #: Participants for which other commands are due.
     due: frozenset[str] = frozenset()
-    #: Plans whose journal is to be closed once it has what is before that.
-    closing: frozenset[PlanId] = frozenset()
+    #: Plans whose journal is to be closed once it has their events as far as that.
+    closing: Mapping[PlanId, int] = field(default_factory=dict)
     #: New events for the journal.
     recorded: tuple[PendingEvent, ...] = ()
     #: Plans that are to be checked.
@@ -117,16 +117,17 @@ class Records:
         self._recorded: dict[tuple[PlanId, int], PendingEvent] = {}
         self._appended: Final[OrderedDict[PlanId, int]] = OrderedDict()
         self._stopped: set[PlanId] = set()
-        self._closing: set[PlanId] = set()
+        self._closing: dict[PlanId, int] = {}
         self._looks = True
 
-    def record(self, events: Iterable[PendingEvent], closing: Iterable[PlanId]) -> None:
-        """Have new events brought soon, and at once those of plans whose journal is to be closed after them."""
+    def record(self, events: Iterable[PendingEvent], closing: Mapping[PlanId, int]) -> None:
+        """Have new events brought soon, and at once where a plan's journal is to be closed after them and does not have all of those before."""
         for each in events:
             self._recorded[each.plan_id, each.event.sequence] = each
             self.wake.set()
-        self._closing.update(closing)
-        if self._closing or len(self._recorded) >= URGENT_EVENTS:
+        waiting = {plan_id: sequence for plan_id, sequence in closing.items() if not self.has(plan_id, sequence)}
+        self._closing |= waiting
+        if waiting or len(self._recorded) >= URGENT_EVENTS:
             self.urgent.set()
 
     def look(self) -> None:
@@ -153,15 +154,16 @@ class Records:
         return bool(self._recorded)
 
     def appended(self, done: Mapping[PlanId, int]) -> bool:
-        """The journal has plans' events so far; whether a plan's journal is to be closed after them."""
+        """The journal has plans' events so far; whether that is all before the closing of a plan's journal."""
         for plan_id, sequence in done.items():
             self._appended[plan_id] = max(sequence, self._appended.get(plan_id, 0))
             self._appended.move_to_end(plan_id)
         while len(self._appended) > APPENDED_MAX:
             self._appended.popitem(last=False)
-        closing = self._closing & done.keys()
-        self._closing -= closing
-        return bool(closing)
+        complete = [each for each in done if each in self._closing and self.has(each, self._closing[each])]
+        for plan_id in complete:
+            del self._closing[plan_id]
+        return bool(complete)
 
     def has(self, plan_id: PlanId, sequence: int) -> bool:
         """Whether the journal is known to have a plan's events as far as that."""
