@@ -106,6 +106,8 @@ async def test_a_closing_hurries_once() -> None:
     records.appended({FIRST: 1})
     records.record([recorded(SECOND, 2)], {FIRST: 1})
     assert not records.urgent.is_set()
+    records.record([recorded(SECOND, 3)], {}, awaited=True)
+    assert records.urgent.is_set()
 
 
 async def test_each_loop_is_told_what_is_its() -> None:

@@ -79,7 +79,9 @@ class Flush:
             writing.told(plan_id, events)
         await writing.write(self._tx, now)
         checks = [each for each in changed if each.after.plan.state in (State.INITIATED, State.PRECONDITIONS_PENDING)]
-        return Flushed(given, due, closing, recorded, frozenset(each.plan_id for each in checks), audited, escalated)
+        # A validator reads the journal before anything is signed.
+        awaited = any(each.after.plan.state is State.VALIDATING for each in changed)
+        return Flushed(given, due, closing, recorded, awaited, frozenset(each.plan_id for each in checks), audited, escalated)
 
     def _write_plans(self) -> None:
         for each in self._changed:

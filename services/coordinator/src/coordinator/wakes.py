@@ -38,6 +38,8 @@ class Flushed:
     closing: Mapping[PlanId, int] = field(default_factory=dict)
     #: New events for the journal.
     recorded: tuple[PendingEvent, ...] = ()
+    #: Whether somebody waits to read them there.
+    awaited: bool = False
     #: Plans that are to be checked.
     checks: frozenset[PlanId] = frozenset()
     #: Whether abort audit logs are to be stored.
@@ -120,14 +122,14 @@ class Records:
         self._closing: dict[PlanId, int] = {}
         self._looks = True
 
-    def record(self, events: Iterable[PendingEvent], closing: Mapping[PlanId, int]) -> None:
-        """Have new events brought soon, and at once where a plan's journal is to be closed after them and does not have all of those before."""
+    def record(self, events: Iterable[PendingEvent], closing: Mapping[PlanId, int], *, awaited: bool = False) -> None:
+        """Have new events brought soon; at once where somebody waits for them, or a plan's journal is to be closed and does not have all that is before."""
         for each in events:
             self._recorded[each.plan_id, each.event.sequence] = each
             self.wake.set()
         waiting = {plan_id: sequence for plan_id, sequence in closing.items() if not self.has(plan_id, sequence)}
         self._closing |= waiting
-        if waiting or len(self._recorded) >= URGENT_EVENTS:
+        if waiting or awaited or len(self._recorded) >= URGENT_EVENTS:
             self.urgent.set()
 
     def look(self) -> None:
@@ -221,7 +223,7 @@ class Wakes:
             self.orders[name].give(outgoing)
         for name in flushed.due:
             self.orders[name].look()
-        self.records.record(flushed.recorded, flushed.closing)
+        self.records.record(flushed.recorded, flushed.closing, awaited=flushed.awaited)
         if flushed.closing:
             # The journal may have everything without this process having brought it.
             self.orders[self.journal].look()
