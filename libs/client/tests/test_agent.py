@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from lockstep.coordinator.v1 import settlement_pb2 as settlement
@@ -18,7 +19,7 @@ from lockstep_client.calls import CallSettings
 from lockstep_client.client import LockstepClient
 from lockstep_client.evidence import Finding, check_plan
 from lockstep_kit.convert import gate_from_pb
-from lockstep_kit.errors import permission_denied, to_status, unavailable
+from lockstep_kit.errors import LockstepError, permission_denied, to_status, unavailable
 from lockstep_kit.ids import sha256
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import Gate, Verdict, evidence_digest
@@ -85,11 +86,20 @@ def waits(coordinator: Any, *worlds: Any) -> None:
 
 def taken(request: messages.SignGatesRequest, plans: dict[str, Any]) -> messages.SignGatesResponse:
     """Every signature is taken; one of a plan that is not among these is refused."""
-    status = to_status(permission_denied("GATE_SAME_PERSON", "one person may not act twice"))
-    refusal = messages.Refusal(code=status.code, message=status.message, details=status.details)
+    refused = refusal(permission_denied("GATE_SAME_PERSON", "one person may not act twice"))
     known = [plans.get(each.plan_id) for each in request.requests]
-    answers = [messages.PlanAnswer(refusal=refusal) if plan is None else messages.PlanAnswer(plan=plan) for plan in known]
-    return messages.SignGatesResponse(answers=answers)
+    return messages.SignGatesResponse(answers=[refused if plan is None else messages.PlanAnswer(plan=plan) for plan in known])
+
+
+def refusal(error: LockstepError) -> messages.PlanAnswer:
+    """What a batch answers of one plan."""
+    status = to_status(error)
+    return messages.PlanAnswer(refusal=messages.Refusal(code=status.code, message=status.message, details=status.details))
+
+
+def answered(error: LockstepError) -> messages.SignGatesResponse:
+    """A batch of one plan, answered with an error."""
+    return messages.SignGatesResponse(answers=[refusal(error)])
 
 
 def asked(coordinator: Any) -> list[Any]:
@@ -143,6 +153,25 @@ async def test_a_lost_answer(coordinator: Any, world: Any, tmp_path: Path) -> No
     await desk.work(0.5, told)
     sent = asked(coordinator)
     assert len(sent) == 6
+    assert all(request == sent[0] for request in sent)
+    assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
+
+
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED]
+)
+@pytest.mark.parametrize("alone", [False, True], ids=["the-call", "one-plan-of-it"])
+async def test_an_answer_that_says_nothing(
+    coordinator: Any, world: Any, tmp_path: Path, code: grpc.StatusCode, *, alone: bool
+) -> None:
+    """What is no refusal leaves open whether the signature was taken: the same request is sent until it is known."""
+    trouble = LockstepError(code, "TROUBLE", "it went wrong inside")
+    coordinator.script.will("SignGates", *[(lambda _: answered(trouble)) if alone else trouble] * 3)
+    waits(coordinator, world)
+    desk = Desk(coordinator, Eyes(world), tmp_path)
+    await desk.work(0.5, told)
+    sent = asked(coordinator)
+    assert len(sent) == 4
     assert all(request == sent[0] for request in sent)
     assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
 

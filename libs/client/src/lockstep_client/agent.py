@@ -42,7 +42,19 @@ from lockstep_kit.statements import Gate, Verdict, votes_digest
 
 _log = structlog.get_logger()
 
-_UNREACHABLE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+#: Answers that say that the signature was not taken, and will not be. Whatever else is answered leaves open whether it was: the same request is sent again.
+_REFUSES: Final = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
 _IDLE_SECONDS: Final = 60.0
 #: Groups that are looked at at one time: another one is begun beside those that the outside holds up, once they took so long.
 _GROUPS_MAX: Final = 4
@@ -280,7 +292,9 @@ class GateAgent:
         loop = asyncio.get_running_loop()
         judgements = await self._attend([view for view, _ in group], [loop.time() - each.since for _, each in group])
         for (view, each), judgement in zip(group, judgements, strict=True):
-            if isinstance(judgement, Judgement) and self._settled(view, each, judgement):
+            if isinstance(judgement, LockstepError):
+                self._wait([(view, each)])
+            elif self._settled(view, each, judgement):
                 self._report(judgement)
         lost = next((each for each in judgements if isinstance(each, LockstepError)), None)
         if lost is not None:
@@ -377,11 +391,11 @@ class GateAgent:
                 verdict = enum_from_pb(VERDICTS, request.signature.verdict, "verdict")
                 done = Conclusion.SIGNED if verdict is Verdict.APPROVE else Conclusion.REJECTED
                 judged[plan_id] = Judgement(plan_id, done, found)
-            elif answer.code in _UNREACHABLE:
-                judged[plan_id] = answer
-            else:
+            elif answer.code in _REFUSES:
                 told = f"the coordinator refused the signature: {answer}"
                 judged[plan_id] = Judgement(plan_id, Conclusion.REFUSED, found, told)
+            else:
+                judged[plan_id] = answer
         return judged
 
     def _signed(self, wanted: Sequence[tuple[PlanView, Verdict]]) -> dict[str, SignGateRequest]:

@@ -63,7 +63,14 @@ _LISTEN_RETRY_SECONDS_MAX: Final = 5.0
 #: A listening connection that nobody writes on is asked for a sign of life this often: a lost network path says nothing by itself.
 _LISTEN_PROBE_SECONDS: Final = 20.0
 _CLOSE_SECONDS_MAX: Final = 5.0
+
+
+class DatabaseUnreachable(Exception):
+    """There is no connection to work with: the server is away, or all of the pool's are taken. Nothing was done."""
+
+
 _TRANSIENT: Final = (
+    DatabaseUnreachable,
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
@@ -200,7 +207,7 @@ class Database:
         """One READ COMMITTED transaction.
 
         Raises:
-            TimeoutError: no connection became free in time.
+            DatabaseUnreachable: the server is away, or no connection became free in time.
         """
         async with self.connection() as connection, connection.transaction(isolation="read_committed"):
             yield connection
@@ -210,7 +217,7 @@ class Database:
         """One transaction that only reads, and all of whose reads see one moment.
 
         Raises:
-            TimeoutError: no connection became free in time.
+            DatabaseUnreachable: the server is away, or no connection became free in time.
         """
         async with self.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
             yield connection
@@ -220,11 +227,13 @@ class Database:
         """A connection outside a transaction, for reads and single statements.
 
         Raises:
-            TimeoutError: no connection became free in time.
+            DatabaseUnreachable: the server is away, or no connection became free in time.
         """
         self._waiting += 1
         try:
             connection = await self._pool.acquire(timeout=self._acquire_seconds_max)
+        except OSError as error:
+            raise DatabaseUnreachable(f"{type(error).__name__}: {error}".rstrip(" :")) from error
         finally:
             self._waiting -= 1
         try:

@@ -7,12 +7,17 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
+import grpc
 import pytest
 from pydantic import ValidationError
 
-from lockstep_kit.db import Database, DatabaseSettings, is_transient, violated
+from lockstep_kit.db import Database, DatabaseSettings, DatabaseUnreachable, is_transient, violated
+from lockstep_kit.errors import as_error
+from lockstep_sandbox.network import Door
+from lockstep_sandbox.ports import free_ports
 
 pytestmark = pytest.mark.integration
 
@@ -195,10 +200,29 @@ async def test_deadlocks_and_waits_are_transient(database: Any) -> None:
 async def test_a_pool_that_is_used_up_refuses_in_time(database: Any) -> None:
     """Waiting for a connection has a limit."""
     async with connected(database, pool_size_max=1, acquire_timeout_seconds=1.0) as db, db.connection():
-        with pytest.raises(TimeoutError) as caught:
+        with pytest.raises(DatabaseUnreachable) as caught:
             async with db.transaction():
                 pass
     assert is_transient(caught.value)
+    assert as_error(caught.value).code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_server_that_is_away_is_no_inner_error(database: Any) -> None:
+    """Whoever asks while nobody listens in the database's place is told to ask again, and no more."""
+    there = urlsplit(database.settings.url)
+    port = free_ports(1)[0]
+    url = there._replace(netloc=there.netloc.replace(str(there.port), str(port))).geturl()
+    found: list[BaseException] = []
+    async with contextlib.AsyncExitStack() as stack:
+        async with Door(port, [there.port or 0]):
+            db = await stack.enter_async_context(connected(database, url=url, pool_size_max=1))
+            await db.now()
+        for _ in range(3):
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnreachable)) as caught:
+                await db.now()
+            found.append(caught.value)
+    assert isinstance(found[-1], DatabaseUnreachable)
+    assert {as_error(each).code for each in found} == {grpc.StatusCode.UNAVAILABLE}
 
 
 async def test_lost_sessions_are_transient_and_made_again(database: Any, databases: Any) -> None:

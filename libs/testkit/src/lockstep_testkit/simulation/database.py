@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 import asyncpg
 
-from lockstep_kit.db import Connection, CopyInto, Database
+from lockstep_kit.db import Connection, CopyInto, Database, DatabaseUnreachable
 from lockstep_testkit.simulation.loop import Process
 from lockstep_testkit.simulation.memory import Asked, Handler, Recorder, Row, Rows, Server, Statement, Transaction
 from lockstep_testkit.simulation.specs import copied
@@ -249,19 +249,25 @@ class MemoryDatabase:
         """Take a connection of the pool.
 
         Raises:
-            asyncpg.CannotConnectNowError: there is none to be had.
-            TimeoutError: none became free in time.
+            asyncpg.CannotConnectNowError: the server starts up.
+            DatabaseUnreachable: it is away, or no connection became free in time.
         """
         if self._trouble.down:
-            await asyncio.sleep(self._chance.random())
+            seconds = self._chance.random()
+            await asyncio.sleep(seconds)
+            if seconds < 0.5:
+                raise DatabaseUnreachable("ConnectionRefusedError: nobody listens")
             raise asyncpg.CannotConnectNowError("the database system is starting up")
         if self._used < POOL_SIZE_MAX:
             self._used += 1
             return
         freed: asyncio.Future[None] = self.server.loop.create_future()
         self._waiting.append(freed)
-        async with asyncio.timeout(ACQUIRE_SECONDS_MAX):
-            await freed
+        try:
+            async with asyncio.timeout(ACQUIRE_SECONDS_MAX):
+                await freed
+        except TimeoutError as error:
+            raise DatabaseUnreachable("TimeoutError") from error
 
     def release(self) -> None:
         """Give it to who waits, or back."""
