@@ -20,6 +20,11 @@ OVERLOAD: Final = 2.0
 OVERLOAD_WARM_UP_SECONDS: Final = 20.0
 #: Longest warm-up that a closed loop is given.
 WARM_UP_SECONDS_MAX: Final = 30.0
+#: Many plans at a time end in few groups: what a window holds says something once it is so many times as long as the next plans take to be there, or so long.
+TURNS_MEASURED: Final = 8
+MEASURED_SECONDS_MAX: Final = 60.0
+#: What comes beyond what goes through is measured for so long at least.
+OVERLOAD_MEASURED_SECONDS: Final = 45.0
 #: Drivers get a level so long before it begins.
 AHEAD_SECONDS: Final = 0.3
 
@@ -40,11 +45,13 @@ class Bench:
     def load(self, *, rate: float | None = None, concurrency: int | None = None, legs: int = 2, name: str = "") -> Load:
         """A level: so many plans a second or at a time, each of so many settling legs; its name tells two apart that are alike otherwise."""
         seed = f"{self._seed}/{rate}/{concurrency}/{legs}/{name}"
-        warm_up = self._warm_up_seconds
+        warm_up, seconds = self._warm_up_seconds, self._seconds
         if concurrency is not None and self.sustained:
             # The first plans of a closed loop all begin at once: a level is steady when as many have ended.
-            warm_up = min(max(warm_up, concurrency / self.sustained), WARM_UP_SECONDS_MAX)
-        return Load(rate, concurrency, round(warm_up, 1), self._seconds, GRACE_SECONDS, seed, legs)
+            turn = concurrency / self.sustained
+            warm_up = min(max(warm_up, turn), WARM_UP_SECONDS_MAX)
+            seconds = max(seconds, min(turn * TURNS_MEASURED, MEASURED_SECONDS_MAX))
+        return Load(rate, concurrency, round(warm_up, 1), round(seconds, 1), GRACE_SECONDS, seed, legs)
 
     async def warm_up(self) -> None:
         """One plan, through everything."""
@@ -70,8 +77,9 @@ class Bench:
         """Twice as much as was done at the best is offered."""
         sustained = self.sustained
         load = self.load(rate=round(OVERLOAD * sustained, 3))
-        warm_up = max(load.warm_up_seconds, OVERLOAD_WARM_UP_SECONDS)
-        load = replace(load, warm_up_seconds=warm_up, grace_seconds=GRACE_SECONDS + (warm_up + load.seconds) * OVERLOAD)
+        warm_up, seconds = max(load.warm_up_seconds, OVERLOAD_WARM_UP_SECONDS), max(load.seconds, OVERLOAD_MEASURED_SECONDS)
+        grace = GRACE_SECONDS + (warm_up + seconds) * OVERLOAD
+        load = replace(load, warm_up_seconds=warm_up, seconds=seconds, grace_seconds=grace)
         found = await self.level(load)
         share = round(found["settlements_per_second"] / sustained, 3) if sustained else 0.0
         return found | {"overload": True, "sustained_per_second": sustained, "delivered_share": share}

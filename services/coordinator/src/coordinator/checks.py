@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -35,6 +36,13 @@ _log = structlog.get_logger()
 
 BATCH_MAX: Final = 256
 POLL_SECONDS: Final = 1.0
+#: Plans that begin together stay together, and cost less together: so many at work from which on those that begin wait for others, and from which on as
+#: long as it goes.
+GATHERED_FROM: Final = 16
+GATHERED_MOST: Final = 192
+GATHER_SECONDS_MAX: Final = 2.0
+#: They do not wait any longer when nobody has come for so long.
+GATHER_PAUSE_SECONDS: Final = 0.5
 
 
 class CapabilityCache:
@@ -122,6 +130,11 @@ def _leg_of(dossier: Dossier, path: str) -> str:
     return ""
 
 
+def gather_seconds(at_work: int) -> float:
+    """How long plans that begin wait for others to begin with them, where so many plans are at work: not at all where few are."""
+    return GATHER_SECONDS_MAX * min(max((at_work - GATHERED_FROM) / (GATHERED_MOST - GATHERED_FROM), 0.0), 1.0)
+
+
 class Checks:
     """Brings plans through PRECONDITIONS_PENDING."""
 
@@ -136,12 +149,23 @@ class Checks:
 
     async def run(self) -> None:
         """Check what waits for it; what needs a silent participant waits on, until its deadline."""
+        await self._gather()
         waiting = list(self._engine.wakes.checks.take(BATCH_MAX))
         if not waiting:
             async with self._engine.db.connection() as connection:
                 waiting = await reading.checking(connection, self._engine.owner.name, BATCH_MAX)
         if waiting:
             await self.check(waiting, await self._cache.ask())
+
+    async def _gather(self) -> None:
+        """Wait for others as long as it is worth."""
+        loop, checks = asyncio.get_running_loop(), self._engine.wakes.checks
+        until = loop.time() + gather_seconds(self._engine.pressure.at_work)
+        with contextlib.suppress(TimeoutError):
+            while 0 < checks.waiting < BATCH_MAX and loop.time() < until:
+                checks.wake.clear()
+                async with asyncio.timeout_at(min(loop.time() + GATHER_PAUSE_SECONDS, until)):
+                    await checks.wake.wait()
 
     async def check(self, waiting: list[PlanId], capabilities: Mapping[str, Capabilities]) -> None:
         """Check plans against what participants say."""

@@ -158,6 +158,11 @@ class Pressure:
         self.worked(let)
         return frozenset(let)
 
+    @property
+    def at_work(self) -> int:
+        """Plans that are worked on."""
+        return self._count()
+
     def knows(self, plan_id: PlanId) -> bool:
         """Whether a plan takes up room."""
         return plan_id in self._worked

@@ -189,6 +189,11 @@ class Checking:
         self._plans.update(plans)
         self.wake.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many plans are to be checked."""
+        return len(self._plans)
+
     def take(self, limit: int) -> Sequence[PlanId]:
         """Plans that are to be checked; none: whichever are, are to be looked for."""
         taken = sorted(self._plans)[:limit]
