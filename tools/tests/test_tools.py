@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,3 +170,23 @@ def test_lock_files_name_what_is_locked() -> None:
                 assert "--hash=sha256:" in requirement, requirement[:80]
     packages = json.loads((ROOT / "tools/package-lock.json").read_text())["packages"]
     assert all("integrity" in package for name, package in packages.items() if name)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["this-python", "before-3.11.4"])
+def test_the_browser_is_unpacked_by_every_python_from_3_11_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, old: bool
+) -> None:
+    """The first 3.11 do not know how to look after where a member goes, and take no word for it."""
+    (tmp_path / "font").write_text("glyphs")
+    with tarfile.open(tmp_path / "fonts.tar", "w") as packed:
+        packed.add(tmp_path / "font", "fonts/font")
+    if old:
+        extractall = tarfile.TarFile.extractall
+
+        def unfiltered(self: tarfile.TarFile, path: Path) -> None:
+            extractall(self, path)
+
+        monkeypatch.delattr(tarfile, "data_filter")
+        monkeypatch.setattr(tarfile.TarFile, "extractall", unfiltered)
+    importlib.import_module("chromium").extract(tmp_path / "fonts.tar", tmp_path / "out")
+    assert (tmp_path / "out" / "fonts" / "font").read_text() == "glyphs"
