@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from fuzz.corpus import Corpus
+from lockstep_kit.convert.parts import varint
 
 DEPTH_MAX: Final = 6
 #: Sizes of what is too large: mostly what fits into a message, seldom what does not.
@@ -249,16 +250,6 @@ def _serialised(message: Message) -> bytes:
 
 
 # -- Spoiling bytes ----------------------------------------------------------------------------------------------------
-
-
-def varint(number: int) -> bytes:
-    """A base-128 varint."""
-    octets = bytearray()
-    while number > 0x7F:
-        octets.append(number & 0x7F | 0x80)
-        number >>= 7
-    octets.append(number)
-    return bytes(octets)
 
 
 def _tag(field: int, wire: int) -> bytes:

@@ -28,7 +28,8 @@ _NUMBERS: Final = (
 )
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number, 0 or more, seven bits to an octet, the lowest first (Protocol Buffers, "Base 128 Varints")."""
     octets = bytearray()
     while number > 0x7F:
         octets.append(number & 0x7F | 0x80)
@@ -38,11 +39,11 @@ def _varint(number: int) -> bytes:
 
 
 #: Numbers as they are written: nearly every length is one of these.
-_SHORT: Final = tuple(map(_varint, range(4_096)))
+_SHORT: Final = tuple(map(varint, range(4_096)))
 
 
 def _written(number: int) -> bytes:
-    return _SHORT[number] if number < len(_SHORT) else _varint(number)
+    return _SHORT[number] if number < len(_SHORT) else varint(number)
 
 
 def part(message: type[Message], name: str) -> Part:
@@ -69,4 +70,4 @@ def _tag(message: type[Message], name: str, types: tuple[int, ...], wire_type: i
     field = message.DESCRIPTOR.fields_by_name.get(name)
     if field is None or field.type not in types:
         raise ValueError(f"{message.DESCRIPTOR.full_name} has no field {name} that is written so")
-    return _varint(field.number << 3 | wire_type)
+    return varint(field.number << 3 | wire_type)
