@@ -20,8 +20,9 @@ OVERLOAD: Final = 2.0
 OVERLOAD_WARM_UP_SECONDS: Final = 20.0
 #: Longest warm-up that a closed loop is given.
 WARM_UP_SECONDS_MAX: Final = 30.0
-#: Many plans at a time end in few groups: what a window holds says something once it is so many times as long as the next plans take to be there, or so long.
-TURNS_MEASURED: Final = 8
+#: Plans of a closed loop end together, in groups: where many are settled at a time, a window that holds enough groups to say something has so long for each
+#: plan, up to so long in all.
+SECONDS_PER_PLAN: Final = 0.2
 MEASURED_SECONDS_MAX: Final = 60.0
 #: What comes beyond what goes through is measured for so long at least.
 OVERLOAD_MEASURED_SECONDS: Final = 45.0
@@ -48,9 +49,9 @@ class Bench:
         warm_up, seconds = self._warm_up_seconds, self._seconds
         if concurrency is not None and self.sustained:
             # The first plans of a closed loop all begin at once: a level is steady when as many have ended.
-            turn = concurrency / self.sustained
-            warm_up = min(max(warm_up, turn), WARM_UP_SECONDS_MAX)
-            seconds = max(seconds, min(turn * TURNS_MEASURED, MEASURED_SECONDS_MAX))
+            warm_up = min(max(warm_up, concurrency / self.sustained), WARM_UP_SECONDS_MAX)
+        if concurrency is not None:
+            seconds = max(seconds, min(concurrency * SECONDS_PER_PLAN, MEASURED_SECONDS_MAX))
         return Load(rate, concurrency, round(warm_up, 1), round(seconds, 1), GRACE_SECONDS, seed, legs)
 
     async def warm_up(self) -> None:
