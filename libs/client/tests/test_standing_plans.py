@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import pytest
 
 from lockstep.coordinator.v1 import operator_service_pb2 as operators
@@ -114,6 +115,22 @@ async def test_the_newest_of_what_closed_is_kept(coordinator: Any, tls: Any) -> 
     async with standing(coordinator, tls, seed=seed, closed_max=2) as (plans, _):
         await until(plans, lambda: "newest" in plans.plans)
         assert shown(plans) == {"a": 5, "new": 5, "newest": 6}
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.ABORTED])
+async def test_trouble_inside_is_waited_for(coordinator: Any, tls: Any, code: grpc.StatusCode) -> None:
+    """A coordinator that cannot say what is wrong refuses nobody: it is asked again, and meanwhile it is told."""
+    coordinator.script.will(
+        "WatchPlans",
+        *[LockstepError(code, "TROUBLE", "it went wrong inside")] * 3,
+        lambda _: [told(plan("a", 1), complete=True, token="a")],
+    )
+    async with standing(coordinator, tls) as (plans, running):
+        await until(plans, lambda: plans.trouble is not None)
+        await until(plans, lambda: plans.known)
+        assert shown(plans) == {"a": 1}
+        assert plans.trouble is None
+        assert not running.done()
 
 
 async def test_a_refusal_ends_it(coordinator: Any, tls: Any) -> None:

@@ -18,11 +18,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
-import grpc
 import structlog
 
 from lockstep.coordinator.v1 import settlement_pb2
 from lockstep.coordinator.v1.settlement_service_pb2 import SignGateRequest
+from lockstep_client.calls import REFUSES
 from lockstep_client.client import LockstepClient
 from lockstep_client.convert import PlanView, plan_from_pb
 from lockstep_client.evidence import JOURNAL_SILENT, Finding
@@ -42,19 +42,6 @@ from lockstep_kit.statements import Gate, Verdict, votes_digest
 
 _log = structlog.get_logger()
 
-#: Answers that say that the signature was not taken, and will not be. Whatever else is answered leaves open whether it was: the same request is sent again.
-_REFUSES: Final = frozenset(
-    {
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.ALREADY_EXISTS,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.OUT_OF_RANGE,
-        grpc.StatusCode.UNIMPLEMENTED,
-    }
-)
 _IDLE_SECONDS: Final = 60.0
 #: Groups that are looked at at one time: another one is begun beside those that the outside holds up, once they took so long.
 _GROUPS_MAX: Final = 4
@@ -391,7 +378,7 @@ class GateAgent:
                 verdict = enum_from_pb(VERDICTS, request.signature.verdict, "verdict")
                 done = Conclusion.SIGNED if verdict is Verdict.APPROVE else Conclusion.REJECTED
                 judged[plan_id] = Judgement(plan_id, done, found)
-            elif answer.code in _REFUSES:
+            elif answer.code in REFUSES:
                 told = f"the coordinator refused the signature: {answer}"
                 judged[plan_id] = Judgement(plan_id, Conclusion.REFUSED, found, told)
             else:

@@ -34,6 +34,19 @@ _PageT = TypeVar("_PageT", bound=_Page)
 MESSAGE_BYTES_MAX: Final = 16 << 20
 #: A stream that ends so may be begun again: the connection was lost, the service drains, or the stream's own time is over.
 _AGAIN: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+#: Answers that say that what was asked was not done, and will not be. Whatever else is answered leaves that open: the same request may be sent again.
+REFUSES: Final = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
 _TOKEN_EXPIRED: Final = "RESUME_TOKEN_EXPIRED"
 _rng: Final = random.Random()  # noqa: S311 - jitter, no secret
 

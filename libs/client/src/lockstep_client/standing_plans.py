@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-import grpc
-
 from lockstep.coordinator.v1.settlement_pb2 import PLAN_STATE_CLOSED, Plan, PlanState
+from lockstep_client.calls import REFUSES
 from lockstep_client.following import OpenPlans, PlansNews, PlansWish
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.loops import back_off_seconds
@@ -19,15 +18,6 @@ from lockstep_kit.participant.bell import Bell
 if TYPE_CHECKING:
     from lockstep_client.client import LockstepClient
 
-#: What passes: the coordinator is away, or has as much to do as it may.
-_PASSING: Final = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-    }
-)
 _PAUSE_SECONDS_MAX: Final = 10.0
 
 
@@ -78,7 +68,7 @@ class StandingPlans:
                     await self._take(news)
             except LockstepError as error:
                 self._lost(error)
-                if error.code not in _PASSING:
+                if error.code in REFUSES:
                     raise
             self._failures += 1
             await asyncio.sleep(back_off_seconds(self._failures, rng, most=_PAUSE_SECONDS_MAX))
