@@ -70,15 +70,16 @@ def main() -> int:
                 running.append(start(waiting.pop(), output=None if alone else tempfile.TemporaryFile()))  # noqa: SIM115 - is read at its end
             time.sleep(LOOK_SECONDS)
             for each in [each for each in running if each.process.poll() is not None]:
-                running.remove(each)
-                tell(each)
+                # Before anything is told of it: who stops the run then is shown it, too.
                 if each.process.returncode != 0:
                     failed.append(each)
+                running.remove(each)
+                tell(each)
         while failed:
             twice |= not passes_again(failed.pop(0), running)
     except KeyboardInterrupt:
         stop(running)
-        for each in (*failed, *running):
+        for each in (*failed, *(one for one in running if one not in failed)):
             show(each)
         return 1
     return 1 if twice else 0
