@@ -258,6 +258,10 @@ async def world(served: tuple[Services, int], tls_for: Callable[[str], TlsSettin
         browser = await stack.enter_async_context(aiohttp.ClientSession())
         console = await stack.enter_async_context(Console(settings))
         yield World(services, settings, console, browser)
+    # A stream that ends after the services were made anew would be counted among the next test's.
+    async with asyncio.timeout(60.0):
+        while services.looking or services.watching:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
 
 
 def escalated(
