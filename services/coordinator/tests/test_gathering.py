@@ -18,6 +18,7 @@ from coordinator.checks import (
     GATHER_SECONDS_MAX,
     GATHERED_FROM,
     GATHERED_MOST,
+    GATHERED_SHARE,
     CapabilityCache,
     Checks,
     Rules,
@@ -110,5 +111,12 @@ def test_a_wait_that_brings_nobody_ends() -> None:
 
 def test_as_many_as_go_together_do_not_wait() -> None:
     """A whole group is checked at once, and what is beyond it by itself."""
-    checked = within(Desk(at_work=GATHERED_MOST).begin(*[0.5] * (BATCH_MAX + 3)))
+    checked = within(Desk(at_work=10 * GATHERED_MOST).begin(*[0.5] * (BATCH_MAX + 3)))
     assert checked == [(0.0, BATCH_MAX), (GATHER_PAUSE_SECONDS, 3)]
+
+
+def test_where_most_of_what_is_at_work_has_begun_nobody_waits_for_the_others() -> None:
+    """Plans that all begin together have nobody to wait for; before as many have come, others are waited for."""
+    half = GATHERED_MOST // GATHERED_SHARE
+    assert within(Desk(at_work=GATHERED_MOST).begin(*[0.5] * half)) == [(0.0, half)]
+    assert within(Desk(at_work=GATHERED_MOST).begin(*[0.5] * (half - 1), 0.7)) == [(0.2, half)]

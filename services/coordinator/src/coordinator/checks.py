@@ -41,6 +41,8 @@ POLL_SECONDS: Final = 1.0
 GATHERED_FROM: Final = 16
 GATHERED_MOST: Final = 192
 GATHER_SECONDS_MAX: Final = 2.0
+#: Where one in so many of those at work is among them, few others are left who could come.
+GATHERED_SHARE: Final = 2
 #: They do not wait any longer when nobody has come for so long.
 GATHER_PAUSE_SECONDS: Final = 0.5
 
@@ -160,9 +162,10 @@ class Checks:
     async def _gather(self) -> None:
         """Wait for others as long as it is worth."""
         loop, checks = asyncio.get_running_loop(), self._engine.wakes.checks
-        until = loop.time() + gather_seconds(self._engine.pressure.at_work)
+        at_work = self._engine.pressure.at_work
+        until, enough = loop.time() + gather_seconds(at_work), min(at_work // GATHERED_SHARE, BATCH_MAX)
         with contextlib.suppress(TimeoutError):
-            while 0 < checks.waiting < BATCH_MAX and loop.time() < until:
+            while 0 < checks.waiting < enough and loop.time() < until:
                 checks.wake.clear()
                 async with asyncio.timeout_at(min(loop.time() + GATHER_PAUSE_SECONDS, until)):
                     await checks.wake.wait()
