@@ -145,16 +145,21 @@ async def test_what_has_expired(coordinator: Any, world: Any, tmp_path: Path) ->
     assert eyes.looks == 1
 
 
+async def signs_after(coordinator: Any, world: Any, folder: Path, *, requests: int) -> None:
+    """The very same request is sent so many times, and the signature is said to be taken once."""
+    waits(coordinator, world)
+    desk = Desk(coordinator, Eyes(world), folder)
+    await desk.work(0.5, told)
+    sent = asked(coordinator)
+    assert len(sent) == requests
+    assert all(request == sent[0] for request in sent)
+    assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
+
+
 async def test_a_lost_answer(coordinator: Any, world: Any, tmp_path: Path) -> None:
     """When the coordinator is lost while it signs, it goes on with the same request until it is answered."""
     coordinator.script.will("SignGates", *[unavailable("STARTING", "starting")] * 5)
-    waits(coordinator, world)
-    desk = Desk(coordinator, Eyes(world), tmp_path)
-    await desk.work(0.5, told)
-    sent = asked(coordinator)
-    assert len(sent) == 6
-    assert all(request == sent[0] for request in sent)
-    assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
+    await signs_after(coordinator, world, tmp_path, requests=6)
 
 
 @pytest.mark.parametrize(
@@ -167,13 +172,7 @@ async def test_an_answer_that_says_nothing(
     """What is no refusal leaves open whether the signature was taken: the same request is sent until it is known."""
     trouble = LockstepError(code, "TROUBLE", "it went wrong inside")
     coordinator.script.will("SignGates", *[(lambda _: answered(trouble)) if alone else trouble] * 3)
-    waits(coordinator, world)
-    desk = Desk(coordinator, Eyes(world), tmp_path)
-    await desk.work(0.5, told)
-    sent = asked(coordinator)
-    assert len(sent) == 4
-    assert all(request == sent[0] for request in sent)
-    assert [each.conclusion for each in desk.said] == [Conclusion.SIGNED]
+    await signs_after(coordinator, world, tmp_path, requests=4)
 
 
 async def test_a_lost_stream(coordinator: Any, world: Any, tmp_path: Path) -> None:
