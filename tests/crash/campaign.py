@@ -150,10 +150,12 @@ class Campaign:
     async def strike(self, point: str, path: Path, *, again: str = "") -> Run:
         """Kill a service at a failpoint on a path, start it again, and see the plan to its end; `again` is where a process dies during that recovery.
 
-        Not every plan of a path comes by every place of it: what is mined may be final by the time that anybody looks. Then another plan is sent.
+        Not every plan of a path comes by every place of it: what is mined may be final by the time that anybody looks. Then another plan is sent. What is
+        passed only where an answer is late may not be passed on a path any more at all: then a plan is sent down another that leads there.
         """
-        for _ in range(PLANS_MAX):
-            run = await self._strike(point, path, again)
+        others = [each for each, passed in self.reach.items() if point in passed and each is not path]
+        for each in [path] * PLANS_MAX + others:
+            run = await self._strike(point, each, again)
             if run.hit or run.violations or run.terminal_seconds is None:
                 break
         self.runs.append(run)

@@ -181,7 +181,9 @@ async def _stated(crew: Crew, plan: Journey) -> settlement.Plan:
 
 
 def _heard_of_all_but_the_chain(plan: settlement.Plan) -> bool:
-    return sum(each.HasField("vote") for each in plan.legs) == len(plan.legs) - len(ON_CHAIN)
+    """What is said of the legs on chain until they are mined is heard as well: it may come a while after."""
+    voted = sum(each.HasField("vote") for each in plan.legs)
+    return voted == len(plan.legs) - len(ON_CHAIN) and all(each.phase for each in plan.legs)
 
 
 async def _reversed(crew: Crew, plan: Journey) -> settlement.Plan:

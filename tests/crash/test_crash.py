@@ -30,6 +30,8 @@ COVERING = (
     ("event-journal.commit.after_commit", Path.COMMIT),
     ("event-journal.append.after_commit", Path.ABORT),
     ("event-journal.log.in_tx", Path.COMMIT),
+    ("coordinator.takeover.in_tx", Path.TAKEOVER),
+    ("coordinator.claim.in_tx", Path.TAKEOVER),
     ("coordinator.vote.in_tx", Path.TOGETHER),
     ("coordinator.decision.after_commit", Path.TOGETHER),
     ("dlt-gateway.chain.carry.in_tx", Path.TOGETHER),
