@@ -50,17 +50,20 @@ class Recovery:
         return Loop("recovery", self.run, poll_seconds=self._poll_seconds), takeovers
 
     async def run(self) -> None:
-        """One look."""
-        await self._renew()
-        await self._tick()
-        while await self._news.take_kept(BATCH_MAX) == BATCH_MAX:
-            pass
-        await self._take_over()
-
-    async def _renew(self) -> None:
+        """One look, and what it finds."""
         owner = self._engine.owner
         async with self._engine.db.connection() as connection:
-            await reading.renew(connection, owner.name, owner.generation, owner.lease)
+            sighted = await reading.look(connection, owner.name, owner.generation, owner.lease)
+            if sighted.leases:
+                await reading.renew(connection, owner.name, owner.generation, owner.lease)
+        if sighted.due:
+            await self._tick()
+        while sighted.news and await self._news.take_kept(BATCH_MAX) == BATCH_MAX:
+            pass
+        if sighted.orphans:
+            await self._take_over()
+        else:
+            self._seen = frozenset()
 
     async def _tick(self) -> None:
         while True:

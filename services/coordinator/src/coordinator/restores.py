@@ -77,6 +77,9 @@ class Restores:
 
     async def run(self) -> None:
         """One look at everything that is to be found again."""
+        async with self._engine.db.connection() as connection:
+            if not await restores.anything(connection, CLOSINGS_MAX):
+                return
         await self._find_plans()
         async with self._engine.db.connection() as connection:
             listings = await restores.sweeps(connection)

@@ -10,6 +10,7 @@ from typing import Final
 from coordinator.store import plans, reading
 from lockstep_testkit.simulation.leases_statements import free, locked_held
 from lockstep_testkit.simulation.memory import INFINITY, LONG_AGO, Registry, Row, Rows, Statement
+from lockstep_testkit.simulation.outboxes_statements import take_news
 from lockstep_testkit.simulation.specs import among
 
 STATEMENTS: Final = Registry()
@@ -185,17 +186,34 @@ def _owed(s: Statement) -> set[str]:
     return owed | {row["plan_id"] for row in s.all("journal_progress") if row["appended"] < row["recorded"] and not row["frozen"]}
 
 
-@STATEMENTS.on(reading.RENEW)
-async def renew(s: Statement, owner: str, generation: int, duration: timedelta) -> Rows:
+def _ending(s: Statement, owner: str, generation: int, duration: timedelta) -> Callable[[Row], bool]:
+    owed = _owed(s)
+
     def ends_soon(row: Row) -> bool:
-        mine = row["owner"] == owner and row["generation"] == generation
+        mine = row["owner"] == owner and row["generation"] == generation and row["resource_id"] in owed
         return bool(mine and LONG_AGO < row["expires_at"] < s.now + duration * 0.75)
 
-    owed = _owed(s)
-    rows = [row for row in s.all("lease") if row["resource_id"] in owed and ends_soon(row)]
-    for row in await s.locking("lease", rows, ends_soon):
+    return ends_soon
+
+
+@STATEMENTS.on(reading.RENEW)
+async def renew(s: Statement, owner: str, generation: int, duration: timedelta) -> Rows:
+    ends_soon = _ending(s, owner, generation, duration)
+    for row in await s.locking("lease", [row for row in s.all("lease") if ends_soon(row)], ends_soon):
         s.update("lease", row, expires_at=s.now + duration)
     return []
+
+
+@STATEMENTS.on(reading.SIGHTED)
+def look(s: Statement, owner: str, generation: int, duration: timedelta) -> Rows:
+    return [
+        {
+            "leases": any(map(_ending(s, owner, generation, duration), s.all("lease"))),
+            "due": bool(due(s, owner, 1)),
+            "news": bool(take_news(s, owner, 1)),
+            "orphans": bool(orphaned(s, owner, 1)),
+        }
+    ]
 
 
 def _owner(s: Statement, plan_id: str) -> str | None:

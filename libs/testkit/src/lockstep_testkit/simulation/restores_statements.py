@@ -172,16 +172,28 @@ async def refill(s: Statement, participant: str) -> Rows:
     return []
 
 
-@STATEMENTS.on(restores.REFILL_WAITING)
-async def refill_waiting(s: Statement, attempts: int) -> Rows:
+def _not_closed(s: Statement, attempts: int) -> list[str]:
+    """Plans whose chains the journal was told to close so often, and does not."""
+
     def waits(row: Row) -> bool:
         leg = s.get("plan_leg", row["plan_id"], row["leg_id"])
         told = row["behind_journal"] and not row["answered"] and row["attempts"] >= attempts
         return bool(told and leg is not None and leg["phase"] in ("COMMITTING", "ABORTING"))
 
-    for plan_id in sorted(row["plan_id"] for row in s.all("leg_command") if waits(row)):
+    return sorted(row["plan_id"] for row in s.all("leg_command") if waits(row))
+
+
+@STATEMENTS.on(restores.REFILL_WAITING)
+async def refill_waiting(s: Statement, attempts: int) -> Rows:
+    for plan_id in _not_closed(s, attempts):
         await s.insert_new("journal_refill", {"plan_id": plan_id})
     return []
+
+
+@STATEMENTS.on(restores.ANYTHING)
+def anything(s: Statement, attempts: int) -> Rows:
+    kept = any(s.all(table) for table in ("plan_restore", "sweep", "journal_refill"))
+    return [{"exists": bool(kept or orphans(s, "", 1) or _not_closed(s, attempts))}]
 
 
 @STATEMENTS.on(restores.TO_REFILL)

@@ -20,9 +20,10 @@ where leg_news.revision < excluded.revision
 """
 
 #: News of plans that this owner holds, or nobody any more.
+WAITING: Final = f"""from leg_news as news
+join lease on lease.resource_id = news.plan_id and (lease.owner = $1 or {leases.FREE})"""
 READ: Final = f"""
-select news.* from leg_news as news
-join lease on lease.resource_id = news.plan_id and (lease.owner = $1 or {leases.FREE})
+select news.* {WAITING}
 order by news.plan_id, news.leg_id limit $2
 """
 

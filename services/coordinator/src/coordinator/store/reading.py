@@ -13,6 +13,7 @@ from coordinator.access import Belonging, Client
 from coordinator.audit import Transition
 from coordinator.convert import stored
 from coordinator.model import Cause, Moved, State
+from coordinator.store import kept_news
 from lockstep_kit import leases
 from lockstep_kit.certificate import Decision
 from lockstep_kit.db import Connection
@@ -74,9 +75,10 @@ where number > $2 order by number limit $3
 STATE: Final = "select state, clock_timestamp() as clock from plan where plan_id = $1"
 
 #: Plans of this owner, or of nobody any more, that time matters to now.
+_DUE: Final = f"""from plan left join lease on lease.resource_id = plan.plan_id
+where plan.due_at <= clock_timestamp() and (lease.owner = $1 or {leases.FREE})"""
 DUE: Final = f"""
-select plan.plan_id from plan left join lease on lease.resource_id = plan.plan_id
-where plan.due_at <= clock_timestamp() and (lease.owner = $1 or {leases.FREE})
+select plan.plan_id {_DUE}
 order by plan.due_at limit $2
 """
 
@@ -87,22 +89,34 @@ _OWED: Final = """(
     union select plan_id from journal_progress where appended < recorded and frozen = '')"""
 
 #: Those of them whose lease another owner let run out.
-ORPHANED: Final = f"""
-select owed.plan_id from {_OWED} as owed
+_ORPHANED: Final = f"""from {_OWED} as owed
 left join lease on lease.resource_id = owed.plan_id
-where lease.owner is null or (lease.owner <> $1 and {leases.FREE})
+where lease.owner is null or (lease.owner <> $1 and {leases.FREE})"""
+ORPHANED: Final = f"""
+select owed.plan_id {_ORPHANED}
 order by owed.plan_id limit $2
 """
 
-#: Keeps the leases of those that this owner had last and has not given back, once a quarter of their time is over: who waits for an answer has not gone.
+#: Leases of those that this owner had last and has not given back, once a quarter of their time is over.
+_ENDING: Final = f"""from lease
+    where owner = $1 and generation = $2 and expires_at > '-infinity' and expires_at < clock_timestamp() + $3::interval * 0.75
+      and resource_id in (select owed.plan_id from {_OWED} as owed)"""
+
+#: Keeps them: who waits for an answer has not gone.
 #: One that a transaction takes at this moment needs no renewal, and is not waited for: transactions take many, in another order.
 RENEW: Final = f"""
 update lease set expires_at = clock_timestamp() + $3::interval
 where resource_id in (
-    select resource_id from lease
-    where owner = $1 and generation = $2 and expires_at > '-infinity' and expires_at < clock_timestamp() + $3::interval * 0.75
-      and resource_id in (select owed.plan_id from {_OWED} as owed)
+    select resource_id {_ENDING}
     order by resource_id for update skip locked)
+"""
+
+#: Whether there is anything of all that a replica looks for: mostly there is not, and one statement says so.
+SIGHTED: Final = f"""
+select exists (select {_ENDING}) as leases,
+    exists (select {_DUE}) as due,
+    exists (select {kept_news.WAITING}) as news,
+    exists (select {_ORPHANED}) as orphans
 """
 
 #: This owner's plans that are being checked, oldest first.
@@ -222,6 +236,28 @@ async def due(connection: Connection, owner: str, limit: int) -> list[PlanId]:
 async def orphaned(connection: Connection, owner: str, limit: int) -> list[PlanId]:
     """Plans that something is to be done about and that nobody holds."""
     return [PlanId(row["plan_id"]) for row in await connection.fetch(ORPHANED, owner, limit)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sighted:
+    """What a replica's look found, of what nobody told it."""
+
+    #: Leases of its own that end soon.
+    leases: bool
+    #: Plans that time matters to now.
+    due: bool
+    #: Reports that were kept for it.
+    news: bool
+    #: Plans that nobody holds.
+    orphans: bool
+
+
+async def look(connection: Connection, owner: str, generation: int, duration: timedelta) -> Sighted:
+    """Whether there is anything to keep, to tick, to take or to take over."""
+    row = await connection.fetchrow(SIGHTED, owner, generation, duration)
+    if row is None:
+        raise AssertionError("a statement without a table has one row")
+    return Sighted(row["leases"], row["due"], row["news"], row["orphans"])
 
 
 async def renew(connection: Connection, owner: str, generation: int, duration: timedelta) -> None:

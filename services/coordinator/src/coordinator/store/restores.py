@@ -121,11 +121,12 @@ on conflict (plan_id) do nothing
 
 #: Chains that the journal was told to close again and again, and does not: it waits for entries that it may have lost, though its outcome log, which
 #: had no news in that time, shows no restore.
-REFILL_WAITING: Final = """
-insert into journal_refill (plan_id)
-select command.plan_id from leg_command as command
+_REFILL_WAITING: Final = """from leg_command as command
 join plan_leg as leg on leg.plan_id = command.plan_id and leg.leg_id = command.leg_id and leg.phase in ('COMMITTING', 'ABORTING')
-where command.behind_journal and not command.answered and command.attempts >= $1 order by command.plan_id
+where command.behind_journal and not command.answered and command.attempts >= $1"""
+REFILL_WAITING: Final = f"""
+insert into journal_refill (plan_id)
+select command.plan_id {_REFILL_WAITING} order by command.plan_id
 on conflict (plan_id) do nothing
 """
 
@@ -137,6 +138,12 @@ REFILLED: Final = "delete from journal_refill where plan_id = $1"
 
 #: Plans that are to be found again, behind a place.
 UNRESTORED: Final = "select plan_id, generation from plan_restore where plan_id > $1 order by plan_id limit $2"
+
+#: Whether there is anything to be found again, listed, filled or settled: mostly there is not, and one statement says so.
+ANYTHING: Final = f"""
+select exists (select from plan_restore) or exists (select from sweep) or exists (select from journal_refill)
+    or exists (select from orphan_leg where settled_at is null) or exists (select {_REFILL_WAITING})
+"""
 
 #: Takes a plan to find it again; nothing where another replica has done so.
 LOCK_RESTORE: Final = "select plan_id from plan_restore where plan_id = $1 and generation = $2 for update skip locked"
@@ -295,6 +302,12 @@ async def end_sweep(tx: Connection, told: Sweep) -> None:
     """The listing is done."""
     if await tx.fetchval(END_SWEEP, told.participant, told.number) is not None:
         await tx.execute(FORGET_LISTED, told.participant)
+
+
+async def anything(connection: Connection, attempts: int) -> bool:
+    """Whether anything waits; chains that the journal was told to close so often and does not are among it."""
+    found: bool = await connection.fetchval(ANYTHING, attempts)
+    return found
 
 
 async def unrestored(connection: Connection, after: str, limit: int) -> list[tuple[PlanId, int]]:
