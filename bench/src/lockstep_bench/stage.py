@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from lockstep_bench.people import validating
 from lockstep_kit.rpc.arrows import spiffe_id
@@ -28,13 +28,18 @@ LISTEN: Final = {
     "connection_streams_max": 16_384,
     "limits": {"named": {spiffe_id(CLIENT): LIMITS}},
 }
-QUOTAS: Final = {"open_plans_max": 100_000, "plans_per_minute": 1_000_000.0}
+COORDINATOR: Final[Mapping[str, Any]] = {
+    "quotas": {"open_plans_max": 100_000, "plans_per_minute": 1_000_000.0, "plan_watches_max": 8_192},
+    "watchers_max": 8_192,
+}
 
 
 @asynccontextmanager
 async def stage(*, sampled_ratio: float = SAMPLED_RATIO) -> AsyncIterator[Sandbox]:
     """Everything, with the validator agent."""
     run = RuntimeDirectory.create(BASE)
-    changes = {"coordinator": {"quotas": QUOTAS}}
-    async with Sandbox(run, sampled_ratio=sampled_ratio, changes=changes, listen=LISTEN) as sandbox, validating(sandbox):
+    async with (
+        Sandbox(run, sampled_ratio=sampled_ratio, changes={"coordinator": COORDINATOR}, listen=LISTEN) as sandbox,
+        validating(sandbox),
+    ):
         yield sandbox

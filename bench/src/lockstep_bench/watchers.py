@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lockstep_bench.transport import SETTINGS
 from lockstep_client.client import LockstepClient
@@ -53,18 +53,19 @@ async def watching(sandbox: Sandbox, count: int) -> AsyncIterator[None]:
 
 
 async def watch(run: Path, count: int) -> None:
-    """Watch until standard input ends; one line is printed when every stream has brought its snapshot."""
+    """Watch until standard input ends; one line is printed when every stream has brought its snapshot.
+
+    Raises:
+        LockstepError: a stream was refused.
+    """
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     configuration = read_configuration(run / "client.yaml")
     async with AsyncExitStack() as stack:
-        seen = [asyncio.Event() for _ in range(count)]
         clients = [
             await stack.enter_async_context(_client(configuration)) for _ in range((count + OF_A_CONNECTION - 1) // OF_A_CONNECTION)
         ]
-        tasks = [asyncio.create_task(_stream(clients[index // OF_A_CONNECTION], each)) for index, each in enumerate(seen)]
-        for each in seen:
-            await each.wait()
+        tasks = await opened([clients[index // OF_A_CONNECTION].watch_plans() for index in range(count)])
         print("watching", flush=True)
         await reader.read()
         for task in tasks:
@@ -72,13 +73,34 @@ async def watch(run: Path, count: int) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def opened(streams: Sequence[AsyncIterator[object]]) -> Sequence[asyncio.Task[None]]:
+    """What reads each stream, once all of them have brought something.
+
+    Raises:
+        LockstepError, RuntimeError: one was refused, or has ended; nothing is read any more.
+    """
+    seen = [asyncio.Event() for _ in streams]
+    tasks = [asyncio.create_task(_read(stream, each)) for stream, each in zip(streams, seen, strict=True)]
+    begun: asyncio.Future[Any] = asyncio.gather(*(each.wait() for each in seen))
+    waited: list[asyncio.Future[Any]] = [begun, *tasks]
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    over = [task for task in tasks if task.done()]
+    if not over:
+        return tasks
+    for each in waited:
+        each.cancel()
+    await asyncio.gather(*waited, return_exceptions=True)
+    over[0].result()
+    raise RuntimeError("a stream has ended")
+
+
+async def _read(stream: AsyncIterator[object], seen: asyncio.Event) -> None:
+    async for _ in stream:
+        seen.set()
+
+
 def _client(configuration: ClientConfiguration) -> LockstepClient:
     return LockstepClient(configuration.coordinator, configuration.tls, SETTINGS)
-
-
-async def _stream(client: LockstepClient, seen: asyncio.Event) -> None:
-    async for _ in client.watch_plans():
-        seen.set()
 
 
 def main() -> int:
