@@ -50,7 +50,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         there = 0
         for plans in options.settled:
             if plans > there:
-                more, left_out = await grow(sandbox, plans - there)
+                more, left_out = await grow(sandbox, plans - there, there)
                 there += more
                 print(f"\n  {more} plans copied; without {', '.join(left_out) or 'nothing'}")
             await level("settled", there)
