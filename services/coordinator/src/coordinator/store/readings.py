@@ -96,9 +96,10 @@ JOURNAL: Final = Query(
     name="journal_lag",
     statement="""
     select coalesce(sum(progress.recorded - progress.appended), 0) as events, count(*) as plans,
-        extract(epoch from clock_timestamp() - min(event.event_time)) as oldest
+        extract(epoch from clock_timestamp() - min((
+            select event.event_time from journal_event as event
+            where event.plan_id = progress.plan_id and event.sequence = progress.appended + 1))) as oldest
     from journal_progress as progress
-    join journal_event as event on event.plan_id = progress.plan_id and event.sequence = progress.appended + 1
     where progress.appended < progress.recorded and progress.frozen = ''
     """,
     labels=(),
