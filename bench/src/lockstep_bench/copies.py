@@ -19,6 +19,8 @@ COPIED: Final = ("coordinator", "dlt-gateway", "bank-gateway", "notary")
 ORIGINALS_MAX: Final = 20
 _COPY_SECONDS_MAX: Final = 300.0
 
+#: Columns that name what is drawn anew in another table; were they alike in all copies, Postgres would take them for such that many rows have.
+NAMING: Final = frozenset({"intent_key"})
 #: Tables that name plans, each with its columns, their types, and whether a unique index without the plan's id holds them, by more than a kind.
 COLUMNS: Final = """
 select c.relname as table, a.attname as column, format_type(a.atttypid, null) as type,
@@ -97,7 +99,7 @@ def statement(table: str, columns: list[Any]) -> str:
 def _value(table: str, column: str, of_type: str, *, alone: bool) -> str:
     if column == "plan_id":
         return _drawn("o.plan_id") + "::text"
-    if not alone:
+    if not alone and column not in NAMING:
         return f'o."{column}"'
     drawn = _drawn(f'o."{column}"::text')
     match of_type:
