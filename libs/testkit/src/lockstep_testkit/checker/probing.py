@@ -74,13 +74,15 @@ async def _send(
     token, deadline = epoch_to_pb(epoch), time_to_pb(plan.header.deadline)
     match command:
         case Command.PREPARE:
+            # A leg that was told to abort before it was prepared has no signature; what is not well formed is refused before its epoch is looked at.
+            unsigned = b"\0" if binding.leg.HasField("token_transfer") else b""
             prepare = leg_pb2.PrepareCommand(
                 epoch=token,
                 binding=binding,
                 make=gate_to_pb(plan.gates[0][0]),
                 prepare_by=deadline,
                 hold_until=deadline if row.hold_until is None else time_to_pb(row.hold_until),
-                payer_signature=row.payer_signature or b"",
+                payer_signature=row.payer_signature or unsigned,
                 permit=None if row.permit is None else signature_pb2.Permit.FromString(row.permit),
             )
             return (await stub.Prepare(messages.PrepareRequest(commands=[prepare]), timeout=CALL_SECONDS_MAX)).answers
