@@ -1,10 +1,9 @@
-"""How levels are laid out, and how rows are copied."""
+"""How levels are laid out."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
-from lockstep_bench.copies import statement
 from lockstep_bench.drivers import Drivers
 from lockstep_bench.levels import MEASURED_SECONDS_MAX, SECONDS_PER_PLAN, WARM_UP_SECONDS_MAX, Bench
 from lockstep_sandbox.stack import Sandbox
@@ -42,19 +41,3 @@ def test_no_two_levels_settle_the_same_plans() -> None:
     told.append({"concurrency": 1, "name": "again"})
     assert len({levels.load(**each).seed for each in told}) == len(told)
     assert levels.load(**told[0]) == levels.load(**told[0])
-
-
-def test_a_copied_row_has_an_id_of_its_own_and_nothing_that_must_be_unique_twice() -> None:
-    """What a unique index holds without the plan's id is drawn anew, by its type; the rest is as it was."""
-    columns = [
-        {"column": "plan_id", "type": "text", "alone": False},
-        {"column": "seq", "type": "bigint", "alone": True},
-        {"column": "nonce", "type": "bytea", "alone": True},
-        {"column": "name", "type": "text", "alone": True},
-        {"column": "state", "type": "text", "alone": False},
-    ]
-    said = statement("plan", columns)
-    assert """md5(o.plan_id || '/' || n)::uuid::text""" in said
-    assert """o."seq" - n * (select max("seq") + 1 from "plan")""" in said
-    assert """uuid_send(md5(o."nonce"::text || '/' || n)::uuid)""" in said
-    assert """md5(o."name"::text || '/' || n)::uuid::text, o."state" from""" in said

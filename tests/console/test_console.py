@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import shlex
 import time
 from collections.abc import AsyncIterator
@@ -185,9 +186,9 @@ async def test_an_escalation_is_resolved_by_what_the_page_shows(sandbox: Sandbox
 async def forgotten(crew: Crew, desk: OperatorClient, file: operator_service_pb2.EscalationFile) -> None:
     """Two operators close the escalation."""
     resolution = Resolution(Digest(file.plan_digest), file.escalation.escalation_id, Verb.FORGET, detail="the tokens are back")
-    for number, person in enumerate(("operator-one", "operator-two")):
+    for person in ("operator-one", "operator-two"):
         until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
-        statement = ResolutionStatement(resolution, bytes([number]) * NONCE_BYTES, until)
+        statement = ResolutionStatement(resolution, secrets.token_bytes(NONCE_BYTES), until)
         await desk.sign_resolution(sign_resolution(statement, crew.key(person)))
 
 

@@ -1,8 +1,8 @@
 """Settled plans by the ten thousand, to see what a database that has grown costs: rows of plans that were settled, copied in SQL under new ids.
 
-What the copies are good for: the tables that name plans have the size, with their indexes, that so many settled plans leave; `grow` names those that take
-no copies. What is lost at the edge: nobody signed the copies, no chain, book or journal knows them, triggers and
-references did not see them. Only the bench does this, and only to a sandbox; nothing that is copied is ever asked for.
+What the copies are good for: the tables that name plans have the size, with their indexes, that so many settled plans leave; `grow` names those that
+take no copies. What is lost at the edge: nobody signed the copies, no chain, book or journal knows them, triggers and references did not see them. Only
+the bench does this, and only to a sandbox; nothing that is copied is ever asked for.
 """
 
 from __future__ import annotations
@@ -55,19 +55,29 @@ async def grow(sandbox: Sandbox, plans: int, there: int) -> tuple[int, list[str]
     left_out = []
     for service in COPIED:
         async with _superuser(sandbox, service) as connection:
-            await connection.execute(UNCHECKED)
-            tables: dict[str, list[Any]] = {}
-            for row in await connection.fetch(COLUMNS):
-                tables.setdefault(row["table"], []).append(row)
-            for table, columns in tables.items():
-                try:
-                    await _copy(connection, table, columns, (originals, times, f"{there}"))
-                except asyncpg.IntegrityConstraintViolationError:
-                    left_out.append(f"{service}: {table}")
+            left_out += [f"{service}: {table}" for table in await fill(connection, originals, times, f"{there}")]
             # What follows so many new rows by itself, and would be counted among what a settlement costs.
             await connection.execute("vacuum (analyze)", timeout=_COPY_SECONDS_MAX)
             await connection.execute("checkpoint", timeout=_COPY_SECONDS_MAX)
     return times * len(originals), left_out
+
+
+async def fill(connection: asyncpg.Connection[asyncpg.Record], originals: list[str], times: int, salt: str) -> list[str]:
+    """Copy the rows of these plans so many times, in every table of a database that names plans; the tables that take no copies.
+
+    What is copied again needs another salt. The connection is a superuser's, and its session sets nothing off any more.
+    """
+    await connection.execute(UNCHECKED)
+    tables: dict[str, list[Any]] = {}
+    for row in await connection.fetch(COLUMNS):
+        tables.setdefault(row["table"], []).append(row)
+    left_out = []
+    for table, columns in tables.items():
+        try:
+            await _copy(connection, table, columns, (originals, times, salt))
+        except asyncpg.IntegrityConstraintViolationError:
+            left_out.append(table)
+    return left_out
 
 
 async def _copy(
@@ -78,12 +88,12 @@ async def _copy(
         guards = [row["tgname"] for row in await connection.fetch(GUARDS, table)]
         for guard in guards:
             await connection.execute(f'alter table "{table}" disable trigger "{guard}"')
-        await connection.execute(statement(table, columns), *values, timeout=_COPY_SECONDS_MAX)
+        await connection.execute(_statement(table, columns), *values, timeout=_COPY_SECONDS_MAX)
         for guard in guards:
             await connection.execute(f'alter table "{table}" enable always trigger "{guard}"')
 
 
-def statement(table: str, columns: list[Any]) -> str:
+def _statement(table: str, columns: list[Any]) -> str:
     """Copies a table's rows about plans ($1) so many times ($2), under ids that are drawn from a salt ($3).
 
     What must be unique by itself is drawn anew; numbers go below those that are there.
