@@ -271,6 +271,23 @@ async def test_it_says_when_it_is_not_live(sandbox: Sandbox, crew: Crew, page: P
     await crew.driven(plan_id)
 
 
+async def test_an_answer_that_never_comes_is_told(sandbox: Sandbox, page: Page, address: str) -> None:
+    """A view that asks again and again does not wait for ever: while the console hangs it says that what it shows may be old, and then it goes on."""
+    await page.goto(f"{address}/escalations")
+    await page.until("document.getElementById('status').dataset.live === 'yes'", SECONDS_MAX)
+    # Nobody waits for as long as a page does.
+    await page.value("(() => { const real = AbortSignal.timeout.bind(AbortSignal); AbortSignal.timeout = () => real(500); })()")
+    sandbox.supervisor.pause(CONSOLE)
+    try:
+        await page.until("!document.getElementById('stale').hidden", SECONDS_MAX)
+        assert "may be old" in await page.text("#stale")
+    finally:
+        sandbox.supervisor.resume(CONSOLE)
+    await page.until(
+        "document.getElementById('stale').hidden && document.getElementById('status').dataset.live === 'yes'", SECONDS_MAX
+    )
+
+
 async def test_without_the_token_nothing_is_shown(page: Page, address: str) -> None:
     """A page without the token asks for it, and shows the board once it is typed."""
     token = address.partition("#token=")[2]

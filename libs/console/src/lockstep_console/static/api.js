@@ -37,9 +37,12 @@ async function ask(path, { signal, headers = {} } = {}) {
   return answer;
 }
 
+/** An answer that has not come by then was lost on the way; the console itself gives up on a service before. */
+const ANSWER_MAX = 150_000;
+
 /** A document. Throws Refusal. */
 export async function get(path, signal) {
-  const answer = await ask(path, { signal });
+  const answer = await ask(path, { signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MAX)]) });
   try {
     return await answer.json();
   } catch (error) {
