@@ -177,7 +177,7 @@ async def test_an_escalation_is_resolved_by_what_the_page_shows(sandbox: Sandbox
         file = (await desk.get_escalation(escalation_id)).escalation
         kept = [resolution_from_pb(each.signature) for record in file.resolutions for each in record.signatures]
         assert [each.statement.signed_bytes().hex() for each in kept] == shown
-        await crew.driven(plan_id, until=("ABORTED",))
+        await crew.driven(plan_id, until=("ABORTED", "CLOSED"))
         await forgotten(crew, desk, file)
     await crew.driven(plan_id)
     await page.until("document.querySelector('.badges')?.textContent.startsWith('CLOSED')", SECONDS_MAX)

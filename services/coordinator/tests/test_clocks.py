@@ -118,7 +118,7 @@ async def test_a_jump_gives_up_only_what_was_not_released(world: Any, jump: time
         await world.reaches(released, "EXECUTING")
         await clock.set(jump)
         if jump > timedelta():
-            await world.reaches(waiting, "ABORTED")
+            await world.reaches(waiting, "ABORTED", "CLOSED")
         else:
             await asyncio.sleep(2.0)
             assert (await world.get(waiting)).state == 5
