@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Final
 
 from lockstep.participant.v1 import leg_pb2
 from lockstep_kit.participant.records import LegRecord
 from lockstep_sandbox.stack import PARTICIPANTS, Sandbox
 from lockstep_testkit.checker import collect, probe
 from lockstep_testkit.crew import Crew
+
+#: Until the killed process is gone.
+DEATH_SECONDS_MAX: Final = 180.0
 
 
 async def assert_old_epochs_are_refused(sandbox: Sandbox, plan_id: str) -> Mapping[str, tuple[LegRecord, ...]]:
@@ -31,12 +35,13 @@ async def test_of_a_plan_that_settled(sandbox: Sandbox, crew: Crew) -> None:
 
 async def test_of_a_leg_that_was_never_prepared(sandbox: Sandbox, crew: Crew) -> None:
     """Where the Abort came first there is no Prepare to be sent again: one that is well formed is refused by its epoch, not by a field."""
-    await sandbox.supervisor.stop("dlt-gateway")
+    await crew.arm("dlt-gateway", "dlt-gateway.prepare.before_tx=kill")
     try:
         plan = await crew.started(crew.payments())
+        assert await sandbox.supervisor.wait_until_ended("dlt-gateway", DEATH_SECONDS_MAX) == -9
         await crew.client.cancel_plan(plan.header.plan_id, crew.signature(plan, "cancel", person="maker"))
     finally:
-        await sandbox.supervisor.restart("dlt-gateway")
+        await crew.disarm("dlt-gateway")
     closed = await crew.driven(plan.header.plan_id)
     assert closed.outcome == leg_pb2.PLAN_OUTCOME_ABORTED
     (bonds,) = (await assert_old_epochs_are_refused(sandbox, plan.header.plan_id))["dlt-gateway"]
