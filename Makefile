@@ -60,6 +60,10 @@ bench-waves: setup ## Measure what plans that begin together cost, beyond idling
 bench-growth: setup ## Measure what a settlement costs as legs, watching streams and settled plans grow in number
 	@$(PYTHON) -m lockstep_bench.growth
 
+.PHONY: bench-endurance
+bench-endurance: setup ## Settle for an hour without a pause, and hold throughput and memory of the last stretches against the first's
+	@$(PYTHON) -m lockstep_bench.endurance
+
 .PHONY: bench-dlt
 bench-dlt: setup ## Measure the way onto the chain: queue, sign, send, confirm; and gas per leg
 	@$(PYTHON) -m lockstep_bench.dlt

@@ -57,12 +57,21 @@ async def costs(sandbox: Sandbox, drivers: Sequence[int] = ()) -> Costs:
 
 
 async def per_settlement(sandbox: Sandbox, before: Costs, after: Costs, settlements: int) -> dict[str, Any]:
-    """What each settlement took, with polling, heartbeats and everything else that ran meanwhile."""
+    """What each settlement took, with polling, heartbeats and everything else that ran meanwhile; with what the chain's blocks say."""
+    mined = await meters.blocks(sandbox, before.height, after.height)
+    return {
+        **counted(before, after, settlements),
+        "gas_per_settlement": round(mined["gas"] / settlements),
+        "transactions_per_block": round(mined["transactions"] / max(mined["blocks"], 1), 2),
+    }
+
+
+def counted(before: Costs, after: Costs, settlements: int) -> dict[str, Any]:
+    """What each settlement took, by the counters alone."""
     used = _differences(before.processor_seconds, after.processor_seconds)
     own = {name: seconds for name, seconds in used.items() if name not in CLIENTS}
     calls = {service: sum(told.values()) for service, told in after.calls.items()}
     called = {service: sum(told.values()) for service, told in before.calls.items()}
-    mined = await meters.blocks(sandbox, before.height, after.height)
     return {
         "processor_seconds_per_settlement": _shares(own, settlements),
         "client_processor_seconds_per_settlement": _shares({name: used[name] for name in CLIENTS if name in used}, settlements),
@@ -72,8 +81,6 @@ async def per_settlement(sandbox: Sandbox, before: Costs, after: Costs, settleme
         "chain_transactions_per_settlement": _shares(
             _differences(before.chain_transactions, after.chain_transactions), settlements
         ),
-        "gas_per_settlement": round(mined["gas"] / settlements),
-        "transactions_per_block": round(mined["transactions"] / max(mined["blocks"], 1), 2),
         "database_octets_per_settlement": _shares(_differences(before.octets, after.octets), settlements),
         "logged_octets_per_settlement": {"total": round((after.logged_octets - before.logged_octets) / settlements)},
     }

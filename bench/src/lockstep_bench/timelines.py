@@ -123,8 +123,8 @@ def over_time(timelines: Sequence[Timeline], window: Window) -> list[dict[str, A
     return found
 
 
-def told(timelines: Sequence[Timeline], window: Window) -> dict[str, Any]:
-    """Everything that the plans of a level say."""
+def summary(timelines: Sequence[Timeline], window: Window) -> dict[str, Any]:
+    """What the plans of a window say together."""
     measured = [each for each in timelines if window.holds(each.intended)]
     closed = closings(timelines, window.begins, window.ends)
     found: dict[str, Any] = {
@@ -145,4 +145,9 @@ def told(timelines: Sequence[Timeline], window: Window) -> dict[str, Any]:
     for phase in PHASES:
         found |= spread(phase, latencies(timelines, phase, window))
     found["in_state"] = {state: spread("stay", values) for state, values in stays(timelines, window).items()}
-    return found | {"over_time": over_time(timelines, window)}
+    return found
+
+
+def told(timelines: Sequence[Timeline], window: Window) -> dict[str, Any]:
+    """Everything that the plans of a level say: of its window, and second by second."""
+    return {**summary(timelines, window), "over_time": over_time(timelines, window)}

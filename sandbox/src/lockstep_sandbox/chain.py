@@ -34,7 +34,7 @@ NAME = "chain"
 DEPLOYER = "deployer"
 #: States of so many blocks are kept: `safe` and `finalized` can be asked for, reorganisations can be tried, memory stays flat. Without
 #: a number the node keeps the newest state only, and refuses every call at `finalized`.
-BLOCKS_KEPT = 64
+BLOCKS_KEPT = 8
 ACCOUNT_WEI = 1_000 * 10**18
 #: Rounds of key derivation: the passwords are 256 random bits, which no number of rounds makes harder to guess.
 KEYSTORE_ROUNDS = 2**10

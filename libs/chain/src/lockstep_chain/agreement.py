@@ -21,11 +21,11 @@ Where a wrong answer costs time or fees but cannot make a false outcome, the ans
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median_low
 from typing import Final, TypeVar
 
 from lockstep_chain.ports import Answer, Block, Conditions, Receipt
+from lockstep_kit.values import dataclass
 
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from lockstep_chain.judging import Rules
@@ -12,6 +11,7 @@ from lockstep_contracts.events import Skipped, decode_error, decode_log, event_t
 from lockstep_kit.fence import Phase
 from lockstep_kit.participant.ports import Capabilities, LegWork
 from lockstep_kit.statements import Refusal
+from lockstep_kit.values import dataclass
 
 #: A batch that took effect has an event or two of each of its legs: those are not even decoded.
 _SKIPPED: Final = (event_topic(Skipped),)

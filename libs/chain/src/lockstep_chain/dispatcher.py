@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -27,6 +26,7 @@ from lockstep_chain.taking import Burden, cost, payable, room
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.spans import span
+from lockstep_kit.values import dataclass
 
 _log = structlog.get_logger()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
 import structlog
@@ -30,6 +29,7 @@ from lockstep_chain.ports import (
     Told,
 )
 from lockstep_chain.rpc import Call, JsonRpc, RpcError
+from lockstep_kit.values import dataclass
 
 _log = structlog.get_logger()
 _P = ParamSpec("_P")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
 
 from lockstep_kit.db import Connection
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,6 +12,7 @@ from lockstep_chain.ports import Block, Evm, EvmUnavailable, Signer, Tag
 from lockstep_kit.convert import time_to_pb
 from lockstep_kit.db import Database
 from lockstep_kit.installation import PartUnknown
+from lockstep_kit.values import dataclass
 
 #: Nonces that are named at the most.
 MISSING_MAX: Final = 16

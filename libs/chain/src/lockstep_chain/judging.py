@@ -8,7 +8,6 @@ nonce somebody else used is neither: nobody knows yet what became of the account
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from lockstep_chain.machine import State
 from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.participant.ports import Completion, LegWork
 from lockstep_kit.statements import ChainEvidence, Promise, PromiseKind, Refusal
+from lockstep_kit.values import dataclass
 
 #: A leg is sent this often at the most; then a person looks.
 ATTEMPTS_MAX: Final = 5

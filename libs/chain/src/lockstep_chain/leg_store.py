@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
@@ -14,6 +13,7 @@ from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.participant.ports import LegWork
 from lockstep_kit.participant.records import LegKey
+from lockstep_kit.values import dataclass
 
 V1_UPGRADE: Final = (
     """

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -33,6 +32,7 @@ from lockstep_kit.participant.engine import Held, ParticipantEngine
 from lockstep_kit.participant.ports import Capabilities, Completion, LegWork
 from lockstep_kit.participant.records import LegKey
 from lockstep_kit.spans import plan_spans
+from lockstep_kit.values import dataclass
 
 _log = structlog.get_logger()
 

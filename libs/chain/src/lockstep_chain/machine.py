@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from lockstep_chain.ports import Answer, Block, Fees, Receipt, Tag
 from lockstep_kit.fields import require
 from lockstep_kit.forms import check_evm_address, check_text
+from lockstep_kit.values import dataclass
 
 
 class State(StrEnum):

@@ -10,10 +10,10 @@ What is lost at the edge: a chain whose blocks come sooner than its blocks have 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 from lockstep_chain.ports import Block
+from lockstep_kit.values import dataclass
 
 #: Part of the time between two blocks for which legs are gathered, and the most in seconds: what is waited for may come at any time where blocks are seldom.
 GATHERED_PART: Final = 0.6

@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -28,6 +27,7 @@ from lockstep_kit.loops import Loop, back_off_seconds
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Operations
 from lockstep_kit.participant.process import ParticipantProcess
+from lockstep_kit.values import dataclass
 
 _log = structlog.get_logger()
 

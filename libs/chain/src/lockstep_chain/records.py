@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from lockstep_chain.machine import Intent, Outbound, State
 from lockstep_chain.ports import Log, Receipt
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

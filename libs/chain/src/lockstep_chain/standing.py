@@ -10,8 +10,10 @@ rather than left out: else one that claims heights that do not exist would be le
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from typing import Final
+
+from lockstep_kit.values import dataclass, replace
 
 #: What a failure adds, what an answer takes away, and where an endpoint is left out: three failures in a row, or every fifth question for long.
 FAILURE: Final = 4

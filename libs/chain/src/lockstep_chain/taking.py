@@ -7,9 +7,9 @@ cannot pay for, and nothing at all while its own transactions stand still; what 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lockstep_chain.ports import Fees
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -39,6 +38,7 @@ from lockstep_kit.ids import NONCE_BYTES, Digest
 from lockstep_kit.participant.bell import heard
 from lockstep_kit.signing import Signer
 from lockstep_kit.statements import Gate, Verdict, votes_digest
+from lockstep_kit.values import dataclass
 
 _log = structlog.get_logger()
 

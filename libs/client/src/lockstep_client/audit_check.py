@@ -7,7 +7,6 @@ signed seal of the plan.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from lockstep_client.convert import AuditView, PlanView
@@ -19,6 +18,7 @@ from lockstep_kit.certificate import NotAuthorised, check_outcome
 from lockstep_kit.foreign_json import read_json
 from lockstep_kit.ids import Digest, sha256
 from lockstep_kit.registry import Registry
+from lockstep_kit.values import dataclass
 
 FORMAT: Final = "lockstep/abort-audit-log/v1"
 #: The registry keeps this much of a hash beside the plan's status; the whole is in its event.

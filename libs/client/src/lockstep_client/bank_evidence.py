@@ -7,7 +7,6 @@ release) is the bank's affair; whether money is where the plan says, and nowhere
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from lockstep_client.convert import LegView
@@ -15,6 +14,7 @@ from lockstep_client.evidence import Finding, Findings
 from lockstep_kit import ids
 from lockstep_kit.plan import CreditTransfer, PlanHeader
 from lockstep_kit.statements import BankEvidence
+from lockstep_kit.values import dataclass
 
 #: ISO 20022 payment status codes that say that money was settled; BOOK is the entry's status in the account statement that told it in their place.
 SETTLED: Final = frozenset({"ACSC", "ACCC", "BOOK"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from lockstep.notary.v1 import anchor_pb2
@@ -12,6 +11,7 @@ from lockstep_contracts.notary import AnchorKind, PlanStatus
 from lockstep_kit.canonical import canonical
 from lockstep_kit.foreign_json import read_json
 from lockstep_kit.merkle import leaf_hash, root_from_path
+from lockstep_kit.values import dataclass
 
 PREFIX: Final = b"lockstep/anchor/v1\n"
 _OUTCOMES: Final = {"Committed": PlanStatus.COMMITTED, "Aborted": PlanStatus.ABORTED, "Mixed": PlanStatus.MIXED}

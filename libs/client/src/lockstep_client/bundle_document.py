@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan
@@ -22,6 +21,7 @@ from lockstep_kit.fields import within
 from lockstep_kit.foreign_json import read_json
 from lockstep_kit.plan import header_document, leg_document
 from lockstep_kit.signing import Signature
+from lockstep_kit.values import dataclass
 
 BUNDLE_FORMAT: Final = "lockstep/bundle/v1"
 _CLOSED: Final = "plan.closed"

@@ -10,7 +10,6 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
@@ -19,6 +18,7 @@ import grpc
 from lockstep_kit.errors import LockstepError, from_rpc
 from lockstep_kit.loops import back_off_seconds
 from lockstep_kit.rpc import TlsSettings, call_seconds, channel
+from lockstep_kit.values import dataclass
 
 _Response = TypeVar("_Response")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lockstep_client.convert import LegView
 from lockstep_client.evidence import Finding, Findings
 from lockstep_client.signing import escrow_terms
@@ -12,6 +10,7 @@ from lockstep_contracts.events import Committed
 from lockstep_kit.amounts import erc20_asset
 from lockstep_kit.plan import PlanHeader, TokenTransfer
 from lockstep_kit.statements import ChainEvidence
+from lockstep_kit.values import dataclass
 
 #: The escrow keeps this much of a leg's terms.
 TERMS_BYTES = 31

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -23,6 +22,7 @@ from lockstep_kit.convert import (
 from lockstep_kit.fields import require, within
 from lockstep_kit.ids import ActorId, Digest
 from lockstep_kit.statements import Evidence, GateSignature, SignedOutcome, SignedVote
+from lockstep_kit.values import dataclass
 
 _STATES: Final = {number: name.removeprefix("PLAN_STATE_") for name, number in settlement_pb2.PlanState.items()}
 

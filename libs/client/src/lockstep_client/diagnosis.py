@@ -6,7 +6,6 @@ A check that failed keeps plans from settling, or will; a warning is for somebod
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -21,6 +20,7 @@ from lockstep_client.commands.failures import explained
 from lockstep_client.fitting import span_text
 from lockstep_kit.errors import LockstepError
 from lockstep_kit.rpc.arrows import spiffe_id
+from lockstep_kit.values import dataclass
 
 #: Clocks that are further apart are looked at; with those of the last the coordinator prepares nothing (`clock_skew_seconds_max`).
 SKEW_WARNED: Final = timedelta(seconds=1)

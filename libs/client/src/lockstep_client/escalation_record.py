@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from lockstep_contracts.notary import EscalationKind as ChainKind
 from lockstep_contracts.notary import KnownEscalation
 from lockstep_kit.escalations import EscalationKind
 from lockstep_kit.ids import sha256
+from lockstep_kit.values import dataclass
 
 _KINDS: Final = {
     EscalationKind.OPENED: (records.ESCALATION_RECORD_KIND_OPENED, ChainKind.OPENED),

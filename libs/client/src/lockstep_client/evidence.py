@@ -8,7 +8,6 @@ findings, each with a rule's name; no finding means that everything holds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from lockstep_client.convert import LegView, PlanView
@@ -19,6 +18,7 @@ from lockstep_kit.plan import LegKind, legs_root
 from lockstep_kit.registry import Registry
 from lockstep_kit.sod import scope_of, signatures_needed
 from lockstep_kit.statements import Gate, OutcomeKind, SignedOutcome, SignedVote, Verdict, evidence_digest, votes_digest
+from lockstep_kit.values import dataclass
 
 #: What a journal that is late or down leaves unsaid. A decided plan settles without it and waits in COMMITTED (docs/settlement-cycle.md).
 JOURNAL_SILENT: Final = frozenset({"JOURNAL_BEHIND", "JOURNAL_CHAIN_EMPTY", "JOURNAL_UNREACHABLE"})

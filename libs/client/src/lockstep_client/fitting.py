@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
+
+from lockstep_kit.values import dataclass
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 #: Below so many columns a table of several columns says nothing any more: its rows are shown as blocks.

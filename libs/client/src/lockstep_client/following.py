@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
@@ -20,6 +20,7 @@ from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServic
 from lockstep.type.v1 import signature_pb2
 from lockstep_client.calls import CallSettings, Resumption, stream
 from lockstep_kit.errors import LockstepError
+from lockstep_kit.values import dataclass
 
 #: Plans whose last numbers are kept, so that nothing of them is shown twice.
 _SEEN_MAX: Final = 100_000

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -31,6 +30,7 @@ from lockstep_kit.plan import LegKind
 from lockstep_kit.registry import Registry
 from lockstep_kit.registry_file import load_registry
 from lockstep_kit.statements import BankEvidence, ChainEvidence, InstrumentEvidence
+from lockstep_kit.values import dataclass
 
 #: A leg of a plan among others.
 _LegKey: TypeAlias = tuple[str, str]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lockstep_client.convert import LegView
 from lockstep_client.evidence import Finding, Findings
 from lockstep_kit import ids
 from lockstep_kit.instruments import IssueInstrument
 from lockstep_kit.plan import PlanHeader
 from lockstep_kit.statements import InstrumentEvidence
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

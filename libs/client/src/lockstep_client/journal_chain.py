@@ -7,7 +7,6 @@ a lie on the other side does not vouch for itself.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +17,7 @@ from lockstep_kit.foreign_json import read_json
 from lockstep_kit.ids import Digest, PlanId, sha256
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import Signature
+from lockstep_kit.values import dataclass
 
 ENTRY_DOMAIN: Final = "lockstep/entry/v1"
 _ENTRY_PREFIX: Final = ENTRY_DOMAIN.encode() + b"\n"

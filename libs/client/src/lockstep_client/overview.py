@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -19,6 +18,7 @@ from lockstep_client.documents import decision_name, outcome_name, present, time
 from lockstep_client.fitting import Fitted, left_text, plain_table, span_text
 from lockstep_client.operator_rendering import age_text
 from lockstep_client.rendering import amount_text
+from lockstep_kit.values import dataclass
 
 #: Over how long settled plans are counted.
 RECENT: Final = timedelta(minutes=10)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
@@ -25,6 +24,7 @@ from lockstep_kit.instruments import (
     UndertakingForm,
     expiry_date_of,
 )
+from lockstep_kit.values import dataclass
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
 _SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")

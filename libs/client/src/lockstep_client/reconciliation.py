@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from lockstep_client.convert import LegView, PlanView
@@ -19,6 +18,7 @@ from lockstep_kit.amounts import Amount
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.plan import CreditTransfer, TokenTransfer
 from lockstep_kit.statements import BankEvidence, ChainEvidence, OutcomeKind
+from lockstep_kit.values import dataclass
 
 #: States in which nothing more becomes of a plan's legs by itself.
 OVER = frozenset({"COMMITTED", "CLOSED", "ABORTED"})

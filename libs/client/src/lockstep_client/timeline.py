@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lockstep_client.convert import state_name
 from lockstep_client.documents import gate_document, leg_document, outcome_name
+from lockstep_kit.values import dataclass
 
 if TYPE_CHECKING:
     from lockstep.coordinator.v1 import settlement_pb2 as settlement

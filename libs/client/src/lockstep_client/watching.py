@@ -8,7 +8,6 @@ in their result.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from lockstep.coordinator.v1.settlement_pb2 import Plan, PlanEvent
@@ -16,6 +15,7 @@ from lockstep.coordinator.v1.settlement_service_pb2 import WatchPlanRequest, Wat
 from lockstep.coordinator.v1.settlement_service_pb2_grpc import SettlementServiceStub
 from lockstep_client.calls import CallSettings, Resumption, stream
 from lockstep_kit.errors import LockstepError
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from lockstep_kit.values import dataclass
 
 Span = Mapping[str, Any]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, NewType
 
 from iso4217 import Currency
 
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.forms import check_evm_address
+from lockstep_kit.values import dataclass
 
 AssetId = NewType("AssetId", str)
 

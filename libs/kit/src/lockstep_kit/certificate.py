@@ -8,7 +8,6 @@ effect, so that a compromised coordinator can neither move money alone nor relea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -28,6 +27,7 @@ from lockstep_kit.statements import (
     Verdict,
     votes_digest,
 )
+from lockstep_kit.values import dataclass
 
 
 class Decision(StrEnum):

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
@@ -22,6 +21,7 @@ from asyncpg.pool import PoolConnectionProxy
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lockstep_kit.statement_spans import TracedConnection
+from lockstep_kit.values import dataclass
 
 _log = structlog.get_logger()
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from lockstep_kit.canonical import time_from_text
 from lockstep_kit.fields import FieldInvalid
+from lockstep_kit.values import dataclass
 
 TEXT_LENGTH_MAX: Final = 65_536
 INTEGER_MAX: Final = 2**53 - 1

@@ -7,7 +7,6 @@ whether what the operators were shown is what was recorded, and since when.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -17,6 +16,7 @@ from lockstep_kit.canonical import Document, canonical, time_text
 from lockstep_kit.ids import Digest, PlanId, sha256
 from lockstep_kit.plan import amount_document
 from lockstep_kit.resolutions import Verb
+from lockstep_kit.values import dataclass
 
 #: Version of every document that is made.
 VERSION: Final = 1

@@ -21,7 +21,6 @@ The other half of the table says where a leg may go by the participant's own fin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -29,6 +28,7 @@ from typing import Final, NamedTuple
 from lockstep_kit.canonical import digest_of
 from lockstep_kit.certificate import Binding, Decision
 from lockstep_kit.ids import Digest
+from lockstep_kit.values import dataclass, replace
 
 
 class Phase(StrEnum):

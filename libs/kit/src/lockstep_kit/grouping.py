@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import structlog
 
 from lockstep_kit.db import is_transient
 from lockstep_kit.pace import Pace
+from lockstep_kit.values import dataclass
 
 _log = structlog.get_logger()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from typing import Final
@@ -17,6 +16,7 @@ from lockstep_kit.canonical import Document
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.forms import check_bic, check_country, check_fin_x, check_iban
 from lockstep_kit.ids import DIGEST_BYTES, PartyId
+from lockstep_kit.values import dataclass
 
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,62}/[a-z0-9][a-z0-9!#$&^_.+-]{0,62}")
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

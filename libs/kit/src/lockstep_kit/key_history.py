@@ -9,7 +9,6 @@ own registry, never by the history.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from lockstep_kit.foreign_json import read_json
 from lockstep_kit.ids import Digest, KeyId, sha256
 from lockstep_kit.registry import RegisteredKey
 from lockstep_kit.signing import PublicKey, Signature, SigningKey
+from lockstep_kit.values import dataclass
 
 KEY_DOMAIN: Final = "lockstep/key/v1"
 #: What the first statement names as the one before it.

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from lockstep_kit.db import is_transient
 from lockstep_kit.metrics.process import LOOP_FAILURES
+from lockstep_kit.values import dataclass
 
 _log = structlog.get_logger()
 

@@ -6,11 +6,11 @@ A migration is of the step `pre` unless its file says `STEP = "post"`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import takewhile
 
 from lockstep_kit.fields import require
+from lockstep_kit.values import dataclass
 
 
 class Step(StrEnum):

@@ -15,12 +15,12 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from lockstep_kit.ids import Digest
 from lockstep_kit.signing import PublicKey, SigningKey
+from lockstep_kit.values import dataclass
 
 NOTE_BYTES_MAX: Final = 16_384
 SIGNATURES_MAX: Final = 16

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from lockstep_kit.db import Connection
 from lockstep_kit.moments import passed
+from lockstep_kit.values import dataclass
 
 _PLAIN_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,48}")
 

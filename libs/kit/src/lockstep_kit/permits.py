@@ -6,12 +6,13 @@ about nothing but a refusal. It is bound to the token, the payer, the escrow, th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Final
 
 from lockstep_kit.fields import require
 from lockstep_kit.plan import PlanHeader, TokenTransfer
+from lockstep_kit.values import dataclass
 
 #: EIP-2612 knows the signatures of keys alone: r, s and v.
 PERMIT_SIGNATURE_BYTES: Final = 65

@@ -7,7 +7,6 @@ everything, and a participant can check its own leg without seeing another.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -21,6 +20,7 @@ from lockstep_kit.forms import check_bic, check_chain, check_evm_address, check_
 from lockstep_kit.ids import SALT_BYTES, Digest, LegId, PartyId, PlanId
 from lockstep_kit.instruments import IssueInstrument, check_instrument, instrument_document
 from lockstep_kit.keeping import kept
+from lockstep_kit.values import dataclass
 
 PLAN_FORMAT: Final = "lockstep/plan/v1"
 LEG_FORMAT: Final = "lockstep/leg/v1"

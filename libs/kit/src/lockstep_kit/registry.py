@@ -7,7 +7,6 @@ who may do what. What the matrices and limits mean is `lockstep_kit.sod`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -16,6 +15,7 @@ from lockstep_kit.amounts import AssetId
 from lockstep_kit.ids import ActorId, KeyId
 from lockstep_kit.signing import PublicKey, Signature
 from lockstep_kit.statements import Gate
+from lockstep_kit.values import dataclass
 
 
 class Role(StrEnum):

@@ -7,7 +7,6 @@ statements hold. Participants check the same pair before they reverse what they 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -20,6 +19,7 @@ from lockstep_kit.ids import NONCE_BYTES, ActorId, Digest
 from lockstep_kit.registry import Actor, Registry, Role
 from lockstep_kit.signing import Signature, Signer
 from lockstep_kit.statements import Evidence, evidence_document
+from lockstep_kit.values import dataclass
 
 RESOLUTION_DOMAIN: Final = "lockstep/resolution/v1"
 DETAIL_LENGTH_MAX: Final = 500

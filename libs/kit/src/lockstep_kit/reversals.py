@@ -6,7 +6,6 @@ of its legs will never execute. Participants check the order against their own r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -16,6 +15,7 @@ from lockstep_kit.ids import ActorId, Digest, sha256
 from lockstep_kit.registry import Registry
 from lockstep_kit.resolutions import ResolutionSignature, Verb, check_resolution
 from lockstep_kit.statements import OutcomeKind, SignedOutcome
+from lockstep_kit.values import dataclass
 
 _ORDER_DOMAIN: Final = "lockstep/reverse/v1"
 

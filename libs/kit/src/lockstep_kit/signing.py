@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Protocol
 
 from nacl.bindings import crypto_sign, crypto_sign_open
@@ -11,6 +11,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey as _SigningKey
 
 from lockstep_kit.ids import KeyId
+from lockstep_kit.values import dataclass
 
 PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64

@@ -8,7 +8,6 @@ refuses what the coordinator let through.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from lockstep_kit.amounts import AssetId
@@ -18,6 +17,7 @@ from lockstep_kit.instruments import IssueInstrument
 from lockstep_kit.plan import CreditTransfer, Leg, PlanHeader, TokenTransfer
 from lockstep_kit.registry import Actor, GateRule, Limits, Matrix, Registry, Role
 from lockstep_kit.statements import Gate, Verdict
+from lockstep_kit.values import dataclass
 
 #: Gates that let a plan go on; they are signed by different persons, whatever a matrix says.
 OPENING: Final = (Gate.MAKE, Gate.APPROVE, Gate.RELEASE, Gate.VALIDATE)

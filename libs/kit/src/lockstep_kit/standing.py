@@ -7,10 +7,10 @@ adds to it who brought the plan (`coordinator.access`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from lockstep_kit.ids import PartyId
+from lockstep_kit.values import dataclass
 
 
 class Desk(StrEnum):

@@ -6,7 +6,6 @@ Each statement has a domain, so that a signature for one purpose is never valid 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -16,6 +15,7 @@ from lockstep_kit.fields import require
 from lockstep_kit.ids import NONCE_BYTES, Digest, LegId, PlanId, sha256
 from lockstep_kit.keeping import kept
 from lockstep_kit.signing import Signature, Signer, SigningKey
+from lockstep_kit.values import dataclass
 
 GATE_DOMAIN: Final = "lockstep/gate/v1"
 VOTE_DOMAIN: Final = "lockstep/vote/v1"

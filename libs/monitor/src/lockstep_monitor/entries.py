@@ -6,7 +6,6 @@ It starts from the signed bytes and holds everything else against them, so that 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from lockstep_kit.ids import Digest, sha256
 from lockstep_kit.journal_payloads import check_payload
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import Signature
+from lockstep_kit.values import dataclass
 from lockstep_monitor.findings import Rule
 
 JOURNAL: Final = "event-journal"

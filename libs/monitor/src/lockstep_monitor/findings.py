@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from enum import StrEnum
+
+from lockstep_kit.values import dataclass
 
 
 class Rule(StrEnum):

@@ -7,7 +7,6 @@ the witness cosigned, must be that very root: a log that is shown differently to
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -16,6 +15,7 @@ from lockstep_kit.ids import Digest
 from lockstep_kit.notes import Checkpoint, NoteInvalid, SignedCheckpoint, parse
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import PublicKey
+from lockstep_kit.values import dataclass
 from lockstep_monitor.entries import JOURNAL
 from lockstep_monitor.findings import Finding, Rule
 

@@ -8,7 +8,7 @@ left undone elsewhere; all of that stands in the plan's chain, and is looked at 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from lockstep_kit.decisions import decision_digest
 from lockstep_kit.ids import Digest
 from lockstep_kit.plan import LegKind
 from lockstep_kit.registry import Registry
+from lockstep_kit.values import dataclass
 from lockstep_monitor.entries import GENESIS, JOURNAL, Entry, gates_of, legs_of
 from lockstep_monitor.findings import Finding, Rule
 from lockstep_monitor.signed import (

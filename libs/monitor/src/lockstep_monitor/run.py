@@ -11,7 +11,6 @@ import random
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final, Self, TextIO
@@ -29,6 +28,7 @@ from lockstep_kit.loops import back_off_seconds
 from lockstep_kit.registry import Registry
 from lockstep_kit.registry_file import load_registry
 from lockstep_kit.rpc import channel
+from lockstep_kit.values import dataclass
 from lockstep_monitor.convert import delivered_from_pb
 from lockstep_monitor.entries import Delivered
 from lockstep_monitor.findings import Finding, Rule

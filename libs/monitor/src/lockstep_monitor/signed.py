@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from lockstep_kit.registry import Registry, Role
 from lockstep_kit.resolutions import RESOLUTION_DOMAIN
 from lockstep_kit.signing import Signature
 from lockstep_kit.statements import OUTCOME_DOMAIN, VOTE_DOMAIN, Gate, GateSignature, GateStatement, Verdict
+from lockstep_kit.values import dataclass
 
 
 class Unsigned(Exception):

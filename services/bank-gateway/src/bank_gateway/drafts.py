@@ -5,13 +5,13 @@ A draft goes one way: kept, then sent or withdrawn, once; the database sees to i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from bank_gateway.messages import Kind
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import LegId, PlanId, sha256
+from lockstep_kit.values import dataclass
 
 
 class DraftState(StrEnum):

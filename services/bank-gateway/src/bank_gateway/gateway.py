@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from datetime import date, datetime
 from typing import Final
 
@@ -34,6 +34,7 @@ from lockstep_kit.ids import LegId, PlanId, uetr
 from lockstep_kit.participant.ports import AssetCapability, Capabilities, Completion, LegWork
 from lockstep_kit.plan import LegKind
 from lockstep_kit.statements import Promise, Refusal
+from lockstep_kit.values import dataclass, replace
 
 #: Money that a bank has booked comes back by its new owner's consent only, which is another payment and not this leg.
 STAYS_PAID: Final = Refusal("REVERSAL_UNSUPPORTED", "", "a booked credit transfer is returned by its creditor, not taken back")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -14,6 +13,7 @@ from bank_gateway.profiles import ENDED, REMEMBERED, RETURNS, Hold, Profile, hol
 from bank_gateway.references import return_name
 from lockstep_kit.amounts import Amount
 from lockstep_kit.fence import Phase
+from lockstep_kit.values import replace
 
 #: Meanings by which a leg is given up.
 _GIVES_UP: Final = (Meaning.VOTES_NO, Meaning.LAPSED, Meaning.RELEASED)

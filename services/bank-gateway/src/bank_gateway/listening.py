@@ -6,7 +6,6 @@ What the bank says of money and fits no payment is kept as an open matter.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -39,6 +38,7 @@ from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import Completion, LegWork
 from lockstep_kit.spans import LEG_ID, PLAN_ID, span
 from lockstep_kit.statements import Promise
+from lockstep_kit.values import dataclass, replace
 
 _log = structlog.get_logger()
 

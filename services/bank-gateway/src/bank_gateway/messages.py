@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from lockstep_kit.amounts import Amount
+from lockstep_kit.values import dataclass
 
 if TYPE_CHECKING:
     from bank_gateway.instruments.values import UndertakingWord

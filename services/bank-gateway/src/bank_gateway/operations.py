@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from datetime import datetime
 from typing import Final
 
@@ -20,6 +20,7 @@ from bank_gateway.meanings import Answer, Ground, Meaning, Word
 from bank_gateway.messages import Booking, Envelope, Payment, PaymentStatus, ReservationStatus, Resolution, Statement
 from lockstep_kit.fence import Phase
 from lockstep_kit.keys import opens
+from lockstep_kit.values import dataclass, replace
 
 #: ExternalPaymentTransactionStatus1Code -> what it says.
 WORDS: Final[Mapping[str, Word]] = {

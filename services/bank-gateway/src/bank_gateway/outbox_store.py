@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from typing import Final
 
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.moments import passed
+from lockstep_kit.values import dataclass
 
 #: Queues things for the bank, in their order; the same again is the same. Keys of those that were not queued before come back.
 ENQUEUE: Final = """

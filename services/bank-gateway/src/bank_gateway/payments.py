@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Final
 
@@ -19,6 +18,7 @@ from lockstep_kit.ids import LegId, PlanId, uetr
 from lockstep_kit.participant.ports import Completion, LegWork
 from lockstep_kit.plan import BankAccount, CreditTransfer
 from lockstep_kit.statements import BankEvidence, Promise, Refusal
+from lockstep_kit.values import replace
 
 #: ExternalCancellationReason1Code of a plan that is given up: cancellation requested by the customer.
 CANCELLATION_REASON: Final = "CUST"

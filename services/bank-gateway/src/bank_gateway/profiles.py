@@ -13,7 +13,7 @@ was put back may have forgotten that it was sent: RELEASED is the bank's word in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Final
 
@@ -22,6 +22,7 @@ from bank_gateway.messages import Footing, Kind, ReservationStatus
 from bank_gateway.operations import CONDITIONAL, REASONS, REPEATS, STATUSES, Tables
 from lockstep_kit.fence import Phase
 from lockstep_kit.statements import PromiseKind
+from lockstep_kit.values import dataclass
 
 
 class ProfileName(StrEnum):

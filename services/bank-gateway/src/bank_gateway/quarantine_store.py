@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from lockstep_kit.db import Connection
+from lockstep_kit.values import dataclass
 
 #: What is in the quarantine, oldest first, with what the newest release of each came to.
 SHOW: Final = """

@@ -7,7 +7,6 @@ statement that comes late is reconciled when it comes, and the one after it agai
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -38,6 +37,7 @@ from lockstep_kit.loops import Loop
 from lockstep_kit.participant.engine import ParticipantEngine
 from lockstep_kit.participant.ports import LegWork
 from lockstep_kit.plan import CreditTransfer
+from lockstep_kit.values import dataclass
 
 _log = structlog.get_logger()
 

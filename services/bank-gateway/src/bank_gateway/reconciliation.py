@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 
@@ -20,6 +19,7 @@ from bank_gateway.messages import Booking, StatementPage
 from lockstep_kit.amounts import Amount, AssetId
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.values import dataclass, replace
 
 
 class BreakKind(StrEnum):

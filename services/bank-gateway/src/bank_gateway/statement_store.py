@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from bank_gateway.operations import Known
 from bank_gateway.reconciliation import Break, BreakKind, DayStatement, Reconciled
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.values import dataclass
 
 #: Notes a statement of which a page came, and locks it; its number.
 NOTE_STATEMENT: Final = """

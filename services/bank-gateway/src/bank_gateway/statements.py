@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bank_gateway import statement_store
 from bank_gateway.iso20022 import reader
@@ -12,6 +11,7 @@ from bank_gateway.messages import Received
 from bank_gateway.reconciliation import DayStatement, assembled
 from bank_gateway.statement_store import StatementRow
 from lockstep_kit.db import Connection
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -16,6 +16,7 @@ from bank_gateway.profiles import PROFILES, Profile, ProfileName
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId, PlanId, sha256
+from lockstep_kit.values import dataclass
 
 #: Notes payments when their legs are first heard of; a second time changes nothing. What the bank said of them while nobody knew them, as after a restore,
 #: is no open matter any more, since the bank is told or asked about them now.

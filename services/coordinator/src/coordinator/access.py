@@ -7,10 +7,10 @@ a payer's to it, since signatures speak for themselves; auditors alone only read
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from lockstep_kit.ids import PartyId
 from lockstep_kit.standing import Desk, Standing
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

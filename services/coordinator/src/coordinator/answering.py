@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -28,6 +28,7 @@ from lockstep_kit.ids import PlanId
 from lockstep_kit.rpc.arrows import BATCH_MAX
 from lockstep_kit.spans import apart, cause_traceparent, plan_spans
 from lockstep_kit.statements import GateSignature
+from lockstep_kit.values import dataclass, replace
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection

@@ -7,7 +7,6 @@ It holds registered ids and participants' sentences, and no keys, names, account
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -22,6 +21,7 @@ from lockstep_kit.ids import ActorId, Digest, PlanId
 from lockstep_kit.participant.ports import PlanOutcome
 from lockstep_kit.resolutions import Verb
 from lockstep_kit.statements import SignedOutcome, evidence_document
+from lockstep_kit.values import dataclass
 
 FORMAT: Final = "lockstep/abort-audit-log/v1"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from coordinator import facts
@@ -11,6 +10,7 @@ from coordinator.model import GateRecord, Plan
 from lockstep_kit.certificate import Certificate, Decision, NotAuthorised, check_commit
 from lockstep_kit.registry import Registry
 from lockstep_kit.statements import Gate, SignedVote
+from lockstep_kit.values import replace
 
 
 def assemble(dossier: Dossier) -> Certificate:

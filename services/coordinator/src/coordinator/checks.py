@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +28,7 @@ from lockstep_kit.ids import PlanId
 from lockstep_kit.loops import Loop
 from lockstep_kit.participant.ports import Capabilities
 from lockstep_kit.statements import Gate
+from lockstep_kit.values import dataclass
 
 if TYPE_CHECKING:
     from coordinator.model import GateRecord

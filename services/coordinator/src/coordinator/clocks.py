@@ -7,8 +7,9 @@ the time after which a delegated leg is not begun are read off both clocks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from lockstep_kit.values import dataclass
 
 #: Why a participant is waited for.
 CLOCK_SKEW = "CLOCK_SKEW"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,6 +12,7 @@ from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.participant.ports import Closing
 from lockstep_kit.reversals import ReverseAuthority
+from lockstep_kit.values import dataclass
 
 #: A command that is not answered is repeated, first after about this time, then ever more seldom.
 REPEAT_FIRST: Final = timedelta(seconds=2)

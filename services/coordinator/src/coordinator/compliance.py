@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lockstep_kit.plan import PlanHeader
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Final
 
@@ -16,6 +16,7 @@ from lockstep_kit.plan import Leg, PlanHeader, inclusion_path
 from lockstep_kit.registry import Matrix
 from lockstep_kit.sod import OPENING, Scope, barred_by, scope_of
 from lockstep_kit.statements import Gate
+from lockstep_kit.values import dataclass
 
 #: Plans whose scopes are remembered; those asked for first give way.
 SCOPES_MAX: Final = 4_096

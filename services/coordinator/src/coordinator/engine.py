@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -41,7 +40,7 @@ from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.keys import leg_key
 from lockstep_kit.registry import Registry
-from lockstep_kit.values import replace
+from lockstep_kit.values import dataclass, replace
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection, Database

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -15,6 +14,7 @@ from lockstep_kit.ids import LegId
 from lockstep_kit.instruments import IssueInstrument
 from lockstep_kit.participant.ports import PlanOutcome
 from lockstep_kit.plan import CreditTransfer, Leg, TokenTransfer
+from lockstep_kit.values import dataclass
 
 
 class Doubt(StrEnum):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +23,7 @@ from coordinator.watch_tokens import WatchTokens, expired
 from lockstep_kit.ids import PlanId
 from lockstep_kit.participant.bell import Bell, heard
 from lockstep_kit.statements import Gate
+from lockstep_kit.values import dataclass
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Database

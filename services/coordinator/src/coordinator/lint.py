@@ -7,7 +7,6 @@ again before Prepare. Form rules of single fields (checksums, lengths, amounts) 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -19,6 +18,7 @@ from lockstep_kit.instruments import IssueInstrument
 from lockstep_kit.participant.ports import Capabilities
 from lockstep_kit.plan import LEGS_MAX, CreditTransfer, Journal, Leg, LegKind, Notarisation, PlanHeader, TokenTransfer, legs_root
 from lockstep_kit.statements import Gate, GateSignature, Verdict
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

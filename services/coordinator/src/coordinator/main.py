@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -61,6 +60,7 @@ from lockstep_kit.rpc import Server, channel
 from lockstep_kit.rpc.server import until_told_to_stop
 from lockstep_kit.rpc.standings import standings_of
 from lockstep_kit.settings import load
+from lockstep_kit.values import dataclass
 
 NAME: Final = "coordinator"
 #: Batches of commands with their certificates are larger than clients' requests.

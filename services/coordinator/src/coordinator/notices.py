@@ -8,7 +8,6 @@ participant's or person's own words.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -17,6 +16,7 @@ from coordinator.dossier import FiledTicket
 from coordinator.model import Cause, Effect, Moved, Plan, Resolved, State
 from lockstep_kit.canonical import Document, canonical, time_text
 from lockstep_kit.ids import PlanId, derived
+from lockstep_kit.values import dataclass
 
 TYPE_PREFIX: Final = "lockstep.plan."
 #: Reason of the notice that another replica goes on with a plan.

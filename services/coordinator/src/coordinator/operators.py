@@ -8,7 +8,6 @@ until they close it (FORGET), and they can close it only when its matter is over
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, assert_never
@@ -37,6 +36,7 @@ from lockstep_kit.plan import LegKind
 from lockstep_kit.registry import Registry
 from lockstep_kit.resolutions import Resolution, ResolutionSignature, Verb, check_operator, check_resolution
 from lockstep_kit.statements import BankEvidence, ChainEvidence, InstrumentEvidence
+from lockstep_kit.values import dataclass
 
 #: Refusals that are about the escalation's state rather than about the person: FAILED_PRECONDITION, not PERMISSION_DENIED.
 STATE_REASONS: Final = frozenset({"RESOLUTION_CLOSED", "RESOLUTION_NOT_ALLOWED", "RESOLUTION_LEG", "RESOLUTION_EVIDENCE"})

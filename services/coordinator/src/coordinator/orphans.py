@@ -8,7 +8,6 @@ effect, nothing is released: what is held stays held, and a person is called.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -23,6 +22,7 @@ from lockstep_kit.journal_payloads import VERSION
 from lockstep_kit.participant.ports import Closing, PlanOutcome
 from lockstep_kit.plan import LegKind
 from lockstep_kit.statements import evidence_digest
+from lockstep_kit.values import dataclass
 
 #: Phases that only a decision to commit leads to.
 _DECIDED: Final = frozenset({Phase.COMMITTING, Phase.COMMITTED, Phase.REVERSING, Phase.REVERSED})

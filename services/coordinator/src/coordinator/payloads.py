@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from coordinator import facts
@@ -12,6 +11,7 @@ from lockstep_kit.canonical import Document, canonical, time_text
 from lockstep_kit.ids import sha256
 from lockstep_kit.journal_payloads import VERSION
 from lockstep_kit.statements import Gate, Refusal, SignedOutcome, SignedVote, refusal_document
+from lockstep_kit.values import dataclass
 
 COORDINATOR: Final = "coordinator"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
@@ -40,6 +39,7 @@ from lockstep_kit.fields import require
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.participant.convert import closing_to_pb
 from lockstep_kit.participant.ports import Capabilities, Closing
+from lockstep_kit.values import dataclass
 
 #: Longest that a stream may be silent: twice the participants' heartbeat and a little more.
 SILENCE_SECONDS_MAX: Final = 15.0

@@ -13,7 +13,6 @@ import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -23,6 +22,7 @@ from coordinator.metrics import PLANS_AT_WORK, PLANS_AT_WORK_MAX, TURNED_AWAY
 from lockstep_kit.errors import LockstepError, unavailable
 from lockstep_kit.fields import require
 from lockstep_kit.ids import PlanId
+from lockstep_kit.values import dataclass, replace
 
 #: How long is watched before the room is looked at again.
 INTERVAL_SECONDS: Final = 1.0

@@ -15,7 +15,6 @@ is recorded by the journal's own closing entry, whose number is reserved when th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -65,7 +64,7 @@ from lockstep_kit.fence import Phase
 from lockstep_kit.participant.ports import PlanOutcome
 from lockstep_kit.reversals import order_digest
 from lockstep_kit.statements import Gate, OutcomeKind, Refusal, SignedOutcome
-from lockstep_kit.values import replace
+from lockstep_kit.values import dataclass, replace
 
 #: A plan's facts can drive it through this many moves at one event at the most; more would be a cycle in the table.
 MOVES_MAX: Final = 8

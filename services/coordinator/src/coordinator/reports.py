@@ -5,7 +5,6 @@ Only what the participant signed counts: a phase that no signed vote or outcome 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from coordinator import facts
@@ -17,6 +16,7 @@ from lockstep_kit.fence import Phase
 from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.registry import Registry
 from lockstep_kit.statements import REVERSALS, OutcomeKind, SignedOutcome, SignedVote
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

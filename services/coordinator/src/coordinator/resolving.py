@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +22,7 @@ from lockstep_kit.certificate import NotAuthorised
 from lockstep_kit.errors import LockstepError, not_found, permission_denied, precondition
 from lockstep_kit.ids import Digest, PlanId
 from lockstep_kit.resolutions import ResolutionSignature
+from lockstep_kit.values import dataclass, replace
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection

@@ -13,7 +13,7 @@ Nothing is believed that is not signed: votes and outcomes come from the partici
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from datetime import datetime
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from lockstep_kit.participant.ports import Closing, PlanOutcome
 from lockstep_kit.plan import LegKind
 from lockstep_kit.registry import Registry
 from lockstep_kit.statements import Gate, GateSignature, OutcomeKind, SignedVote
+from lockstep_kit.values import dataclass, replace
 
 
 class Contradicted(Exception):

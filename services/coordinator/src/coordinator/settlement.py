@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -40,6 +39,7 @@ from lockstep_kit.permits import check_permit
 from lockstep_kit.plan import Leg, LegKind, PlanHeader, TokenTransfer
 from lockstep_kit.sod import PLURAL, scope_of, signatures_needed
 from lockstep_kit.statements import Gate, GateSignature, Verdict
+from lockstep_kit.values import dataclass, replace
 
 _log = structlog.get_logger()
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from lockstep_kit.grouping import Grouping, Measures
 from lockstep_kit.ids import PlanId
 from lockstep_kit.spans import apart
+from lockstep_kit.values import dataclass
 
 if TYPE_CHECKING:
     from coordinator.engine import Engine, Work

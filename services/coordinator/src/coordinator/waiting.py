@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -15,6 +14,7 @@ from coordinator.model import Limits, State
 from lockstep_kit.registry import Registry, Role
 from lockstep_kit.sod import able
 from lockstep_kit.statements import Gate
+from lockstep_kit.values import dataclass
 
 
 class WaitingKind(StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from coordinator.commands import REPEAT_MIN
@@ -17,6 +17,7 @@ from coordinator.convert.participant import Outgoing
 from coordinator.store.outboxes import PendingEvent
 from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.values import dataclass
 
 #: So many take-overs are remembered; of one that is forgotten, participants are told again, which changes nothing.
 TAKEOVERS_MAX: Final = 10_000

@@ -10,7 +10,6 @@ import base64
 import binascii
 import hashlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +28,7 @@ from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import PlanId
 from lockstep_kit.loops import Loop
 from lockstep_kit.participant.bell import heard
+from lockstep_kit.values import dataclass
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Database

@@ -16,7 +16,7 @@ import random
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +33,7 @@ from lockstep_kit.failpoints import failpoint
 from lockstep_kit.loops import Loop, back_off_seconds
 from lockstep_kit.outbox import Message
 from lockstep_kit.spans import span
+from lockstep_kit.values import dataclass
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Database

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -18,6 +17,7 @@ from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.participant.ports import AssetCapability, Capabilities, LegWork
 from lockstep_kit.plan import TokenTransfer
 from lockstep_kit.statements import PromiseKind, Refusal
+from lockstep_kit.values import dataclass
 
 RULES: Final = Rules(
     table={

@@ -11,7 +11,6 @@ nothing: an entry that is prepared already has taken its tokens, and needs none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from eth_abi.exceptions import DecodingError
@@ -23,6 +22,7 @@ from lockstep_contracts.events import decode_error
 from lockstep_kit.amounts import AssetId, erc20_asset
 from lockstep_kit.participant.ports import LegWork
 from lockstep_kit.statements import Refusal
+from lockstep_kit.values import dataclass
 
 REASON: Final = "DLT_PREPARE_FAILED"
 NO_CODE: Final = "NO_CODE"

@@ -8,7 +8,7 @@ epoch that another one has ended is not looked at, however late it comes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from enum import StrEnum
 from typing import Final
 
@@ -17,6 +17,7 @@ from lockstep_kit.fence import Epoch
 from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.ids import Digest, PlanId, sha256
 from lockstep_kit.signing import SigningKey
+from lockstep_kit.values import dataclass, replace
 
 #: Of a chain to which nothing was ever sent.
 UNFENCED: Final = Epoch(0, 0)

@@ -13,7 +13,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Final
 
 from event_journal import audit_store, key_store, store
@@ -29,6 +29,7 @@ from lockstep_kit.logs import configure_logs
 from lockstep_kit.registry import Registry
 from lockstep_kit.registry_file import load_registry
 from lockstep_kit.settings import load
+from lockstep_kit.values import dataclass
 
 PAGE: Final = 500
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Final
 
@@ -24,6 +24,7 @@ from lockstep_kit.journal_payloads import PAYLOADS, check_payload
 from lockstep_kit.key_history import HistoryFinding, KeyHistory, empty
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import Signature, SigningKey
+from lockstep_kit.values import dataclass
 
 ENTRY_DOMAIN: Final = "lockstep/entry/v1"
 _ENTRY_PREFIX: Final = ENTRY_DOMAIN.encode("ascii") + b"\n"

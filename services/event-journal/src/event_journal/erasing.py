@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -20,6 +20,7 @@ from lockstep_kit import ids
 from lockstep_kit.fields import FieldInvalid, within
 from lockstep_kit.forms import check_text
 from lockstep_kit.ids import PlanId
+from lockstep_kit.values import dataclass
 
 #: Erases a plan's payloads; false where they were erased before.
 ERASE: Final = "select journal_erase($1, $2, $3)"

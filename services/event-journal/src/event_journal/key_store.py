@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -13,6 +12,7 @@ from lockstep_kit.db import Connection
 from lockstep_kit.ids import KeyId
 from lockstep_kit.key_history import HistoryFinding, KeyHistory, SignedKey, verify
 from lockstep_kit.signing import Signature
+from lockstep_kit.values import dataclass
 
 #: The history.
 KEY_HISTORY: Final = "select number, key_id, statement, previous_signature, own_signature from journal_key order by number"

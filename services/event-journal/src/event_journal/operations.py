@@ -7,7 +7,6 @@ Commit and Abort: once every entry before the closing one stands, the journal wr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -22,6 +21,7 @@ from lockstep_kit.participant.ports import Capabilities, Closing, Completion, Le
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import JournalEvidence, Promise, PromiseKind, Refusal
+from lockstep_kit.values import dataclass, replace
 
 CAPABILITIES: Final = Capabilities(leg_kinds=("journal",), promise_kind=PromiseKind.GUARANTEED, promise_max=None)
 

@@ -12,7 +12,6 @@ import base64
 import hmac
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.ids import PlanId
 from lockstep_kit.secret_files import read_secret_file
+from lockstep_kit.values import dataclass
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -35,6 +34,7 @@ from lockstep_kit.fields import require
 from lockstep_kit.opaque_tokens import number_in, place_in, token_of
 from lockstep_kit.participant.readers import PlanReaders
 from lockstep_kit.registry import Registry
+from lockstep_kit.values import replace
 
 EVENTS_MAX = 512
 PAGE_MAX = 500

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -17,6 +16,7 @@ from event_journal.payload_store import entries_of, seal
 from lockstep_kit.db import Connection, CopyInto
 from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import Digest, LegId, PlanId
+from lockstep_kit.values import dataclass
 
 #: Makes sure that the plans' chains have a row to lock, whatever else happens.
 OPEN_CHAINS: Final = """

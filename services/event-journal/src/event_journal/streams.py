@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from event_journal import store
@@ -25,6 +24,7 @@ from lockstep.journal.v1 import entry_pb2
 from lockstep_kit.db import Database
 from lockstep_kit.errors import LockstepError, as_error, resume_token_expired, unavailable
 from lockstep_kit.ids import PlanId
+from lockstep_kit.values import dataclass
 
 #: Entries that one statement reads.
 READ_MAX: Final = 256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from lockstep_chain.book import Call, Skip, skipped
@@ -15,6 +14,7 @@ from lockstep_kit.fence import Finding, Phase
 from lockstep_kit.participant.ports import Capabilities, LegWork, PlanOutcome
 from lockstep_kit.plan import Anchoring, Notarisation
 from lockstep_kit.statements import PromiseKind, Refusal
+from lockstep_kit.values import dataclass
 
 RULES: Final = Rules(
     table={

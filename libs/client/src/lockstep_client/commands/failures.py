@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import grpc
 
 from lockstep_client.commands.context import BAD_INPUT, REFUSED, UNREACHABLE
 from lockstep_kit.errors import LockstepError
+from lockstep_kit.values import dataclass
 
 #: What to do next, by the reason of a refusal.
 _ADVICE: Final[Mapping[str, str]] = {

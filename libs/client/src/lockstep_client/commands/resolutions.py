@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from lockstep_kit.ids import DIGEST_BYTES, NONCE_BYTES, Digest
 from lockstep_kit.resolutions import Resolution, ResolutionStatement, Verb
 from lockstep_kit.statements import BankEvidence, ChainEvidence, Evidence, InstrumentEvidence
 from lockstep_kit.strict_yaml import read
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

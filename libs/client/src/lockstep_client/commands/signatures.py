@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -30,6 +29,7 @@ from lockstep_kit.statements import (
     sign_gate,
     votes_digest,
 )
+from lockstep_kit.values import dataclass
 
 #: A signature must be good when the decision is written, and until the last participant has looked at it; clocks differ.
 _AFTER_DEADLINE: Final = timedelta(minutes=10)

@@ -6,12 +6,12 @@ A secret is never part of a name: names stand in shell histories and in the list
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.values import dataclass
 
 FILE: Final = "file:"
 SSH_AGENT: Final = "ssh-agent:"

@@ -14,12 +14,12 @@ import hashlib
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Self
 
 from lockstep_client.signers.ports import SignerUnavailable
 from lockstep_kit.fields import require
 from lockstep_kit.signing import PublicKey, Signature
+from lockstep_kit.values import dataclass
 
 SOCKET: Final = "SSH_AUTH_SOCK"
 ALGORITHM: Final = b"ssh-ed25519"

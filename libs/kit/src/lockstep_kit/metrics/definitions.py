@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from lockstep_kit.fields import require
+from lockstep_kit.values import dataclass
 
 _NAME: Final = re.compile(r"lockstep(_[a-z][a-z0-9]*)+")
 _LABEL: Final = re.compile(r"[a-z][a-z_]*")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from lockstep_kit.db import Connection
 from lockstep_kit.metrics.definitions import Definition, Kind
+from lockstep_kit.values import dataclass
 
 #: A statement that gives more rows has a label whose values are not few; what is above is left out.
 ROWS_MAX: Final = 200

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
 import asyncpg
@@ -19,6 +18,7 @@ from prometheus_client.registry import Collector
 from lockstep_kit.db import Connection
 from lockstep_kit.metrics.instruments import Instruments
 from lockstep_kit.metrics.readings import Reading, Sampled
+from lockstep_kit.values import dataclass
 
 _log = structlog.get_logger()
 

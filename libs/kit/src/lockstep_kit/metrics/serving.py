@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -24,6 +23,7 @@ from lockstep_kit.metrics.sampling import Sampler
 from lockstep_kit.metrics.server import MetricsServer
 from lockstep_kit.metrics.settings import MetricsSettings
 from lockstep_kit.rpc.tls import TlsSettings
+from lockstep_kit.values import dataclass
 
 #: The page is written anew at the most this often, however many ask for it.
 PAGE_SECONDS_MIN: Final = 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 from lockstep_kit import fence
@@ -14,6 +13,7 @@ from lockstep_kit.participant.records import LegRecord
 from lockstep_kit.participant.rules import Standing, contradiction, standing
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.statements import REVERSALS, Outcome, OutcomeKind, Vote, sign_outcome, sign_vote
+from lockstep_kit.values import dataclass, replace
 
 #: What an outcome says that a finding leads to; votes lead to none.
 _OUTCOMES = {

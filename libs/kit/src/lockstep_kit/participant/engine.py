@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +34,7 @@ from lockstep_kit.participant.watching import Changes, Cursor, watch
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import SigningKey
 from lockstep_kit.spans import cause_traceparent, plan_spans
+from lockstep_kit.values import dataclass, replace
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection, Database

@@ -8,7 +8,7 @@ whether it was done; and later, from loops of its own, it reports findings.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +20,7 @@ from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.permits import Permit
 from lockstep_kit.plan import Anchoring
 from lockstep_kit.statements import Evidence, Promise, PromiseKind, Refusal, SignedVote
+from lockstep_kit.values import dataclass
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from lockstep.participant.v1 import participant_service_pb2, participant_service_pb2_grpc
@@ -35,6 +34,7 @@ from lockstep_kit.rpc import Server, access_of
 from lockstep_kit.rpc.server import until_told_to_stop
 from lockstep_kit.settings import ServiceSettings
 from lockstep_kit.signing import SigningKey
+from lockstep_kit.values import dataclass
 
 #: Whether services can do their work is asked at least so often.
 HEALTH_SECONDS: Final = 1.0

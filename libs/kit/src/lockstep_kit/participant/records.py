@@ -5,7 +5,7 @@ Messages are kept as the bytes that were received or signed, so that a replay re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
@@ -16,6 +16,7 @@ from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.participant.ports import Closing
 from lockstep_kit.reversals import ReverseAuthority, order_digest
 from lockstep_kit.statements import GateSignature, SignedVote
+from lockstep_kit.values import dataclass
 
 #: A leg's key in every table.
 LegKey: TypeAlias = tuple[PlanId, LegId]

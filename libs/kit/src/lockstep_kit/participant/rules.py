@@ -6,7 +6,6 @@ What a command may do is `lockstep_kit.fence`; what authorises it is `lockstep_k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -29,6 +28,7 @@ from lockstep_kit.participant.records import (
 )
 from lockstep_kit.registry import Registry
 from lockstep_kit.reversals import check_reverse
+from lockstep_kit.values import replace
 
 
 class Standing(StrEnum):

@@ -6,7 +6,6 @@ Rows are always locked in the order (plan, leg), so that two batches never wait 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ from lockstep_kit.certificate import Decision
 from lockstep_kit.fence import Epoch, FenceRow, Phase
 from lockstep_kit.ids import Digest, LegId, PlanId
 from lockstep_kit.participant.records import LegKey, LegRecord
+from lockstep_kit.values import dataclass
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Connection

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lockstep_kit.participant import store
 from lockstep_kit.participant.bell import Bell, heard
 from lockstep_kit.participant.records import LegRecord
+from lockstep_kit.values import dataclass
 
 if TYPE_CHECKING:
     from lockstep_kit.db import Database

@@ -8,13 +8,13 @@ these methods.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from lockstep_kit.fields import require
 from lockstep_kit.rpc.access import Access
 from lockstep_kit.rpc.tls import TRUST_DOMAIN
+from lockstep_kit.values import dataclass
 
 
 class Caller(StrEnum):

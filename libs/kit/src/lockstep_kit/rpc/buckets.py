@@ -6,7 +6,7 @@ clock that steps back fills nothing and takes nothing away.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

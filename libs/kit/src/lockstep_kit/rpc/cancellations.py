@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from lockstep_kit.rpc import buckets
 from lockstep_kit.rpc.buckets import Bucket, Rate
+from lockstep_kit.values import dataclass
 
 #: A call that had no answer for longer than this was waited for, and whoever gave it up, or its deadline, did so with reason.
 SOON_SECONDS: Final = 1.0

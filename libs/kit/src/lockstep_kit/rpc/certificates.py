@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 from cryptography import x509
 
 from lockstep_kit.errors import LockstepError
+from lockstep_kit.values import dataclass
 
 #: Certificates that are remembered; another is read again.
 REMEMBERED_MAX: Final = 1_024

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Final
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep_kit.rpc import buckets
 from lockstep_kit.rpc.buckets import Bucket, Rate
+from lockstep_kit.values import dataclass
 
 #: What callers beyond the number that is kept share.
 OTHERS: Final = ""

@@ -6,7 +6,7 @@ A pair that does not match, as between the writing of its two files, is not take
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final, cast
 
@@ -15,6 +15,8 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from pydantic import BaseModel, ConfigDict, Field
+
+from lockstep_kit.values import dataclass
 
 _log = structlog.get_logger()
 

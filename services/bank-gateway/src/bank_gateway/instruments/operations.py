@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -20,6 +19,7 @@ from bank_gateway.instruments.values import Undertaking, UndertakingIssued, Unde
 from bank_gateway.meanings import Meaning
 from bank_gateway.messages import Envelope
 from lockstep_kit.fence import Phase
+from lockstep_kit.values import dataclass, replace
 
 
 class Said(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,6 +13,7 @@ from bank_gateway.instruments.values import Undertaking, uetr_of
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.values import dataclass
 
 #: Notes an undertaking when its leg is first heard of, with its issuance, which is not sent yet; a second time changes nothing. What the bank said of it
 #: while nobody knew it, as after a restore, is no open matter any more, since the bank is told or asked about it now.

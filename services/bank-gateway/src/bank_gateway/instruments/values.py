@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
 from typing import TypeAlias
 from uuid import UUID
@@ -12,6 +11,7 @@ from lockstep_kit.amounts import Amount
 from lockstep_kit.certificate import Binding
 from lockstep_kit.ids import LegId, PlanId, uetr
 from lockstep_kit.instruments import IssueInstrument
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

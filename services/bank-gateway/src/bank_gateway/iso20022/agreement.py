@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,6 +11,7 @@ from bank_gateway.iso20022.schemas import HEADER, NAMESPACE, RAIL
 from bank_gateway.iso20022.signatures import DSIG, HOLDER, Pinned, Signer
 from bank_gateway.messages import Kind
 from lockstep_kit.fields import FieldInvalid, require
+from lockstep_kit.values import dataclass
 
 _HEADER: Final = f"{{{NAMESPACE}{HEADER}}}"
 

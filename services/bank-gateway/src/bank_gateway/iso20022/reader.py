@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -39,6 +38,7 @@ from bank_gateway.messages import (
 from lockstep_kit.amounts import Amount
 from lockstep_kit.fields import require
 from lockstep_kit.forms import check_bic, check_fin_x
+from lockstep_kit.values import replace
 
 #: What a bank may send.
 TAKEN: Final = (

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from bank_gateway.ledger.rules import AccountKind, Entry, kind_of
 from lockstep_kit.ids import sha256
+from lockstep_kit.values import dataclass
 
 #: First line of an entry's octets.
 CONTENT: Final = "lockstep/ledger/v1"

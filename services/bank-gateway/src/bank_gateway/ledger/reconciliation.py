@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from bank_gateway.ledger.rules import AccountKind, Entry, EntryKind, account_of
 from bank_gateway.messages import Booking
 from bank_gateway.reconciliation import Break, BreakKind, DayStatement, OurPayment, Reconciled, of_payment
 from bank_gateway.references import return_name
 from lockstep_kit.amounts import Amount, AssetId
+from lockstep_kit.values import dataclass, replace
 
 #: Kinds of entries that a bank's statement shows.
 STATED: frozenset[EntryKind] = frozenset({EntryKind.SETTLED, EntryKind.RETURNED})

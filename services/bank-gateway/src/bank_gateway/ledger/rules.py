@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -22,6 +21,7 @@ from bank_gateway.operations import Known
 from bank_gateway.profiles import Hold
 from bank_gateway.references import return_name
 from lockstep_kit.fence import Phase
+from lockstep_kit.values import dataclass
 
 
 class AccountKind(StrEnum):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -12,6 +11,7 @@ from lockstep.journal.v1 import journal_service_pb2
 from lockstep_kit.convert import enum_from_pb, epoch_to_pb, time_to_pb
 from lockstep_kit.fields import require
 from lockstep_kit.ids import journal_event_id
+from lockstep_kit.values import dataclass
 
 
 class AppendVerdict(StrEnum):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
@@ -44,6 +43,7 @@ from lockstep_kit.participant.ports import AssetCapability, Capabilities
 from lockstep_kit.participant.records import Verdict
 from lockstep_kit.reversals import OperatorsResolution, PolicyUnwind
 from lockstep_kit.statements import Gate
+from lockstep_kit.values import dataclass
 
 #: Longest sentence of a participant that is kept.
 TROUBLE_LENGTH_MAX: Final = 500

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from coordinator.convert.participant import report_from_pb
@@ -21,6 +20,7 @@ from lockstep_kit.foreign_json import read_json
 from lockstep_kit.ids import ActorId, Digest, KeyId
 from lockstep_kit.signing import Signature
 from lockstep_kit.statements import Gate, GateSignature, GateStatement, Verdict
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

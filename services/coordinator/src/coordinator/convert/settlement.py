@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -45,6 +44,7 @@ from lockstep_kit.participant.convert import PAYER_SIGNATURE_BYTES_MAX, PHASES, 
 from lockstep_kit.plan import LEGS_MAX, Leg, PlanHeader
 from lockstep_kit.spans import trace_id_of
 from lockstep_kit.statements import GateSignature
+from lockstep_kit.values import dataclass
 
 STATES: Final = {
     settlement_pb2.PLAN_STATE_DRAFT: State.DRAFT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
@@ -11,6 +10,7 @@ from lockstep_kit.certificate import AbortAuthority, Decision
 from lockstep_kit.ids import LegId
 from lockstep_kit.participant.ports import Closing
 from lockstep_kit.reversals import ReverseAuthority
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from coordinator.model.plans import GateRecord, Mandate, OperatorsEvidence, Ticket
 from lockstep_kit.fence import Phase
 from lockstep_kit.ids import Digest, LegId
 from lockstep_kit.statements import SignedOutcome, SignedVote
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -14,6 +13,7 @@ from lockstep_kit.plan import LegKind, Policy
 from lockstep_kit.resolutions import Resolution, ResolutionSignature
 from lockstep_kit.reversals import OperatorsResolution, PolicyUnwind, ReverseAuthority
 from lockstep_kit.statements import Evidence, GateSignature, Promise, SignedOutcome, SignedVote
+from lockstep_kit.values import dataclass
 
 
 class State(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple
 from datetime import datetime
 from typing import Final
 
@@ -14,6 +14,7 @@ from lockstep_kit.db import Connection
 from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.statements import GateSignature
+from lockstep_kit.values import dataclass, replace
 
 #: A signature's key and nonce: together they are good once.
 Nonce = tuple[str, bytes]

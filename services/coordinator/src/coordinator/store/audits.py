@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -19,6 +18,7 @@ from lockstep_kit import leases
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import ActorId, Digest, PlanId, sha256
 from lockstep_kit.resolutions import Verb
+from lockstep_kit.values import replace
 
 #: Digests of plans' logs so far, in order.
 EARLIER: Final = "select plan_id, digest from audit_log where plan_id = any($1) order by plan_id, ordinal"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from coordinator.access import Belonging, Client
@@ -11,6 +10,7 @@ from coordinator.convert import stored
 from coordinator.model import State
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import PlanId
+from lockstep_kit.values import dataclass
 
 #: Changes of all plans behind a place, and where their plans stand by now.
 LOG: Final = """

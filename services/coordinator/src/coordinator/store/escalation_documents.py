@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +11,7 @@ import asyncpg
 from lockstep_kit.db import Connection
 from lockstep_kit.escalations import EscalationKind, Said
 from lockstep_kit.ids import Digest, PlanId
+from lockstep_kit.values import dataclass
 
 #: Keeps what is said. Of an escalation whose opening was not recorded, since it was opened by a version that did not, nothing is.
 INSERT: Final = """

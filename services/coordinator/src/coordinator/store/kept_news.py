@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from lockstep_kit import leases
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.values import dataclass
 
 #: Keeps news of plans that another replica holds.
 KEEP: Final = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +11,7 @@ import asyncpg
 from coordinator.commands import Command
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.values import dataclass
 
 #: Parks commands: an infinite due time is in no batch.
 PARK: Final = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -15,6 +14,7 @@ from coordinator.tables import NOTICE_OUTBOX
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.outbox import Message, NewMessage
+from lockstep_kit.values import dataclass
 
 #: In the list of dead letters, the command of those that are notices.
 NOTICE: Final = "NOTICE"

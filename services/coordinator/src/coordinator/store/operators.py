@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -19,6 +18,7 @@ from lockstep_kit.canonical import time_text
 from lockstep_kit.db import Connection
 from lockstep_kit.errors import LockstepError, permission_denied
 from lockstep_kit.ids import ActorId, Digest, PlanId, derived
+from lockstep_kit.values import dataclass
 
 #: Adds escalations.
 INSERT_TICKETS: Final = """

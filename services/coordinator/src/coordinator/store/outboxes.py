@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -21,6 +20,7 @@ from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.moments import passed
 from lockstep_kit.plan import LegKind
 from lockstep_kit.reversals import ReverseAuthority
+from lockstep_kit.values import dataclass
 
 #: Channel that is notified when watchers have something to read.
 EVENT_CHANNEL: Final = "plan_event"

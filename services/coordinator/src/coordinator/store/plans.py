@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -21,6 +20,7 @@ from lockstep_kit.errors import LockstepError, permission_denied
 from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import ActorId, Digest, PlanId
 from lockstep_kit.participant.ports import PlanOutcome
+from lockstep_kit.values import dataclass
 
 #: Whether plans are still as they were known, by the database's clock.
 GLANCE: Final = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,6 +17,7 @@ from lockstep_kit import leases
 from lockstep_kit.certificate import Decision
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import PlanId
+from lockstep_kit.values import dataclass
 
 #: Ids of plans before a place, newest first.
 PAGE: Final = """

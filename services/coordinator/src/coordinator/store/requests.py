@@ -6,7 +6,6 @@ A request's row is written with its answer, in the transaction of what it did: o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -15,6 +14,7 @@ import asyncpg
 from lockstep_kit.db import Connection
 from lockstep_kit.errors import LockstepError, request_id_reused
 from lockstep_kit.ids import Digest
+from lockstep_kit.values import dataclass
 
 #: The database's clock, and what requests were, whose, and how they were answered; nulls of those that were not.
 READ: Final = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -17,6 +16,7 @@ from coordinator.store.writing import Stepped, Writing
 from lockstep_kit.db import Connection
 from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import LegId, PlanId
+from lockstep_kit.values import dataclass, replace
 
 #: Who holds the plans that are being found again: no replica, so that none sends, steps or takes over any of them.
 OWNER: Final = "restore"

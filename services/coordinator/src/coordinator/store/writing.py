@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from lockstep_kit.errors import aborted
 from lockstep_kit.fence import Epoch
 from lockstep_kit.ids import LegId, PlanId
 from lockstep_kit.plan import LegKind
+from lockstep_kit.values import dataclass
 
 #: The parts in the order in which they are written, each with its columns: how far participants' outcome logs were read; plans that are still at the
 #: version that was read; what changed of legs; gates; transitions; events for the journal; commands whose repeating ends, but for one that is named;

@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from lockstep_kit.values import dataclass
 
 #: Names of the headers of every message.
 LOG: Final = "Lockstep-Log"

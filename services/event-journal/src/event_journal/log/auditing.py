@@ -8,7 +8,6 @@ witness, which has seen the log as it was.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from event_journal.chain import JOURNAL_ACTOR, Finding
 from event_journal.log.records import StoredCheckpoint, StoredLeaf
@@ -17,6 +16,7 @@ from lockstep_kit import merkle
 from lockstep_kit.ids import Digest
 from lockstep_kit.notes import NoteInvalid
 from lockstep_kit.registry import Registry
+from lockstep_kit.values import dataclass
 
 _NO_HASH = Digest(bytes(32))
 

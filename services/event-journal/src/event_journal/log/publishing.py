@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+
+from lockstep_kit.values import dataclass
 
 _NOW: Final = timedelta(0)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from lockstep_kit.ids import Digest
 from lockstep_kit.notes import SignedCheckpoint, parse
+from lockstep_kit.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ No entry is passed over: positions are taken under a row lock that is held until
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -24,6 +23,7 @@ from lockstep_kit.failpoints import declare, failpoint
 from lockstep_kit.ids import Digest
 from lockstep_kit.merkle import leaf_hash
 from lockstep_kit.notes import Checkpoint, sign
+from lockstep_kit.values import dataclass, replace
 
 _log = structlog.get_logger()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -14,6 +13,7 @@ from event_journal.log.publishing import Published
 from event_journal.log.tiles import TileId
 from lockstep_kit.db import Connection
 from lockstep_kit.notes import SignedCheckpoint
+from lockstep_kit.values import dataclass
 
 #: How far the journal, its tree and its checkpoints reach, and by which clock; and how the journal's own keys stand.
 STANDING: Final = f"""

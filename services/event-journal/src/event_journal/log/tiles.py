@@ -10,12 +10,12 @@ within one tile: a proof reads few tiles, and a root only those at the tree's ed
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
 
 from lockstep_kit import merkle
 from lockstep_kit.ids import Digest
+from lockstep_kit.values import dataclass
 
 HASH_BYTES: Final = 32
 #: Levels of the tree that a tile spans.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from lockstep_chain.legs import ContractOperations
@@ -13,6 +12,7 @@ from lockstep_kit import failpoints
 from lockstep_kit.db import Connection, Database
 from lockstep_kit.loops import Loop
 from lockstep_kit.participant.engine import ParticipantEngine
+from lockstep_kit.values import dataclass
 from notary.anchors import plan_store, queue
 from notary.anchors.batches import BatchCloser, BatchJudge, NotaryOperations
 from notary.anchors.carrier import AnchorCarrier, SettledAnchors

@@ -8,7 +8,6 @@ transaction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -24,6 +23,7 @@ from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import failpoint
 from lockstep_kit.ids import derived
 from lockstep_kit.loops import Soon
+from lockstep_kit.values import dataclass
 from notary.anchors import queue
 from notary.anchors.judging import RESTED_SECONDS, Again, Never, Stands, Waits, judge
 from notary.anchors.queue import AnchorRequest, Waiting

@@ -6,10 +6,10 @@ the registry holds against a root is an answer: a root's kind and size never cha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from lockstep_contracts.notary import AnchorKind
+from lockstep_kit.values import dataclass
 
 #: What has to rest rests for so long at the least (`queue`).
 RESTED_SECONDS: Final = 1.0

@@ -6,11 +6,11 @@ nothing about persons, accounts or amounts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from lockstep_contracts.notary import AnchorKind, PlanStatus
 from lockstep_kit.canonical import Document, canonical
+from lockstep_kit.values import dataclass
 
 PREFIX: Final = b"lockstep/anchor/v1\n"
 #: Outcomes by the contract's own names.

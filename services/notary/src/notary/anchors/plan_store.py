@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -13,6 +12,7 @@ from lockstep_contracts.notary import AnchorKind, PlanStatus
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import PlanId
 from lockstep_kit.statements import ChainEvidence
+from lockstep_kit.values import dataclass
 from notary.anchors.leaves import OUTCOMES, Ending, Registration, Saying
 from notary.anchors.rules import Leaf, Standing
 

@@ -7,7 +7,6 @@ Nothing is anchored before the block is final.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,6 +14,7 @@ import asyncpg
 
 from lockstep_contracts.notary import AnchorKind
 from lockstep_kit.db import Connection
+from lockstep_kit.values import dataclass
 from notary.anchors.judging import Order
 
 _BEFORE_ALL: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -6,7 +6,6 @@ standing has the contract's own names, and one table (`operations.RULES`) says w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from lockstep_chain.judging import Stuck, Unmoved
@@ -16,6 +15,7 @@ from lockstep_kit.merkle import leaf_hash
 from lockstep_kit.participant.ports import Completion, LegWork
 from lockstep_kit.plan import Anchoring, Notarisation
 from lockstep_kit.statements import BatchEvidence, ChainEvidence, Promise, PromiseKind, Refusal
+from lockstep_kit.values import dataclass
 from notary.anchors.leaves import OUTCOMES, Ending, Registration, Saying
 from notary.operations import RULES, finalisation
 

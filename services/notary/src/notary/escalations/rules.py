@@ -7,10 +7,10 @@ Recording the same again changes nothing there, so that a transaction that was o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from lockstep_contracts.notary import EscalationKind, KnownEscalation
 from lockstep_kit.ids import Digest, PlanId
+from lockstep_kit.values import dataclass
 from notary.anchors.judging import Again, Never, Order, Stands, Waits
 
 

@@ -6,7 +6,6 @@ What is kept goes on chain, whatever crashes and however long the chain is away.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -16,6 +15,7 @@ from lockstep_contracts.notary import EscalationKind, EscalationRecord
 from lockstep_kit.db import Connection
 from lockstep_kit.escalations import escalation_hash
 from lockstep_kit.ids import Digest, PlanId
+from lockstep_kit.values import dataclass
 from notary.anchors.judging import Order
 from notary.escalations.rules import Statement
 

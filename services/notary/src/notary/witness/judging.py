@@ -7,7 +7,6 @@ shows it; anybody who has both notes can see for himself that the log was split.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
 
@@ -15,6 +14,7 @@ from lockstep_kit import merkle, notes
 from lockstep_kit.ids import Digest
 from lockstep_kit.notes import NoteInvalid, NoteSignature, SignedCheckpoint
 from lockstep_kit.signing import PublicKey
+from lockstep_kit.values import dataclass
 
 _HASH_BYTES: Final = 32
 

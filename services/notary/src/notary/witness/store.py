@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -11,6 +10,7 @@ import asyncpg
 
 from lockstep_kit.db import Connection
 from lockstep_kit.ids import Digest
+from lockstep_kit.values import dataclass
 from notary.witness.judging import EMPTY, Alarm, Rule, Seen
 
 Row: TypeAlias = "asyncpg.Record"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -19,6 +18,7 @@ from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import declare, failpoint
 from lockstep_kit.registry import Registry
 from lockstep_kit.signing import SigningKey
+from lockstep_kit.values import dataclass
 from notary.witness import judging, store
 from notary.witness.journal_log import JournalLog, LogUnanswered
 from notary.witness.judging import Alarm, Cosign, Log, NothingNew, ProofNeeded, Seen
