@@ -39,7 +39,9 @@ def _parts(values: Iterator[Sequence[Any] | None]) -> Mapping[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for part, names in writing.PARTS.items():
         lists = list(islice(values, len(names)))
-        found[part] = [] if lists[0] is None else columns(names, [each or () for each in lists])
+        rows = 0 if lists[0] is None else len(lists[0])
+        # As `unnest` has it: a list that is null is null throughout.
+        found[part] = columns(names, [[None] * rows if each is None else each for each in lists])
     return found
 
 

@@ -161,12 +161,17 @@ class Writing:
             return
         lists: list[Sequence[Any] | None] = []
         for part, columns in PARTS.items():
-            lists.extend(map(list, zip(*rows[part], strict=True)) if part in rows else (None,) * len(columns))
+            lists.extend(map(_column, zip(*rows[part], strict=True)) if part in rows else (None,) * len(columns))
         if not await tx.fetchval(WRITE, now, *lists):
             raise aborted("PLAN_CHANGED", "the plan has changed since it was read")
 
     def _add(self, part: str, row: tuple[Any, ...]) -> None:
         self._rows.setdefault(part, []).append(row)
+
+
+def _column(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """A column's values; none of one that is null throughout, which says the same and takes the driver no look at each."""
+    return None if values[0] is None and values.count(None) == len(values) else values
 
 
 def _saved(step: Stepped) -> tuple[Any, ...]:
