@@ -56,6 +56,8 @@ class Chain:
     supervisor: Supervisor
     #: Where keystores and chain.json go; exists.
     directory: Path
+    #: Blocks of which the node keeps the state.
+    blocks_kept: int = BLOCKS_KEPT
     #: Where the node listens; the same over restarts.
     port: int = field(default_factory=lambda: free_ports(1)[0])
     #: Name -> drawn account.
@@ -142,7 +144,7 @@ class Chain:
     def _command(self) -> Sequence[str]:
         listening = ("--host", LOOPBACK, "--port", str(self.port), "--no-cors", "--quiet")
         chain = ("--chain-id", str(CHAIN_ID), "--accounts", "0", "--slots-in-an-epoch", "1")
-        return (str(anvil()), *listening, *chain, "--prune-history", str(BLOCKS_KEPT))
+        return (str(anvil()), *listening, *chain, "--prune-history", str(self.blocks_kept))
 
 
 def anvil() -> Path:
