@@ -20,7 +20,7 @@ from lockstep_kit.rpc import TlsSettings
 from lockstep_kit.rpc.arrows import spiffe_id
 from lockstep_sandbox import callers, monitoring, scene
 from lockstep_sandbox.authority import Authority
-from lockstep_sandbox.chain import CHAIN_ID, Chain
+from lockstep_sandbox.chain import BLOCKS_KEPT, CHAIN_ID, Chain
 from lockstep_sandbox.consoles import CONSOLE
 from lockstep_sandbox.databases import SandboxDatabases, ServiceLogin, begin_key_history, migrate
 from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER, SIGNERS, deploy_settlement
