@@ -40,7 +40,7 @@ class PlanTraces:
 
     async def of(self, ids: Collection[PlanId]) -> dict[PlanId, str | None]:
         """The plans' trace contexts; None of a plan that has none, or that nobody knows."""
-        unknown = sorted(set(ids) - self._known.keys())
+        unknown = sorted({each for each in ids if each not in self._known})
         found: Mapping[PlanId, str | None] = {}
         if unknown:
             async with self._db.connection() as connection:

@@ -60,7 +60,7 @@ class Entry:
 async def log(connection: Connection, after: int, limit: int, known: Mapping[PlanId, int]) -> list[Entry]:
     """Changes of all plans behind a place, in order. `known` says of some plans how many changes they have up to there; of others it is asked."""
     rows = await connection.fetch(LOG, after, limit)
-    unknown = {row["plan_id"] for row in rows} - known.keys()
+    unknown = {row["plan_id"] for row in rows if row["plan_id"] not in known}
     # What lies up to there was committed before anything behind it: it is the same for both statements.
     counted = await connection.fetch(BEFORE, list(unknown), after) if unknown else ()
     numbers = {plan_id: known[plan_id] for row in rows if (plan_id := PlanId(row["plan_id"])) in known}
