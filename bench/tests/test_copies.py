@@ -21,10 +21,12 @@ create table leg (
     plan_id text references plan, leg_id text, kind text not null check (kind = any (array['PREPARE', 'COMMIT'])), intent_key text,
     primary key (plan_id, leg_id), unique (kind, intent_key));
 create table log (plan_id text, place inet not null unique);
+create table lease (resource_id text primary key, owner text);
 create table elsewhere (leg_id text primary key);
 create function refused() returns trigger language plpgsql as $$ begin raise 'never written here'; end $$;
 create trigger guard before insert on leg for each row execute function refused();
 insert into plan (plan_id, nonce, name, state) values ($1, '\x01', 'one', 'CLOSED'), ($2, '\x02', 'two', 'EXECUTING');
+insert into lease values ($1, 'here'), ($2, 'here');
 insert into log values ($1, '10.0.0.1');
 insert into elsewhere values ('bonds');
 """.replace("$1", f"'{ORIGINAL}'").replace("$2", f"'{OTHER}'")
@@ -58,6 +60,9 @@ async def test_copied_rows_have_ids_of_their_own_and_nothing_that_must_be_unique
                 == 2 * plans
             )
             assert {(row["leg_id"], row["kind"]) for row in legs} == {("bonds", "PREPARE"), ("money", "COMMIT")}
+            leases = await connection.fetch("select resource_id, owner from lease where resource_id <> $1", OTHER)
+            assert {row["resource_id"] for row in leases} == {row["plan_id"] for row in rows}
+            assert {row["owner"] for row in leases} == {"here"}
             assert (
                 await connection.fetchval("select count(*) from log")
                 == await connection.fetchval("select count(*) from elsewhere")

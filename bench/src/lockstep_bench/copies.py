@@ -21,15 +21,16 @@ _COPY_SECONDS_MAX: Final = 300.0
 
 #: Columns that name what is drawn anew in another table; were they alike in all copies, Postgres would take them for such that many rows have.
 NAMING: Final = frozenset({"intent_key"})
-#: Tables that name plans, each with its columns, their types, and whether a unique index without the plan's id holds them, by more than a kind.
+#: Tables that name plans, each with the column that does, its columns, their types, and whether a unique index without the plan's id holds them, by more than
+#: a kind. A lease's resource is a plan.
 COLUMNS: Final = """
-select c.relname as table, a.attname as column, format_type(a.atttypid, null) as type,
+select c.relname as table, p.attname as key, a.attname as column, format_type(a.atttypid, null) as type,
        exists (select from pg_index i where i.indrelid = c.oid and i.indisunique and a.attnum = any(i.indkey)
                and not p.attnum = any(i.indkey))
            and not exists (select from pg_constraint k where k.conrelid = c.oid and k.contype = 'c' and k.conkey = array[a.attnum]
                and pg_get_constraintdef(k.oid) like '% = ANY (%') as alone
 from pg_class c
-join pg_attribute p on p.attrelid = c.oid and p.attname = 'plan_id'
+join pg_attribute p on p.attrelid = c.oid and p.attname in ('plan_id', 'resource_id')
 join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace
 order by c.relname, a.attnum
@@ -98,17 +99,18 @@ def _statement(table: str, columns: list[Any]) -> str:
 
     What must be unique by itself is drawn anew; numbers go below those that are there.
     """
+    key = columns[0]["key"]
     names = ", ".join(f'"{each["column"]}"' for each in columns)
-    values = ", ".join(_value(table, each["column"], each["type"], alone=each["alone"]) for each in columns)
+    values = ", ".join(_value(table, key, each["column"], each["type"], alone=each["alone"]) for each in columns)
     return (
         f'insert into "{table}" ({names}) overriding system value select {values} '
-        f'from "{table}" o cross join generate_series(1, $2::bigint) n where o.plan_id = any($1)'
+        f'from "{table}" o cross join generate_series(1, $2::bigint) n where o."{key}" = any($1)'
     )
 
 
-def _value(table: str, column: str, of_type: str, *, alone: bool) -> str:
-    if column == "plan_id":
-        return _drawn("o.plan_id") + "::text"
+def _value(table: str, key: str, column: str, of_type: str, *, alone: bool) -> str:
+    if column == key:
+        return _drawn(f'o."{key}"') + "::text"
     if not alone and column not in NAMING:
         return f'o."{column}"'
     drawn = _drawn(f'o."{column}"::text')

@@ -14,8 +14,6 @@ from lockstep_sandbox.up import BASE
 
 #: Share of new traces that is recorded, as by default.
 SAMPLED_RATIO: Final = 0.01
-#: States that the chain's node keeps, each whole and in memory: finality lies two blocks back, and nobody takes blocks back here.
-BLOCKS_KEPT: Final = 8
 #: All of the bench's people are one client to the services, and the load is to end at what Lockstep can do, not at what one client may.
 LIMITS: Final = {
     "calls_per_second": 100_000.0,
@@ -41,9 +39,7 @@ async def stage(*, sampled_ratio: float = SAMPLED_RATIO) -> AsyncIterator[Sandbo
     """Everything, with the validator agent."""
     run = RuntimeDirectory.create(BASE)
     async with (
-        Sandbox(
-            run, sampled_ratio=sampled_ratio, changes={"coordinator": COORDINATOR}, listen=LISTEN, blocks_kept=BLOCKS_KEPT
-        ) as sandbox,
+        Sandbox(run, sampled_ratio=sampled_ratio, changes={"coordinator": COORDINATOR}, listen=LISTEN) as sandbox,
         validating(sandbox),
     ):
         yield sandbox

@@ -20,7 +20,7 @@ from lockstep_kit.rpc import TlsSettings
 from lockstep_kit.rpc.arrows import spiffe_id
 from lockstep_sandbox import callers, monitoring, scene
 from lockstep_sandbox.authority import Authority
-from lockstep_sandbox.chain import BLOCKS_KEPT, CHAIN_ID, Chain
+from lockstep_sandbox.chain import CHAIN_ID, Chain
 from lockstep_sandbox.consoles import CONSOLE
 from lockstep_sandbox.databases import SandboxDatabases, ServiceLogin, begin_key_history, migrate
 from lockstep_sandbox.deployment import DLT_SIGNER, NOTARY_SIGNER, SIGNERS, deploy_settlement
@@ -76,14 +76,13 @@ class Sandbox:
         listen: Mapping[str, Any] | None = None,
         by_files: bool = False,
         certificate_life: timedelta = CERTIFICATE_LIFE,
-        blocks_kept: int = BLOCKS_KEPT,
     ) -> None:
         """Prepare a run; `environ` adds to the environment of a service, by its name; `sampled_ratio` of new traces is recorded.
 
         With `replicas` (service -> how many) every service is reached through a door of its own, which can be cut; see `network`. `changes` are settings of a
         service, by its name, instead of the sandbox's own; `listen` those of each service's server. With `by_files` the bank-gateway and the bank exchange
         files, and not over HTTPS.
-        Certificates live for `certificate_life`, and are renewed meanwhile. The chain's node keeps the states of `blocks_kept` blocks.
+        Certificates live for `certificate_life`, and are renewed meanwhile.
         """
         self.run = run
         self._listen = dict(listen or {"limits": {"named": {spiffe_id(CLIENT): CLIENT_LIMITS}}})
@@ -109,7 +108,7 @@ class Sandbox:
                 name: Door(self._ports[name], [self._listening[each] for each in self.replicas_of(name)]) for name in SERVICES
             }
         self.supervisor = Supervisor(run.path / "logs")
-        self.chain = Chain(self.supervisor, run.path / "chain", blocks_kept)
+        self.chain = Chain(self.supervisor, run.path / "chain")
         self.databases = SandboxDatabases(run.path / "config", secrets.token_urlsafe(24))
         #: Issues the certificates of this run.
         self.authority = Authority(run.path / "certs", lifetime=certificate_life)

@@ -50,6 +50,11 @@ select exists (
 #: Whether a command is due. One that was given up never is.
 _DUE: Final = passed("command.due_at")
 
+#: The lease of a plan whose events the journal does not have yet, where it is this owner's. Each is looked up by itself: how many plans are behind Postgres can
+#: only guess, and for a share of all it would read the leases of all.
+_OWNED: Final = """cross join lateral (
+        select generation, counter from lease where resource_id = progress.plan_id and owner = $1 offset 0) as lease"""
+
 #: What stands for the journal among those that something is due to.
 JOURNAL: Final = ""
 
@@ -61,7 +66,7 @@ left join journal_progress as journal on command.behind_journal and journal.plan
 where not command.answered and {_DUE} and (not command.behind_journal or journal.appended >= journal.recorded)
 union all
 select '{JOURNAL}' where exists (
-    select from journal_progress as progress join lease on lease.resource_id = progress.plan_id and lease.owner = $1
+    select from journal_progress as progress {_OWNED}
     where progress.appended < progress.recorded and progress.frozen = '')
 """
 
@@ -141,9 +146,8 @@ order by plan_id, leg_id
 """
 
 #: Events of this owner's plans that the journal does not have yet, in order.
-PENDING_EVENTS: Final = """
-select event.*, lease.generation, lease.counter from journal_progress as progress
-join lease on lease.resource_id = progress.plan_id and lease.owner = $1
+PENDING_EVENTS: Final = f"""
+select event.*, lease.generation, lease.counter from journal_progress as progress {_OWNED}
 join journal_event as event on event.plan_id = progress.plan_id and event.sequence > progress.appended
 where progress.appended < progress.recorded and progress.frozen = ''
 order by event.plan_id, event.sequence limit $2

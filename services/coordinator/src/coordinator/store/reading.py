@@ -88,27 +88,28 @@ _OWED: Final = """(
     union select plan_id from leg_command where not answered and due_at < 'infinity'
     union select plan_id from journal_progress where appended < recorded and frozen = '')"""
 
-#: Those of them whose lease another owner let run out.
+#: Those of them whose lease another owner let run out. Each lease is looked up by itself: how many are behind their journal Postgres can only guess, and for
+#: a share of all plans it would read the leases of all.
 _ORPHANED: Final = f"""from {_OWED} as owed
-left join lease on lease.resource_id = owed.plan_id
+left join lateral (select owner, expires_at from lease where resource_id = owed.plan_id offset 0) as lease on true
 where lease.owner is null or (lease.owner <> $1 and {leases.FREE})"""
 ORPHANED: Final = f"""
 select owed.plan_id {_ORPHANED}
 order by owed.plan_id limit $2
 """
 
-#: Leases of those that this owner had last and has not given back, once a quarter of their time is over.
+#: Leases of those that this owner had last and has not given back, once a quarter of their time is over; looked up one by one, too.
 _ENDING: Final = f"""from lease
     where owner = $1 and generation = $2 and expires_at > '-infinity' and expires_at < clock_timestamp() + $3::interval * 0.75
-      and resource_id in (select owed.plan_id from {_OWED} as owed)"""
+      and resource_id = any(array(select owed.plan_id from {_OWED} as owed))"""
 
 #: Keeps them: who waits for an answer has not gone.
 #: One that a transaction takes at this moment needs no renewal, and is not waited for: transactions take many, in another order.
 RENEW: Final = f"""
 update lease set expires_at = clock_timestamp() + $3::interval
-where resource_id in (
+where resource_id = any(array(
     select resource_id {_ENDING}
-    order by resource_id for update skip locked)
+    order by resource_id for update skip locked))
 """
 
 #: Whether there is anything of all that a replica looks for: mostly there is not, and one statement says so.
