@@ -50,10 +50,9 @@ select exists (
 #: Whether a command is due. One that was given up never is.
 _DUE: Final = passed("command.due_at")
 
-#: The lease of a plan whose events the journal does not have yet, where it is this owner's. Each is looked up by itself: how many plans are behind Postgres can
-#: only guess, and for a share of all it would read the leases of all.
-_OWNED: Final = """cross join lateral (
-        select generation, counter from lease where resource_id = progress.plan_id and owner = $1 offset 0) as lease"""
+#: Plans of whose events the journal does not have all. They are read first, by the index that holds them alone: how many they are Postgres can only guess, and
+#: where it takes them for a share of all plans it goes through all plans, or through all leases.
+_BEHIND: Final = "array(select plan_id from journal_progress where appended < recorded and frozen = '')"
 
 #: What stands for the journal among those that something is due to.
 JOURNAL: Final = ""
@@ -65,9 +64,7 @@ join lease on lease.resource_id = command.plan_id and lease.owner = $1
 left join journal_progress as journal on command.behind_journal and journal.plan_id = command.plan_id
 where not command.answered and {_DUE} and (not command.behind_journal or journal.appended >= journal.recorded)
 union all
-select '{JOURNAL}' where exists (
-    select from journal_progress as progress {_OWNED}
-    where progress.appended < progress.recorded and progress.frozen = '')
+select '{JOURNAL}' where exists (select from lease where owner = $1 and resource_id = any({_BEHIND}))
 """
 
 #: Plans of this owner with commands to a participant that are due; closing the journal waits for what is before it. Of each whether its lease is held for
@@ -147,9 +144,10 @@ order by plan_id, leg_id
 
 #: Events of this owner's plans that the journal does not have yet, in order.
 PENDING_EVENTS: Final = f"""
-select event.*, lease.generation, lease.counter from journal_progress as progress {_OWNED}
+select event.*, lease.generation, lease.counter from journal_progress as progress
+join lease on lease.resource_id = progress.plan_id and lease.owner = $1
 join journal_event as event on event.plan_id = progress.plan_id and event.sequence > progress.appended
-where progress.appended < progress.recorded and progress.frozen = ''
+where progress.plan_id = any({_BEHIND})
 order by event.plan_id, event.sequence limit $2
 """
 
