@@ -73,12 +73,15 @@ def ended(states: Iterable[State]) -> None:
         _SETTLED.labels(state.value).inc()
 
 
-#: Transactions that are on their way.
+#: Transactions that are on their way; those that wait and those in flight have an index each, and nothing of what ended is read.
 TRANSACTIONS: Final = Query(
     name="transactions",
     statement="""
     select state, count(*) as transactions, extract(epoch from clock_timestamp() - min(created_at)) as oldest
-    from evm_transaction where state in ('queued', 'signed', 'sent', 'mined') group by state
+    from evm_transaction where state = 'queued' group by state
+    union all
+    select state, count(*), extract(epoch from clock_timestamp() - min(created_at))
+    from evm_transaction where state in ('signed', 'sent', 'mined') group by state
     """,
     labels=("state",),
     measures=(
