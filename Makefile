@@ -61,7 +61,7 @@ bench-growth: setup ## Measure what a settlement costs as legs, watching streams
 	@$(PYTHON) -m lockstep_bench.growth
 
 .PHONY: bench-endurance
-bench-endurance: setup ## Settle for an hour without a pause, and hold throughput and memory of the last stretches against the first's
+bench-endurance: setup ## Settle for 20 minutes without a pause, and hold throughput and memory of the last stretches against the first's
 	@$(PYTHON) -m lockstep_bench.endurance
 
 .PHONY: bench-dlt

@@ -1,4 +1,4 @@
-"""`make bench-endurance`: whether hours change anything: one closed loop for long, told stretch by stretch.
+"""`make bench-endurance`: whether time changes anything: one closed loop for long, told stretch by stretch.
 
 A plan settled costs the next one nothing, and memory that was taken is given back or used again: throughput and resident memory of the last stretches are held
 against those of the first. The chain's node, which keeps all transactions in memory, is no part of that. What Postgres keeps on disk grows, and is told.
@@ -26,7 +26,7 @@ from lockstep_bench.timelines import Timeline, Window, summary
 from lockstep_sandbox.stack import Sandbox
 
 #: Of what is compared, the mean of so many stretches: groups that end together make single ones uneven.
-COMPARED: Final = 3
+COMPARED: Final = 2
 #: Least share of the first stretches' throughput that the last have.
 RATE_SHARE_MIN: Final = 0.9
 #: Most that resident memory at the end may be of what it was after the first stretches.
@@ -145,7 +145,7 @@ def main() -> int:
     """Read the options and measure."""
     options = argparse.ArgumentParser(prog="lockstep_bench.endurance", description=__doc__)
     options.add_argument("--stretch", type=float, default=300.0, help="seconds of a stretch")
-    options.add_argument("--stretches", type=int, default=12, help="how many are measured")
+    options.add_argument("--stretches", type=int, default=4, help="how many are measured")
     options.add_argument("--concurrency", type=int, default=256, help="plans at a time")
     options.add_argument("--warm-up", type=float, default=30.0, help="seconds of load before anything counts")
     options.add_argument("--seed", default="1", help="of which plans are drawn")
