@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from lockstep_bench.copies import fill
+from lockstep_bench.copies import ORIGINALS, ORIGINALS_MAX, fill
 from lockstep_testkit.databases import TestDatabase
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -52,6 +52,8 @@ async def test_copied_rows_have_ids_of_their_own_and_nothing_that_must_be_unique
                 assert len({row[column] for row in rows}) == plans
             assert all(UUID4.fullmatch(row["plan_id"]) for row in rows)
             assert {row["state"] for row in rows} == {"CLOSED"}
+            # What is copied next is no copy: those lack the rows that could not be copied.
+            assert [row["plan_id"] for row in await connection.fetch(ORIGINALS, ORIGINALS_MAX)] == [ORIGINAL]
             legs = await connection.fetch("select leg.* from leg join plan using (plan_id)")
             assert (
                 len(legs)

@@ -35,8 +35,8 @@ join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdroppe
 where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace
 order by c.relname, a.attnum
 """
-#: Plans that came to their end, no copies: those have lower numbers.
-ORIGINALS: Final = "select plan_id from plan where state = 'CLOSED' order by seq desc limit $1"
+#: Plans that came to their end first, of which nothing is owed any more, and no copies: their numbers go below 1.
+ORIGINALS: Final = "select plan_id from plan where state = 'CLOSED' and seq > 0 order by seq limit $1"
 #: Triggers and references do not look at what this session writes, but for triggers that always do.
 UNCHECKED: Final = "set session_replication_role = replica"
 GUARDS: Final = "select tgname from pg_trigger where tgrelid = $1::regclass and tgenabled = 'A'"
