@@ -12,9 +12,9 @@ import pytest
 from lockstep_bench.copies import ORIGINALS, ORIGINALS_MAX, fill
 from lockstep_testkit.databases import TestDatabase
 
-UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-ORIGINAL = "11111111-1111-4111-8111-111111111111"
-OTHER = "22222222-2222-4222-8222-222222222222"
+UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+ORIGINAL = "11111111-1111-7111-8111-111111111111"
+OTHER = "22222222-2222-7222-8222-222222222222"
 TABLES = """
 create table plan (plan_id text primary key, seq bigint generated always as identity unique, nonce bytea unique, name text unique, state text);
 create table leg (
@@ -50,7 +50,7 @@ async def test_copied_rows_have_ids_of_their_own_and_nothing_that_must_be_unique
             assert len(rows) == plans
             for column in ("plan_id", "seq", "nonce", "name"):
                 assert len({row[column] for row in rows}) == plans
-            assert all(UUID4.fullmatch(row["plan_id"]) for row in rows)
+            assert all(UUID7.fullmatch(row["plan_id"]) and row["plan_id"] <= ORIGINAL for row in rows)
             assert {row["state"] for row in rows} == {"CLOSED"}
             # What is copied next is no copy: those lack the rows that could not be copied.
             assert [row["plan_id"] for row in await connection.fetch(ORIGINALS, ORIGINALS_MAX)] == [ORIGINAL]

@@ -47,5 +47,6 @@ def test_plans_have_ids_of_their_own_and_amounts_above_nothing() -> None:
     """Each plan of a seed can be created beside all others, and moves something."""
     found = [work("1", number) for number in range(1_000)]
     assert len({each.plan_id for each in found}) == len(found)
-    assert all(uuid.UUID(each.plan_id).version == 4 for each in found)
+    assert all(uuid.UUID(each.plan_id).version == 7 for each in found)
+    assert [each.plan_id for each in found] == sorted(each.plan_id for each in found)
     assert all(0 < float(each.quantity) <= 1 and 0 < float(each.price) <= 25 for each in found)

@@ -110,7 +110,7 @@ def _statement(table: str, columns: list[Any]) -> str:
 
 def _value(table: str, key: str, column: str, of_type: str, *, alone: bool) -> str:
     if column == key:
-        return _drawn(f'o."{key}"') + "::text"
+        return _earlier(f'o."{key}"')
     if not alone and column not in NAMING:
         return f'o."{column}"'
     drawn = _drawn(f'o."{column}"::text')
@@ -128,6 +128,13 @@ def _value(table: str, key: str, column: str, of_type: str, *, alone: bool) -> s
 def _drawn(of: str) -> str:
     """A UUID as version 4 has it."""
     return f"overlay(overlay(md5({of} || '/' || n || '/' || $3) placing '4' from 13) placing 'a' from 17)::uuid"
+
+
+def _earlier(of: str) -> str:
+    """A UUID as version 7 has it, as of so many milliseconds before another one."""
+    milliseconds = f"('x' || left(replace({of}, '-', ''), 12))::bit(48)::bigint - n"
+    octets = f"lpad(to_hex({milliseconds}), 12, '0') || right(md5({of} || '/' || n || '/' || $3), 20)"
+    return f"overlay(overlay({octets} placing '7' from 13) placing 'a' from 17)::uuid::text"
 
 
 def _superuser(sandbox: Sandbox, service: str) -> _Connection:

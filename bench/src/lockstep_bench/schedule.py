@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from lockstep_kit.ids import TIMELY_BYTES, timely
+
 #: Minor units of a plan's tokens and money: small, so that nobody in the sandbox runs out of either.
 _QUANTITY_MAX: Final = 1_00
 _PRICE_MAX: Final = 25_00
+#: The time in the first plan's id, as clients draw ids that begin with the time; each next plan's is a millisecond later.
+_FIRST_MILLISECOND: Final = 1_790_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,5 +89,5 @@ def work(seed: str, number: int, legs: int = 2) -> Work:
     seed = f"{seed}/{number}"
     rng = Random(seed)  # noqa: S311 - amounts and ids of a test, no secret
     quantity, price = rng.randint(1, _QUANTITY_MAX), rng.randint(1, _PRICE_MAX)
-    plan_id = uuid.UUID(int=rng.getrandbits(128), version=4)
-    return Work(number, f"{quantity / 100:.2f}", f"{price / 100:.2f}", str(plan_id), seed, legs)
+    plan_id = timely(_FIRST_MILLISECOND + number, rng.randbytes(TIMELY_BYTES))
+    return Work(number, f"{quantity / 100:.2f}", f"{price / 100:.2f}", plan_id, seed, legs)

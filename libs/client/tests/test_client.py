@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -39,7 +40,11 @@ async def test_one_request_one_id(coordinator: Any, tls: Any, world: Any) -> Non
         assert len(sent) == 3
         assert len({request.SerializeToString(deterministic=True) for request in sent}) == 1
         await client.execute_plan(plan.header.plan_id, {})
-    assert coordinator.script.asked("ExecutePlan")[-1].request_id != sent[0].request_id
+    later = coordinator.script.asked("ExecutePlan")[-1].request_id
+    assert later != sent[0].request_id
+    # As with a plan's id, what is drawn later lies behind it in the database's index.
+    assert uuid.UUID(later).version == 7
+    assert uuid.UUID(later).int >> 80 >= uuid.UUID(sent[0].request_id).int >> 80
 
 
 async def test_tries_are_bounded(coordinator: Any, tls: Any) -> None:

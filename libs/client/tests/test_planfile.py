@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lockstep_client.making import draw_plan
 from lockstep_client.planfile import Asset, DraftPlan, PlanFile, Venue, deadline, draft
 from lockstep_kit.amounts import Amount, AssetId
 from lockstep_kit.fields import FieldInvalid
@@ -249,3 +250,12 @@ def test_salts_are_drawn_for_every_leg() -> None:
     draw: Callable[[], bytes] = lambda: next(count).to_bytes(16, "big")  # noqa: E731
     plan = draft(parse(EXAMPLE, PlanFile), VENUE, plan_id=str(uuid.uuid4()), now=NOW, draw_salt=draw)
     assert len({leg.salt for leg in plan.legs}) == len(plan.legs)
+
+
+def test_a_plan_id_begins_with_the_time() -> None:
+    """So that what the databases keep of plans that are made one after the other lies together; two of one moment differ."""
+    first, second = (draw_plan(parse(EXAMPLE, PlanFile), VENUE, NOW).header.plan_id for _ in range(2))
+    assert first != second
+    for each in (first, second):
+        found = uuid.UUID(each)
+        assert (found.version, found.int >> 80) == (7, int(NOW.timestamp() * 1_000))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,7 @@ from lockstep_client.planfile import DraftPlan, PlanFile, Venue, draft
 from lockstep_client.signing import gate_signature, payer_permit, payer_signature
 from lockstep_kit.amounts import erc20_asset
 from lockstep_kit.fields import FieldInvalid, require
-from lockstep_kit.ids import NONCE_BYTES, SALT_BYTES, LegId
+from lockstep_kit.ids import NONCE_BYTES, SALT_BYTES, TIMELY_BYTES, LegId, timely
 from lockstep_kit.permits import Permit
 from lockstep_kit.plan import Leg, TokenTransfer, legs_root
 from lockstep_kit.signing import Signer
@@ -33,12 +32,13 @@ MAKE_MARGIN: Final = timedelta(minutes=10)
 
 
 def draw_plan(file: PlanFile, venue: Venue, now: datetime) -> DraftPlan:
-    """The plan that a file asks for, with ids and salts freshly drawn.
+    """The plan that a file asks for, with ids and salts freshly drawn; the plan's id begins with the time.
 
     Raises:
         FieldInvalid: the first rule that is broken.
     """
-    return draft(file, venue, plan_id=str(uuid.uuid4()), now=now, draw_salt=lambda: secrets.token_bytes(SALT_BYTES))
+    plan_id = timely(int(now.timestamp() * 1_000), secrets.token_bytes(TIMELY_BYTES))
+    return draft(file, venue, plan_id=plan_id, now=now, draw_salt=lambda: secrets.token_bytes(SALT_BYTES))
 
 
 def sign_make(draft_plan: DraftPlan, maker: Signer) -> GateSignature:

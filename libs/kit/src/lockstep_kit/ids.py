@@ -19,6 +19,8 @@ Digest = NewType("Digest", bytes)
 DIGEST_BYTES: Final = 32
 NONCE_BYTES: Final = 16
 SALT_BYTES: Final = 16
+#: Octets of chance in an id that begins with the time.
+TIMELY_BYTES: Final = 10
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _LEG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
@@ -90,6 +92,23 @@ def digest(octets: bytes, field: str) -> Digest:
 def derived(*parts: str) -> str:
     """A UUIDv5 over the parts: the same parts give the same id, on any replica."""
     return str(uuid.uuid5(_NAMESPACE, "\x1f".join(parts)))
+
+
+def timely(milliseconds: int, drawn: bytes) -> str:
+    """A UUID of version 7 (RFC 9562): it begins with the time, in milliseconds since 1970, and goes on with 74 of the 80 drawn bits.
+
+    Ids that are drawn one after the other lie side by side in an index, so that a database writes to the same few pages of it however old it is.
+
+    Raises:
+        OverflowError: the time does not fit into 48 bits.
+        ValueError: it is not 10 octets that were drawn.
+    """
+    if len(drawn) != TIMELY_BYTES:
+        raise ValueError(f"{len(drawn)} octets were drawn, not {TIMELY_BYTES}")
+    octets = bytearray(milliseconds.to_bytes(6, "big") + drawn)
+    octets[6] = 0x70 | octets[6] & 0x0F
+    octets[8] = 0x80 | octets[8] & 0x3F
+    return str(uuid.UUID(bytes=bytes(octets)))
 
 
 def sha256(octets: bytes) -> Digest:

@@ -144,7 +144,7 @@ class PlanHeader(_message.Message):
     LEG_COUNT_FIELD_NUMBER: _builtins.int
     LEGS_ROOT_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
-    """Required. Drawn by the client: a lower-case UUID."""
+    """Required. Drawn by the client: a lower-case UUID, best one that begins with the time (version 7, RFC 9562), so that what is written for it lies beside what was written last."""
     reference: _builtins.str
     """Optional. The client's own reference, at most 140 characters."""
     sod_version: _builtins.int
