@@ -141,7 +141,7 @@ def test_what_stands_is_answered_whatever_its_form() -> None:
     """An entry that was appended under older rules stands: the same event again is answered as before."""
     before = event(3, payload=canonical({"n": 3}))
     chain = [*chain_of(2), link(before, chain_of(2)[-1].entry_hash, KEY)]
-    standing = Known(PLAN, 3, before.event_id, before.type, sha256(before.payload), chain[-1].entry_hash)
+    standing = Known(PLAN, 3, before.type, sha256(before.payload), chain[-1].entry_hash)
     head = Head(PLAN, 3, chain[-1].entry_hash, sealed=False, frozen="", epoch=EPOCH)
     made = append(sent(before), {PLAN: head}, [standing], KEY)
     assert made.answers == (Answer(Verdict.APPENDED, chain[-1].entry_hash),)
@@ -151,10 +151,7 @@ def test_what_stands_is_answered_whatever_its_form() -> None:
 def heads(count: int, *, sealed: bool = False) -> tuple[dict[PlanId, Head], list[Known]]:
     chain = chain_of(count)
     head = Head(PLAN, count, chain[-1].entry_hash, sealed=sealed, frozen="", epoch=EPOCH)
-    known = [
-        Known(PLAN, each.event.sequence, each.event.event_id, each.event.type, sha256(each.event.payload), each.entry_hash)
-        for each in chain
-    ]
+    known = [Known(PLAN, each.event.sequence, each.event.type, sha256(each.event.payload), each.entry_hash) for each in chain]
     return {PLAN: head}, known
 
 
@@ -182,15 +179,15 @@ def test_other_content_at_a_taken_place_freezes_the_chain() -> None:
     assert made.heads[0].frozen
 
 
-def test_an_id_that_is_taken_freezes_the_chain() -> None:
-    """An event whose id stands for another entry, stored or in the same batch, is a conflict; the other entry stays as it is."""
+def test_an_id_that_is_not_its_places_is_invalid_by_itself() -> None:
+    """So that an id stands once: an event with another place's, another plan's or none is not appended, and its chain goes on."""
     standing, known = heads(3)
-    made = append(sent(event(4, event_id=journal_event_id(PLAN, 2))), standing, known, KEY)
-    assert [answer.verdict for answer in made.answers] == [Verdict.CONFLICT]
-    assert made.heads[0].frozen
-    made = append(sent(event(4), event(5, event_id=journal_event_id(PLAN, 4))), standing, known, KEY)
-    assert [answer.verdict for answer in made.answers] == [Verdict.APPENDED, Verdict.CONFLICT]
-    assert [entry.event.sequence for entry in made.entries] == [4]
+    ours = journal_event_id(PLAN, 5)
+    for strange in (journal_event_id(PLAN, 4), journal_event_id(PlanId(f"{PLAN}0"), 5), ours.upper(), "event"):
+        made = append(sent(event(4), event(5, event_id=strange), event(5)), standing, known, KEY)
+        assert [answer.verdict for answer in made.answers] == [Verdict.APPENDED, Verdict.INVALID, Verdict.APPENDED]
+        assert made.answers[1].message == "event_id must be the UUIDv5 of plan and sequence"
+        assert [entry.event.event_id for entry in made.entries] == [journal_event_id(PLAN, 4), ours]
 
 
 def test_an_end_that_was_cut_off_is_found() -> None:

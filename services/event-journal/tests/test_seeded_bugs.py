@@ -35,6 +35,10 @@ BUGS = [
         test_chain.test_a_payload_of_another_form_is_invalid_by_itself,
     ),
     (
+        "event_journal.chain", "Event.check", "self.event_id == journal_event_id(self.plan_id, self.sequence)", "self.event_id",
+        test_chain.test_an_id_that_is_not_its_places_is_invalid_by_itself,
+    ),
+    (
         "event_journal.appending", "_append_one", "if epoch < head.epoch", "if False",
         test_chain.test_what_an_older_epoch_sent_is_not_obeyed,
     ),

@@ -12,8 +12,6 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Final, Protocol
 
-import asyncpg
-
 from event_journal import store
 from event_journal.appending import Answer, Submission, append, fenced
 from event_journal.grouping import GroupWriter
@@ -21,7 +19,7 @@ from event_journal.operations import CAPABILITIES, Sealed, Stuck, Waits, judge_c
 from event_journal.payload_keys import PayloadVault
 from event_journal.signing_keys import SigningKeys
 from event_journal.store import Placed
-from lockstep_kit.db import Connection, Database, violated
+from lockstep_kit.db import Connection, Database
 from lockstep_kit.failpoints import declare, failpoint
 from lockstep_kit.fence import Epoch, Phase
 from lockstep_kit.ids import LegId, PlanId
@@ -33,8 +31,6 @@ declare("event-journal.append.before_tx")
 declare("event-journal.append.in_tx")
 declare("event-journal.append.after_commit")
 
-#: The database's word for an event id that stands for another entry.
-EVENT_IDS: Final = "journal_entry_event_id_key"
 WORKING: Final = (Phase.PREPARING, Phase.COMMITTING, Phase.ABORTING)
 ADVANCED_MAX: Final = 256
 
@@ -141,15 +137,6 @@ class Appender:
         return await self._group.append(events)
 
     async def _write(self, events: Sequence[Submission]) -> Sequence[Answer]:
-        try:
-            return await self._carried(events, named=False)
-        except asyncpg.UniqueViolationError as error:
-            if violated(error) != EVENT_IDS:
-                raise
-        # An id stands for an entry elsewhere, which no honest writer brings about: only now is it looked for.
-        return await self._carried(events, named=True)
-
-    async def _carried(self, events: Sequence[Submission], *, named: bool) -> Sequence[Answer]:
         plans = [each.event.plan_id for each in events]
         await failpoint("event-journal.append.before_tx")
         with contextlib.ExitStack() as told:
@@ -157,7 +144,7 @@ class Appender:
                 begun = {each.event.plan_id for each in events if each.event.sequence == 1}
                 locked = await store.lock_chains(tx, plans, begun=begun, legs=True)
                 await self._keys.require(tx, locked.standing)
-                known = await store.known_entries(tx, events, locked.heads, named=named)
+                known = await store.known_entries(tx, events, locked.heads)
                 appended = append(events, locked.heads, known, self._keys.key)
                 placed = await store.save(tx, appended.entries, appended.heads, self._vault, locked.keys)
                 if placed is not None and self._news is not None:

@@ -1,7 +1,7 @@
 """What becomes of events that are to be appended, given where their plans' chains stand. Pure.
 
 Events of a plan are numbered densely by their writer. The same event again is answered as before; a gap is answered with the number that the chain
-expects; another event with a number or an id that is taken freezes the chain, since one of the two writers must be wrong. What a writer sent under an
+expects; another event with a number that is taken freezes the chain, since one of the two writers must be wrong. What a writer sent under an
 epoch that another one has ended is not looked at, however late it comes.
 """
 
@@ -79,8 +79,6 @@ class Known:
     plan_id: PlanId
     #: Its place.
     sequence: int
-    #: Id of its event.
-    event_id: str
     #: Its type.
     type: str
     #: SHA-256 of its payload.
@@ -121,24 +119,22 @@ def append(events: Sequence[Submission], heads: Mapping[PlanId, Head], known: Se
     Args:
         events: of any plans, those of one plan in order.
         heads: of those plans' chains; a chain without a head is empty.
-        known: entries that stand at the events' places, or under their ids.
+        known: entries that stand at the events' places.
         key: signs the new entries.
     """
     now: dict[PlanId, Head] = dict(heads)
     places = {(each.plan_id, each.sequence): each for each in known}
-    ids = {each.event_id: each for each in known}
     answers: list[Answer] = []
     entries: list[Entry] = []
     for sent in events:
         event = sent.event
         head = now.get(event.plan_id) or Head(event.plan_id, 0, GENESIS, sealed=False, frozen="")
         place = (event.plan_id, event.sequence)
-        answer, entry, after = _append_one(sent, head, places.get(place), ids.get(event.event_id), key)
+        answer, entry, after = _append_one(sent, head, places.get(place), key)
         answers.append(answer)
         if entry is not None:
             entries.append(entry)
-            placed = Known(*place, event.event_id, event.type, entry.payload_hash, entry.entry_hash)
-            places[place] = ids[event.event_id] = placed
+            places[place] = Known(*place, event.type, entry.payload_hash, entry.entry_hash)
         if after != head:
             now[event.plan_id] = after
     changed = tuple(head for plan_id, head in now.items() if heads.get(plan_id) != head)
@@ -159,17 +155,11 @@ def against_head(found: Verification, head: Head | None) -> Verification:
     return replace(found, findings=(*found.findings, differs))
 
 
-def _append_one(
-    sent: Submission, head: Head, standing: Known | None, named: Known | None, key: SigningKey
-) -> tuple[Answer, Entry | None, Head]:
+def _append_one(sent: Submission, head: Head, standing: Known | None, key: SigningKey) -> tuple[Answer, Entry | None, Head]:
     event, epoch = sent.event, sent.epoch
     if sent.malformed is not None:
         return Answer(Verdict.INVALID, message=str(sent.malformed)), None, head
-    if standing is not None and (standing.event_id, standing.type, standing.payload_hash) == (
-        event.event_id,
-        event.type,
-        sha256(event.payload),
-    ):
+    if standing is not None and (standing.type, standing.payload_hash) == (event.type, sha256(event.payload)):
         return Answer(Verdict.APPENDED, standing.entry_hash), None, head
     if sent.invalid is not None:
         # Behind the repeat: what was appended under other rules stays appended, whoever asks.
@@ -177,8 +167,8 @@ def _append_one(
     if epoch < head.epoch:
         return Answer(Verdict.STALE, message=f"the chain has seen epoch {head.epoch.generation}.{head.epoch.counter}"), None, head
     head = fenced(head, epoch)
-    if standing is not None or named is not None:
-        why = f"another event stands at {event.sequence}" if standing is not None else "the event's id stands for another entry"
+    if standing is not None:
+        why = f"another event stands at {event.sequence}"
         return Answer(Verdict.CONFLICT, message=why), None, head if head.sealed else replace(head, frozen=head.frozen or why)
     if head.frozen:
         return Answer(Verdict.CONFLICT, message=head.frozen), None, head

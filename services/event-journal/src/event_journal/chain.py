@@ -19,7 +19,7 @@ from lockstep_kit.document_forms import INTEGER_MAX
 from lockstep_kit.fields import FieldInvalid, require
 from lockstep_kit.foreign_json import read_json
 from lockstep_kit.forms import check_text
-from lockstep_kit.ids import Digest, PlanId, sha256
+from lockstep_kit.ids import Digest, PlanId, journal_event_id, sha256
 from lockstep_kit.journal_payloads import PAYLOADS, check_payload
 from lockstep_kit.key_history import HistoryFinding, KeyHistory, empty
 from lockstep_kit.registry import Registry
@@ -50,7 +50,7 @@ class Event:
     plan_id: PlanId
     #: Place in the chain, from 1.
     sequence: int
-    #: Drawn by the writer.
+    #: `journal_event_id` of plan and place, drawn by the writer, so that it stands once wherever its place does.
     event_id: str
     #: One of `EVENT_TYPES`.
     type: str
@@ -70,7 +70,7 @@ class Event:
             FieldInvalid: the first rule that is broken.
         """
         require(self.sequence >= 1, "sequence", "must be at least 1")
-        check_text(self.event_id, "event_id", length_max=TEXT_LENGTH_MAX)
+        require(self.event_id == journal_event_id(self.plan_id, self.sequence), "event_id", "must be the UUIDv5 of plan and sequence")
         require(self.type in EVENT_TYPES, "type", "must be one of the journal's event types")
         require(self.type != CLOSED, "type", "must not be plan.closed, which the journal writes itself")
         require((self.type == CREATED) == (self.sequence == 1), "type", "must be plan.created for the first event and only for it")

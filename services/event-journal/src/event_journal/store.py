@@ -57,17 +57,11 @@ from unnest($1::text[], $2::bigint[], $3::bytea[], $4::boolean[], $5::text[], $6
 where chain.plan_id = moved.plan_id
 """
 
-#: Entries that stand already at the places of a batch, or under its ids.
+#: Entries that stand already at the places of a batch.
 KNOWN_ENTRIES: Final = """
-select entry.plan_id, entry.sequence, entry.event_id, entry.type, coalesce(entry.payload_hash, sha256(entry.payload)) as payload_hash,
-    entry.entry_hash
+select entry.plan_id, entry.sequence, entry.type, coalesce(entry.payload_hash, sha256(entry.payload)) as payload_hash, entry.entry_hash
 from journal_entry as entry
 join unnest($1::text[], $2::bigint[]) as place (plan_id, sequence) using (plan_id, sequence)
-union
-select entry.plan_id, entry.sequence, entry.event_id, entry.type, coalesce(entry.payload_hash, sha256(entry.payload)) as payload_hash,
-    entry.entry_hash
-from journal_entry as entry
-where entry.event_id = any($3)
 """
 
 #: Channel on which followers are told that there are new entries.
@@ -197,28 +191,15 @@ def _head(row: asyncpg.Record) -> Head:
     )
 
 
-async def known_entries(tx: Connection, sent: Sequence[Submission], heads: Mapping[PlanId, Head], *, named: bool) -> list[Known]:
-    """Entries that stand at the events' places, of which there are none behind the locked heads; and, if asked, those under their ids."""
+async def known_entries(tx: Connection, sent: Sequence[Submission], heads: Mapping[PlanId, Head]) -> list[Known]:
+    """Entries that stand at the events' places, of which there are none behind the locked heads."""
     sound = [each.event for each in sent if each.malformed is None]
     taken = [event for event in sound if event.sequence <= heads[event.plan_id].entry_count]
-    if not taken and not named:
+    if not taken:
         return []
-    rows = await tx.fetch(
-        KNOWN_ENTRIES,
-        [event.plan_id for event in taken],
-        [event.sequence for event in taken],
-        [event.event_id for event in (sound if named else taken)],
-    )
+    rows = await tx.fetch(KNOWN_ENTRIES, [event.plan_id for event in taken], [event.sequence for event in taken])
     return [
-        Known(
-            PlanId(row["plan_id"]),
-            row["sequence"],
-            row["event_id"],
-            row["type"],
-            Digest(row["payload_hash"]),
-            Digest(row["entry_hash"]),
-        )
-        for row in rows
+        Known(PlanId(row["plan_id"]), row["sequence"], row["type"], Digest(row["payload_hash"]), Digest(row["entry_hash"])) for row in rows
     ]
 
 

@@ -43,7 +43,6 @@ JOURNAL_ENTRY = sa.Table(
     sa.Column("payload_nonce", sa.LargeBinary),
     sa.PrimaryKeyConstraint("plan_id", "sequence", name="journal_entry_pkey"),
     sa.UniqueConstraint("position", name="journal_entry_position_key"),
-    sa.UniqueConstraint("event_id", name="journal_entry_event_id_key"),
 )
 
 JOURNAL_COUNTER = sa.Table(

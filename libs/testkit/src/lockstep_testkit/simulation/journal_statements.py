@@ -92,9 +92,9 @@ async def _move(s: Statement, values: Sequence[Sequence[Any]]) -> None:
 
 
 @STATEMENTS.on(store.KNOWN_ENTRIES)
-def known_entries(s: Statement, plan_ids: Sequence[str], sequences: Sequence[int], event_ids: Sequence[str]) -> Rows:
-    places, named = set(zip(plan_ids, sequences, strict=True)), set(event_ids)
-    return [row for row in s.all("journal_entry") if (row["plan_id"], row["sequence"]) in places or row["event_id"] in named]
+def known_entries(s: Statement, plan_ids: Sequence[str], sequences: Sequence[int]) -> Rows:
+    places = set(zip(plan_ids, sequences, strict=True))
+    return [row for row in s.all("journal_entry") if (row["plan_id"], row["sequence"]) in places]
 
 
 @STATEMENTS.on(payload_store.PAYLOAD_KEYS)

@@ -34,7 +34,7 @@ class _AppendVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AppendV
     APPEND_VERDICT_GAP: _AppendVerdict.ValueType  # 2
     """Earlier events are missing."""
     APPEND_VERDICT_CONFLICT: _AppendVerdict.ValueType  # 3
-    """Another event has this sequence or this id: the plan's chain is frozen."""
+    """Another event has this sequence: the plan's chain is frozen."""
     APPEND_VERDICT_SEALED: _AppendVerdict.ValueType  # 4
     """The chain is sealed."""
     APPEND_VERDICT_INVALID: _AppendVerdict.ValueType  # 5
@@ -52,7 +52,7 @@ APPEND_VERDICT_APPENDED: AppendVerdict.ValueType  # 1
 APPEND_VERDICT_GAP: AppendVerdict.ValueType  # 2
 """Earlier events are missing."""
 APPEND_VERDICT_CONFLICT: AppendVerdict.ValueType  # 3
-"""Another event has this sequence or this id: the plan's chain is frozen."""
+"""Another event has this sequence: the plan's chain is frozen."""
 APPEND_VERDICT_SEALED: AppendVerdict.ValueType  # 4
 """The chain is sealed."""
 APPEND_VERDICT_INVALID: AppendVerdict.ValueType  # 5
