@@ -48,14 +48,14 @@ async def grow(sandbox: Sandbox, plans: int, there: int) -> tuple[int, list[str]
     Raises:
         ValueError: no plan was settled yet.
     """
-    async with _superuser(sandbox, "coordinator") as connection:
+    async with superuser(sandbox, "coordinator") as connection:
         originals = [row["plan_id"] for row in await connection.fetch(ORIGINALS, ORIGINALS_MAX)]
     if not originals:
         raise ValueError("there is no settled plan to be copied")
     times = -(-plans // len(originals))
     left_out = []
     for service in COPIED:
-        async with _superuser(sandbox, service) as connection:
+        async with superuser(sandbox, service) as connection:
             left_out += [f"{service}: {table}" for table in await fill(connection, originals, times, f"{there}")]
             # What follows so many new rows by itself, and would be counted among what a settlement costs.
             await connection.execute("vacuum (analyze)", timeout=_COPY_SECONDS_MAX)
@@ -137,7 +137,8 @@ def _earlier(of: str) -> str:
     return f"overlay(overlay({octets} placing '7' from 13) placing 'a' from 17)::uuid::text"
 
 
-def _superuser(sandbox: Sandbox, service: str) -> _Connection:
+def superuser(sandbox: Sandbox, service: str) -> _Connection:
+    """A connection to a service's database that may do everything."""
     return _Connection(sandbox.databases.server.url, sandbox.databases.logins[package_of(service)].url.rsplit("/", 1)[1])
 
 

@@ -15,6 +15,9 @@ from bank_world import ALICE, BOB, CORRESPONDENT, FOREIGN, POOR, SEED, YEN, Gate
 from bank_simulator.main import running
 from bank_simulator.seeding import SeedMismatch
 
+PAYMENTS = 25
+STATISTICS_SECONDS = 11.0
+
 POST = "select * from post($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])"
 
 HALF_A_POSTING = f"""
@@ -53,6 +56,32 @@ async def test_database_refuses(world: World) -> None:
                     await books.execute(statement)
         await gateway.conserved()
         assert await gateway.account(ALICE) == ("900.00", "0.00", "900.00")
+
+
+async def test_books_that_grow_are_not_gone_through(world: World) -> None:
+    """What is booked is found by its keys from the first payment on: what was planned while there was next to nothing holds for all that follow."""
+    read = "select sum(seq_tup_read)::bigint from pg_stat_user_tables where relname in ('entries', 'postings')"
+    async with world.open() as gateway, world.inside() as books:
+        found = []
+        for _ in range(2):
+            # What the server is told of the tables by itself, every minute.
+            await books.execute("analyze")
+            for _ in range(PAYMENTS):
+                await gateway.release(await gateway.hold(Order(amount="1.00")))
+                for kind in ("pacs.002", "camt.054"):
+                    await gateway.next(kind)
+            found += await statistics(books, read)
+        at_first, then = found
+        # Each payment books two postings of two entries each; gone through once each time, there would be hundreds for each.
+        assert then - at_first <= 4 * PAYMENTS
+
+
+async def statistics(books: asyncpg.Connection[asyncpg.Record], query: str) -> asyncpg.Record:
+    """What the bank's sessions told the server, once they did: each tells it 10 s after it did something, at the latest."""
+    await asyncio.sleep(STATISTICS_SECONDS)
+    row = await books.fetchrow(query)
+    assert row is not None
+    return row
 
 
 async def test_post(world: World) -> None:
