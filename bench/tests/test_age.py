@@ -27,7 +27,7 @@ from pg_stat_user_tables where n_live_tup >= {PLANS}
 async def read(sandbox: Sandbox) -> dict[str, asyncpg.Record]:
     """What was read of each large table so far."""
     await asyncio.sleep(TOLD_SECONDS)
-    found = {}
+    found: dict[str, asyncpg.Record] = {}
     for service in COPIED:
         async with superuser(sandbox, service) as connection:
             found |= {f"{service}.{row['name']}": row for row in await connection.fetch(READ)}
@@ -41,7 +41,13 @@ async def test_what_was_settled_costs_no_reading() -> None:
         await bench.level(bench.load(concurrency=8, name="before"))
         await grow(sandbox, PLANS, 0)
         before = await read(sandbox)
-        assert {"coordinator.plan", "coordinator.lease", "dlt-gateway.participant_leg", "bank-gateway.bank_outbox", "notary.chain_order"} < set(before)
+        assert {
+            "coordinator.plan",
+            "coordinator.lease",
+            "dlt-gateway.participant_leg",
+            "bank-gateway.bank_outbox",
+            "notary.chain_order",
+        } < set(before)
         await asyncio.sleep(IDLE_SECONDS)
         idle = await read(sandbox)
         at_rest = {name: idle[name]["read"] - row["read"] for name, row in before.items()}

@@ -62,7 +62,7 @@ async def test_books_that_grow_are_not_gone_through(world: World) -> None:
     """What is booked is found by its keys from the first payment on: what was planned while there was next to nothing holds for all that follow."""
     read = "select sum(seq_tup_read)::bigint from pg_stat_user_tables where relname in ('entries', 'postings')"
     async with world.open() as gateway, world.inside() as books:
-        found = []
+        found: list[int] = []
         for _ in range(2):
             # What the server is told of the tables by itself, every minute.
             await books.execute("analyze")

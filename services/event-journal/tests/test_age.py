@@ -18,7 +18,8 @@ GROWN: Final = 20_000
 ENTRIES: Final = f"""
 insert into journal_entry (plan_id, sequence, position, event_id, type, actor, actor_role, event_time, payload, previous_hash, entry_hash,
     canonical_bytes, key_id, signature)
-select 'plan-' || n / 15, n % 15 + 1, n, '', 'leg.prepared', 'alice', 'maker', now(), '', sha256('p'), sha256(n::text::bytea), n::text::bytea, 'key', sha512('s')
+select 'plan-' || n / 15, n % 15 + 1, n, '', 'leg.prepared', 'alice', 'maker', now(), '', sha256('p'),
+    sha256(n::text::bytea), n::text::bytea, 'key', sha512('s')
 from generate_series(1, {GROWN + 1}) as n
 """
 CHECKPOINTS: Final = f"""

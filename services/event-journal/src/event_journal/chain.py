@@ -70,7 +70,9 @@ class Event:
             FieldInvalid: the first rule that is broken.
         """
         require(self.sequence >= 1, "sequence", "must be at least 1")
-        require(self.event_id == journal_event_id(self.plan_id, self.sequence), "event_id", "must be the UUIDv5 of plan and sequence")
+        require(
+            self.event_id == journal_event_id(self.plan_id, self.sequence), "event_id", "must be the UUIDv5 of plan and sequence"
+        )
         require(self.type in EVENT_TYPES, "type", "must be one of the journal's event types")
         require(self.type != CLOSED, "type", "must not be plan.closed, which the journal writes itself")
         require((self.type == CREATED) == (self.sequence == 1), "type", "must be plan.created for the first event and only for it")

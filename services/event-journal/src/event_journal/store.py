@@ -199,7 +199,8 @@ async def known_entries(tx: Connection, sent: Sequence[Submission], heads: Mappi
         return []
     rows = await tx.fetch(KNOWN_ENTRIES, [event.plan_id for event in taken], [event.sequence for event in taken])
     return [
-        Known(PlanId(row["plan_id"]), row["sequence"], row["type"], Digest(row["payload_hash"]), Digest(row["entry_hash"])) for row in rows
+        Known(PlanId(row["plan_id"]), row["sequence"], row["type"], Digest(row["payload_hash"]), Digest(row["entry_hash"]))
+        for row in rows
     ]
 
 
