@@ -29,7 +29,7 @@ down_revision = "{head}"
 HARM = (
     "alter table plan_leg rename column phase to leg_phase",
     "alter table request drop column response",
-    "revoke insert on plan_transition from {role}",
+    "revoke insert on escalation_document from {role}",
     "alter table escalation add column harm text not null",
 )
 
@@ -88,7 +88,7 @@ async def test_what_the_code_of_before_cannot_live_with_is_seen(
     (copy / "migrations" / "versions" / "9999_harm.py").write_text(HARM.format(head=head, role=database.role))
     Release(copy, str(copy / "src")).migrate("coordinator", database, "pre")
     reasons = set((await refused(database, old_asks)).values())
-    for reason in ('column "phase"', 'column "response"', "permission denied for table plan_transition"):
+    for reason in ('column "phase"', 'column "response"', "permission denied for table escalation_document"):
         assert any(reason in each for each in reasons), reasons
     assert "escalation.harm" in await required(database) - needed
     await databases.drop(database)
