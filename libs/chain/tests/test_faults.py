@@ -204,6 +204,30 @@ async def test_node_that_lags(world: World, monkeypatch: pytest.MonkeyPatch) -> 
             assert await world.until_told(1) == {"one": "final"}
 
 
+async def test_node_that_runs_ahead(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that takes up a block may show its state by the number of the one before: a nonce that nobody used says nothing, and nobody is called."""
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "sent")
+        evm, shown = world.evms[-1], []
+
+        async def ahead(address: str, number: int) -> int:
+            shown.append(await real(address, number) + 1)
+            return shown[-1]
+
+        with monkeypatch.context() as patch:
+            real = evm.nonce
+            patch.setattr(evm, "nonce", ahead)
+
+            async def looked() -> bool:
+                return len(shown) > 10
+
+            await world.until(looked)
+        assert await world.told() == {}
+        assert await world.until_told(1) == {"one": "final"}
+
+
 async def test_node_that_has_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A nonce is used and the node cannot say by whom, for many blocks: then it is a person's matter, without that evidence."""
     monkeypatch.setattr(follower, "SEARCH_BLOCKS_MAX", 3)

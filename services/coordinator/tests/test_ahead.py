@@ -25,7 +25,7 @@ def page(sequence: int, reports: int = 1, incarnation: str = "log") -> messages.
 class Stream:
     """Shows pages, and then ends, or breaks."""
 
-    def __init__(self, *pages: messages.WatchOutcomesResponse, error: Exception | None = None) -> None:
+    def __init__(self, *pages: messages.WatchOutcomesResponse, error: BaseException | None = None) -> None:
         self.pages, self.error, self.shown = pages, error, 0
 
     async def __aiter__(self) -> AsyncIterator[messages.WatchOutcomesResponse]:
@@ -65,6 +65,15 @@ async def test_what_is_taken_together_is_bounded() -> None:
     with _ahead(stream):
         await asyncio.sleep(0.05)
         assert stream.shown == AHEAD_MAX + 1
+
+
+async def test_a_stream_whose_channel_is_closed_is_lost() -> None:
+    """It ends as if its reader had been cancelled, which nobody has: whoever waits for its pages is told, and begins another one."""
+    with _ahead(Stream(page(1), error=asyncio.CancelledError())) as ahead:  # type: ignore[arg-type]
+        async with asyncio.timeout(10):
+            assert await ahead.get() is not None
+            with pytest.raises(ConnectionError):
+                await ahead.get()
 
 
 async def test_what_was_read_is_taken_before_the_stream_is_lost() -> None:

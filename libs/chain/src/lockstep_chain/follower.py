@@ -49,7 +49,7 @@ ROUND_SECONDS_MAX: Final = 1.0
 REST_SECONDS_MAX: Final = 5.0
 #: Steps of the search for the block in which somebody else used a nonce: each doubles the distance, then halves it.
 SEARCH_STEPS_MAX: Final = 64
-#: A search that the node does not answer is made again for so many blocks; then it has forgotten those states, and a person is asked without them.
+#: A search that finds nobody is made again for so many blocks; then the node has forgotten those states, and a person is asked without them.
 SEARCH_BLOCKS_MAX: Final = 64
 
 
@@ -230,13 +230,15 @@ class Follower:
         if await self._evm.receipts(hashes):
             return None
         try:
-            rival = await self._user_of(row.outbound.nonce, seen.final_number or 0)
+            rival, why = await self._user_of(row.outbound.nonce, seen.final_number or 0), "no transaction of its block has it"
         except EvmUnavailable as error:
-            # A node that lags, or that is not there for a moment, finds neither the receipt nor who used the nonce: that says nothing.
+            rival, why = None, str(error)
+        if rival is None:
+            # A node that lags, that is not there for a moment, or that shows by a block's number the state of the next one, which it is about to take up, finds
+            # neither the receipt nor who used the nonce: that says nothing.
             if seen.head.number - self._unfound.setdefault(row.id, seen.head.number) < SEARCH_BLOCKS_MAX:
                 return None
-            _log.warning("nonce_user_unknown", nonce=row.outbound.nonce, error=str(error))
-            rival = None
+            _log.warning("nonce_user_unknown", nonce=row.outbound.nonce, error=why)
         self._unfound.pop(row.id, None)
         if rival is not None and rival[0].hash in hashes:
             return None

@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
@@ -17,7 +18,7 @@ import grpc
 
 from lockstep_kit.errors import LockstepError, from_rpc
 from lockstep_kit.loops import back_off_seconds
-from lockstep_kit.rpc import TlsSettings, call_seconds, channel
+from lockstep_kit.rpc import TlsSettings, answers, call_seconds, channel
 from lockstep_kit.values import dataclass
 
 _Response = TypeVar("_Response")
@@ -167,18 +168,20 @@ async def stream(
     failures, heard_at = 0, time.monotonic()
     while True:
         call = begin(settings.stream_seconds)
-        messages = call.__aiter__()
         try:
-            while True:
-                async with asyncio.timeout(settings.silence_seconds_max):
-                    message = await anext(messages)
-                failures, heard_at = 0, time.monotonic()
-                lost(None)
-                yield message
+            async with aclosing(answers(call)) as messages:
+                while True:
+                    async with asyncio.timeout(settings.silence_seconds_max):
+                        message = await anext(messages)
+                    failures, heard_at = 0, time.monotonic()
+                    lost(None)
+                    yield message
         except StopAsyncIteration:
             return
         except TimeoutError:
             error = LockstepError(grpc.StatusCode.UNAVAILABLE, "STREAM_SILENT", "the stream brought no heartbeat")
+        except ConnectionError as failure:
+            error = LockstepError(grpc.StatusCode.UNAVAILABLE, "STREAM_LOST", str(failure))
         except grpc.aio.AioRpcError as failure:
             error = from_rpc(failure)
         finally:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -21,13 +22,15 @@ from lockstep_kit.rpc import (
     ListenSettings,
     Server,
     TlsSettings,
+    answers,
     call_seconds,
     channel,
     deadlines,
     peer_id,
     remaining_seconds,
 )
-from lockstep_kit.rpc.rotation import RotatingChannel
+from lockstep_kit.rpc.rotation import OVERDUE_SECONDS, RotatingChannel
+from lockstep_kit.rpc.tls import Identity
 from lockstep_sandbox.authority import Authority
 from lockstep_testkit.serving import COORDINATOR, SERVER, STRANGER, VERIFY, WATCH, Context, Served, refusal
 from lockstep_testkit.serving import SERVICE as NAME
@@ -488,6 +491,62 @@ async def test_a_channel_goes_on_with_a_renewed_certificate(guarded_server: Make
         gate.set()
         assert await token(stream) == "2"
     assert callers == [COORDINATOR, STRANGER]
+
+
+async def test_a_stream_whose_channel_is_closed_broke(guarded_server: MakeServer) -> None:
+    """Its reader is told so, and is not ended as if it had been cancelled; one that is cancelled itself is."""
+    world = await guarded_server()
+
+    async def endless(request: messages.WatchEntriesRequest, context: Context) -> AsyncIterator[messages.WatchEntriesResponse]:
+        yield messages.WatchEntriesResponse(resume_token="1")
+        await asyncio.Event().wait()
+
+    world.servicer.watch = endless
+
+    async def read(made: grpc.aio.Channel, begun: asyncio.Event) -> str:
+        stub = journal_stubs.JournalReaderServiceStub(made)
+        try:
+            async with contextlib.aclosing(answers(stub.WatchEntries(messages.WatchEntriesRequest(), timeout=60))) as shown:
+                async for _ in shown:
+                    begun.set()
+        except ConnectionAbortedError:
+            return "broke"
+        return "ended"
+
+    for closed, ended in ((True, "broke"), (False, "cancelled")):
+        made, begun = channel(world.target, world.tls_for(COORDINATOR)), asyncio.Event()
+        reading = asyncio.create_task(read(made, begun))
+        async with asyncio.timeout(30):
+            await begun.wait()
+            if closed:
+                await made.close()
+            else:
+                reading.cancel()
+            await asyncio.wait([reading])
+        await made.close()
+        assert ("cancelled" if reading.cancelled() else reading.result()) == ended
+
+
+async def test_a_stream_ends_with_its_certificate_and_not_before(tls_for: Callable[[str], TlsSettings], tmp_path: Path) -> None:
+    """The channel over a certificate that was renewed is closed after its calls, or once the server has ended them, since the certificate has run out."""
+    given: list[float | None] = []
+
+    class Channel:
+        async def close(self, grace: float | None = None) -> None:
+            given.append(grace)
+
+    own = TlsSettings(certificate_file=tmp_path / "crt", key_file=tmp_path / "key", ca_file=tls_for(COORDINATOR).ca_file)
+    made: RotatingChannel | None = None
+    for caller in (COORDINATOR, STRANGER):
+        own.key_file.write_bytes(tls_for(caller).key_file.read_bytes())
+        own.certificate_file.write_bytes(tls_for(caller).certificate_file.read_bytes())
+        made = made or RotatingChannel(own, lambda _: cast("grpc.aio.Channel", Channel()), look_seconds=0.0)
+        made.current()
+    await asyncio.sleep(0)
+    left = Identity.read(tls_for(COORDINATOR)).not_after - datetime.now(UTC)
+    assert len(given) == 1
+    assert given[0] is not None
+    assert 0 < given[0] - left.total_seconds() - OVERDUE_SECONDS < 10
 
 
 def test_streams_of_requests_are_refused(tls_for: Callable[[str], TlsSettings]) -> None:

@@ -10,7 +10,7 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final, Self, TextIO
@@ -27,7 +27,7 @@ from lockstep_kit.fields import FieldInvalid
 from lockstep_kit.loops import back_off_seconds
 from lockstep_kit.registry import Registry
 from lockstep_kit.registry_file import load_registry
-from lockstep_kit.rpc import channel
+from lockstep_kit.rpc import answers, channel
 from lockstep_kit.values import dataclass
 from lockstep_monitor.convert import delivered_from_pb
 from lockstep_monitor.entries import Delivered
@@ -119,7 +119,7 @@ class Monitor:
             while True:
                 try:
                     await self._session()
-                except (grpc.aio.AioRpcError, FieldInvalid, TimeoutError) as error:
+                except (grpc.aio.AioRpcError, ConnectionError, FieldInvalid, TimeoutError) as error:
                     await self._pause(error)
                 except Replaced:
                     self._begin_anew()
@@ -152,13 +152,14 @@ class Monitor:
         request = messages.WatchEntriesRequest(resume_token=self._state.resume_token)
         call = self._journal.WatchEntries(request, timeout=self._settings.watch_seconds)
         try:
-            async for message in call:
-                await self._take(message)
-                self._failures = 0
-                if not message.entries:
-                    self._judge_withheld(self._clock() - _WITHHELD)
-                if until is not None and (self.position >= until or not message.entries):
-                    return
+            async with aclosing(answers(call)) as given:
+                async for message in given:
+                    await self._take(message)
+                    self._failures = 0
+                    if not message.entries:
+                        self._judge_withheld(self._clock() - _WITHHELD)
+                    if until is not None and (self.position >= until or not message.entries):
+                        return
         except grpc.aio.AioRpcError as error:
             if from_rpc(error).reason == EXPIRED:
                 raise Replaced from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import Final
 
 import grpc
@@ -22,6 +22,7 @@ from coordinator.restores import Restores
 from coordinator.store import outboxes
 from lockstep.participant.v1 import participant_service_pb2 as messages
 from lockstep_kit.loops import Loop, back_off_seconds
+from lockstep_kit.rpc import answers
 
 _log = structlog.get_logger()
 
@@ -55,8 +56,8 @@ class Outcomes:
         stream = self._peer.outcomes(after)
         try:
             await self._follow(stream, after)
-        except (grpc.aio.AioRpcError, TimeoutError) as error:
-            code = error.code().name if isinstance(error, grpc.aio.AioRpcError) else "SILENT"
+        except (grpc.aio.AioRpcError, ConnectionError, TimeoutError) as error:
+            code = error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__
             _log.warning("outcomes_lost", participant=self._peer.name, code=code)
             self._failures += 1
             await asyncio.sleep(back_off_seconds(self._failures, self._rng, most=5.0))
@@ -118,12 +119,12 @@ class _Ahead:
 
     async def read(self, stream: OutcomeStream) -> None:
         """Read until the stream ends."""
-        pages = aiter(stream)
         try:
-            while True:
-                async with asyncio.timeout(SILENCE_SECONDS_MAX):
-                    page = await anext(pages)
-                await self._read.put(page)
+            async with aclosing(answers(stream)) as pages:
+                while True:
+                    async with asyncio.timeout(SILENCE_SECONDS_MAX):
+                        page = await anext(pages)
+                    await self._read.put(page)
         except Exception as error:  # noqa: BLE001 - its end, or whatever it is: told to whoever takes the pages
             await self._read.put(error)
 
@@ -138,7 +139,7 @@ class _Ahead:
         """The next page; None where the stream has ended.
 
         Raises:
-            grpc.aio.AioRpcError: it broke.
+            grpc.aio.AioRpcError, ConnectionError: it broke.
             TimeoutError: it was silent for too long.
         """
         found, self._put_back = self._put_back, None

@@ -6,6 +6,7 @@ from lockstep_kit.rpc.certificates import peer_id
 from lockstep_kit.rpc.client import channel
 from lockstep_kit.rpc.deadlines import call_seconds, remaining_seconds
 from lockstep_kit.rpc.server import ListenSettings, Server
+from lockstep_kit.rpc.streams import answers
 from lockstep_kit.rpc.tls import TlsSettings
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Server",
     "TlsSettings",
     "access_of",
+    "answers",
     "call_seconds",
     "channel",
     "peer_id",

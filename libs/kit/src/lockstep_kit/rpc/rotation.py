@@ -1,7 +1,8 @@
 """A channel that changes to a new certificate while it is in use.
 
 gRPC reads a channel's certificate once; a service lives longer than its certificates. When the files have changed, calls that begin later go over a new
-channel; those under way end on the old one, which is closed after them.
+channel; those under way end on the old one, which is closed after them. It is the server that ends a stream whose certificate has run out, so that whoever
+reads it is told as of any other end: what a channel ends that is closed looks to its reader as if it had been cancelled itself.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from lockstep_kit.rpc.tls import Identity, TlsSettings, read_again
 
 #: How often the files are looked at while calls are made.
 LOOK_SECONDS: Final = 10.0
-#: How long calls under way may go on over the old channel.
-OLD_CALLS_SECONDS_MAX: Final = 600.0
+#: How long after its certificate has run out the old channel is closed, whatever goes on over it.
+OVERDUE_SECONDS: Final = 60.0
 
 
 class RotatingChannel(grpc.aio.Channel):
@@ -42,8 +43,9 @@ class RotatingChannel(grpc.aio.Channel):
             self._looked_at = now
             found = read_again(self._tls, self._identity)
             if found is not None:
-                old, self._identity, self._channel = self._channel, found, self._connect(found)
-                task = asyncio.create_task(old.close(OLD_CALLS_SECONDS_MAX), name="channel.close")
+                old, left = self._channel, self._identity.not_after.timestamp() - time.time()
+                self._identity, self._channel = found, self._connect(found)
+                task = asyncio.create_task(old.close(max(left, 0.0) + OVERDUE_SECONDS), name="channel.close")
                 self._closing[task] = old
                 task.add_done_callback(self._closing.pop)
         return self._channel

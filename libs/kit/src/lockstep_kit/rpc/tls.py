@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
+from datetime import datetime
 from pathlib import Path
 from typing import Final, cast
 
@@ -59,6 +60,11 @@ class Identity:
         if certified.public_bytes(*form) != held.public_bytes(*form):
             raise ValueError(f"{settings.key_file} is not the key of {settings.certificate_file}")
         return found
+
+    @property
+    def not_after(self) -> datetime:
+        """When the certificate runs out."""
+        return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
 
     def server_configuration(self) -> grpc.ServerCertificateConfiguration:
         """As a server shows it."""

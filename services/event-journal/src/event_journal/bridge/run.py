@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 import grpc
@@ -18,7 +19,7 @@ from event_journal.bridge.settings import BridgeSettings
 from lockstep.journal.v1 import entry_pb2, journal_reader_service_pb2, journal_reader_service_pb2_grpc
 from lockstep_kit.errors import from_rpc
 from lockstep_kit.loops import back_off_seconds
-from lockstep_kit.rpc import channel
+from lockstep_kit.rpc import answers, channel
 
 _log = structlog.get_logger()
 
@@ -98,12 +99,13 @@ class Bridge:
         request = journal_reader_service_pb2.WatchEntriesRequest(resume_token=last.token)
         call = stub.WatchEntries(request, timeout=self._settings.watch_seconds)
         try:
-            while True:
-                async with asyncio.timeout(self._settings.silence_seconds):
-                    message = await call.read()
-                if not isinstance(message, journal_reader_service_pb2.WatchEntriesResponse):
-                    raise Interrupted("the journal ended the stream")
-                yield message
+            async with aclosing(answers(call)) as messages:
+                while True:
+                    async with asyncio.timeout(self._settings.silence_seconds):
+                        message = await anext(messages, None)
+                    if message is None:
+                        raise Interrupted("the journal ended the stream")
+                    yield message
         except grpc.aio.AioRpcError as error:
             if from_rpc(error).reason != EXPIRED:
                 raise
