@@ -31,6 +31,7 @@ def stretch(**changes: Any) -> dict[str, Any]:
         "failed": 0,
         "unfinished": 0,
         "turned_away": 0,
+        "gone": [],
         "settlements_per_second": 10.0,
         "resident_own_mib": 100.0,
     }
@@ -69,6 +70,16 @@ def test_what_slows_down_or_grows_is_told() -> None:
     assert broken([*steady, large]) == ["resident memory, last of first: 1.101 of at most 1.1"]
     warming = [stretch(resident_own_mib=size) for size in (70.0, 100.0)]
     assert broken([*warming, stretch(), stretch()]) == []
+
+
+def test_every_process_must_last() -> None:
+    """One that ended by itself is named where it was missed first, though plans settle without it."""
+    readings = [reading(moment, seconds=moment, commits=0, resident=50) for moment in (0.0, 10.0, 20.0, 30.0)]
+    for each in readings[2:]:
+        each.resident.pop("coordinator")  # type: ignore[attr-defined]
+    stretches = told([], readings, 30.0)
+    assert [each["gone"] for each in stretches] == [[], ["coordinator"], []]
+    assert broken([stretch(), stretch(begins=10.0, gone=["coordinator"]), stretch()]) == ["10 s: ended by itself: coordinator"]
 
 
 def test_every_plan_must_settle() -> None:

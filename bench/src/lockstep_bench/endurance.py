@@ -97,6 +97,7 @@ def told(timelines: Sequence[Timeline], readings: Sequence[Reading], waited_unti
             | {name: said.get(name) for name in TOLD}
             | {name: of_each[name]["total"] for name in SUMMED}
             | {
+                "gone": sorted(set(before.resident) - set(after.resident)),
                 "processor_seconds_per_settlement": of_each["processor_seconds_per_settlement"],
                 "resident_mib": {name: round(size / 2**20, 1) for name, size in after.resident.items()},
                 "resident_own_mib": round(sum(size for name, size in after.resident.items() if name != NODE) / 2**20, 1),
@@ -113,6 +114,7 @@ def broken(stretches: Sequence[Mapping[str, Any]]) -> list[str]:
         for name in ("failed", "unfinished", "turned_away")
         if each[name]
     ]
+    found += [f"{each['begins']:g} s: ended by itself: {name}" for each in stretches for name in each["gone"]]
     first, last = stretches[:COMPARED], stretches[-COMPARED:]
     rate = _mean(last, "settlements_per_second") / max(_mean(first, "settlements_per_second"), 1e-9)
     if rate < RATE_SHARE_MIN:
