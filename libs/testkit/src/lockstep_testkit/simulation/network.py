@@ -152,12 +152,14 @@ class Network:
         weather.count("replayed")
         return chance.random() * weather.replay_seconds_max
 
-    def breaks(self) -> bool:
-        """Whether a stream breaks now."""
+    def breaks(self) -> BaseException | None:
+        """What a stream ends with that breaks now, if it does: its connection is lost, or, every other time, its channel is closed under its reader."""
         if not self.weather.broken or self._chance.random() >= self.weather.broken:
-            return False
+            return None
         self.weather.count("stream_broken")
-        return True
+        if self.weather.counts["stream_broken"] % 2:
+            return failure(grpc.StatusCode.UNAVAILABLE, "Connection reset by peer")
+        return asyncio.CancelledError()
 
 
 def identity(process: str) -> str:
@@ -323,7 +325,7 @@ class Stream:
     async def _messages(self) -> AsyncIterator[Any]:
         while True:
             found = await self._queue.get()
-            if isinstance(found, AioRpcError):
+            if isinstance(found, AioRpcError | asyncio.CancelledError):
                 raise found
             yield self._decode(found)
 
@@ -366,9 +368,9 @@ class Stream:
             # Nobody is told: the reader waits until it loses patience.
             self._lost = True
             return False
-        if network.breaks():
+        if (broken := network.breaks()) is not None:
             self._lost = True
-            message = failure(grpc.StatusCode.UNAVAILABLE, "Connection reset by peer")
+            message = broken
         # Nothing overtakes on one connection.
         self._last = max(self._last, network.loop.time() + seconds)
         network.loop.call_at(self._last, self._queue.put_nowait, message, context=_no_process())
