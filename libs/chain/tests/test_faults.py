@@ -204,27 +204,47 @@ async def test_node_that_lags(world: World, monkeypatch: pytest.MonkeyPatch) -> 
             assert await world.until_told(1) == {"one": "final"}
 
 
+async def doubted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For some rounds the node shows each block with the nonce of the next one; nobody is told anything."""
+    evm, shown = world.evms[-1], []
+    real = evm.nonce
+
+    async def ahead(address: str, number: int) -> int:
+        shown.append(await real(address, number) + 1)
+        return shown[-1]
+
+    async def looked() -> bool:
+        return len(shown) > 10
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evm, "nonce", ahead)
+        await world.until(looked)
+    assert await world.told() == {}
+
+
 async def test_node_that_runs_ahead(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that takes up a block may show its state by the number of the one before: a nonce that nobody used says nothing, and nobody is called."""
     machine = await world.machine()
     async with running(machine):
         await world.enqueue(machine, "one")
         await world.until_state("one", "sent")
-        evm, shown = world.evms[-1], []
+        await doubted(world, monkeypatch)
+        assert await world.until_told(1) == {"one": "final"}
 
-        async def ahead(address: str, number: int) -> int:
-            shown.append(await real(address, number) + 1)
-            return shown[-1]
 
-        with monkeypatch.context() as patch:
-            real = evm.nonce
-            patch.setattr(evm, "nonce", ahead)
-
-            async def looked() -> bool:
-                return len(shown) > 10
-
-            await world.until(looked)
-        assert await world.told() == {}
+async def test_a_doubt_that_was_dispelled_does_not_count_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nonce that turned out to be ours is looked for as long as any other when a reorganisation raises the doubt anew."""
+    monkeypatch.setattr(follower, "SEARCH_BLOCKS_MAX", 1)
+    machine = await world.machine()
+    async with running(machine):
+        await world.enqueue(machine, "one")
+        await world.until_state("one", "sent")
+        await doubted(world, monkeypatch)
+        await world.mine()
+        await world.until_state("one", "mined")
+        await world.node.call("anvil_reorg", 1, [])
+        await world.until_state("one", "sent")
+        await doubted(world, monkeypatch)
         assert await world.until_told(1) == {"one": "final"}
 
 

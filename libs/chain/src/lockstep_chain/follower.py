@@ -197,7 +197,10 @@ class Follower:
                     ending = await self._foreign(row, seen)
                     if ending is not None:
                         endings.append(ending)
-                case Wait() | Resend() | Replace() | Mine() | Reorganised():
+                case Mine():
+                    # It was ours: a doubt that a reorganisation raises anew is a new one.
+                    self._unfound.pop(row.id, None)
+                case Wait() | Resend() | Replace() | Reorganised():
                     pass
         return endings
 
@@ -229,10 +232,11 @@ class Follower:
         hashes = [attempt.transaction_hash for attempt in row.outbound.attempts]
         if await self._evm.receipts(hashes):
             return None
+        rival, why = None, "no transaction of its block has it"
         try:
-            rival, why = await self._user_of(row.outbound.nonce, seen.final_number or 0), "no transaction of its block has it"
+            rival = await self._user_of(row.outbound.nonce, seen.final_number or 0)
         except EvmUnavailable as error:
-            rival, why = None, str(error)
+            why = str(error)
         if rival is None:
             # A node that lags, that is not there for a moment, or that shows by a block's number the state of the next one, which it is about to take up, finds
             # neither the receipt nor who used the nonce: that says nothing.

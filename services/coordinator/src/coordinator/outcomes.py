@@ -57,7 +57,8 @@ class Outcomes:
         try:
             await self._follow(stream, after)
         except (grpc.aio.AioRpcError, ConnectionError, TimeoutError) as error:
-            code = error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__
+            told = "SILENT" if isinstance(error, TimeoutError) else "CLOSED"
+            code = error.code().name if isinstance(error, grpc.aio.AioRpcError) else told
             _log.warning("outcomes_lost", participant=self._peer.name, code=code)
             self._failures += 1
             await asyncio.sleep(back_off_seconds(self._failures, self._rng, most=5.0))
