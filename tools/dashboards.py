@@ -82,6 +82,16 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
             ),
             Panel("What waits in outboxes", "s", [(most("lockstep_outbox_oldest_age_seconds", "destination"), "{{destination}}")]),
             Panel("Dead letters", "short", [(most("lockstep_dead_letters", "destination"), "{{destination}}")]),
+            Panel(
+                "Participants heard last",
+                "s",
+                [
+                    (
+                        "time() - min by (instance, participant) (lockstep_participant_heard_timestamp_seconds)",
+                        "{{instance}} {{participant}}",
+                    )
+                ],
+            ),
         ),
     ),
     "services": (

@@ -67,6 +67,7 @@ HEALTHY: Series = {
     f'lockstep_escalation_oldest_age_seconds{{{_COORDINATOR},reason="R",acknowledged="no"}}': "0x240",
     f'lockstep_outbox_oldest_age_seconds{{{_COORDINATOR},destination="hook"}}': "600x240",
     f'lockstep_command_oldest_age_seconds{{{_COORDINATOR},participant="notary",command="COMMIT"}}': "600x240",
+    f'lockstep_participant_heard_timestamp_seconds{{{_COORDINATOR},participant="notary"}}': "0+60x240",
     f'lockstep_dead_letters{{{_COORDINATOR},destination="notary"}}': "0x240",
     f"lockstep_journal_lag_oldest_age_seconds{{{_COORDINATOR}}}": "120x240",
     f"lockstep_lease_takeovers_total{{{_COORDINATOR}}}": "0x40 40x160",
@@ -128,6 +129,10 @@ INCIDENTS: Mapping[str, tuple[Series, frozenset[str]]] = {
         (
             "LockstepCommandUnanswered",
             {f'lockstep_command_oldest_age_seconds{{{_COORDINATOR},participant="notary",command="COMMIT"}}': "601x240"},
+        ),
+        (
+            "LockstepParticipantUnheard",
+            {f'lockstep_participant_heard_timestamp_seconds{{{_COORDINATOR},participant="notary"}}': "0+60x70 4200x129"},
         ),
         ("LockstepLegStuck", {f'lockstep_participant_leg_oldest_age_seconds{{{_BANK},phase="COMMITTING"}}': "601x240"}),
         ("LockstepDeadLetter", {f'lockstep_dead_letters{{{_COORDINATOR},destination="notary"}}': "1x240"}),

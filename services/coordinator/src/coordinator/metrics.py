@@ -55,6 +55,12 @@ TURNED_AWAY: Final = INSTRUMENTS.counter(
     "Plans that clients were told to bring or to start later, since more was under way than goes through.",
 )
 
+HEARD: Final = INSTRUMENTS.gauge(
+    "lockstep_participant_heard_timestamp_seconds",
+    "When this replica last took what a participant shows of its outcome log, with or without news, Unix time in seconds; before the first, its start.",
+    ("participant",),
+)
+
 _PEOPLES_GATES: Final = frozenset({Gate.APPROVE, Gate.RELEASE, Gate.VALIDATE})
 
 #: What is at risk for a shorter time is what plans do.

@@ -16,6 +16,7 @@ import grpc
 import structlog
 
 from coordinator.engine import Engine
+from coordinator.metrics import HEARD
 from coordinator.news import News
 from coordinator.peers import SILENCE_SECONDS_MAX, OutcomeStream, Peer
 from coordinator.restores import Restores
@@ -47,6 +48,7 @@ class Outcomes:
 
     def loop(self) -> Loop:
         """The loop that follows; each round is one stream."""
+        self._heard()
         return Loop(f"outcomes.{self._peer.name}", self.run, poll_seconds=0.0)
 
     async def run(self) -> None:
@@ -83,6 +85,11 @@ class Outcomes:
                     together = await self._together(pages, page)
                     await self._take(together)
                     after = (at[0], together[-1].cursor.sequence)
+                self._heard()
+
+    def _heard(self) -> None:
+        """What came is taken: a participant that shows nothing says so every few seconds, so that silence is never rest."""
+        HEARD.labels(self._peer.name).set_to_current_time()
 
     async def _together(self, pages: _Ahead, page: messages.WatchOutcomesResponse) -> list[messages.WatchOutcomesResponse]:
         """A page, and what goes on from it."""

@@ -131,7 +131,7 @@ def findings(world: World) -> list[str]:
     kept = bank_checking.kept(world.bank, gateway_tables(world), restored=world.restored)
     journal = world.servers[PARTICIPANTS[_journal_kind()]]
     log = journal_log_checking.findings(journal.tables, registry(), journal.now())
-    return [*found, *_conserved(world), *_once(world), *chain_checking.findings(world), *kept, *log, *monitoring.findings(world)]
+    return [*found, *_conserved(world), *_once(world), *unheard(world), *chain_checking.findings(world), *kept, *log, *monitoring.findings(world)]
 
 
 def _settling(case: Case) -> list[Leg]:
@@ -250,6 +250,18 @@ def _conserved(world: World) -> Iterator[str]:
         yield f"I2: the bank's book sums to {sum(world.bank.book.balances.values())}"
     if any(world.bank.book.balances[account] - units not in (MONEY, 0) for account, units in money.items()):
         yield f"I2: the bank's book is {world.bank.book.balances}; by the legs it moved {dict(money)}"
+
+
+def unheard(world: World) -> Iterator[str]:
+    """Once the weather is fair, what participants show is read to its end: repeats of commands are no reason to be deaf."""
+    cursors = world.servers[COORDINATOR].tables["participant_cursor"]
+    for name in PARTICIPANTS.values():
+        (counter,) = rows(world, "participant_outcome_counter", name)
+        end = (counter["incarnation"], counter["next_sequence"] - 1)
+        row = cursors.get((name,))
+        read = (row["incarnation"], row["sequence"]) if row is not None else (counter["incarnation"], 0)
+        if read != end:
+            yield f"P4: the log of {name} ends at {end}, and was read to {read}"
 
 
 def _once(world: World) -> Iterator[str]:

@@ -38,6 +38,14 @@ class Mutation:
 
 MUTATIONS: Final = (
     Mutation(
+        "a stream whose channel is closed ends its reader as if that had been cancelled",
+        "lockstep_kit.rpc.streams",
+        "answers",
+        "if task is None or task.cancelling():",
+        "if True:",
+        100,
+    ),
+    Mutation(
         "a leg that is prepared counts as one that nothing is held for",
         "coordinator.orders",
         "_held",

@@ -25,6 +25,8 @@ STANDBYS: Final = 0.2
 AFTERMATH_SECONDS: Final = 5.0
 #: The same where databases were put back: until who followed a log that fell silent has asked again, and what was forgotten is told again.
 RESTORED_SECONDS: Final = 30.0
+#: So long after the healing every participant is heard: a stream that was cut is noticed by its silence, and begun again after a pause.
+HEARD_SECONDS_MAX: Final = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ async def _live(world: World, watch: Callable[[World], None] | None) -> float:
     if not _over(world):
         # A copy of a request that was refused arrived late, and was not refused.
         over = await _rest(world, healed)
+    while any(checking.unheard(world)) and world.loop.time() < healed + HEARD_SECONDS_MAX:  # noqa: ASYNC110 - nobody would set an event
+        await asyncio.sleep(LOOK_SECONDS)
     world.timeline.closed = True
     return over - healed
 
