@@ -33,7 +33,10 @@ async def test_a_participant_is_heard_while_nothing_happens(world: Any, shown: C
             while heard(name) <= moment:
                 await asyncio.sleep(0.02)
 
-    cash, other = (next(each for each in world.parties.values() if kind in each.operations.kinds) for kind in (LegKind.CREDIT_TRANSFER, LegKind.TOKEN_TRANSFER))
+    cash, other = (
+        next(each for each in world.parties.values() if kind in each.operations.kinds)
+        for kind in (LegKind.CREDIT_TRANSFER, LegKind.TOKEN_TRANSFER)
+    )
     began = time.time()
     async with world.coordinator():
         await until(cash.name, began)
