@@ -131,7 +131,16 @@ def findings(world: World) -> list[str]:
     kept = bank_checking.kept(world.bank, gateway_tables(world), restored=world.restored)
     journal = world.servers[PARTICIPANTS[_journal_kind()]]
     log = journal_log_checking.findings(journal.tables, registry(), journal.now())
-    return [*found, *_conserved(world), *_once(world), *unheard(world), *chain_checking.findings(world), *kept, *log, *monitoring.findings(world)]
+    return [
+        *found,
+        *_conserved(world),
+        *_once(world),
+        *unheard(world),
+        *chain_checking.findings(world),
+        *kept,
+        *log,
+        *monitoring.findings(world),
+    ]
 
 
 def _settling(case: Case) -> list[Leg]:
