@@ -43,7 +43,7 @@ MUTATIONS: Final = (
         "answers",
         "if task is None or task.cancelling():",
         "if True:",
-        100,
+        25,
     ),
     Mutation(
         "a leg that is prepared counts as one that nothing is held for",
