@@ -42,6 +42,8 @@ class Waves:
         self._drivers = drivers
         self._seed = seed
         self._idle: dict[str, dict[str, float]] = {}
+        #: How many there were: two of the same size have plans of their own.
+        self._waves = 0
 
     async def warm_up(self) -> dict[str, dict[str, float]]:
         """Have everything done once, then see what is used for nothing: processor seconds and commits, a second."""
@@ -58,8 +60,9 @@ class Waves:
 
     async def wave(self, plans: int) -> dict[str, Any]:
         """So many plans, begun together: what each took, and when they were CLOSED."""
+        self._waves += 1
         began, before = await self._now()
-        timelines = await self._drivers.settle(self._load(plans, f"wave {plans}"), time.monotonic())
+        timelines = await self._drivers.settle(self._load(plans, f"wave {self._waves} of {plans}"), time.monotonic())
         ended, after = await self._now()
         closed = [each.seen["closed"] - each.intended for each in timelines if "closed" in each.seen]
         found = await per_settlement(self._sandbox, before, after, plans)

@@ -11,7 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
+from prometheus_client import CollectorRegistry
 
+from coordinator import metrics
 from lockstep_kit import failpoints
 from lockstep_kit.logs import configure_logs
 from lockstep_kit.rpc import TlsSettings
@@ -112,3 +114,11 @@ def _logged() -> None:
 def _disarmed() -> Iterator[None]:
     yield
     failpoints.arm("")
+
+
+@pytest.fixture
+def shown() -> CollectorRegistry:
+    """The metrics, as they are shown."""
+    registry = CollectorRegistry()
+    metrics.INSTRUMENTS.register(registry)
+    return registry

@@ -6,19 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-import pytest
 from prometheus_client import CollectorRegistry
-
-from coordinator import metrics
-from lockstep_kit.plan import LegKind
-
-
-@pytest.fixture
-def shown() -> CollectorRegistry:
-    """The metrics, as they are shown."""
-    registry = CollectorRegistry()
-    metrics.INSTRUMENTS.register(registry)
-    return registry
 
 
 async def test_a_participant_is_heard_while_nothing_happens(world: Any, shown: CollectorRegistry) -> None:
@@ -33,10 +21,7 @@ async def test_a_participant_is_heard_while_nothing_happens(world: Any, shown: C
             while heard(name) <= moment:  # noqa: ASYNC110 - a metric tells nobody
                 await asyncio.sleep(0.02)
 
-    cash, other = (
-        next(each for each in world.parties.values() if kind in each.operations.kinds)
-        for kind in (LegKind.CREDIT_TRANSFER, LegKind.TOKEN_TRANSFER)
-    )
+    cash, other = world.parties["bank-gateway"], world.parties["dlt-gateway"]
     began = time.time()
     async with world.coordinator():
         await until(cash.name, began)

@@ -30,14 +30,6 @@ class Papers:
         self.traceparent = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
-@pytest.fixture
-def shown() -> CollectorRegistry:
-    """The counters, as they are shown."""
-    registry = CollectorRegistry()
-    metrics.INSTRUMENTS.register(registry)
-    return registry
-
-
 def moved(number: int, left: State | None, entered: State) -> Moved:
     return Moved(number, left, entered, None, Cause.EXECUTE_ASKED, number)
 

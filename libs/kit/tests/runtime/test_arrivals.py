@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -14,13 +13,11 @@ from structlog.testing import capture_logs
 from lockstep.journal.v1 import journal_reader_service_pb2 as messages
 from lockstep_kit.metrics.process import HELD
 from lockstep_kit.rpc import arrivals
-from lockstep_testkit.serving import COORDINATOR, STRANGER, VERIFY, Context, Served
+from lockstep_testkit.serving import COORDINATOR, REQUEST, STRANGER, VERIFY, Context, MakeServer, Served
 from lockstep_testkit.serving import SERVICE as NAME
 
 pytestmark = pytest.mark.integration
 
-MakeServer = Callable[..., Awaitable[Served]]
-REQUEST = messages.VerifyPlanRequest(plan_id="p")
 FOREVER = messages.VerifyPlanRequest(plan_id="forever")
 TWO = dict.fromkeys((COORDINATOR, STRANGER), (f"/{NAME}/*",))
 BURST = 5

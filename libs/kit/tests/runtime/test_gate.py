@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,13 +19,22 @@ from lockstep_kit.rpc import TlsSettings, guard
 from lockstep_kit.rpc import gate as every_gate
 from lockstep_kit.rpc.rotation import RotatingChannel
 from lockstep_sandbox.authority import Authority
-from lockstep_testkit.serving import COORDINATOR, SERVER, STRANGER, VERIFY, WATCH, Context, Served, refusal
+from lockstep_testkit.serving import (
+    COORDINATOR,
+    REQUEST,
+    SERVER,
+    STRANGER,
+    VERIFY,
+    WATCH,
+    Context,
+    MakeServer,
+    Served,
+    refusal,
+)
 from lockstep_testkit.serving import SERVICE as NAME
 
 pytestmark = pytest.mark.integration
 
-MakeServer = Callable[..., Awaitable[Served]]
-REQUEST = messages.VerifyPlanRequest(plan_id="p")
 TWO = dict.fromkeys((COORDINATOR, STRANGER), (f"/{NAME}/*",))
 
 

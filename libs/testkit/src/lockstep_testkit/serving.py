@@ -20,6 +20,7 @@ SERVER: Final = "spiffe://lockstep.local/event-journal"
 SERVICE: Final = "lockstep.journal.v1.JournalReaderService"
 VERIFY: Final = f"/{SERVICE}/VerifyPlan"
 WATCH: Final = f"/{SERVICE}/WatchEntries"
+REQUEST: Final = messages.VerifyPlanRequest(plan_id="p")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[messages.VerifyPlanRequest, Context], Awaitable[messages.VerifyPlanResponse]]
@@ -85,6 +86,16 @@ class Served:
     async def stub_as(self, caller: str = COORDINATOR) -> stubs.JournalReaderServiceStub:
         """A stub over such a channel."""
         return stubs.JournalReaderServiceStub(await self.channel_as(caller))
+
+
+#: Starts a server: `serve` with a stack and certificates of the test's.
+MakeServer = Callable[..., Awaitable[Served]]
+
+
+async def token(stream: Any) -> str:
+    """The resume token of a stream's next message."""
+    message: messages.WatchEntriesResponse = await stream.read()
+    return message.resume_token
 
 
 async def refusal(call: Any) -> LockstepError:

@@ -1,8 +1,8 @@
 """The invariants of DESIGN section 8, judged from outside: the ledgers, the participants' databases, the journal, the coordinator's rows; not its word.
 
 I1 no plan half settled without an open ticket or a MIXED outcome, and no leg executed without the durable decision; I2 nothing is made or lost; I3 one
-effect per leg; I4 whole, valid chains with one event per transition; I5 everything at rest, nothing held for a closed plan; I6 distinct persons; I7
-(noticed while it runs) nothing is saved under an old epoch; I8 what people were told is what happened.
+effect per leg; I4 whole, valid chains with one event per transition; I5 everything at rest, nothing held for a closed plan, nothing shown that is not
+read; I6 distinct persons; I7 (noticed while it runs) nothing is saved under an old epoch; I8 what people were told is what happened.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ def unheard(world: World) -> Iterator[str]:
         row = cursors.get((name,))
         read = (row["incarnation"], row["sequence"]) if row is not None else (counter["incarnation"], 0)
         if read != end:
-            yield f"P4: the log of {name} ends at {end}, and was read to {read}"
+            yield f"I5: the log of {name} ends at {end}, and was read to {read}"
 
 
 def _once(world: World) -> Iterator[str]:
