@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,8 @@ from typing import Any, Final
 
 import pytest
 
+from lockstep_testkit.simulation.loop import Process, VirtualLoop, run
+from lockstep_testkit.simulation.memory import Schema, Server
 from lockstep_testkit.simulation.mutations import MUTATIONS, Mutation, mutated
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -55,6 +60,33 @@ def test_a_seed_decides_everything() -> None:
     assert first[1] == second[1]
     assert len(first[1]) > 50
     assert other[1] != first[1]
+
+
+@pytest.mark.parametrize(("killed", "findings"), [(True, 0), (False, 1)])
+def test_what_a_killed_process_does_not_look_at_is_no_finding(killed: bool, findings: int) -> None:
+    """It waits for a row's lock when it is killed, and its connection is lost: nobody's mistake; of a process that lives, an error without a reader is one."""
+    loop = VirtualLoop(random.Random(1))
+
+    async def live() -> None:
+        server, process, name = Server(loop, "database", Schema({}, {})), Process(loop, "process"), ("table", ("key",))
+        holder, mine = server.begin(), server.begin()
+
+        async def wait() -> None:
+            await server.lock(mine, name)
+
+        await server.lock(holder, name)
+        process.spawn(wait())
+        await asyncio.sleep(1)
+        assert mine.waiting == name
+        if killed:
+            process.kill()
+        server.lose([mine])
+        server.rollback(holder)
+        await asyncio.sleep(1)
+
+    run(loop, live())
+    gc.collect()
+    assert len(loop.unhandled) == findings
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each: each.name)

@@ -236,6 +236,8 @@ class Server:
                 for other, future in list(self._waiters.get(waiting, ())):
                     if other is tx and not future.done():
                         future.set_exception(asyncpg.ConnectionDoesNotExistError(_LOST))
+                        # Who waits looks at it, but not the process that was killed meanwhile: that is nobody's mistake.
+                        future.exception()
 
     def _end(self, tx: Transaction, *, committed: bool = False) -> None:
         if self.recorder is not None and tx in self.open:
