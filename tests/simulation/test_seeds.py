@@ -17,6 +17,7 @@ import pytest
 from lockstep_testkit.simulation.loop import Process, VirtualLoop, run
 from lockstep_testkit.simulation.memory import Schema, Server
 from lockstep_testkit.simulation.mutations import MUTATIONS, Mutation, mutated
+from lockstep_testkit.simulation.running import simulate
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: What every run of the tests spends on it: so many seeds however long they take, and then as many as there is time for.
@@ -60,6 +61,20 @@ def test_a_seed_decides_everything() -> None:
     assert first[1] == second[1]
     assert len(first[1]) > 50
     assert other[1] != first[1]
+
+
+def test_when_memory_is_collected_decides_nothing() -> None:
+    """A task that is collected runs its `finally` blocks; none is while its world goes on, however eagerly memory is collected."""
+    at_ease = simulate(23, told=True)
+    thresholds = gc.get_threshold()
+    gc.set_threshold(50, 2, 2)
+    try:
+        eagerly = simulate(23, told=True)
+    finally:
+        gc.set_threshold(*thresholds)
+    assert eagerly == at_ease
+    assert at_ease.findings == ()
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(("killed", "findings"), [(True, 0), (False, 1)])

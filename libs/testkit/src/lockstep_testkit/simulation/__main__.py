@@ -97,7 +97,7 @@ def _collected(seed: int, *, restores: bool = False) -> Result:
 
 
 def _settle() -> None:
-    """Nothing is collected in the middle of a seed: when that happens is not the seed's to say."""
+    """Between seeds, too, it is collected only now and then, and what is there already is not looked at."""
     gc.disable()
     gc.collect()
     gc.freeze()

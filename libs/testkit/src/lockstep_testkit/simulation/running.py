@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,7 +67,7 @@ def shape_of(chance: random.Random, *, restores: bool) -> Shape:
 
 def simulate(seed: int, *, told: bool = False, restores: bool = False, watch: Callable[[World], None] | None = None) -> Result:
     """Run a seed; `watch` is shown the world once it has its climate, before anything runs."""
-    with Seeded(seed) as seeded:
+    with _uncollected(), Seeded(seed) as seeded:
         loop = VirtualLoop(seeded.stream("order"))
         world = World(seeded, loop, shape_of(seeded.stream("shape"), restores=restores))
         healing, stuck = 0.0, tuple[str, ...]()
@@ -88,6 +90,18 @@ def simulate(seed: int, *, told: bool = False, restores: bool = False, watch: Ca
         healing_seconds=healing,
         lines=tuple(world.timeline.lines()) if told else (),
     )
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nothing is collected in the middle of a seed: when that happens is not the seed's to say, and a task that is runs its `finally` blocks."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 async def _live(world: World, watch: Callable[[World], None] | None) -> float:
