@@ -19,6 +19,7 @@ from lockstep_bench.people import VALIDATOR
 from lockstep_bench.schedule import Load
 from lockstep_bench.stage import stage
 from lockstep_bench.stopping import STOPPED, unless_stopped
+from lockstep_sandbox.monitoring import MONITOR
 from lockstep_sandbox.stack import BANK, SERVICES
 
 SAMPLER: Final = Path(sys.executable).with_name("py-spy")
@@ -82,7 +83,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         await check_rights(sandbox.supervisor.pid(SERVICES[0]))
         seconds = options.warm_up + options.seconds + SAMPLER_SECONDS / 10
         load = Load(None, options.concurrency, options.warm_up, seconds, GRACE_SECONDS, seed="profile")
-        pids = {name: sandbox.supervisor.pid(name) for name in (*SERVICES, BANK, VALIDATOR)} | {DRIVER: drivers.pids[0]}
+        pids = {name: sandbox.supervisor.pid(name) for name in (*SERVICES, MONITOR, BANK, VALIDATOR)} | {DRIVER: drivers.pids[0]}
         async with asyncio.TaskGroup() as group:
             settling = group.create_task(drivers.settle(load, time.monotonic()))
             await asyncio.sleep(options.warm_up)

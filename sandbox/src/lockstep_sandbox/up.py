@@ -1,9 +1,10 @@
-"""`make up`: starts everything and stays until Ctrl-C, SIGTERM or `make down`."""
+"""`make up`: starts everything and stays until Ctrl-C, SIGTERM or `make down`, or until one of its processes ends by itself, which fails."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -17,8 +18,8 @@ from lockstep_sandbox.stack import Sandbox
 BASE: Final = Path(".sandbox")
 
 
-async def stay(base: Path) -> None:
-    """Start, say where everything is, stay."""
+async def stay(base: Path) -> int:
+    """Start, say where everything is, stay; the exit code: 1 when a process ended that nobody had stopped."""
     began = time.monotonic()
     with cancel_on_signals(), contextlib.suppress(asyncio.CancelledError):
         async with Sandbox(RuntimeDirectory.create(base)) as sandbox:
@@ -44,8 +45,12 @@ async def stay(base: Path) -> None:
             print(f"\nThe operators' console, in a browser on this machine:\n\n  {console}", flush=True)
             while not (ended := sandbox.supervisor.ended()):  # noqa: ASYNC110 - processes end without an event
                 await asyncio.sleep(0.5)
-            print(f"stopped, since these ended: {ended}")
+            for name, code in ended.items():
+                print(f"{name} ended by itself with {code}; the end of {sandbox.supervisor.log_path(name)}:", file=sys.stderr)
+                print(sandbox.supervisor.log_tail(name), file=sys.stderr)
+            return 1
+    return 0
 
 
 if __name__ == "__main__":
-    asyncio.run(stay(BASE))
+    sys.exit(asyncio.run(stay(BASE)))
